@@ -1,0 +1,60 @@
+"""Every constant of the project, one greppable line each. Edit here, or override for one run: `make train LR=3e-4`.
+
+`{NAME}` inside a text is another constant, filled in after the overrides: `DATASET=nuclei` moves INPUT and OUTPUT too.
+The five headings below are read by settings.py: the folds of one experiment may differ in *machine* and *scoring* only.
+"""
+
+# === machine: where things lie and what they run on; never changes a result on purpose
+INPUT = "input/{DATASET}"  # the competition's files, as downloaded
+OUTPUT = "output/{DATASET}"  # folds, cache, predictions, submission
+LOGS = "lightning_logs"  # one folder an experiment, one below it for each fold and seed
+WEIGHTS = "input/weights"  # ImageNet weights that `make weights` packed for working offline
+DEVICE = "auto"  # auto | cpu | cuda | mps
+PRECISION = "auto"  # auto (16 on CUDA, 32 elsewhere) | 16 | bf16 | 32
+WORKERS = -1  # processes that load samples; -1: one a core, at most 8; 0: in the training process
+PROFILER = ""  # "" | simple | advanced | pytorch: Lightning's report, in the run folder
+SUBMISSION = "{OUTPUT}/submission.csv"
+
+# === data: which images, and how they are split
+DATASET = "demo"  # a folder below input/
+LAYOUT = "auto"  # auto | carvana | instances
+TRAIN_PATH = ""  # "": where the layout keeps it (train_hq, stage1_train, ...)
+MASK_PATH = ""  # "": where the layout keeps it (train_masks, ...)
+TEST_PATH = ""  # "": where the layout keeps it (test_hq, stage1_test, ...)
+TRAIN_FOLDS = "{OUTPUT}/train_folds.csv"
+N_FOLDS = 5
+FOLDS_SEED = 42  # of the split; SEED is the training's, so that seeds can be repeated on the same folds
+GROUP = "auto"  # auto | none | a regex with one (group) on the image's path | column:NAME of the table that TABLE= names
+MAX_PIXELS = 100_000_000  # an image whose header promises more is refused before it is decoded
+LIMIT = 0  # 0: all; n: only n batches of everything (make smoke)
+
+# === network: what is trained
+MODEL_NAME = "smp_unet_resnet34"  # smp_<architecture>_<encoder>, whatever smp can build, tu- encoders included
+ENCODER_WEIGHTS = "imagenet"  # imagenet | none | a local .safetensors or .pth
+IMAGE_SIZE = (256, 256)  # height, width of what the network sees; IMAGE_SIZE=256 means a square
+RESIZE = "stretch"  # stretch | fit (keep the aspect, pad) | none (own size; a batch needs equal sizes)
+MODEL_MEAN = (0.485, 0.456, 0.406)  # of RGB in [0, 1]; ImageNet's
+MODEL_STD = (0.229, 0.224, 0.225)
+
+# === training: how
+EXPERIMENT = "{DATASET}"  # name of the folder below LOGS
+EPOCHS = 20
+TRAIN_BATCH_SIZE = 8
+VALID_BATCH_SIZE = 16
+ACCUMULATE = 1  # batches per optimiser step
+LOSS = "bce + dice"  # names joined by +, each with an optional weight: 0.5*bce + dice
+LR = 1e-3  # the peak, after the warm-up
+WARMUP = 0.1  # share of all steps over which the learning rate rises; after it a cosine to zero
+WEIGHT_DECAY = 1e-2  # not on norms and biases
+GRADIENT_CLIP = 1.0  # largest norm of the gradient; 0: off
+EMA = 0.99  # decay of the averaged weights that are scored and shipped; 0: off
+AUGMENT = "turns"  # none | flips | upright (mirror, small turns) | turns (any direction: cells, satellites)
+SEED = 42
+EARLY_STOPPING = 0  # epochs without a better validation Dice before stopping; 0: off, the schedule runs to its end
+CHECKPOINT = "last"  # last | best: the best epoch is chosen on the fold that is reported, and every number says so
+
+# === scoring: from probability to mask to number
+THRESHOLD = 0.5  # a pixel is foreground where the probability reaches it
+EMPTY = "one"  # Dice of an empty prediction on an empty mask: one | zero | skip (left out of the mean)
+MIN_AREA = 0  # objects of fewer pixels are removed; 0: none
+DIALECT = "auto"  # auto (the layout's) | carvana | dsb2018

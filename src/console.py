@@ -1,0 +1,33 @@
+"""What a person reads while waiting: a progress bar in a terminal, a line now and then in a log, and small tables."""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
+
+Item = TypeVar("Item")
+
+
+def track(items: Iterable[Item], total: int, label: str) -> Iterator[Item]:
+    """Pass `items` on, showing how far they are, how many a second, and the time left."""
+    if sys.stderr.isatty():
+        from tqdm import tqdm
+
+        yield from tqdm(items, total=total, desc=label, leave=False)
+        return
+    start = said = time.monotonic()
+    for done, item in enumerate(items, 1):
+        yield item
+        now = time.monotonic()
+        if now - said > 20:
+            left = (now - start) / done * (total - done)
+            print(f"{label}: {done} of {total}, {done / (now - start):.1f} a second, {left:.0f} s left", flush=True)
+            said = now
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Rows of equal keys as right-aligned columns under their names."""
+    names = list(rows[0])
+    cells = [names, *([f"{row[name]:.4f}" if isinstance(row[name], float) else str(row[name]) for name in names] for row in rows)]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(names))]
+    return "\n".join("  " + "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in cells)

@@ -1,0 +1,35 @@
+"""Errors that a user can cause: one sentence with the cure, exit code 2, no traceback."""
+
+import functools
+import sys
+from collections.abc import Callable, Sequence
+
+
+class UserError(Exception):
+    """What came, what was expected and what to do about it, in one sentence (a list may follow it, one item a line)."""
+
+
+def listing(items: Sequence[str], most: int = 20) -> str:
+    """`items` one a line below a sentence, the rest counted."""
+    lines = [f"\n  {item}" for item in items[:most]]
+    if len(items) > most:
+        lines.append(f"\n  ... and {len(items) - most} more")
+    return "".join(lines)
+
+
+def command(main: Callable[[list[str] | None], None]) -> Callable[[list[str] | None], int]:
+    """Make a script's `main(argv)` return its exit code: 0, 2 after a UserError (printed), 130 after Ctrl-C."""
+
+    @functools.wraps(main)
+    def wrapped(argv: list[str] | None = None) -> int:
+        try:
+            main(argv)
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            print("stopped by Ctrl-C", file=sys.stderr)
+            return 130
+        return 0
+
+    return wrapped

@@ -1,0 +1,66 @@
+"""Scores of binary masks: count first, divide last.
+
+A score is a ratio of the four counts; what an image without any foreground is worth is a policy, always said beside the number.
+"""
+
+import numpy as np
+
+COUNTS = ("tp", "fp", "fn", "tn")
+SCORES = ("dice", "iou", "precision", "recall")
+POLICIES = {"one": 1.0, "zero": 0.0, "skip": float("nan")}
+
+
+def count(prediction: np.ndarray, truth: np.ndarray) -> dict[str, int]:
+    """True and false positives and negatives of two masks (H, W), any non-zero pixel being foreground."""
+    prediction, truth = prediction != 0, truth != 0
+    tp = int(np.count_nonzero(prediction & truth))
+    fp = int(np.count_nonzero(prediction)) - tp
+    fn = int(np.count_nonzero(truth)) - tp
+    return {"tp": tp, "fp": fp, "fn": fn, "tn": prediction.size - tp - fp - fn}
+
+
+def scores(tp, fp, fn, empty: str = "one") -> dict[str, np.ndarray]:  # noqa: ANN001 (numbers or arrays of them)
+    """Dice, IoU, precision and recall in [0, 1], elementwise, from counts.
+
+    Where neither mask has foreground, all four are what the policy `empty` says (skip: NaN). Precision without any predicted
+    pixel, and recall without any true one, are 0 otherwise.
+    """
+    tp, fp, fn = (np.asarray(item, dtype=np.float64) for item in (tp, fp, fn))
+    nothing = tp + fp + fn == 0
+
+    def ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+        value = np.divide(above, below, out=np.zeros_like(below), where=below > 0)
+        return np.where(nothing, POLICIES[empty], value)
+
+    return {
+        "dice": ratio(2 * tp, 2 * tp + fp + fn),
+        "iou": ratio(tp, tp + fp + fn),
+        "precision": ratio(tp, tp + fp),
+        "recall": ratio(tp, tp + fn),
+    }
+
+
+def summarise(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray, empty: str) -> dict[str, dict[str, float]]:
+    """{"image": mean over images, "pooled": all pixels counted together} of the four scores.
+
+    Images that the policy skips are left out of the mean; with none left it is NaN.
+    """
+    each = scores(tp, fp, fn, empty)
+    mean = {name: float(np.nanmean(value)) if np.isfinite(value).any() else float("nan") for name, value in each.items()}
+    pooled = scores(np.sum(tp), np.sum(fp), np.sum(fn), empty)
+    return {"image": mean, "pooled": {name: float(value) for name, value in pooled.items()}}
+
+
+def best_constant(mean_mask: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    """The best mask that ignores the image: `mean_mask` (H, W) cut at the level whose mean Dice over `masks` (N, H, W) is highest.
+
+    Its Dice on held-out masks is what a network has to beat: centred objects give it a high one. Returns 0/1 (H, W).
+    """
+    levels = np.unique(np.quantile(mean_mask, np.linspace(0, 1, 41)))
+    candidates = (mean_mask.ravel()[None] >= levels[:, None]).astype(np.float32)  # (L, H * W); the first is "everything"
+    areas, total = candidates.sum(1), np.zeros(len(levels))
+    for start in range(0, len(masks), 64):
+        block = masks[start : start + 64].reshape(-1, mean_mask.size).astype(np.float32)
+        tp = block @ candidates.T
+        total += (2 * tp / (block.sum(1, keepdims=True) + areas)).sum(0)
+    return candidates[int(total.argmax())].reshape(mean_mask.shape).astype(np.uint8)

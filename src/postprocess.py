@@ -1,0 +1,27 @@
+"""From probability to mask, the same in tester, inference and submission."""
+
+import math
+
+import cv2
+import numpy as np
+
+
+def level(threshold: float) -> int:
+    """The whole number t such that `p8 >= t` means a probability of at least `threshold` (0 < threshold <= 1)."""
+    return max(1, math.ceil(threshold * 255 - 1e-9))
+
+
+def to_p8(probability: np.ndarray) -> np.ndarray:
+    """float in [0, 1] -> uint8, rounded; what prediction folders hold."""
+    return (probability * 255 + 0.5).astype(np.uint8)
+
+
+def to_mask(p8: np.ndarray, threshold: float, min_area: int = 0) -> np.ndarray:
+    """uint8 probabilities (H, W) -> 0/1 (H, W) without the objects (8 neighbours) of fewer than `min_area` pixels."""
+    mask = (p8 >= level(threshold)).astype(np.uint8)
+    if min_area > 1 and mask.any():
+        _, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+        keep = stats[:, cv2.CC_STAT_AREA] >= min_area
+        keep[0] = False
+        mask = keep[labels].astype(np.uint8)
+    return mask

@@ -1,0 +1,190 @@
+"""The constants of config.py, one run's overrides laid over them, frozen. Only scripts import this module.
+
+Precedence: config.py, then the recipes from left to right, then NAME=value of the command line.
+"""
+
+import argparse
+import ast
+import dataclasses
+import difflib
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import config
+from errors import UserError, listing
+
+RECIPES = Path(__file__).parent / "recipes"
+SECTIONS: dict[str, list[str]] = {}  # heading -> names, as config.py groups them
+for _line in Path(config.__file__).read_text(encoding="utf-8").splitlines():
+    if _heading := re.match(r"# === (\w+):", _line):
+        SECTIONS[_heading[1]] = []
+    elif _constant := re.match(r"([A-Z][A-Z0-9_]*) = ", _line):
+        SECTIONS[list(SECTIONS)[-1]].append(_constant[1])
+
+DEFAULTS: dict[str, Any] = {name: getattr(config, name) for names in SECTIONS.values() for name in names}
+_CHOICES = {
+    "DEVICE": ("auto", "cpu", "cuda", "mps"),
+    "PRECISION": ("auto", "16", "bf16", "32"),
+    "PROFILER": ("", "simple", "advanced", "pytorch"),
+    "LAYOUT": ("auto", "carvana", "instances"),
+    "RESIZE": ("stretch", "fit", "none"),
+    "AUGMENT": ("none", "flips", "upright", "turns"),
+    "CHECKPOINT": ("last", "best"),
+    "EMPTY": ("one", "zero", "skip"),
+    "DIALECT": ("auto", "carvana", "dsb2018"),
+}
+_RANGES = {  # lowest and highest value that makes sense
+    "WORKERS": (-1, 256), "N_FOLDS": (2, 1000), "FOLDS_SEED": (0, 2**32 - 1), "MAX_PIXELS": (1, 10**10), "LIMIT": (0, 10**9),
+    "EPOCHS": (1, 10**6), "TRAIN_BATCH_SIZE": (1, 10**5), "VALID_BATCH_SIZE": (1, 10**5), "ACCUMULATE": (1, 10**5),
+    "LR": (0.0, 100.0), "WARMUP": (0.0, 0.99), "WEIGHT_DECAY": (0.0, 10.0), "GRADIENT_CLIP": (0.0, 1e9), "EMA": (0.0, 0.999999),
+    "SEED": (0, 2**32 - 1), "EARLY_STOPPING": (0, 10**6), "THRESHOLD": (0.004, 1.0), "MIN_AREA": (0, 10**9),
+    "IMAGE_SIZE": (8, 20_000), "MODEL_MEAN": (-10.0, 10.0), "MODEL_STD": (1e-6, 10.0),
+}  # fmt: skip
+
+Settings = dataclasses.make_dataclass(
+    "Settings", [(name, type(value), value) for name, value in DEFAULTS.items()], frozen=True
+)
+Settings.__doc__ = "One run's constants (see config.py), frozen; made by `load`."
+
+
+def nearest(name: str, known: Any) -> str:
+    """`" Did you mean X?"`, or nothing where nothing is near."""
+    match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f" Did you mean {match[0]}?" if match else ""
+
+
+def _parse(name: str, text: str) -> Any:
+    """The value of constant `name` from its text, in the type that config.py gives it."""
+    default = DEFAULTS[name]
+    text = text.strip()
+    if isinstance(default, str):
+        return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'" else text
+    expected = "a whole number" if isinstance(default, int) else "a number"
+    try:
+        value = ast.literal_eval(text)
+        if isinstance(default, tuple):
+            expected = f"{len(default)} numbers such as {','.join(map(str, default))}"
+            value = tuple(value) if isinstance(value, tuple | list) else (value,) * len(default)
+            if len(value) != len(default):
+                raise ValueError(f"{len(value)} numbers")
+            return tuple(_number(item, type(default[0])) for item in value)
+        return _number(value, type(default))
+    except (ValueError, SyntaxError, TypeError) as error:
+        raise UserError(f"{name}={text} is not {expected} (config.py has {name} = {default!r}).") from error
+
+
+def _number(value: Any, kind: type) -> Any:
+    if isinstance(value, bool) or not isinstance(value, int | float) or kind(value) != value:
+        raise ValueError(value)
+    return kind(value)
+
+
+def _check(name: str, value: Any) -> None:
+    if name in _CHOICES and value not in _CHOICES[name]:
+        allowed = ", ".join(choice or "''" for choice in _CHOICES[name])
+        raise UserError(f"{name}={value} is none of: {allowed}.{nearest(str(value), _CHOICES[name])}")
+    if name in _RANGES:
+        low, high = _RANGES[name]
+        for number in value if isinstance(value, tuple) else (value,):
+            if not low <= number <= high:
+                raise UserError(f"{name}={value} is out of range: expected {low} to {high}.")
+
+
+def _expand(values: dict[str, Any]) -> dict[str, Any]:
+    """Fill in every `{NAME}`, to any depth; an unknown or circular one is refused."""
+
+    def fill(name: str, seen: tuple[str, ...]) -> Any:
+        if name in seen:
+            raise UserError(f"{' -> '.join((*seen, name))}: these constants contain each other.")
+        value = values[name]
+        if name == "GROUP" or not isinstance(value, str):  # a regex has braces of its own
+            return value
+
+        def insert(match: re.Match) -> str:
+            if match[1] not in values:
+                raise UserError(f"{name}={value}: config.py has no {match[1]}.{nearest(match[1], values)}")
+            return str(fill(match[1], (*seen, name)))
+
+        return re.sub(r"\{(\w*)\}", insert, value)
+
+    return {name: fill(name, ()) for name in values}
+
+
+def load(overrides: list[str] = [], recipes: str = "") -> Any:  # noqa: B006 (never changed)
+    """Settings from config.py, `recipes` ("nails,quick") and `overrides` (["LR=3e-4"]).
+
+    Raises UserError for an unknown name or recipe, a wrong type, a value out of range, an unknown placeholder.
+    """
+    values = dict(DEFAULTS)
+    for recipe in filter(None, recipes.split(",")):
+        _lay(values, read_recipe(recipe), f"recipe {recipe}: ")
+    _lay(values, overrides)
+    values = _expand(values)
+    for name, value in values.items():
+        _check(name, value)
+    return Settings(**values)
+
+
+def _lay(values: dict[str, Any], lines: list[str], where: str = "") -> None:
+    for line in lines:
+        name, equals, text = line.partition("=")
+        name = name.strip()
+        if not equals:
+            raise UserError(f"{where}expected NAME=value, got '{line}'.")
+        if name not in DEFAULTS:
+            raise UserError(f"{where}config.py has no {name}.{nearest(name.upper(), DEFAULTS)}")
+        values[name] = _parse(name, text)
+
+
+def read_recipe(name: str) -> list[str]:
+    """The NAME=value lines of src/recipes/<name>.cfg, comments removed."""
+    path = RECIPES / f"{name}.cfg"
+    if not path.is_file():
+        known = sorted(file.stem for file in RECIPES.glob("*.cfg"))
+        raise UserError(f"There is no recipe {name} in {RECIPES}.{nearest(name, known)} It has: {', '.join(known)}.")
+    lines = (line.split("#")[0].strip() for line in path.read_text(encoding="utf-8").splitlines())
+    return [line for line in lines if line]
+
+
+def snapshot(settings: Any, sections: tuple[str, ...] = tuple(SECTIONS)) -> dict[str, Any]:
+    """JSON-ready dict of the constants in `sections`."""
+    names = [name for section in sections for name in SECTIONS[section]]
+    values = {name: getattr(settings, name) for name in names}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+def command_line(argv: list[str] | None, about: str, flags: dict[str, str]) -> tuple[Any, Any]:
+    """Parse `FOLD=0 LR=3e-4` or `--fold 0 LR=3e-4` -> (Settings, flags as a namespace of texts, "" where not given).
+
+    `flags` maps a command's own flags to their help. They, and RECIPE, are never part of the settings. Each flag may
+    be given either way, so that make can forward every NAME=value as it is.
+    """
+    flags = {"RECIPE": "recipes to lay over config.py, from left to right: demo or nails,quick", **flags}
+    parser = argparse.ArgumentParser(description=about, epilog="NAME=value overrides a constant of src/config.py.")
+    parser.add_argument("overrides", nargs="*", metavar="NAME=value")
+    for flag, text in flags.items():
+        parser.add_argument(f"--{flag.lower()}", metavar=flag, default="", help=text)
+    given = parser.parse_intermixed_args(argv)
+    chosen = {flag: getattr(given, flag.lower()) for flag in flags}
+    overrides = []
+    for text in given.overrides:
+        name, equals, value = text.partition("=")
+        if equals and name in flags:
+            chosen[name] = value
+        elif equals and name not in DEFAULTS and name.isupper():
+            here = "\nThis command also takes:" + listing([f"{flag}: {text}" for flag, text in flags.items()])
+            raise UserError(f"config.py has no {name}.{nearest(name, [*DEFAULTS, *flags])}{here}")
+        else:
+            overrides.append(text)
+    return load(overrides, chosen["RECIPE"]), SimpleNamespace(**chosen)
+
+
+def flag_is_on(text: str) -> bool:
+    """A yes/no flag: 1, true and yes against 0, false, no and "" (not given)."""
+    if text.lower() in ("1", "true", "yes"):
+        return True
+    if text.lower() in ("", "0", "false", "no"):
+        return False
+    raise UserError(f"Expected 1 or 0 for a flag, got '{text}'.")
