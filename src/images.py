@@ -144,15 +144,20 @@ def image_to_network(image: np.ndarray, size: tuple[int, int], resize: str) -> n
     return cv2.copyMakeBorder(scaled, top, bottom, left, right, cv2.BORDER_REPLICATE)
 
 
-def mask_to_network(mask: np.ndarray, size: tuple[int, int], resize: str) -> np.ndarray:
-    """0/1 (H, W) -> 0/1 (h, w): a pixel is foreground where at least half of it was; `fit` pads with background."""
+def coverage_to_network(mask: np.ndarray, size: tuple[int, int], resize: str) -> np.ndarray:
+    """0/1 (H, W) -> uint8 (h, w), 255 where all of a pixel was foreground; `fit` pads with background."""
     top, left, height, width = content_box(mask.shape, size, resize)
-    scaled = (_scaled(mask * np.uint8(255), (height, width)) >= 128).astype(np.uint8)
+    scaled = _scaled(mask * np.uint8(255), (height, width))
     if (height, width) == tuple(size) or resize == "none":
         return scaled
     framed = np.zeros(size, np.uint8)
     framed[top : top + height, left : left + width] = scaled
     return framed
+
+
+def mask_to_network(mask: np.ndarray, size: tuple[int, int], resize: str) -> np.ndarray:
+    """0/1 (H, W) -> 0/1 (h, w): a pixel is foreground where at least half of it was."""
+    return (coverage_to_network(mask, size, resize) >= 128).astype(np.uint8)
 
 
 def from_network(probability: np.ndarray, original: tuple[int, int], size: tuple[int, int], resize: str) -> np.ndarray:

@@ -46,6 +46,7 @@ _RANGES = {  # lowest and highest value that makes sense
 Settings = dataclasses.make_dataclass(
     "Settings", [(name, type(value), value) for name, value in DEFAULTS.items()], frozen=True
 )
+Settings.__module__ = __name__  # so that it travels to other processes
 Settings.__doc__ = "One run's constants (see config.py), frozen; made by `load`."
 
 

@@ -1,0 +1,76 @@
+# Every NAME=value of the command line goes to the script: make train FOLD=0 LR=3e-4. Typos are refused there, with the nearest name.
+# An environment of your own (Kaggle, Colab, conda): make train VENV= PYTHON=python
+
+SHELL := /bin/bash
+VENV := .venv
+ifneq ($(VENV),)
+PYTHON := $(VENV)/bin/python
+READY := $(VENV)/.installed
+endif
+NEW_PYTHON := $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
+
+# 'NAME=value' for each variable that the command line set; the quotes keep spaces and $ as they were typed
+quoted = '$(subst ','\'',$(1)=$(value $(1)))'
+GIVEN = $(foreach name,$(.VARIABLES),$(if $(filter command%line,$(subst $() ,%,$(origin $(name)))),$(name)))
+ARGS = $(foreach name,$(filter-out VENV PYTHON,$(GIVEN)),$(call quoted,$(name)))
+RUN = $(PYTHON) src/$@.py $(ARGS)
+
+.PHONY: help demo folds train tester oof cv inference submission samples summary smoke weights test test-slow lint install
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | while IFS=$$'\t' read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
+
+install: $(READY)  ## create .venv from requirements.txt (the other targets do it by themselves)
+
+$(VENV)/.installed: requirements.txt
+	@echo "Creating $(VENV) from requirements.txt: about 5 GB, some minutes"
+	@test -n "$(NEW_PYTHON)" || { echo "error: no python3 found; Maskfold needs Python 3.11 to 3.13" >&2; exit 2; }
+	@$(NEW_PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else f"error: Python {v[0]}.{v[1]} found; Maskfold needs 3.11 to 3.13")'
+	@test -x $(VENV)/bin/python || $(NEW_PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+demo: $(READY)  ## render the demo's data and walk the whole path on it: the first command to type
+	@$(RUN)
+
+folds: $(READY)  ## images and masks -> output/<dataset>/train_folds.csv, checked for leaks
+	@$(RUN)
+
+train: $(READY)  ## train one fold: make train FOLD=0 (or FOLD=full: every image)
+	@$(RUN)
+
+tester: $(READY)  ## score one fold's held-out masks: make tester FOLD=0
+	@$(RUN)
+
+oof: $(READY)  ## score all tested folds together, each image exactly once
+	@$(PYTHON) src/tester.py OOF=1 $(ARGS)
+
+cv: $(READY)  ## train and test every fold, one process each, then oof
+	@$(RUN)
+
+inference: $(READY)  ## test images -> probability maps, by one fold or the mean of several
+	@$(RUN)
+
+submission: $(READY)  ## probability maps -> submission.csv, checked
+	@$(RUN)
+
+samples: $(READY)  ## a picture of what the network gets, before and after augmentation
+	@$(RUN)
+
+summary: $(READY)  ## layers, parameters and multiply-adds of the network
+	@$(RUN)
+
+smoke: $(READY)  ## two batches of everything, in folders of its own: does it run at all?
+	@$(PYTHON) src/smoke.py $(ARGS)
+
+weights: $(READY)  ## pack the encoder's ImageNet weights for working offline
+	@$(RUN)
+
+test: $(READY)  ## the tests
+	@$(PYTHON) -m pytest -m "not slow"
+
+test-slow: $(READY)  ## the tests that take long
+	@$(PYTHON) -m pytest -m slow
+
+lint: $(READY)  ## ruff
+	@$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check .

@@ -1,0 +1,97 @@
+"""What happens around the training steps: averaged weights, checkpoints for resuming, the shipped model, a line per epoch."""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback, WeightAveraging
+from torch import Tensor
+
+
+class AveragedWeights(WeightAveraging):
+    """Exponential moving average of the weights, scored at validation and shipped at the end.
+
+    The decay rises to its value as (1 + n) / (10 + n), as in TensorFlow's ExponentialMovingAverage, so that a short run is
+    not held back by its random start.
+    """
+
+    def __init__(self, decay: float) -> None:
+        def average(mean: Tensor, new: Tensor, count: Tensor | int) -> Tensor:
+            if not mean.is_floating_point():
+                return new  # counters of batch norm
+            updates = int(count)
+            return torch.lerp(mean, new, 1 - min(decay, (1 + updates) / (10 + updates)))
+
+        super().__init__(use_buffers=True, avg_fn=average)
+
+
+class LastAndPrevious(Callback):
+    """checkpoints/{last,previous}.ckpt after each epoch, for resuming and nothing else; each is written whole, then renamed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        last, temporary = self.folder / "last.ckpt", self.folder / ".writing.ckpt"
+        trainer.save_checkpoint(temporary, weights_only=False)
+        if last.exists():
+            os.replace(last, self.folder / "previous.ckpt")
+        os.replace(temporary, last)
+
+
+class BestWeights(Callback):
+    """Keeps the network of the epoch with the highest validation Dice in checkpoints/best.safetensors (CHECKPOINT=best)."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.best, self.epoch = path, -1.0, -1
+
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        # the averaged weights have been swapped back by now, so they are fetched from their callback
+        dice = float(trainer.callback_metrics["valid_dice"])
+        if trainer.sanity_checking or not dice > self.best:
+            return
+        averaged = next((item for item in trainer.callbacks if isinstance(item, AveragedWeights)), None)
+        source = averaged._average_model.module if averaged else module
+        self.best, self.epoch = dice, trainer.current_epoch
+        save_network(source.network, self.path)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best, "epoch": self.epoch}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.best, self.epoch = state["best"], state["epoch"]
+
+
+class EpochLine(Callback):
+    """One line an epoch: losses, validation Dice at the network's size, seconds, and the time left."""
+
+    def __init__(self, say: Callable[[str], None] = print) -> None:
+        self.say, self.start, self.first = say, 0.0, 0
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self.start, self.first = time.monotonic(), trainer.current_epoch
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        values = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        done, spent = trainer.current_epoch + 1, time.monotonic() - self.start
+        left = spent / (done - self.first) * (trainer.max_epochs - done)
+        parts = [f"epoch {done}/{trainer.max_epochs}"]
+        for name, label in (("train_loss_epoch", "train loss"), ("valid_loss", "valid loss"), ("valid_dice", "valid Dice")):
+            if name in values:
+                parts.append(f"{label} {values[name]:.4f}")
+        self.say("  ".join([*parts, f"{spent:.0f} s", f"{left:.0f} s left"]))
+
+
+def save_network(network: torch.nn.Module, path: Path) -> None:
+    """Write a network's weights and buffers as safetensors, whole or not at all."""
+    from safetensors.torch import save_file
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    save_file({name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}, temporary)
+    os.replace(temporary, path)

@@ -1,0 +1,127 @@
+"""A row of the folds table -> a sample, from a cache of decoded, resized images in one memory-mapped file.
+
+The cache's name is a hash of all that it was made from (files with size and time, IMAGE_SIZE, RESIZE), so a stale one is never
+read; it is written under another name and renamed when whole.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import console
+import images
+from errors import UserError
+from runs import write_json
+
+_VERSION = 1  # of what is stored; raise it when the decoding or resizing changes
+
+
+class Cache:
+    """Images (h, w, 3) and masks (h, w) in the network's frame, by row; `original` (N, 2) holds each one's true height and width."""
+
+    def __init__(self, path: Path) -> None:
+        about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        self.path, self.shapes, self.original = path, about["shapes"], about["original"]
+        pixels = [height * width for height, width in self.shapes]
+        self.offsets = np.concatenate([[0], np.cumsum(np.array(pixels, np.int64) * 4)])
+        self._bytes: np.ndarray | None = None  # opened at first use, so that each worker opens its own
+
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+    def __getitem__(self, row: int) -> tuple[np.ndarray, np.ndarray]:
+        """Views of the file: uint8 image (h, w, 3) and 0/1 mask (h, w)."""
+        if self._bytes is None:
+            self._bytes = np.memmap(self.path, np.uint8, mode="r")
+        height, width = self.shapes[row]
+        start, pixels = self.offsets[row], height * width
+        image = self._bytes[start : start + 3 * pixels].reshape(height, width, 3)
+        return image, self._bytes[start + 3 * pixels : start + 4 * pixels].reshape(height, width)
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_bytes": None}
+
+
+def _stamp(path: Path) -> list:
+    """What tells a changed file: name, size and time, of each file in a folder of instance masks."""
+    if not path.exists():
+        raise UserError(f"{path}: no such file, but the folds table lists it. Put it back, or run make folds again.")
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+
+
+def open_cache(
+    folder: Path, root: Path, pairs: list[tuple[str, str]], size: tuple[int, int], resize: str, max_pixels: int
+) -> Cache:
+    """The cache of `pairs` (image, mask relative to `root`) in `folder`; made, on all cores, where it is not there yet.
+
+    Raises UserError for files that are missing or broken, all of them listed.
+    """
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        stamps = list(pool.map(lambda pair: [pair, _stamp(root / pair[0]), _stamp(root / pair[1])], pairs))
+    made_from = json.dumps([_VERSION, str(root.resolve()), size, resize, stamps])
+    path = folder / f"{size[0]}x{size[1]}-{resize}-{hashlib.sha256(made_from.encode()).hexdigest()[:16]}.bin"
+    if not path.with_suffix(".json").is_file() or not path.is_file():
+        _build(path, root, pairs, size, resize, max_pixels)
+    return Cache(path)
+
+
+def _build(path: Path, root: Path, pairs: list[tuple[str, str]], size: tuple[int, int], resize: str, max_pixels: int) -> None:
+    def one(pair: tuple[str, str]) -> tuple[np.ndarray, np.ndarray, tuple[int, int]] | str:
+        try:
+            image, mask = images.read_pair(root / pair[0], root / pair[1], max_pixels)
+        except UserError as error:
+            return str(error)
+        small = images.image_to_network(image, size, resize), images.mask_to_network(mask, size, resize)
+        return *small, image.shape[:2]
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    shapes, original, problems = [], [], []
+    try:
+        with temporary.open("wb") as file, ThreadPoolExecutor(os.cpu_count()) as pool:
+            for block in range(0, len(pairs), 256):  # a block at a time, so that memory does not grow with the data
+                results = pool.map(one, pairs[block : block + 256])
+                for result in console.track(results, len(pairs[block : block + 256]), f"caching {block}/{len(pairs)}"):
+                    if isinstance(result, str):
+                        problems.append(result)
+                        continue
+                    file.write(result[0].tobytes())
+                    file.write(result[1].tobytes())
+                    shapes.append(result[0].shape[:2])
+                    original.append(result[2])
+        images.refuse_listed(problems, "broken or mismatched pairs:", "Repair or remove these files, then run make folds again.")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    write_json(path.with_suffix(".json"), {"shapes": shapes, "original": original})  # last: it says that the file is whole
+
+
+Augment = Callable[[np.ndarray, np.ndarray, tuple[int, int, int]], tuple[np.ndarray, np.ndarray]]
+
+
+class MaskDataset(torch.utils.data.Dataset):
+    """Samples by (epoch, row): {"image": uint8 (3, H, W), "mask": uint8 (1, H, W) of 0 and 1, "row": int}.
+
+    The augmentation is keyed on (seed, epoch, row), so a sample does not depend on the worker or on what was loaded before.
+    """
+
+    def __init__(self, cache: Cache, seed: int, augment: Augment | None = None) -> None:
+        self.cache, self.seed, self.augment = cache, seed, augment
+
+    def __len__(self) -> int:
+        return len(self.cache)
+
+    def __getitem__(self, key: tuple[int, int]) -> dict:
+        epoch, row = key
+        image, mask = self.cache[row]
+        if self.augment is not None:
+            image, mask = self.augment(image, mask, (self.seed, epoch, row))
+        pixels = np.ascontiguousarray(image.transpose(2, 0, 1))
+        return {"image": torch.from_numpy(pixels.copy()), "mask": torch.from_numpy(mask[None].copy()), "row": row}

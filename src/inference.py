@@ -1,0 +1,109 @@
+"""make inference: a folder of images -> a prediction folder, one 8-bit probability PNG an image at its original size.
+
+One model (FOLD=0), the mean of several (FOLD=0,1,2), or, without FOLD, of every finished fold of the experiment.
+"""
+
+import shutil
+import sys
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import console
+import images
+import layouts
+import postprocess
+import runs
+import settings as settings_module
+from errors import UserError, command, listing
+
+FLAGS = {"FOLD": "0, or 0,1,2, or full; without it every finished fold", "NAME": "name of the prediction folder"}
+
+
+def chosen_folds(settings: Any, fold: str) -> list[str]:
+    """The folds that FOLD names, or every finished numbered one, or full where there is no other."""
+    if fold:
+        return fold.split(",")
+    have = runs.finished_folds(settings.LOGS, settings.EXPERIMENT, settings.SEED)
+    return [name for name in have if name != "full"] or have or ["0"]  # "0": for the error that says what is missing
+
+
+def prediction_folder(settings: Any, fold: str, name: str = "") -> Path:
+    """output/<dataset>/predictions/<experiment>_fold<k>_seed<s>, or the name that the user gave."""
+    folds = "".join(chosen_folds(settings, fold))
+    return Path(settings.OUTPUT, "predictions", name or f"{settings.EXPERIMENT}_fold{folds}_seed{settings.SEED}")
+
+
+def load_predictor(settings: Any, folders: list[Path]) -> Any:
+    """The mean of these run folders' models on the settings' device."""
+    import predictor
+    from hardware import choose_device, choose_precision
+
+    device = choose_device(settings.DEVICE)
+    precision, _ = choose_precision(settings.PRECISION, device)
+    models = [predictor.load(folder, device) for folder in folders]
+    return predictor.Predictor(models, device, settings.VALID_BATCH_SIZE, half=precision == "16-mixed")
+
+
+def write_maps(predictions: Any, folder: Path, name_of: Any, total: int, label: str) -> list[tuple[str, Any, Any]]:
+    """Write each probability map in threads; returns the first twelve (name, image, p8) for a picture."""
+    shown, waiting = [], deque()
+    with ThreadPoolExecutor(2) as pool:
+        for path, image, probability in console.track(predictions, total, label):
+            p8, name = postprocess.to_p8(probability), name_of(path)
+            waiting.append(pool.submit(images.write_gray, runs.prediction_path(folder, name), p8))
+            if len(waiting) > 32:
+                waiting.popleft().result()  # a full disk is raised here
+            if len(shown) < 12:
+                shown.append((name, image, p8))
+        for future in waiting:
+            future.result()
+    return shown
+
+
+def contact_sheet(path: Path, shown: list[tuple[str, Any, Any]], threshold: float, min_area: int) -> None:
+    """Write images, probabilities and masks side by side."""
+    import numpy as np
+
+    import pictures
+
+    rows = []
+    for name, image, p8 in shown:
+        mask = postprocess.to_mask(p8, threshold, min_area)
+        rows.append((f"{Path(name).name}   {mask.mean():.1%} foreground", [image, np.asarray(p8), pictures.overlay(image, mask)]))
+    pictures.sheet(path, rows, ["image", "probability", "mask"])
+
+
+@command
+def main(argv: list[str] | None = None) -> None:
+    settings, flags = settings_module.command_line(argv, __doc__, FLAGS)
+    folds = chosen_folds(settings, flags.FOLD)
+    folders = [runs.finished_run(settings.LOGS, settings.EXPERIMENT, fold, settings.SEED) for fold in folds]
+    root, files = layouts.test_images(settings.INPUT, settings.TEST_PATH)
+    names = [path.relative_to(root).as_posix() for path in files]
+    stems = [Path(name).with_suffix("") for name in names]
+    if len(set(stems)) < len(stems):
+        twice = sorted(name for name, stem in zip(names, stems, strict=True) if stems.count(stem) > 1)
+        raise UserError(f"{root}: these images differ in the file ending only, and so would their predictions:{listing(twice)}")
+    if settings.LIMIT:
+        files = files[: settings.LIMIT * settings.VALID_BATCH_SIZE]
+    predictor = load_predictor(settings, folders)
+    folder = prediction_folder(settings, flags.FOLD, flags.NAME)
+    print(f"Mean of {len(folders)} models ({', '.join(str(path) for path in folders)}) on {len(files)} images of {root}", flush=True)
+
+    import predictor as predictor_module
+
+    if folder.exists():
+        shutil.rmtree(folder)
+    by_path = dict(zip(files, names[: len(files)], strict=True))
+    shown = write_maps(predictor.predict(files, settings.MAX_PIXELS), folder, by_path.get, len(files), "predicting")
+    manifest = {"root": str(root), "images": list(by_path.values()), "models": predictor_module.describe(predictor.models)}
+    runs.write_json(folder / runs.MANIFEST, manifest)  # last: it says that the folder is whole
+    contact_sheet(folder.with_suffix(".png"), shown, settings.THRESHOLD, settings.MIN_AREA)
+    print(f"{len(files)} probability maps -> {folder}\nthe first {len(shown)} as a picture -> {folder.with_suffix('.png')}")
+    print(f"Next: make submission{f' FOLD={flags.FOLD}' if flags.FOLD else ''}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

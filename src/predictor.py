@@ -1,0 +1,124 @@
+"""Shipped models -> image -> probability map at the original size. Reads model.json and model.safetensors, nothing else."""
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import images
+import model_dispatcher
+import runs
+from errors import UserError
+
+
+@dataclass(frozen=True)
+class Model:
+    """One shipped network with its geometry; `about` is its model.json."""
+
+    network: torch.nn.Module
+    size: tuple[int, int]
+    resize: str
+    folder: Path
+    about: dict[str, Any]
+
+
+def load(folder: Path, device: str = "cpu") -> Model:
+    """The model of a run folder, in eval mode on `device`. Raises UserError where it is broken or has been changed."""
+    cure = "Train it again: make train ... OVERWRITE=1"
+    about = runs.read_json(folder / runs.MODEL, cure)
+    weights = folder / runs.WEIGHTS
+    if not weights.is_file():
+        raise UserError(f"{weights}: no such file. {cure}")
+    try:
+        parts = about["network"]
+        network = model_dispatcher.build(parts["MODEL_NAME"], classes=parts["classes"], mean=tuple(parts["MODEL_MEAN"]), std=tuple(parts["MODEL_STD"]))
+        size, resize, expected = tuple(parts["IMAGE_SIZE"]), parts["RESIZE"], about["weights_sha256"]
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{folder / runs.MODEL} lacks or has a wrong {error}. {cure}") from error
+    if runs.sha256(weights) != expected:
+        raise UserError(f"{weights} is not the file that {runs.MODEL} beside it describes (cut off, or exchanged). {cure}")
+    try:
+        network.load_state_dict(model_dispatcher.read_weights(weights))
+    except RuntimeError as error:
+        raise UserError(f"{weights} does not fit {parts['MODEL_NAME']}: {str(error)[:200]}") from error
+    network.eval().to(device, memory_format=torch.channels_last)
+    return Model(network, size, resize, folder, about)
+
+
+def _refuse_mixed_tables(models: list[Model]) -> None:
+    tables = {model.about.get("folds_sha256") for model in models}
+    if len(tables) > 1:
+        raise UserError(f"These models were trained on {len(tables)} different folds tables: {', '.join(str(model.folder) for model in models)}.")
+
+
+class Predictor:
+    """The mean probability of one or more models, image by image, in batches of equal size.
+
+    half: 16-bit autocast, for CUDA only.
+    """
+
+    def __init__(self, models: list[Model], device: str = "cpu", batch_size: int = 8, half: bool = False) -> None:
+        _refuse_mixed_tables(models)
+        self.models, self.device, self.batch_size, self.half = models, device, batch_size, half
+
+    def predict(self, paths: Iterable[Path], max_pixels: int = 100_000_000) -> Iterator[tuple[Path, np.ndarray, np.ndarray]]:
+        """Yield (path, image uint8 (H, W, 3), probability float32 (H, W)) in order; decoding runs ahead in threads.
+
+        No more than a few batches are in memory at a time.
+        """
+        batch: list[tuple[Path, np.ndarray]] = []
+        for path, image in _read_ahead(paths, max_pixels, 2 * self.batch_size):
+            if batch and (len(batch) == self.batch_size or not self._same_frame(batch[0][1], image)):
+                yield from self._predict_batch(batch)
+                batch = []
+            batch.append((path, image))
+        if batch:
+            yield from self._predict_batch(batch)
+
+    def _same_frame(self, first: np.ndarray, second: np.ndarray) -> bool:
+        """Whether two images may share a batch: with RESIZE=none only equal sizes do."""
+        return first.shape == second.shape or all(model.resize != "none" for model in self.models)
+
+    def _predict_batch(self, batch: list[tuple[Path, np.ndarray]]) -> Iterator[tuple[Path, np.ndarray, np.ndarray]]:
+        sums = [np.zeros(image.shape[:2], np.float32) for _, image in batch]
+        for model in self.models:
+            frames = [images.image_to_network(image, model.size, model.resize) for _, image in batch]
+            for total, (_, image), probability in zip(sums, batch, self._forward(model, np.stack(frames)), strict=True):
+                total += images.from_network(probability, image.shape[:2], model.size, model.resize)
+        for (path, image), total in zip(batch, sums, strict=True):
+            yield path, image, total / len(self.models)
+
+    @torch.inference_mode()
+    def _forward(self, model: Model, frames: np.ndarray) -> np.ndarray:
+        """uint8 (N, h, w, 3) -> float32 probabilities (N, h, w)."""
+        x = torch.from_numpy(frames).to(self.device).permute(0, 3, 1, 2).float().div_(255)
+        x = x.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(self.device, torch.float16, enabled=self.half):
+            logits = model.network(x)
+        return logits[:, 0].float().sigmoid().cpu().numpy()
+
+
+def _read_ahead(paths: Iterable[Path], max_pixels: int, ahead: int) -> Iterator[tuple[Path, np.ndarray]]:
+    """Decode `paths` in threads, in order, at most `ahead` images before they are asked for."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        waiting: deque = deque()
+        for path in paths:
+            waiting.append((path, pool.submit(images.read_image, path, max_pixels)))
+            if len(waiting) >= ahead:
+                done, future = waiting.popleft()
+                yield done, future.result()
+        while waiting:
+            done, future = waiting.popleft()
+            yield done, future.result()
+
+
+def describe(models: list[Model]) -> list[dict[str, Any]]:
+    """What a prediction folder's manifest says of its models."""
+    keys = ("experiment", "fold", "seed", "weights", "weights_sha256", "folds_sha256")
+    return [{"folder": str(model.folder), **{key: model.about.get(key) for key in keys}} for model in models]

@@ -1,0 +1,144 @@
+"""make submission: a prediction folder -> the competition's CSV, its ids checked against sample_submission.csv.
+
+The file is read back, decoded and compared with the masks before it is announced.
+"""
+
+import csv
+import functools
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import console
+import images
+import postprocess
+import rle
+import runs
+import settings as settings_module
+from errors import UserError, command, listing
+from inference import prediction_folder
+
+FLAGS = {"FOLD": "which prediction: as given to make inference", "NAME": "name of the prediction folder, where one was given"}
+
+
+def choose_dialect(settings: Any) -> rle.Dialect:
+    """DIALECT, or the one of the layout that the folds table was made from."""
+    name = settings.DIALECT
+    if name == "auto":
+        sidecar = Path(settings.TRAIN_FOLDS).with_suffix(".json")
+        name = runs.read_json(sidecar, "Run make folds first, or name the competition's DIALECT.").get("dialect", "")
+        if name not in rle.DIALECTS:
+            raise UserError(f"The layout has no dialect of its own; name the competition's: DIALECT={' or '.join(rle.DIALECTS)}.")
+    return rle.DIALECTS[name]
+
+
+def find_sample(input_path: str) -> Path | None:
+    """sample_submission.csv, or any one CSV of such a name, below INPUT."""
+    found = sorted(Path(input_path).glob("*sample_submission*.csv"))
+    return found[0] if found else None
+
+
+def image_ids(names: list[str], dialect: rle.Dialect) -> dict[str, str]:
+    """Id -> image's name in the prediction folder. Raises UserError where two images would share an id."""
+    ids: dict[str, str] = {}
+    for name in names:
+        image_id = Path(name).name if dialect.with_suffix else Path(name).stem
+        if image_id in ids:
+            raise UserError(f"{ids[image_id]} and {name} would both have the id {image_id}.")
+        ids[image_id] = name
+    return ids
+
+
+def check_ids(ids: list[str], sample: Path | None, dialect: rle.Dialect, partial: bool) -> list[str]:
+    """The ids in the sample's order. Raises UserError where the columns or the ids differ (`partial`: some may be missing)."""
+    if sample is None:
+        return sorted(ids)
+    with sample.open(newline="", encoding="utf-8") as file:
+        reader = csv.reader(file)
+        header = tuple(next(reader, ()))
+        expected = list(dict.fromkeys(row[0] for row in reader if row))
+    if header != dialect.columns:
+        raise UserError(f"{sample} has the columns {', '.join(header)}; the dialect {dialect.name} has {', '.join(dialect.columns)}. Set DIALECT.")
+    missing, extra = sorted(set(expected) - set(ids)), sorted(set(ids) - set(expected))
+    if extra or missing and not partial:
+        which = f"{len(missing)} ids of it have no prediction" if missing else f"{len(extra)} predictions have no id in it"
+        raise UserError(f"{sample} and the predictions do not match; {which}:{listing(missing or extra, 10)}\nPredict its images: TEST_PATH=folder")
+    return [image_id for image_id in expected if image_id in set(ids)]
+
+
+def write_rows(path: Path, dialect: rle.Dialect, ids: list[str], mask_of: Any) -> int:
+    """Write the CSV under another name and rename it when whole; returns the number of rows."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary, count = path.with_name(f".{path.name}.{os.getpid()}"), 0
+    try:
+        with temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(dialect.columns)
+            for image_id in console.track(ids, len(ids), "encoding"):
+                rows = rle.rows(image_id, mask_of(image_id), dialect)
+                writer.writerows(rows)
+                count += len(rows)
+        verify(temporary, dialect, ids, mask_of)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return count
+
+
+def verify(path: Path, dialect: rle.Dialect, ids: list[str], mask_of: Any) -> None:
+    """Decode the written file and compare it with the masks, pixel by pixel. Raises UserError where they differ."""
+    decoded = read_masks(path, dialect, lambda image_id: mask_of(image_id).shape)
+    for image_id in ids:
+        image, mask = next(decoded)
+        if image != image_id or (mask != mask_of(image_id)).any():
+            raise UserError(f"{path}: {image_id} does not decode to the mask that was written; please report this.")
+
+
+def read_masks(path: Path, dialect: rle.Dialect, shape_of: Any) -> Any:
+    """Yield (id, 0/1 mask (H, W)) of a submission, the rows of one id joined. Raises UserError for a broken or overlapping row."""
+    csv.field_size_limit(1 << 30)  # a mask's runs are longer than the csv module expects of a cell
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.reader(file)
+        next(reader, None)
+        current, whole = None, None
+        for number, row in enumerate(reader, 2):
+            if len(row) != 2:
+                raise UserError(f"{path}, line {number}: {len(row)} cells, expected 2.")
+            if row[0] != current:
+                if current is not None:
+                    yield current, whole
+                current, whole = row[0], 0
+            part = rle.decode(row[1], shape_of(row[0]), dialect.order, f"{path}, line {number} ({row[0]})")
+            if (whole & part).any():
+                raise UserError(f"{path}, line {number} ({row[0]}): overlaps an earlier object of the image.")
+            whole = whole | part
+        if current is not None:
+            yield current, whole
+
+
+@command
+def main(argv: list[str] | None = None) -> None:
+    settings, flags = settings_module.command_line(argv, __doc__, FLAGS)
+    folder = prediction_folder(settings, flags.FOLD, flags.NAME)
+    manifest = runs.read_json(folder / runs.MANIFEST, f"Predict first: make inference{f' FOLD={flags.FOLD}' if flags.FOLD else ''}")
+    dialect, sample = choose_dialect(settings), find_sample(settings.INPUT)
+    ids = image_ids(manifest["images"], dialect)
+    order = check_ids(list(ids), sample, dialect, partial=bool(settings.LIMIT))
+
+    @functools.lru_cache(4)  # written, then read for its shape and compared
+    def mask_of(image_id: str) -> Any:
+        p8 = images.read_gray(runs.prediction_path(folder, ids[image_id]))
+        return postprocess.to_mask(p8, settings.THRESHOLD, settings.MIN_AREA)
+
+    path = Path(settings.SUBMISSION)
+    rows = write_rows(path, dialect, order, mask_of)
+    about = {"predictions": str(folder), "dialect": dialect.name, "threshold": settings.THRESHOLD, "min_area": settings.MIN_AREA,
+             "images": len(order), "rows": rows, "sha256": runs.sha256(path), "models": manifest["models"]}  # fmt: skip
+    runs.write_json(path.with_suffix(".json"), about)
+    checked = f"ids equal to {sample}" if sample and not settings.LIMIT else "no sample_submission.csv to check the ids against" if not sample else "ids found in the sample"
+    print(f"{rows} rows for {len(order)} images in the dialect {dialect.name}; {checked}; read back and equal to the masks -> {path}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,32 @@
+"""make summary: the network's parts with their parameters, and its multiply-adds at IMAGE_SIZE."""
+
+import sys
+
+import settings as settings_module
+from errors import command
+
+
+@command
+def main(argv: list[str] | None = None) -> None:
+    settings, _ = settings_module.command_line(argv, __doc__, {})
+    import torch
+    from pytorch_lightning.utilities.model_summary import ModelSummary
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from lightning_module import SegmentationModule
+    from losses import Loss
+    from train import build_network
+
+    network = build_network(settings, encoder_weights="none").eval()
+    module = SegmentationModule(network, Loss(settings.LOSS), lr=settings.LR)
+    print(ModelSummary(module, max_depth=4))
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(torch.zeros(1, 3, *settings.IMAGE_SIZE))
+    operations = counter.get_total_flops() / 2  # the counter says two operations a multiply-add
+    millions = sum(parameter.numel() for parameter in network.parameters()) / 1e6
+    height, width = settings.IMAGE_SIZE
+    print(f"{settings.MODEL_NAME}: {millions:.2f} M parameters, {operations / 1e9:.2f} G multiply-adds for one image of {height} x {width} px")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,272 @@
+"""make train FOLD=0: one fold's network, trained and shipped as model.safetensors + model.json in its run folder."""
+
+import logging
+import platform
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import runs
+import settings as settings_module
+import splits
+from errors import UserError, command
+
+FLAGS = {
+    "FOLD": "which fold is held out: 0, 1, ..., or full (train on every row, validate on nothing)",
+    "RESUME": "1: go on from checkpoints/last.ckpt",
+    "OVERWRITE": "1: throw an existing run away and start again",
+}
+FIXED = ("data", "network", "training")  # sections that the folds of one experiment share
+VARYING = ("SEED", "EXPERIMENT", "TRAIN_FOLDS")  # the seed names the run; the experiment and the table are known by name and hash
+
+
+def fixed_settings(settings: Any) -> dict[str, Any]:
+    """What must be equal in all runs of an experiment."""
+    return {name: value for name, value in settings_module.snapshot(settings, FIXED).items() if name not in VARYING}
+
+
+def open_cache(settings: Any, frame: Any) -> Any:
+    """The cache of every row of the folds table, shared by all folds."""
+    from dataset import open_cache as open_
+
+    pairs = list(zip(frame["image"], frame["mask"], strict=True))
+    return open_(Path(settings.OUTPUT, "cache"), Path(settings.INPUT), pairs, settings.IMAGE_SIZE, settings.RESIZE, settings.MAX_PIXELS)
+
+
+def build_network(settings: Any, encoder_weights: str | None = None) -> Any:
+    """The settings' network, fresh."""
+    import model_dispatcher
+
+    return model_dispatcher.build(
+        settings.MODEL_NAME,
+        mean=settings.MODEL_MEAN,
+        std=settings.MODEL_STD,
+        encoder_weights=settings.ENCODER_WEIGHTS if encoder_weights is None else encoder_weights,
+        weights_folder=settings.WEIGHTS,
+    )
+
+
+def fit(settings: Any, fold: str, resume: bool = False, overwrite: bool = False) -> Path:
+    """Train one fold and write its run folder; returns it. Raises UserError, before the training wherever that is possible."""
+    table = Path(settings.TRAIN_FOLDS)
+    frame = splits.read(table)
+    import torch
+
+    from datamodule import MaskDataModule, split_rows, workers
+    from hardware import choose_device, choose_precision
+
+    train_rows, valid_rows = split_rows(frame["kfold"].to_numpy(), fold)
+    device = choose_device(settings.DEVICE)
+    precision, reason = choose_precision(settings.PRECISION, device)
+    from losses import Loss
+
+    loss = Loss(settings.LOSS)
+    if fold == "full" and (settings.CHECKPOINT == "best" or settings.EARLY_STOPPING):
+        raise UserError("FOLD=full validates on nothing, so CHECKPOINT=best and EARLY_STOPPING have nothing to go by; leave them out.")
+    network, cache = _network(settings), open_cache(settings, frame)
+
+    import augmentations
+
+    data = MaskDataModule(
+        cache,
+        train_rows,
+        valid_rows,
+        augment=augmentations.make(settings.AUGMENT),
+        seed=settings.SEED,
+        train_batch_size=settings.TRAIN_BATCH_SIZE,
+        valid_batch_size=settings.VALID_BATCH_SIZE,
+        num_workers=workers(settings.WORKERS),
+    )
+    folder = runs.run_folder(settings.LOGS, settings.EXPERIMENT, fold, settings.SEED)
+    runs.prepare_run(folder, resume, overwrite)
+    runs.hold_experiment(folder.parent, fixed_settings(settings), runs.sha256(table), overwrite)
+    runs.write_text(folder / runs.FOLDS, table.read_text(encoding="utf-8"))
+    runs.write_json(folder / "settings.json", settings_module.snapshot(settings))
+
+    from lightning_module import SegmentationModule
+
+    module = SegmentationModule(
+        network.to(memory_format=torch.channels_last),
+        loss,
+        lr=settings.LR,
+        warmup=settings.WARMUP,
+        weight_decay=settings.WEIGHT_DECAY,
+        threshold=settings.THRESHOLD,
+        empty=settings.EMPTY,
+        seed=settings.SEED,
+    )
+    millions = sum(parameter.numel() for parameter in network.parameters()) / 1e6
+    print(f"{settings.EXPERIMENT}, fold {fold}: {len(train_rows)} images to train on, {len(valid_rows)} held out; {settings.MODEL_NAME}, "
+          f"{millions:.1f} M parameters, {settings.IMAGE_SIZE[0]} x {settings.IMAGE_SIZE[1]} px; {device}, {reason} -> {folder}", flush=True)  # fmt: skip
+    start = time.monotonic()
+    trainer = _run(settings, module, data, folder, device, precision, resume)
+    _ship(settings, module, folder, fold, trainer, (time.monotonic() - start) / 60)
+    return folder
+
+
+def _network(settings: Any) -> Any:
+    """The network from its seed, proven on one blank image before any long work."""
+    import pytorch_lightning as pl
+    import torch
+
+    logging.getLogger("lightning_fabric.utilities.seed").setLevel(logging.ERROR)
+    pl.seed_everything(settings.SEED)
+    network = build_network(settings)
+    try:
+        with torch.no_grad():
+            network.eval()(torch.zeros(1, 3, *settings.IMAGE_SIZE))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise UserError(f"MODEL_NAME={settings.MODEL_NAME} does not take IMAGE_SIZE={settings.IMAGE_SIZE}: {str(error)[:300]}") from error
+    return network.train()
+
+
+def _run(settings: Any, module: Any, data: Any, folder: Path, device: str, precision: str, resume: bool) -> Any:
+    """Lightning's fit with our callbacks; returns the trainer. Turns what a user can cause into sentences."""
+    import pytorch_lightning as pl
+    import torch
+    from pytorch_lightning import profilers
+    from pytorch_lightning.callbacks import EarlyStopping, LearningRateMonitor, TQDMProgressBar
+
+    import callbacks
+
+    _quieten()
+    held_out = len(data.valid_rows) > 0
+    hooks: list[Any] = [LearningRateMonitor("step"), callbacks.EpochLine()]
+    hooks += [callbacks.AveragedWeights(settings.EMA)] if settings.EMA else []
+    hooks += [callbacks.BestWeights(folder / "checkpoints" / "best.safetensors")] if settings.CHECKPOINT == "best" else []
+    hooks += [EarlyStopping("valid_dice", mode="max", patience=settings.EARLY_STOPPING)] if settings.EARLY_STOPPING else []
+    hooks += [TQDMProgressBar()] if sys.stderr.isatty() else []
+    hooks += [callbacks.LastAndPrevious(folder / "checkpoints")]
+    make_profiler = {"simple": profilers.SimpleProfiler, "advanced": profilers.AdvancedProfiler, "pytorch": profilers.PyTorchProfiler}
+    trainer = pl.Trainer(
+        max_epochs=settings.EPOCHS,
+        accelerator={"cuda": "gpu"}.get(device, device),
+        devices=1,
+        precision=precision,
+        accumulate_grad_batches=settings.ACCUMULATE,
+        gradient_clip_val=settings.GRADIENT_CLIP or None,
+        limit_train_batches=settings.LIMIT or None,
+        limit_val_batches=(settings.LIMIT or None) if held_out else 0,
+        num_sanity_val_steps=0,
+        logger=_loggers(folder, resume),
+        callbacks=hooks,
+        profiler=make_profiler[settings.PROFILER](dirpath=folder, filename="profile") if settings.PROFILER else None,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=sys.stderr.isatty(),
+        use_distributed_sampler=False,  # datamodule owns the order
+        log_every_n_steps=1,
+    )
+    last = folder / "checkpoints" / "last.ckpt"
+    if resume:
+        _refuse_broken(last)
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=last if resume else None)
+    except torch.cuda.OutOfMemoryError as error:
+        raise UserError(
+            f"The GPU's memory is too small for TRAIN_BATCH_SIZE={settings.TRAIN_BATCH_SIZE} at {settings.IMAGE_SIZE}. "
+            f"Halve it and double ACCUMULATE (now {settings.ACCUMULATE}), with OVERWRITE=1."
+        ) from error
+    except SystemExit as stopped:  # Lightning's answer to Ctrl-C
+        print(f"\nStopped. RESUME=1 goes on from the last whole epoch in {folder}.", flush=True)
+        raise KeyboardInterrupt from stopped
+    return trainer
+
+
+def _quieten() -> None:
+    """Lightning's hints and advertisements; its errors stay."""
+    for name in ("pytorch_lightning.utilities.rank_zero", "pytorch_lightning.accelerators.cuda"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    for text in (".*LeafSpec.*", ".*does not have many workers.*", ".*Checkpoint directory.*", ".*Experiment logs directory.*", ".*Precision .* is not supported.*"):
+        warnings.filterwarnings("ignore", message=text)
+
+
+def _loggers(folder: Path, resume: bool) -> list[Any]:
+    """TensorBoard and CSV, straight into the run folder. Lightning's CSV logger would delete the curves of a resumed run."""
+    from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+
+    place = {"save_dir": folder.parent, "name": "", "version": folder.name}
+    curves = folder / "metrics.csv"
+    before = curves.read_text(encoding="utf-8") if resume and curves.is_file() else ""
+    table = CSVLogger(**place)
+    writer = table.experiment
+    if before:
+        curves.write_text(before, encoding="utf-8")
+        writer.metrics_keys = before.split("\n", 1)[0].strip().split(",")
+    return [table, TensorBoardLogger(**place)]
+
+
+def _refuse_broken(checkpoint: Path) -> None:
+    import torch
+
+    try:
+        torch.load(checkpoint, map_location="meta", weights_only=True)
+    except Exception as error:  # truncated, empty, a text, code: torch has another exception for each
+        previous = checkpoint.with_name("previous.ckpt")
+        raise UserError(f"{checkpoint} is broken ({type(error).__name__}). Go on from the one before: copy {previous} over it.") from error
+
+
+def _ship(settings: Any, module: Any, folder: Path, fold: str, trainer: Any, minutes: float) -> None:
+    """Write model.safetensors and model.json, all that scoring and prediction read, and say what was reached."""
+    import torch
+
+    import callbacks
+
+    weights = "last epoch" + (f", moving average {settings.EMA}" if settings.EMA else "")
+    if settings.CHECKPOINT == "best":
+        best = next(hook for hook in trainer.callbacks if isinstance(hook, callbacks.BestWeights))
+        import model_dispatcher
+
+        module.network.load_state_dict(model_dispatcher.read_weights(best.path))
+        weights = f"epoch {best.epoch + 1}, chosen on this fold"
+    callbacks.save_network(module.network, folder / runs.WEIGHTS)
+    versions = {"python": platform.python_version(), "torch": torch.__version__}
+    about = {
+        "experiment": settings.EXPERIMENT,
+        "fold": fold,
+        "seed": settings.SEED,
+        "task": "binary",
+        "network": {"MODEL_NAME": settings.MODEL_NAME, "classes": 1, "IMAGE_SIZE": settings.IMAGE_SIZE, "RESIZE": settings.RESIZE,
+                    "MODEL_MEAN": settings.MODEL_MEAN, "MODEL_STD": settings.MODEL_STD},
+        "weights": weights,
+        "weights_sha256": runs.sha256(folder / runs.WEIGHTS),
+        "folds_sha256": runs.sha256(folder / runs.FOLDS),
+        "epochs": trainer.current_epoch,
+        "steps": trainer.global_step,
+        "minutes": round(minutes, 2),
+        "commit": _commit(),
+        "versions": versions,
+        "settings": settings_module.snapshot(settings),
+    }  # fmt: skip
+    runs.write_json(folder / runs.MODEL, about)
+    dice = trainer.callback_metrics.get("valid_dice")
+    reached = f"validation Dice {float(dice):.4f} at {settings.IMAGE_SIZE[0]} x {settings.IMAGE_SIZE[1]} px, " if dice is not None else ""
+    print(f"Trained fold {fold} in {minutes:.1f} minutes: {reached}weights of the {weights} -> {folder / runs.WEIGHTS}", flush=True)
+
+
+def _commit() -> str:
+    """The git commit that this code is at, "" outside a repository."""
+    try:
+        done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip()
+
+
+@command
+def main(argv: list[str] | None = None) -> None:
+    settings, flags = settings_module.command_line(argv, __doc__, FLAGS)
+    if not flags.FOLD:
+        raise UserError("Which fold? make train FOLD=0 (or python src/train.py --fold 0); FOLD=full trains on every row.")
+    fit(settings, flags.FOLD, settings_module.flag_is_on(flags.RESUME), settings_module.flag_is_on(flags.OVERWRITE))
+    if flags.FOLD == "full":
+        print("Next: make inference FOLD=full, then make submission FOLD=full")
+    else:
+        print(f"Next: make tester FOLD={flags.FOLD}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
