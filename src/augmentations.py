@@ -51,14 +51,19 @@ class Augmentation:
 
             self._compose = A.Compose(_transforms(self.name), strict=True)
         sequence = np.random.SeedSequence(key)
-        self._compose.set_random_state(np.random.default_rng(sequence), random.Random(int(sequence.generate_state(1)[0])))
+        self._compose.set_random_state(
+            np.random.default_rng(sequence), random.Random(int(sequence.generate_state(1)[0]))
+        )
         result = self._compose(image=image, mask=mask)
         image_out, mask_out = result["image"], result["mask"]
         if image_out.shape != image.shape:  # a quarter turn of an oblong image: back to the batch's shape
             import cv2
 
             size = image.shape[1::-1]
-            image_out, mask_out = cv2.resize(image_out, size), cv2.resize(mask_out, size, interpolation=cv2.INTER_NEAREST)
+            image_out, mask_out = (
+                cv2.resize(image_out, size),
+                cv2.resize(mask_out, size, interpolation=cv2.INTER_NEAREST),
+            )
         return image_out, mask_out
 
     def __getstate__(self) -> dict:

@@ -81,7 +81,11 @@ class EpochLine(Callback):
         done, spent = trainer.current_epoch + 1, time.monotonic() - self.start
         left = spent / (done - self.first) * (trainer.max_epochs - done)
         parts = [f"epoch {done}/{trainer.max_epochs}"]
-        for name, label in (("train_loss_epoch", "train loss"), ("valid_loss", "valid loss"), ("valid_dice", "valid Dice")):
+        for name, label in (
+            ("train_loss_epoch", "train loss"),
+            ("valid_loss", "valid loss"),
+            ("valid_dice", "valid Dice"),
+        ):
             if name in values:
                 parts.append(f"{label} {values[name]:.4f}")
         self.say("  ".join([*parts, f"{spent:.0f} s", f"{left:.0f} s left"]))

@@ -24,7 +24,9 @@ TEST_PATH = ""  # "": where the layout keeps it (test_hq, stage1_test, ...)
 TRAIN_FOLDS = "{OUTPUT}/train_folds.csv"
 N_FOLDS = 5
 FOLDS_SEED = 42  # of the split; SEED is the training's, so that seeds can be repeated on the same folds
-GROUP = "auto"  # auto | none | a regex with one (group) on the image's path | column:NAME of the table that TABLE= names
+GROUP = (
+    "auto"  # auto | none | a regex with one (group) on the image's path | column:NAME of the table that TABLE= names
+)
 MAX_PIXELS = 100_000_000  # an image whose header promises more is refused before it is decoded
 LIMIT = 0  # 0: all; n: only n batches of everything (make smoke)
 

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
@@ -28,6 +28,20 @@ def track(items: Iterable[Item], total: int, label: str) -> Iterator[Item]:
 def table(rows: list[dict[str, Any]]) -> str:
     """Rows of equal keys as right-aligned columns under their names."""
     names = list(rows[0])
-    cells = [names, *([f"{row[name]:.4f}" if isinstance(row[name], float) else str(row[name]) for name in names] for row in rows)]
+    cells = [
+        names,
+        *([f"{row[name]:.4f}" if isinstance(row[name], float) else str(row[name]) for name in names] for row in rows),
+    ]
     widths = [max(len(line[column]) for line in cells) for column in range(len(names))]
-    return "\n".join("  " + "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in cells)
+    return "\n".join(
+        "  " + "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in cells
+    )
+
+
+def step(title: str, main: Callable[[list[str]], int], argv: list[str]) -> None:
+    """Run one script of a path as a user would, its command first; leave with its exit code where it fails."""
+    shown = " ".join(f"'{argument}'" if " " in argument else argument for argument in argv if argument != "OVERWRITE=1")
+    print(f"\n{title} {shown}", flush=True)
+    code = main(argv)
+    if code:
+        raise SystemExit(code)

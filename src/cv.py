@@ -13,7 +13,13 @@ import settings as settings_module
 import splits
 from errors import UserError, command
 
-PRELOAD = ["pandas", "segmentation_models_pytorch", "lightning_module", "callbacks", "predictor"]  # imported once for all folds
+PRELOAD = [
+    "pandas",
+    "segmentation_models_pytorch",
+    "lightning_module",
+    "callbacks",
+    "predictor",
+]  # imported once for all folds
 FLAGS = {"OVERWRITE": "1: train finished folds again"}
 
 
@@ -25,7 +31,7 @@ def _one_fold(settings: Any, fold: str, resume: bool, overwrite: bool, outcome: 
     try:
         if overwrite or fold not in runs.finished_folds(settings.LOGS, settings.EXPERIMENT, settings.SEED):
             train.fit(settings, fold, resume=resume, overwrite=overwrite)
-        tester.test_fold(settings, fold)
+        tester.score_fold(settings, fold)
     except UserError as error:
         outcome.put(str(error))
 
@@ -38,7 +44,9 @@ def run_fold(settings: Any, fold: str, overwrite: bool) -> str:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
     outcome = context.SimpleQueue()
-    child = context.Process(target=_one_fold, args=(settings, fold, resume, overwrite or started and not resume, outcome))
+    child = context.Process(
+        target=_one_fold, args=(settings, fold, resume, overwrite or (started and not resume), outcome)
+    )
     child.start()
     child.join()
     if not outcome.empty():
@@ -63,7 +71,9 @@ def main(argv: list[str] | None = None) -> None:
             failed.append(f"fold {fold}: {problem}")
             print(f"error: {failed[-1]}", file=sys.stderr, flush=True)
     if failed:
-        raise UserError(f"{len(failed)} of {len(folds)} folds failed; make cv again goes on with them. The first: {failed[0]}")
+        raise UserError(
+            f"{len(failed)} of {len(folds)} folds failed; make cv again goes on with them. The first: {failed[0]}"
+        )
     import tester
 
     tester.gather(settings)

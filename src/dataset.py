@@ -72,7 +72,9 @@ def open_cache(
     return Cache(path)
 
 
-def _build(path: Path, root: Path, pairs: list[tuple[str, str]], size: tuple[int, int], resize: str, max_pixels: int) -> None:
+def _build(
+    path: Path, root: Path, pairs: list[tuple[str, str]], size: tuple[int, int], resize: str, max_pixels: int
+) -> None:
     def one(pair: tuple[str, str]) -> tuple[np.ndarray, np.ndarray, tuple[int, int]] | str:
         try:
             image, mask = images.read_pair(root / pair[0], root / pair[1], max_pixels)
@@ -96,11 +98,15 @@ def _build(path: Path, root: Path, pairs: list[tuple[str, str]], size: tuple[int
                     file.write(result[1].tobytes())
                     shapes.append(result[0].shape[:2])
                     original.append(result[2])
-        images.refuse_listed(problems, "broken or mismatched pairs:", "Repair or remove these files, then run make folds again.")
+        images.refuse_listed(
+            problems, "broken or mismatched pairs:", "Repair or remove these files, then run make folds again."
+        )
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-    write_json(path.with_suffix(".json"), {"shapes": shapes, "original": original})  # last: it says that the file is whole
+    write_json(
+        path.with_suffix(".json"), {"shapes": shapes, "original": original}
+    )  # last: it says that the file is whole
 
 
 Augment = Callable[[np.ndarray, np.ndarray, tuple[int, int, int]], tuple[np.ndarray, np.ndarray]]

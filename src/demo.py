@@ -46,10 +46,11 @@ def _render_one(job: tuple[int, int, int, int, int, str]) -> tuple[str, str]:
     cv2.setNumThreads(1)
     from PIL import Image
 
+    import cars
     import studio
 
     seed, number, view, height, width, folder = job
-    picture, mask = studio.render(studio.make_car(seed, number), view, height, width, seed)
+    picture, mask = studio.render(cars.make_car(seed, number), view, height, width, seed)
     name = f"{car_name(seed, number)}_{view:02d}"
     train = "train_hq" in folder
     Image.fromarray(picture).save(Path(folder, f"{name}.jpg"), quality=92)
@@ -81,7 +82,9 @@ def render_data(root: Path, seed: int, cars: int, test_cars: int, width: int) ->
         write_table(temporary / "train_masks.csv", train)
         write_table(temporary / ANSWERS, test)
         write_table(temporary / "sample_submission.csv", sorted((name, "1 1") for name, _ in test))
-        runs.write_json(temporary / DONE, {"seed": seed, "cars": cars, "test_cars": test_cars, "width": width, "height": height})
+        runs.write_json(
+            temporary / DONE, {"seed": seed, "cars": cars, "test_cars": test_cars, "width": width, "height": height}
+        )
         if root.exists():
             shutil.rmtree(root)
         os.replace(temporary, root)
@@ -116,15 +119,6 @@ def score(submission: Path, root: Path) -> float:
     return float(np.mean(dices))
 
 
-def step(number: int, script: str, main: Any, argv: list[str]) -> None:
-    """Run one script of the path as a user would, its command first; stop where it fails."""
-    words = " ".join(argument for argument in argv if argument != "OVERWRITE=1")
-    print(f"\n[{number}/6] make {script} {words}", flush=True)
-    code = main(argv)
-    if code:
-        raise SystemExit(code)
-
-
 def whole_path(settings: Any, forwarded: list[str]) -> None:
     """Folds, training, scoring, inference, submission and its score on the hidden answers."""
     import folds
@@ -134,11 +128,11 @@ def whole_path(settings: Any, forwarded: list[str]) -> None:
     import train
 
     start = time.monotonic()
-    step(1, "folds", folds.main, forwarded)
-    step(2, "train", train.main, ["FOLD=0", *forwarded, "OVERWRITE=1"])
-    step(3, "tester", tester.main, ["FOLD=0", *forwarded])
-    step(4, "inference", inference.main, ["FOLD=0", *forwarded])
-    step(5, "submission", submission.main, ["FOLD=0", *forwarded])
+    console.step("[1/6] make folds", folds.main, forwarded)
+    console.step("[2/6] make train", train.main, ["FOLD=0", *forwarded, "OVERWRITE=1"])
+    console.step("[3/6] make tester", tester.main, ["FOLD=0", *forwarded])
+    console.step("[4/6] make inference", inference.main, ["FOLD=0", *forwarded])
+    console.step("[5/6] make submission", submission.main, ["FOLD=0", *forwarded])
     print("\n[6/6] the submission against the demo's own answers", flush=True)
     leaderboard = score(Path(settings.SUBMISSION), Path(settings.INPUT))
     run = runs.run_folder(settings.LOGS, settings.EXPERIMENT, "0", settings.SEED)
@@ -176,17 +170,27 @@ def main(argv: list[str] | None = None) -> None:
     if flags.ONLY not in ("", "render", "score"):
         raise UserError(f"ONLY={flags.ONLY}: expected render or score.")
     root = Path(settings.INPUT)
-    wanted = {"cars": whole_number(flags, "CARS", 20, 5), "test_cars": whole_number(flags, "TEST_CARS", 5, 1), "width": whole_number(flags, "WIDTH", 959, 48)}
+    wanted = {
+        "cars": whole_number(flags, "CARS", 20, 5),
+        "test_cars": whole_number(flags, "TEST_CARS", 5, 1),
+        "width": whole_number(flags, "WIDTH", 959, 48),
+    }
     if flags.ONLY == "score":
         print(f"{score(Path(settings.SUBMISSION), root):.4f} mean Dice of {settings.SUBMISSION} on the hidden answers")
         return
     if root.exists() and not (root / DONE).is_file():
         raise UserError(f"{root} holds data that are not the demo's; nothing was written. Choose another DATASET=name.")
     have = runs.read_json(root / DONE, "") if root.exists() else {}
-    if settings_module.flag_is_on(flags.OVERWRITE) or {key: have.get(key) for key in wanted} != wanted or have.get("seed") != 42:
+    if (
+        settings_module.flag_is_on(flags.OVERWRITE)
+        or {key: have.get(key) for key in wanted} != wanted
+        or have.get("seed") != 42
+    ):
         start = time.monotonic()
         render_data(root, 42, wanted["cars"], wanted["test_cars"], wanted["width"])
-        print(f"Rendered {wanted['cars'] + wanted['test_cars']} cars, 16 views each, in {time.monotonic() - start:.0f} s -> {root}")
+        print(
+            f"Rendered {wanted['cars'] + wanted['test_cars']} cars, 16 views each, in {time.monotonic() - start:.0f} s -> {root}"
+        )
     else:
         print(f"{root} is there already, {have['cars'] + have['test_cars']} cars of 16 views each.")
     if flags.ONLY != "render":

@@ -51,10 +51,14 @@ def examine(frame: Any, input_path: str, max_pixels: int) -> Examined:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         results = list(console.track(pool.map(one, pairs), len(pairs), "decoding"))
     problems = [result for result in results if isinstance(result, str)]
-    images.refuse_listed(problems, "broken or mismatched pairs:", "Repair or remove these files, then run make folds again.")
+    images.refuse_listed(
+        problems, "broken or mismatched pairs:", "Repair or remove these files, then run make folds again."
+    )
     areas = np.array([result[0] for result in results])
     if not areas.any():
-        raise UserError(f"{input_path}: all {len(areas)} masks are empty; there is nothing to learn. Are the values 0 and 1 (or 255)?")
+        raise UserError(
+            f"{input_path}: all {len(areas)} masks are empty; there is nothing to learn. Are the values 0 and 1 (or 255)?"
+        )
     return Examined(areas, [result[1] for result in results])
 
 
@@ -95,7 +99,9 @@ def split(frame: Any, areas: np.ndarray, n_folds: int, seed: int, old: Any | Non
     """Add kfold and stratum to the index table; images of `old` keep the fold that they have there."""
     groups = sorted(set(frame["group"]))
     if len(groups) < n_folds:
-        raise UserError(f"N_FOLDS={n_folds}, but there are only {len(groups)} groups of images; use N_FOLDS={max(2, len(groups))} or less.")
+        raise UserError(
+            f"N_FOLDS={n_folds}, but there are only {len(groups)} groups of images; use N_FOLDS={max(2, len(groups))} or less."
+        )
     number = {group: position for position, group in enumerate(groups)}
     member = frame["group"].map(number).to_numpy()
     sizes = np.bincount(member, minlength=len(groups))
@@ -116,7 +122,10 @@ def refuse_leaks(frame: Any, prints: list[bytes], input_path: str) -> None:
     pairs = audit.copies(prints, lambda index: images.read_image(Path(input_path) / frame["image"][index]))
     leaks = audit.across(pairs, frame["kfold"].tolist())
     if leaks:
-        shown = [f"{frame['image'][a]} (fold {frame['kfold'][a]}) and {frame['image'][b]} (fold {frame['kfold'][b]}): {how}" for a, b, how in leaks]
+        shown = [
+            f"{frame['image'][a]} (fold {frame['kfold'][a]}) and {frame['image'][b]} (fold {frame['kfold'][b]}): {how}"
+            for a, b, how in leaks
+        ]
         raise UserError(
             f"{len(leaks)} images lie in two folds, so a model would be scored on what it has seen:{listing(shown)}\n"
             "Tie them into one group: make folds TIE=1 (or remove the copies)."
@@ -140,20 +149,30 @@ def choose(frame: Any, areas: np.ndarray, settings: Any, overwrite: bool, made_w
     """The table with its folds: the user's (frame has kfold), a new split, or the old one extended by new images."""
     path = Path(settings.TRAIN_FOLDS)
     old = splits.read(path) if path.is_file() and not (overwrite and users_own(path)) else None
-    same = old is not None and runs.read_json(path.with_suffix(".json"), "").get("made_with") == made_with if not users_own(path) else False
+    same = (
+        old is not None and runs.read_json(path.with_suffix(".json"), "").get("made_with") == made_with
+        if not users_own(path)
+        else False
+    )
     if "kfold" in frame:
         table = splits.check(frame, path)
     elif old is not None and not same and not overwrite:
-        raise UserError(f"{path} was made otherwise (now {made_with}). Keep both with OUTPUT=folder, or replace it: make folds OVERWRITE=1")
+        raise UserError(
+            f"{path} was made otherwise (now {made_with}). Keep both with OUTPUT=folder, or replace it: make folds OVERWRITE=1"
+        )
     else:
         table = split(frame, areas, settings.N_FOLDS, settings.FOLDS_SEED, old if same else None)
     if old is not None and not overwrite and not table.equals(old):
         used = runs.tables_in_use(settings.LOGS, runs.sha256(path))
         if used:
-            raise UserError(f"{path} would change, and these runs were trained on it:{listing(used)}\nReplace it all the same: make folds OVERWRITE=1")
+            raise UserError(
+                f"{path} would change, and these runs were trained on it:{listing(used)}\nReplace it all the same: make folds OVERWRITE=1"
+            )
     if same:
         new = len(set(table["image"]) - set(old["image"]))
-        print(f"{path} is there already: {'unchanged' if table.equals(old) else f'{new} new images, the others keep their folds'}.")
+        print(
+            f"{path} is there already: {'unchanged' if table.equals(old) else f'{new} new images, the others keep their folds'}."
+        )
     return table
 
 
@@ -166,29 +185,49 @@ def write(table: Any, path: Path, about: dict[str, Any]) -> None:
 @command
 def main(argv: list[str] | None = None) -> None:
     settings, flags = settings_module.command_line(argv, __doc__, FLAGS)
-    path, overwrite, tie = Path(settings.TRAIN_FOLDS), settings_module.flag_is_on(flags.OVERWRITE), settings_module.flag_is_on(flags.TIE)
+    path, overwrite, tie = (
+        Path(settings.TRAIN_FOLDS),
+        settings_module.flag_is_on(flags.OVERWRITE),
+        settings_module.flag_is_on(flags.TIE),
+    )
     table = flags.TABLE or (str(path) if not overwrite and users_own(path) else "")
     frame, layout, dialect = index_table(settings, table)
     examined = examine(frame, settings.INPUT, settings.MAX_PIXELS)
     if tie:
-        pairs = audit.copies(examined.prints, lambda index: images.read_image(Path(settings.INPUT) / frame["image"][index]))
+        pairs = audit.copies(
+            examined.prints, lambda index: images.read_image(Path(settings.INPUT) / frame["image"][index])
+        )
         frame["group"] = audit.tie(list(frame["group"]), pairs)
         print(f"Tied {len(pairs)} pixel-equal images into the groups of their originals.")
     own = "kfold" in frame
-    made_with = {"n_folds": settings.N_FOLDS, "seed": settings.FOLDS_SEED, "group": settings.GROUP, "layout": layout, "tie": tie}
+    made_with = {
+        "n_folds": settings.N_FOLDS,
+        "seed": settings.FOLDS_SEED,
+        "group": settings.GROUP,
+        "layout": layout,
+        "tie": tie,
+    }
     result = choose(frame, examined.areas, settings, overwrite, made_with)
     refuse_leaks(result, examined.prints, settings.INPUT)
 
     balance = splits.balance(result, examined.areas)
     strategy = "the user's own" if own else "groups kept together, stratified by mask area"
-    about = {"layout": layout, "dialect": dialect, "strategy": strategy, "made_with": None if own else made_with, "balance": balance}
+    about = {
+        "layout": layout,
+        "dialect": dialect,
+        "strategy": strategy,
+        "made_with": None if own else made_with,
+        "balance": balance,
+    }
     write(result, path, about)
     print(console.table(balance))
     import pictures
 
     picture = path.with_name("folds.png")
     pictures.balance(picture, result["kfold"].to_numpy(), examined.areas, result["group"].to_numpy())
-    print(f"{len(result)} images in {result['group'].nunique()} groups, {strategy} -> {path}\nbalance as a picture -> {picture}")
+    print(
+        f"{len(result)} images in {result['group'].nunique()} groups, {strategy} -> {path}\nbalance as a picture -> {picture}"
+    )
 
 
 if __name__ == "__main__":

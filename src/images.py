@@ -28,9 +28,13 @@ def _open(path: Path, max_pixels: int) -> Image.Image:
     with image:
         width, height = image.size
         if width * height > max_pixels:
-            raise UserError(f"{path}: {width} x {height} pixels, more than MAX_PIXELS={max_pixels}; raise it if that is right.")
+            raise UserError(
+                f"{path}: {width} x {height} pixels, more than MAX_PIXELS={max_pixels}; raise it if that is right."
+            )
         if image.mode not in _EIGHT_BITS:
-            raise UserError(f"{path}: mode {image.mode}; expected 8 bits a channel (grey, RGB, RGBA or a palette). Convert it.")
+            raise UserError(
+                f"{path}: mode {image.mode}; expected 8 bits a channel (grey, RGB, RGBA or a palette). Convert it."
+            )
         try:
             if getattr(image, "n_frames", 1) > 1:
                 raise UserError(f"{path}: {image.n_frames} frames; expected a single picture.")
@@ -39,7 +43,9 @@ def _open(path: Path, max_pixels: int) -> Image.Image:
         except UserError:
             raise
         except Exception as error:  # as above: truncated data, wrong checksums, ...
-            raise UserError(f"{path}: broken or cut off ({error or type(error).__name__}). Fetch it again or remove it.") from error
+            raise UserError(
+                f"{path}: broken or cut off ({error or type(error).__name__}). Fetch it again or remove it."
+            ) from error
 
 
 def read_image(path: Path, max_pixels: int = 100_000_000) -> np.ndarray:
@@ -60,7 +66,7 @@ def read_mask(path: Path, max_pixels: int = 100_000_000) -> np.ndarray:
         return _union(files, max_pixels)
     image = _open(path, max_pixels)
     values = np.array(image)
-    if image.mode == "P" and values.max(initial=0) > 1 or image.mode not in ("P", "L", "1"):
+    if (image.mode == "P" and values.max(initial=0) > 1) or image.mode not in ("P", "L", "1"):
         values = np.array(image.convert("L"))
     present = np.flatnonzero(np.bincount(values.reshape(-1).astype(np.uint8), minlength=256))
     if len(present[present > 0]) > 1:

@@ -71,7 +71,12 @@ def contact_sheet(path: Path, shown: list[tuple[str, Any, Any]], threshold: floa
     rows = []
     for name, image, p8 in shown:
         mask = postprocess.to_mask(p8, threshold, min_area)
-        rows.append((f"{Path(name).name}   {mask.mean():.1%} foreground", [image, np.asarray(p8), pictures.overlay(image, mask)]))
+        rows.append(
+            (
+                f"{Path(name).name}   {mask.mean():.1%} foreground",
+                [image, np.asarray(p8), pictures.overlay(image, mask)],
+            )
+        )
     pictures.sheet(path, rows, ["image", "probability", "mask"])
 
 
@@ -85,12 +90,17 @@ def main(argv: list[str] | None = None) -> None:
     stems = [Path(name).with_suffix("") for name in names]
     if len(set(stems)) < len(stems):
         twice = sorted(name for name, stem in zip(names, stems, strict=True) if stems.count(stem) > 1)
-        raise UserError(f"{root}: these images differ in the file ending only, and so would their predictions:{listing(twice)}")
+        raise UserError(
+            f"{root}: these images differ in the file ending only, and so would their predictions:{listing(twice)}"
+        )
     if settings.LIMIT:
         files = files[: settings.LIMIT * settings.VALID_BATCH_SIZE]
     predictor = load_predictor(settings, folders)
     folder = prediction_folder(settings, flags.FOLD, flags.NAME)
-    print(f"Mean of {len(folders)} models ({', '.join(str(path) for path in folders)}) on {len(files)} images of {root}", flush=True)
+    print(
+        f"Mean of {len(folders)} models ({', '.join(str(path) for path in folders)}) on {len(files)} images of {root}",
+        flush=True,
+    )
 
     import predictor as predictor_module
 
@@ -98,10 +108,16 @@ def main(argv: list[str] | None = None) -> None:
         shutil.rmtree(folder)
     by_path = dict(zip(files, names[: len(files)], strict=True))
     shown = write_maps(predictor.predict(files, settings.MAX_PIXELS), folder, by_path.get, len(files), "predicting")
-    manifest = {"root": str(root), "images": list(by_path.values()), "models": predictor_module.describe(predictor.models)}
+    manifest = {
+        "root": str(root),
+        "images": list(by_path.values()),
+        "models": predictor_module.describe(predictor.models),
+    }
     runs.write_json(folder / runs.MANIFEST, manifest)  # last: it says that the folder is whole
     contact_sheet(folder.with_suffix(".png"), shown, settings.THRESHOLD, settings.MIN_AREA)
-    print(f"{len(files)} probability maps -> {folder}\nthe first {len(shown)} as a picture -> {folder.with_suffix('.png')}")
+    print(
+        f"{len(files)} probability maps -> {folder}\nthe first {len(shown)} as a picture -> {folder.with_suffix('.png')}"
+    )
     print(f"Next: make submission{f' FOLD={flags.FOLD}' if flags.FOLD else ''}")
 
 

@@ -57,12 +57,14 @@ def _by_key(files: list[Path], ending: str) -> dict[str, Path]:
     for file in files:
         key = file.stem.removesuffix(ending)
         if key in found:
-            raise UserError(f"{found[key]} and {file.name} beside it have the same name but for the ending; remove one of them.")
+            raise UserError(
+                f"{found[key]} and {file.name} beside it have the same name but for the ending; remove one of them."
+            )
         found[key] = file
     return found
 
 
-def _instances(root: Path, train_path: str, mask_path: str) -> Found | None:
+def _instances(root: Path, train_path: str, _: str) -> Found | None:
     """<id>/images/<id>.png with one file an object in <id>/masks/ (kaggle.com/c/data-science-bowl-2018)."""
     roots = [Path(train_path)] if train_path else [root / "stage1_train", root / "train", root]
     train = next((folder for folder in roots if folder.is_dir() and any(folder.glob("*/masks"))), None)
@@ -75,7 +77,9 @@ def _instances(root: Path, train_path: str, mask_path: str) -> Found | None:
         if len(pictures) == 1 and objects:
             pairs.append((pictures[0], folder / "masks"))
         elif pictures or objects:
-            alone.append(f"{folder}: {len(pictures)} images and {len(objects)} masks; expected one image and at least one mask")
+            alone.append(
+                f"{folder}: {len(pictures)} images and {len(objects)} masks; expected one image and at least one mask"
+            )
     sentence = f"one folder per image with a mask per object, as in the 2018 Data Science Bowl: {train}"
     test = next((name for name in ("stage1_test", "test") if (root / name).is_dir()), "")
     return Found("instances", sentence, pairs, alone, dialect="dsb2018", test=test)
@@ -95,16 +99,22 @@ def find(input_path: str, layout: str = "auto", train_path: str = "", mask_path:
     """
     root = Path(input_path)
     if not root.is_dir():
-        raise UserError(f"{root}: no such folder. Put the competition's files there (DATASET names the folder), or run make demo.")
+        raise UserError(
+            f"{root}: no such folder. Put the competition's files there (DATASET names the folder), or run make demo."
+        )
     names = list(LAYOUTS) if layout == "auto" else [layout]
     found = next(filter(None, (LAYOUTS[name](root, train_path, mask_path) for name in names)), None)
     if found is None:
         have = sorted(path.name + "/" * path.is_dir() for path in root.iterdir())[:12]
         expected = listing([f"{name}: {EXPECTED[name]}" for name in names])
         held = f"it holds {', '.join(have)}" if have else "it is empty"
-        raise UserError(f"{root}: found no images with masks ({held}). Expected one of:{expected}\nTRAIN_PATH and MASK_PATH name other folders.")
+        raise UserError(
+            f"{root}: found no images with masks ({held}). Expected one of:{expected}\nTRAIN_PATH and MASK_PATH name other folders."
+        )
     if found.alone:
-        raise UserError(f"{root}: {len(found.alone)} without a partner:{listing(found.alone)}\nAdd what is missing, or remove them.")
+        raise UserError(
+            f"{root}: {len(found.alone)} without a partner:{listing(found.alone)}\nAdd what is missing, or remove them."
+        )
     if not found.pairs:
         raise UserError(f"{root}: {found.sentence}, but there is no pair of image and mask.")
     return found
@@ -139,7 +149,9 @@ def groups(images: list[str], pattern: str, strict: bool = True) -> list[str]:
     matches = [compiled.search(image) for image in images]
     missed = [image for image, match in zip(images, matches, strict=True) if match is None]
     if missed and strict:
-        raise UserError(f"GROUP={pattern} does not match {len(missed)} of {len(images)} images:{listing(missed, 5)}\nGROUP=none: no groups.")
+        raise UserError(
+            f"GROUP={pattern} does not match {len(missed)} of {len(images)} images:{listing(missed, 5)}\nGROUP=none: no groups."
+        )
     return [match[1] if match else image for image, match in zip(images, matches, strict=True)]
 
 
@@ -147,14 +159,20 @@ def relative(path: Path, input_path: str) -> str:
     """`path` as a POSIX path relative to INPUT. Raises UserError where it lies outside or its name cannot be kept in a table."""
     text = Path(os.path.relpath(path, input_path)).as_posix()
     if text.startswith(".."):
-        raise UserError(f"{path} does not lie below INPUT={input_path}; set INPUT to a folder that holds images and masks.")
+        raise UserError(
+            f"{path} does not lie below INPUT={input_path}; set INPUT to a folder that holds images and masks."
+        )
     return text
 
 
 def check(frame, where: str):  # noqa: ANN001, ANN201 (a DataFrame)
     """The same table, or UserError: an image twice, paths that climb or hold control characters, two images of one stem."""
     for column in ("image", "mask"):
-        bad = [repr(path) for path in frame[column] if path.startswith(("/", "~")) or ".." in Path(path).parts or not path.isprintable()]
+        bad = [
+            repr(path)
+            for path in frame[column]
+            if path.startswith(("/", "~")) or ".." in Path(path).parts or not path.isprintable()
+        ]
         if bad:
             raise UserError(f"{where}{column}: expected printable paths relative to INPUT:{listing(bad)}")
     stems = frame["image"].map(lambda path: Path(path).with_suffix("").as_posix())
@@ -170,11 +188,17 @@ def test_images(input_path: str, test_path: str = "") -> tuple[Path, list[Path]]
     folder = Path(test_path) if test_path else None
     if folder is None:
         if not root.is_dir():
-            raise UserError(f"{root}: no such folder. Put the competition's files there (DATASET names the folder), or run make demo.")
+            raise UserError(
+                f"{root}: no such folder. Put the competition's files there (DATASET names the folder), or run make demo."
+            )
         folder = _first(root, ("test_hq", "test", "stage1_test"))
     if folder is None or not folder.is_dir():
         raise UserError(f"{test_path or root}: no test images there; TEST_PATH=folder names theirs.")
-    files = [path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.name[0] != "." and path.parent.name != "masks"]
+    files = [
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in SUFFIXES and path.name[0] != "." and path.parent.name != "masks"
+    ]
     if not files:
         raise UserError(f"{folder}: no images there (endings: {' '.join(sorted(SUFFIXES))}).")
     return folder, sorted(files)

@@ -62,12 +62,18 @@ class SegmentationModule(pl.LightningModule):
 
     def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
         # what the network itself draws (dropout, drop path) is a function of the step too, so that a resumed run repeats it
-        torch.manual_seed(int(np.random.SeedSequence([self.hparams.seed, self.trainer.current_epoch, index]).generate_state(1)[0]))
+        torch.manual_seed(
+            int(np.random.SeedSequence([self.hparams.seed, self.trainer.current_epoch, index]).generate_state(1)[0])
+        )
         loss, _ = self._step(batch)
         if not torch.isfinite(loss):
             where = f"epoch {self.trainer.current_epoch}, batch {index}"
-            raise UserError(f"The loss became {loss.item()} at {where}. Try a lower LR, GRADIENT_CLIP=1 or PRECISION=32; RESUME=1 goes on from the last epoch.")
-        self.log("train_loss", loss.detach(), on_step=True, on_epoch=True, prog_bar=True, batch_size=len(batch["image"]))
+            raise UserError(
+                f"The loss became {loss.item()} at {where}. Try a lower LR, GRADIENT_CLIP=1 or PRECISION=32; RESUME=1 goes on from the last epoch."
+            )
+        self.log(
+            "train_loss", loss.detach(), on_step=True, on_epoch=True, prog_bar=True, batch_size=len(batch["image"])
+        )
         return loss * self._window_share(index)
 
     def _window_share(self, index: int) -> float:
@@ -80,7 +86,9 @@ class SegmentationModule(pl.LightningModule):
         loss, logits = self._step(batch)
         self.log("valid_loss", loss, batch_size=len(logits), prog_bar=True)
         predicted, truth = logits.float().sigmoid() >= self.hparams.threshold, batch["mask"] > 0
-        tp, fp, fn = ((a & b).flatten(1).sum(1) for a, b in ((predicted, truth), (predicted, ~truth), (~predicted, truth)))
+        tp, fp, fn = (
+            (a & b).flatten(1).sum(1) for a, b in ((predicted, truth), (predicted, ~truth), (~predicted, truth))
+        )
         self._counts.append(torch.stack([tp, fp, fn]).cpu().numpy())
 
     def on_validation_epoch_start(self) -> None:
@@ -95,5 +103,7 @@ class SegmentationModule(pl.LightningModule):
     def configure_optimizers(self) -> dict[str, Any]:
         optimiser = torch.optim.AdamW(decay_groups(self.network, self.hparams.weight_decay), lr=self.hparams.lr)
         total = int(self.trainer.estimated_stepping_batches)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: learning_rate_factor(step, total, self.hparams.warmup))
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimiser, lambda step: learning_rate_factor(step, total, self.hparams.warmup)
+        )
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

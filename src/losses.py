@@ -51,11 +51,15 @@ class Loss(torch.nn.Module):
         try:
             factor = float(weight) if star else 1.0
         except ValueError as error:
-            raise UserError(f"LOSS: '{part}' has a weight that is no number; expected such as 0.5*bce + dice.") from error
+            raise UserError(
+                f"LOSS: '{part}' has a weight that is no number; expected such as 0.5*bce + dice."
+            ) from error
         name = name.strip()
         if name not in LOSSES:
             near = difflib.get_close_matches(name, LOSSES, n=1)
-            raise UserError(f"LOSS: there is no loss '{name}'.{f' Did you mean {near[0]}?' if near else ''} There are: {', '.join(LOSSES)}.")
+            raise UserError(
+                f"LOSS: there is no loss '{name}'.{f' Did you mean {near[0]}?' if near else ''} There are: {', '.join(LOSSES)}."
+            )
         return factor, LOSSES[name]
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:

@@ -46,7 +46,9 @@ def summarise(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray, empty: str) -> dic
     Images that the policy skips are left out of the mean; with none left it is NaN.
     """
     each = scores(tp, fp, fn, empty)
-    mean = {name: float(np.nanmean(value)) if np.isfinite(value).any() else float("nan") for name, value in each.items()}
+    mean = {
+        name: float(np.nanmean(value)) if np.isfinite(value).any() else float("nan") for name, value in each.items()
+    }
     pooled = scores(np.sum(tp), np.sum(fp), np.sum(fn), empty)
     return {"image": mean, "pooled": {name: float(value) for name, value in pooled.items()}}
 
@@ -57,7 +59,9 @@ def best_constant(mean_mask: np.ndarray, masks: np.ndarray) -> np.ndarray:
     Its Dice on held-out masks is what a network has to beat: centred objects give it a high one. Returns 0/1 (H, W).
     """
     levels = np.unique(np.quantile(mean_mask, np.linspace(0, 1, 41)))
-    candidates = (mean_mask.ravel()[None] >= levels[:, None]).astype(np.float32)  # (L, H * W); the first is "everything"
+    candidates = (mean_mask.ravel()[None] >= levels[:, None]).astype(
+        np.float32
+    )  # (L, H * W); the first is "everything"
     areas, total = candidates.sum(1), np.zeros(len(levels))
     for start in range(0, len(masks), 64):
         block = masks[start : start + 64].reshape(-1, mean_mask.size).astype(np.float32)

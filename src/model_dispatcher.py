@@ -51,7 +51,9 @@ def parse(name: str) -> tuple[str, str]:
     if prefix != "smp" or not encoder:
         raise UserError(f"MODEL_NAME={name}: expected smp_<architecture>_<encoder>, such as smp_unet_resnet34.")
     if architecture not in architectures:
-        raise UserError(f"MODEL_NAME={name}: smp has no architecture {architecture}.{_near(architecture, architectures)} It has: {', '.join(architectures)}.")
+        raise UserError(
+            f"MODEL_NAME={name}: smp has no architecture {architecture}.{_near(architecture, architectures)} It has: {', '.join(architectures)}."
+        )
     return architecture, encoder
 
 
@@ -91,7 +93,9 @@ def build(
     if encoder_weights not in ("none", "imagenet"):
         file = Path(encoder_weights)
         if not file.is_file():
-            raise UserError(f"ENCODER_WEIGHTS={encoder_weights}: no such file; expected imagenet, none, or a .safetensors or .pth file.")
+            raise UserError(
+                f"ENCODER_WEIGHTS={encoder_weights}: no such file; expected imagenet, none, or a .safetensors or .pth file."
+            )
     download = encoder_weights == "imagenet" and file is None
     if download:
         refuse_offline(encoder, packed)
@@ -110,11 +114,15 @@ def _create(name: str, architecture: str, encoder: str, classes: int, download_f
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the tutorials' timm- names are deprecated in smp, and work
         try:
-            return smp.create_model(architecture, encoder, encoder_weights=weights, in_channels=3, classes=classes, **extra)
+            return smp.create_model(
+                architecture, encoder, encoder_weights=weights, in_channels=3, classes=classes, **extra
+            )
         except Exception as error:  # smp and timm raise what they like; their reason is the message
             known = _encoder_names(encoder)
             if download_for and encoder in known and not isinstance(error, KeyError):
-                raise UserError(_ways_out(encoder, download_for, f"could not be downloaded ({type(error).__name__})")) from error
+                raise UserError(
+                    _ways_out(encoder, download_for, f"could not be downloaded ({type(error).__name__})")
+                ) from error
             reason = str(error).split("supported encoders")[0].strip(" '\",`\n") or type(error).__name__
             hint = _near(encoder, known) if encoder not in known else ""
             raise UserError(f"MODEL_NAME={name}: smp cannot build it ({reason[:300]}).{hint}") from error
@@ -173,7 +181,11 @@ def load_encoder(encoder: nn.Module, file: Path) -> None:
     wrong = [key for key in own if key in state and state[key].shape != own[key].shape]
     if missing or wrong:
         key = (missing or wrong)[0]
-        what = f"lacks {len(missing)} of {len(own)} tensors, such as {key}" if missing else f"{key} is {tuple(state[key].shape)}, expected {tuple(own[key].shape)}"
+        what = (
+            f"lacks {len(missing)} of {len(own)} tensors, such as {key}"
+            if missing
+            else f"{key} is {tuple(state[key].shape)}, expected {tuple(own[key].shape)}"
+        )
         raise UserError(f"{file}: not the weights of this encoder; it {what}.")
     encoder.load_state_dict({key: value for key, value in state.items() if key in own}, strict=False)
 
@@ -188,7 +200,9 @@ def read_weights(file: Path) -> dict[str, Tensor]:
         else:
             state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # truncated, a text, a pickle that wants to run code, ...
-        raise UserError(f"{file}: not readable as weights ({str(error).splitlines()[0][:200] if str(error) else type(error).__name__}).") from error
+        raise UserError(
+            f"{file}: not readable as weights ({str(error).splitlines()[0][:200] if str(error) else type(error).__name__})."
+        ) from error
     state = state.get("state_dict", state) if isinstance(state, dict) else state
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"{file}: expected a dict of tensors, as torch.save(model.state_dict()) writes it.")

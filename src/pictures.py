@@ -36,7 +36,9 @@ def errors(image: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> np.n
     return shown
 
 
-def sheet(path: Path, rows: list[tuple[str, list[np.ndarray]]], titles: list[str], width: int = 260, note: str = "") -> None:
+def sheet(
+    path: Path, rows: list[tuple[str, list[np.ndarray]]], titles: list[str], width: int = 260, note: str = ""
+) -> None:
     """Write a contact sheet: one row a caption with its pictures (uint8, any size), `titles` above the columns."""
     gap, line = 8, 16
     cells = [(caption, [thumbnail(picture, width) for picture in pictures]) for caption, pictures in rows]
@@ -68,9 +70,19 @@ def balance(path: Path, kfold: np.ndarray, areas: np.ndarray, groups: np.ndarray
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
     counts = [int((kfold == fold).sum()) for fold in folds]
     bars = left.bar(range(len(folds)), counts, color="#4878a8")
-    left.bar_label(bars, [f"{n}\n{len(set(groups[kfold == fold]))} groups" for n, fold in zip(counts, folds, strict=True)], padding=2, fontsize=8)
+    left.bar_label(
+        bars,
+        [f"{n}\n{len(set(groups[kfold == fold]))} groups" for n, fold in zip(counts, folds, strict=True)],
+        padding=2,
+        fontsize=8,
+    )
     left.set(xlabel="fold", ylabel="images", xticks=range(len(folds)), xticklabels=folds, ylim=(0, max(counts) * 1.25))
-    right.boxplot([areas[kfold == fold] * 100 for fold in folds], tick_labels=folds, whis=(0, 100), medianprops={"color": "#c04040"})
+    right.boxplot(
+        [areas[kfold == fold] * 100 for fold in folds],
+        tick_labels=folds,
+        whis=(0, 100),
+        medianprops={"color": "#c04040"},
+    )
     right.set(xlabel="fold", ylabel="foreground, % of the image", title="mask area: median, quartiles, extremes")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)

@@ -37,12 +37,19 @@ def load(folder: Path, device: str = "cpu") -> Model:
         raise UserError(f"{weights}: no such file. {cure}")
     try:
         parts = about["network"]
-        network = model_dispatcher.build(parts["MODEL_NAME"], classes=parts["classes"], mean=tuple(parts["MODEL_MEAN"]), std=tuple(parts["MODEL_STD"]))
+        network = model_dispatcher.build(
+            parts["MODEL_NAME"],
+            classes=parts["classes"],
+            mean=tuple(parts["MODEL_MEAN"]),
+            std=tuple(parts["MODEL_STD"]),
+        )
         size, resize, expected = tuple(parts["IMAGE_SIZE"]), parts["RESIZE"], about["weights_sha256"]
     except (KeyError, TypeError) as error:
         raise UserError(f"{folder / runs.MODEL} lacks or has a wrong {error}. {cure}") from error
     if runs.sha256(weights) != expected:
-        raise UserError(f"{weights} is not the file that {runs.MODEL} beside it describes (cut off, or exchanged). {cure}")
+        raise UserError(
+            f"{weights} is not the file that {runs.MODEL} beside it describes (cut off, or exchanged). {cure}"
+        )
     try:
         network.load_state_dict(model_dispatcher.read_weights(weights))
     except RuntimeError as error:
@@ -54,7 +61,9 @@ def load(folder: Path, device: str = "cpu") -> Model:
 def _refuse_mixed_tables(models: list[Model]) -> None:
     tables = {model.about.get("folds_sha256") for model in models}
     if len(tables) > 1:
-        raise UserError(f"These models were trained on {len(tables)} different folds tables: {', '.join(str(model.folder) for model in models)}.")
+        raise UserError(
+            f"These models were trained on {len(tables)} different folds tables: {', '.join(str(model.folder) for model in models)}."
+        )
 
 
 class Predictor:
@@ -67,7 +76,9 @@ class Predictor:
         _refuse_mixed_tables(models)
         self.models, self.device, self.batch_size, self.half = models, device, batch_size, half
 
-    def predict(self, paths: Iterable[Path], max_pixels: int = 100_000_000) -> Iterator[tuple[Path, np.ndarray, np.ndarray]]:
+    def predict(
+        self, paths: Iterable[Path], max_pixels: int = 100_000_000
+    ) -> Iterator[tuple[Path, np.ndarray, np.ndarray]]:
         """Yield (path, image uint8 (H, W, 3), probability float32 (H, W)) in order; decoding runs ahead in threads.
 
         No more than a few batches are in memory at a time.
@@ -89,8 +100,10 @@ class Predictor:
         sums = [np.zeros(image.shape[:2], np.float32) for _, image in batch]
         for model in self.models:
             frames = [images.image_to_network(image, model.size, model.resize) for _, image in batch]
-            for total, (_, image), probability in zip(sums, batch, self._forward(model, np.stack(frames)), strict=True):
-                total += images.from_network(probability, image.shape[:2], model.size, model.resize)
+            probabilities = self._forward(model, np.stack(frames))
+            for position, (_, image) in enumerate(batch):
+                probability = probabilities[position]
+                sums[position] += images.from_network(probability, image.shape[:2], model.size, model.resize)
         for (path, image), total in zip(batch, sums, strict=True):
             yield path, image, total / len(self.models)
 

@@ -70,13 +70,22 @@ def finished_run(logs: str, experiment: str, fold: str, seed: int) -> Path:
             f"Train it: make train FOLD={fold} EXPERIMENT={experiment}"
         )
     known = sorted({path.parent.parent.name for path in Path(logs).glob(f"*/*/{MODEL}")})
-    names = f" Finished experiments in {logs}: {', '.join(known)}." if known else f" No experiment in {logs} is finished yet."
-    raise UserError(f"There is no finished run {folder}.{names} Train it: make train FOLD={fold} EXPERIMENT={experiment}")
+    names = (
+        f" Finished experiments in {logs}: {', '.join(known)}."
+        if known
+        else f" No experiment in {logs} is finished yet."
+    )
+    raise UserError(
+        f"There is no finished run {folder}.{names} Train it: make train FOLD={fold} EXPERIMENT={experiment}"
+    )
 
 
 def finished_folds(logs: str, experiment: str, seed: int) -> list[str]:
     """The folds of an experiment that have a model: numbers in order, then "full"."""
-    names = [re.fullmatch(rf"fold(\d+|full)_seed{seed}", path.parent.name) for path in Path(logs, experiment).glob(f"*/{MODEL}")]
+    names = [
+        re.fullmatch(rf"fold(\d+|full)_seed{seed}", path.parent.name)
+        for path in Path(logs, experiment).glob(f"*/{MODEL}")
+    ]
     folds = [name[1] for name in names if name]
     return sorted((fold for fold in folds if fold != "full"), key=int) + [fold for fold in folds if fold == "full"]
 
@@ -89,7 +98,9 @@ def prepare_run(folder: Path, resume: bool, overwrite: bool) -> None:
     if resume and not (folder / "checkpoints" / "last.ckpt").is_file():
         raise UserError(f"{folder} has no checkpoints/last.ckpt to resume from; leave RESUME=1 out to start.")
     if there and not resume and not overwrite:
-        raise UserError(f"{folder} holds a run already. RESUME=1 goes on with it, OVERWRITE=1 starts again, EXPERIMENT=name keeps both.")
+        raise UserError(
+            f"{folder} holds a run already. RESUME=1 goes on with it, OVERWRITE=1 starts again, EXPERIMENT=name keeps both."
+        )
     if there and overwrite:
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -103,7 +114,11 @@ def hold_experiment(folder: Path, values: dict[str, Any], folds_sha: str, overwr
     path, fixed = folder / "settings.json", {**values, "folds_sha256": folds_sha}
     if path.is_file() and not (overwrite and not list(folder.glob(f"*/{MODEL}"))):
         old = read_json(path, "Remove the experiment's folder or choose another EXPERIMENT=name.")
-        differ = [f"{name}: {old.get(name)} there, {fixed.get(name)} now" for name in {**old, **fixed} if old.get(name) != fixed.get(name)]
+        differ = [
+            f"{name}: {old.get(name)} there, {fixed.get(name)} now"
+            for name in {**old, **fixed}
+            if old.get(name) != fixed.get(name)
+        ]
         if differ:
             raise UserError(
                 f"{path}: the folds of one experiment share data, network and training settings; these differ:{listing(differ)}\n"

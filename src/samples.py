@@ -30,12 +30,17 @@ def main(argv: list[str] | None = None) -> None:
     rows = []
     for row in epoch_order(settings.SEED, 0, train_rows)[: int(flags.COUNT or 8)]:
         samples = [plain[0, row], *(augmented[epoch, row] for epoch in range(3))]
-        cells = [pictures.overlay(sample["image"].permute(1, 2, 0).numpy(), sample["mask"][0].numpy(), alpha=0.3) for sample in samples]
+        cells = [
+            pictures.overlay(sample["image"].permute(1, 2, 0).numpy(), sample["mask"][0].numpy(), alpha=0.3)
+            for sample in samples
+        ]
         rows.append((Path(frame["image"][row]).name, cells))
     path = Path(settings.OUTPUT, "samples.png")
     height, width = settings.IMAGE_SIZE
     titles = ["as it is", *(f"epoch {epoch + 1}" for epoch in range(3))]
-    pictures.sheet(path, rows, titles, note=f"{height} x {width} px, RESIZE={settings.RESIZE}, AUGMENT={settings.AUGMENT}")
+    pictures.sheet(
+        path, rows, titles, note=f"{height} x {width} px, RESIZE={settings.RESIZE}, AUGMENT={settings.AUGMENT}"
+    )
     print(f"{len(rows)} training images of fold {flags.FOLD or '0'} in three epochs -> {path}")
 
 

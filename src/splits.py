@@ -20,12 +20,16 @@ def strata(areas: np.ndarray, labels: list[str], n_folds: int, bins: int = 10) -
     filled = areas > 0
     count = int(max(1, min(bins, np.count_nonzero(filled) // n_folds)))
     ranks = np.zeros(len(areas), np.int64)
-    ranks[filled] = np.argsort(np.argsort(areas[filled], kind="stable"), kind="stable") * count // max(1, np.count_nonzero(filled))
+    ranks[filled] = (
+        np.argsort(np.argsort(areas[filled], kind="stable"), kind="stable") * count // max(1, np.count_nonzero(filled))
+    )
     names = [f"area{rank}" if full else "empty" for rank, full in zip(ranks, filled, strict=True)]
     return [f"{label}/{name}" if label else name for label, name in zip(labels, names, strict=True)]
 
 
-def assign(sizes: np.ndarray, strata: list[str], n_folds: int, seed: int, fixed: np.ndarray | None = None) -> np.ndarray:
+def assign(
+    sizes: np.ndarray, strata: list[str], n_folds: int, seed: int, fixed: np.ndarray | None = None
+) -> np.ndarray:
     """A fold for each group: greedy, largest groups first, each to the fold that stays most even in images and in strata.
 
     sizes: images of each group (G,). fixed: folds that are kept, -1 where free (G,). Groups come in a fixed order (by name), so
@@ -79,7 +83,9 @@ def check(frame, path: Path):  # noqa: ANN001, ANN201 (a DataFrame)
         raise UserError(f"{path}: images listed twice:{listing(twice)}")
     have = sorted(set(folds) - {-1})
     if have != list(range(len(have))) or len(have) < 2:
-        raise UserError(f"{path}: expected folds 0, 1, ... without a gap and at least two, got {', '.join(map(str, have)) or 'none'}.")
+        raise UserError(
+            f"{path}: expected folds 0, 1, ... without a gap and at least two, got {', '.join(map(str, have)) or 'none'}."
+        )
     per_group = folds.groupby(frame["group"]).agg(lambda column: sorted(set(column)))
     split = [f"{group}: folds {', '.join(map(str, where))}" for group, where in per_group.items() if len(where) > 1]
     if split:

@@ -19,7 +19,10 @@ import settings as settings_module
 from errors import UserError, command, listing
 from inference import prediction_folder
 
-FLAGS = {"FOLD": "which prediction: as given to make inference", "NAME": "name of the prediction folder, where one was given"}
+FLAGS = {
+    "FOLD": "which prediction: as given to make inference",
+    "NAME": "name of the prediction folder, where one was given",
+}
 
 
 def choose_dialect(settings: Any) -> rle.Dialect:
@@ -29,7 +32,9 @@ def choose_dialect(settings: Any) -> rle.Dialect:
         sidecar = Path(settings.TRAIN_FOLDS).with_suffix(".json")
         name = runs.read_json(sidecar, "Run make folds first, or name the competition's DIALECT.").get("dialect", "")
         if name not in rle.DIALECTS:
-            raise UserError(f"The layout has no dialect of its own; name the competition's: DIALECT={' or '.join(rle.DIALECTS)}.")
+            raise UserError(
+                f"The layout has no dialect of its own; name the competition's: DIALECT={' or '.join(rle.DIALECTS)}."
+            )
     return rle.DIALECTS[name]
 
 
@@ -59,11 +64,17 @@ def check_ids(ids: list[str], sample: Path | None, dialect: rle.Dialect, partial
         header = tuple(next(reader, ()))
         expected = list(dict.fromkeys(row[0] for row in reader if row))
     if header != dialect.columns:
-        raise UserError(f"{sample} has the columns {', '.join(header)}; the dialect {dialect.name} has {', '.join(dialect.columns)}. Set DIALECT.")
+        raise UserError(
+            f"{sample} has the columns {', '.join(header)}; the dialect {dialect.name} has {', '.join(dialect.columns)}. Set DIALECT."
+        )
     missing, extra = sorted(set(expected) - set(ids)), sorted(set(ids) - set(expected))
-    if extra or missing and not partial:
-        which = f"{len(missing)} ids of it have no prediction" if missing else f"{len(extra)} predictions have no id in it"
-        raise UserError(f"{sample} and the predictions do not match; {which}:{listing(missing or extra, 10)}\nPredict its images: TEST_PATH=folder")
+    if extra or (missing and not partial):
+        which = (
+            f"{len(missing)} ids of it have no prediction" if missing else f"{len(extra)} predictions have no id in it"
+        )
+        raise UserError(
+            f"{sample} and the predictions do not match; {which}:{listing(missing or extra, 10)}\nPredict its images: TEST_PATH=folder"
+        )
     return [image_id for image_id in expected if image_id in set(ids)]
 
 
@@ -121,7 +132,9 @@ def read_masks(path: Path, dialect: rle.Dialect, shape_of: Any) -> Any:
 def main(argv: list[str] | None = None) -> None:
     settings, flags = settings_module.command_line(argv, __doc__, FLAGS)
     folder = prediction_folder(settings, flags.FOLD, flags.NAME)
-    manifest = runs.read_json(folder / runs.MANIFEST, f"Predict first: make inference{f' FOLD={flags.FOLD}' if flags.FOLD else ''}")
+    manifest = runs.read_json(
+        folder / runs.MANIFEST, f"Predict first: make inference{f' FOLD={flags.FOLD}' if flags.FOLD else ''}"
+    )
     dialect, sample = choose_dialect(settings), find_sample(settings.INPUT)
     ids = image_ids(manifest["images"], dialect)
     order = check_ids(list(ids), sample, dialect, partial=bool(settings.LIMIT))
@@ -136,8 +149,16 @@ def main(argv: list[str] | None = None) -> None:
     about = {"predictions": str(folder), "dialect": dialect.name, "threshold": settings.THRESHOLD, "min_area": settings.MIN_AREA,
              "images": len(order), "rows": rows, "sha256": runs.sha256(path), "models": manifest["models"]}  # fmt: skip
     runs.write_json(path.with_suffix(".json"), about)
-    checked = f"ids equal to {sample}" if sample and not settings.LIMIT else "no sample_submission.csv to check the ids against" if not sample else "ids found in the sample"
-    print(f"{rows} rows for {len(order)} images in the dialect {dialect.name}; {checked}; read back and equal to the masks -> {path}")
+    checked = (
+        f"ids equal to {sample}"
+        if sample and not settings.LIMIT
+        else "no sample_submission.csv to check the ids against"
+        if not sample
+        else "ids found in the sample"
+    )
+    print(
+        f"{rows} rows for {len(order)} images in the dialect {dialect.name}; {checked}; read back and equal to the masks -> {path}"
+    )
 
 
 if __name__ == "__main__":

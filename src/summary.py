@@ -25,7 +25,9 @@ def main(argv: list[str] | None = None) -> None:
     operations = counter.get_total_flops() / 2  # the counter says two operations a multiply-add
     millions = sum(parameter.numel() for parameter in network.parameters()) / 1e6
     height, width = settings.IMAGE_SIZE
-    print(f"{settings.MODEL_NAME}: {millions:.2f} M parameters, {operations / 1e9:.2f} G multiply-adds for one image of {height} x {width} px")
+    print(
+        f"{settings.MODEL_NAME}: {millions:.2f} M parameters, {operations / 1e9:.2f} G multiply-adds for one image of {height} x {width} px"
+    )
 
 
 if __name__ == "__main__":

@@ -1,11 +1,9 @@
 """make train FOLD=0: one fold's network, trained and shipped as model.safetensors + model.json in its run folder."""
 
-import logging
 import platform
 import subprocess
 import sys
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,11 @@ FLAGS = {
     "OVERWRITE": "1: throw an existing run away and start again",
 }
 FIXED = ("data", "network", "training")  # sections that the folds of one experiment share
-VARYING = ("SEED", "EXPERIMENT", "TRAIN_FOLDS")  # the seed names the run; the experiment and the table are known by name and hash
+VARYING = (
+    "SEED",
+    "EXPERIMENT",
+    "TRAIN_FOLDS",
+)  # the seed names the run; the experiment and the table are known by name and hash
 
 
 def fixed_settings(settings: Any) -> dict[str, Any]:
@@ -33,7 +35,14 @@ def open_cache(settings: Any, frame: Any) -> Any:
     from dataset import open_cache as open_
 
     pairs = list(zip(frame["image"], frame["mask"], strict=True))
-    return open_(Path(settings.OUTPUT, "cache"), Path(settings.INPUT), pairs, settings.IMAGE_SIZE, settings.RESIZE, settings.MAX_PIXELS)
+    return open_(
+        Path(settings.OUTPUT, "cache"),
+        Path(settings.INPUT),
+        pairs,
+        settings.IMAGE_SIZE,
+        settings.RESIZE,
+        settings.MAX_PIXELS,
+    )
 
 
 def build_network(settings: Any, encoder_weights: str | None = None) -> Any:
@@ -65,7 +74,9 @@ def fit(settings: Any, fold: str, resume: bool = False, overwrite: bool = False)
 
     loss = Loss(settings.LOSS)
     if fold == "full" and (settings.CHECKPOINT == "best" or settings.EARLY_STOPPING):
-        raise UserError("FOLD=full validates on nothing, so CHECKPOINT=best and EARLY_STOPPING have nothing to go by; leave them out.")
+        raise UserError(
+            "FOLD=full validates on nothing, so CHECKPOINT=best and EARLY_STOPPING have nothing to go by; leave them out."
+        )
     network, cache = _network(settings), open_cache(settings, frame)
 
     import augmentations
@@ -112,57 +123,42 @@ def _network(settings: Any) -> Any:
     import pytorch_lightning as pl
     import torch
 
-    logging.getLogger("lightning_fabric.utilities.seed").setLevel(logging.ERROR)
-    pl.seed_everything(settings.SEED)
+    pl.seed_everything(settings.SEED, verbose=False)
     network = build_network(settings)
     try:
         with torch.no_grad():
             network.eval()(torch.zeros(1, 3, *settings.IMAGE_SIZE))
     except (RuntimeError, AssertionError, ValueError) as error:
-        raise UserError(f"MODEL_NAME={settings.MODEL_NAME} does not take IMAGE_SIZE={settings.IMAGE_SIZE}: {str(error)[:300]}") from error
+        raise UserError(
+            f"MODEL_NAME={settings.MODEL_NAME} does not take IMAGE_SIZE={settings.IMAGE_SIZE}: {str(error)[:300]}"
+        ) from error
     return network.train()
 
 
 def _run(settings: Any, module: Any, data: Any, folder: Path, device: str, precision: str, resume: bool) -> Any:
-    """Lightning's fit with our callbacks; returns the trainer. Turns what a user can cause into sentences."""
-    import pytorch_lightning as pl
+    """Lightning's fit; returns the trainer. Turns what a user can cause into sentences."""
     import torch
-    from pytorch_lightning import profilers
-    from pytorch_lightning.callbacks import EarlyStopping, LearningRateMonitor, TQDMProgressBar
 
-    import callbacks
+    import trainer as trainer_module
 
-    _quieten()
-    held_out = len(data.valid_rows) > 0
-    hooks: list[Any] = [LearningRateMonitor("step"), callbacks.EpochLine()]
-    hooks += [callbacks.AveragedWeights(settings.EMA)] if settings.EMA else []
-    hooks += [callbacks.BestWeights(folder / "checkpoints" / "best.safetensors")] if settings.CHECKPOINT == "best" else []
-    hooks += [EarlyStopping("valid_dice", mode="max", patience=settings.EARLY_STOPPING)] if settings.EARLY_STOPPING else []
-    hooks += [TQDMProgressBar()] if sys.stderr.isatty() else []
-    hooks += [callbacks.LastAndPrevious(folder / "checkpoints")]
-    make_profiler = {"simple": profilers.SimpleProfiler, "advanced": profilers.AdvancedProfiler, "pytorch": profilers.PyTorchProfiler}
-    trainer = pl.Trainer(
-        max_epochs=settings.EPOCHS,
-        accelerator={"cuda": "gpu"}.get(device, device),
-        devices=1,
-        precision=precision,
-        accumulate_grad_batches=settings.ACCUMULATE,
-        gradient_clip_val=settings.GRADIENT_CLIP or None,
-        limit_train_batches=settings.LIMIT or None,
-        limit_val_batches=(settings.LIMIT or None) if held_out else 0,
-        num_sanity_val_steps=0,
-        logger=_loggers(folder, resume),
-        callbacks=hooks,
-        profiler=make_profiler[settings.PROFILER](dirpath=folder, filename="profile") if settings.PROFILER else None,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        enable_progress_bar=sys.stderr.isatty(),
-        use_distributed_sampler=False,  # datamodule owns the order
-        log_every_n_steps=1,
-    )
     last = folder / "checkpoints" / "last.ckpt"
     if resume:
-        _refuse_broken(last)
+        trainer_module.refuse_broken(last)
+    trainer = trainer_module.make(
+        folder,
+        epochs=settings.EPOCHS,
+        device=device,
+        precision=precision,
+        accumulate=settings.ACCUMULATE,
+        gradient_clip=settings.GRADIENT_CLIP,
+        ema=settings.EMA,
+        keep_best=settings.CHECKPOINT == "best",
+        patience=settings.EARLY_STOPPING,
+        profiler=settings.PROFILER,
+        limit=settings.LIMIT,
+        held_out=len(data.valid_rows) > 0,
+        resume=resume,
+    )
     try:
         trainer.fit(module, datamodule=data, ckpt_path=last if resume else None)
     except torch.cuda.OutOfMemoryError as error:
@@ -174,39 +170,6 @@ def _run(settings: Any, module: Any, data: Any, folder: Path, device: str, preci
         print(f"\nStopped. RESUME=1 goes on from the last whole epoch in {folder}.", flush=True)
         raise KeyboardInterrupt from stopped
     return trainer
-
-
-def _quieten() -> None:
-    """Lightning's hints and advertisements; its errors stay."""
-    for name in ("pytorch_lightning.utilities.rank_zero", "pytorch_lightning.accelerators.cuda"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    for text in (".*LeafSpec.*", ".*does not have many workers.*", ".*Checkpoint directory.*", ".*Experiment logs directory.*", ".*Precision .* is not supported.*"):
-        warnings.filterwarnings("ignore", message=text)
-
-
-def _loggers(folder: Path, resume: bool) -> list[Any]:
-    """TensorBoard and CSV, straight into the run folder. Lightning's CSV logger would delete the curves of a resumed run."""
-    from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
-
-    place = {"save_dir": folder.parent, "name": "", "version": folder.name}
-    curves = folder / "metrics.csv"
-    before = curves.read_text(encoding="utf-8") if resume and curves.is_file() else ""
-    table = CSVLogger(**place)
-    writer = table.experiment
-    if before:
-        curves.write_text(before, encoding="utf-8")
-        writer.metrics_keys = before.split("\n", 1)[0].strip().split(",")
-    return [table, TensorBoardLogger(**place)]
-
-
-def _refuse_broken(checkpoint: Path) -> None:
-    import torch
-
-    try:
-        torch.load(checkpoint, map_location="meta", weights_only=True)
-    except Exception as error:  # truncated, empty, a text, code: torch has another exception for each
-        previous = checkpoint.with_name("previous.ckpt")
-        raise UserError(f"{checkpoint} is broken ({type(error).__name__}). Go on from the one before: copy {previous} over it.") from error
 
 
 def _ship(settings: Any, module: Any, folder: Path, fold: str, trainer: Any, minutes: float) -> None:
@@ -243,14 +206,28 @@ def _ship(settings: Any, module: Any, folder: Path, fold: str, trainer: Any, min
     }  # fmt: skip
     runs.write_json(folder / runs.MODEL, about)
     dice = trainer.callback_metrics.get("valid_dice")
-    reached = f"validation Dice {float(dice):.4f} at {settings.IMAGE_SIZE[0]} x {settings.IMAGE_SIZE[1]} px, " if dice is not None else ""
-    print(f"Trained fold {fold} in {minutes:.1f} minutes: {reached}weights of the {weights} -> {folder / runs.WEIGHTS}", flush=True)
+    reached = (
+        f"validation Dice {float(dice):.4f} at {settings.IMAGE_SIZE[0]} x {settings.IMAGE_SIZE[1]} px, "
+        if dice is not None
+        else ""
+    )
+    print(
+        f"Trained fold {fold} in {minutes:.1f} minutes: {reached}weights of the {weights} -> {folder / runs.WEIGHTS}",
+        flush=True,
+    )
 
 
 def _commit() -> str:
     """The git commit that this code is at, "" outside a repository."""
     try:
-        done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10)
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            check=False,
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip()
@@ -260,7 +237,9 @@ def _commit() -> str:
 def main(argv: list[str] | None = None) -> None:
     settings, flags = settings_module.command_line(argv, __doc__, FLAGS)
     if not flags.FOLD:
-        raise UserError("Which fold? make train FOLD=0 (or python src/train.py --fold 0); FOLD=full trains on every row.")
+        raise UserError(
+            "Which fold? make train FOLD=0 (or python src/train.py --fold 0); FOLD=full trains on every row."
+        )
     fit(settings, flags.FOLD, settings_module.flag_is_on(flags.RESUME), settings_module.flag_is_on(flags.OVERWRITE))
     if flags.FOLD == "full":
         print("Next: make inference FOLD=full, then make submission FOLD=full")

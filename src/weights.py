@@ -20,7 +20,9 @@ def main(argv: list[str] | None = None) -> None:
     network = model_dispatcher.build(settings.MODEL_NAME, encoder_weights="imagenet", weights_folder=settings.WEIGHTS)
     save_network(network.body.encoder, path)
     megabytes = path.stat().st_size / 1e6
-    print(f"ImageNet weights of {encoder}, {megabytes:.0f} MB -> {path}\nENCODER_WEIGHTS=imagenet uses this file from now on, without a network.")
+    print(
+        f"ImageNet weights of {encoder}, {megabytes:.0f} MB -> {path}\nENCODER_WEIGHTS=imagenet uses this file from now on, without a network."
+    )
 
 
 if __name__ == "__main__":

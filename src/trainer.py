@@ -1,0 +1,106 @@
+"""Lightning's Trainer as this project uses it: our callbacks, our loggers, our order of samples. Knows no settings."""
+
+import logging
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning import profilers
+from pytorch_lightning.callbacks import EarlyStopping, LearningRateMonitor, TQDMProgressBar
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+
+import callbacks
+from errors import UserError
+
+PROFILERS = {
+    "simple": profilers.SimpleProfiler,
+    "advanced": profilers.AdvancedProfiler,
+    "pytorch": profilers.PyTorchProfiler,
+}
+
+
+def make(
+    folder: Path,
+    *,
+    epochs: int,
+    device: str = "cpu",
+    precision: str = "32-true",
+    accumulate: int = 1,
+    gradient_clip: float = 0.0,
+    ema: float = 0.0,
+    keep_best: bool = False,
+    patience: int = 0,
+    profiler: str = "",
+    limit: int = 0,
+    held_out: bool = True,
+    resume: bool = False,
+) -> pl.Trainer:
+    """A Trainer that writes into the run folder. `held_out`: there are validation images; `limit`: batches an epoch, 0 all."""
+    _quieten()
+    terminal = sys.stderr.isatty()
+    hooks: list[Any] = [LearningRateMonitor("step"), callbacks.EpochLine()]
+    hooks += [callbacks.AveragedWeights(ema)] if ema else []
+    hooks += [callbacks.BestWeights(folder / "checkpoints" / "best.safetensors")] if keep_best else []
+    hooks += [EarlyStopping("valid_dice", mode="max", patience=patience)] if patience else []
+    hooks += [TQDMProgressBar()] if terminal else []
+    hooks += [callbacks.LastAndPrevious(folder / "checkpoints")]
+    return pl.Trainer(
+        max_epochs=epochs,
+        accelerator={"cuda": "gpu"}.get(device, device),
+        devices=1,
+        precision=precision,
+        accumulate_grad_batches=accumulate,
+        gradient_clip_val=gradient_clip or None,
+        limit_train_batches=limit or None,
+        limit_val_batches=(limit or None) if held_out else 0,
+        num_sanity_val_steps=0,
+        logger=_loggers(folder, resume),
+        callbacks=hooks,
+        profiler=PROFILERS[profiler](dirpath=folder, filename="profile") if profiler else None,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=terminal,
+        use_distributed_sampler=False,  # datamodule owns the order
+        log_every_n_steps=1,
+    )
+
+
+def _quieten() -> None:
+    """Lightning's hints and advertisements; its errors stay."""
+    for name in ("pytorch_lightning.utilities.rank_zero", "pytorch_lightning.accelerators.cuda"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    for text in (
+        ".*LeafSpec.*",
+        ".*does not have many workers.*",
+        ".*Checkpoint directory.*",
+        ".*Experiment logs directory.*",
+        ".*Precision .* is not supported.*",
+    ):
+        warnings.filterwarnings("ignore", message=text)
+
+
+def _loggers(folder: Path, resume: bool) -> list[Any]:
+    """TensorBoard and CSV, straight into the run folder. Lightning's CSV logger would delete the curves of a resumed run."""
+    place = {"save_dir": folder.parent, "name": "", "version": folder.name}
+    curves = folder / "metrics.csv"
+    before = curves.read_text(encoding="utf-8") if resume and curves.is_file() else ""
+    table = CSVLogger(**place)
+    writer = table.experiment
+    if before:
+        curves.write_text(before, encoding="utf-8")
+        writer.metrics_keys = before.split("\n", 1)[0].strip().split(",")
+    return [table, TensorBoardLogger(**place)]
+
+
+def refuse_broken(checkpoint: Path) -> None:
+    """Raise UserError where a checkpoint cannot be read, and say which file to go on from."""
+    try:
+        torch.load(checkpoint, map_location="meta", weights_only=True)
+    except Exception as error:  # truncated, empty, a text, code: torch has another exception for each
+        previous = checkpoint.with_name("previous.ckpt")
+        raise UserError(
+            f"{checkpoint} is broken ({type(error).__name__}). Go on from the one before: copy {previous} over it."
+        ) from error
