@@ -11,12 +11,20 @@ from itertools import combinations
 import numpy as np
 
 UPRIGHT = "the same picture"
-_TURNS = ((0, False, UPRIGHT), (0, True, "mirrored"), (1, False, "turned by 90"), (2, False, "turned by 180"), (3, False, "turned by 270"),
-          (1, True, "mirrored and turned by 90"), (2, True, "mirrored and turned by 180"), (3, True, "mirrored and turned by 270"))  # fmt: skip
+_TURNS = (
+    (0, False, UPRIGHT),
+    (0, True, "mirrored"),
+    (1, False, "turned by 90"),
+    (2, False, "turned by 180"),
+    (3, False, "turned by 270"),
+    (1, True, "mirrored and turned by 90"),
+    (2, True, "mirrored and turned by 180"),
+    (3, True, "mirrored and turned by 270"),
+)
 
 
 def fingerprint(image: np.ndarray) -> bytes:
-    """Equal for all eight mirrored and turned versions of an image (H, W, 3): its sides and the histogram of each channel."""
+    """Equal for all eight mirrored and turned versions of an image (H, W, 3): sides and each channel's histogram."""
     sides = np.array(sorted(image.shape[:2]))
     histograms = [np.bincount(image[..., channel].ravel(), minlength=256) for channel in range(image.shape[2])]
     return hashlib.blake2b(np.concatenate([sides, *histograms]).tobytes(), digest_size=16).digest()
@@ -68,7 +76,7 @@ def tie(groups: list[str], pairs: list[tuple[int, int, str]]) -> list[str]:
 
 
 def across(pairs: list[tuple[int, int, str]], folds: list[int]) -> list[tuple[int, int, str]]:
-    """All pairs of copies that lie in different folds, pairs of copies of one original included; -1 counts as a fold."""
+    """All pairs of copies in different folds, pairs of copies of one original included; -1 counts as a fold."""
     clusters: dict[int, list[tuple[int, str]]] = defaultdict(list)
     for first, second, how in pairs:
         clusters[first].append((second, how))

@@ -36,9 +36,10 @@ def _transforms(name: str) -> list:
 
 
 class Augmentation:
-    """A named pipeline: `(image (H, W, 3), mask (H, W), key) -> (image, mask)` of the same shapes, masks staying 0 and 1.
+    """A named pipeline: `(image (H, W, 3), mask (H, W), key) -> (image, mask)` of equal shapes, masks staying 0 and 1.
 
-    Equal keys give equal results, in any process. Built at first use, so that it travels to spawned workers as its name.
+    Equal keys give equal results, in any process. Built at first use, so that it travels to spawned workers as its
+    name.
     """
 
     def __init__(self, name: str) -> None:

@@ -1,4 +1,4 @@
-"""What happens around the training steps: averaged weights, checkpoints for resuming, the shipped model, a line per epoch."""
+"""Around the training steps: averaged weights, checkpoints for resuming, the shipped model, a line per epoch."""
 
 import os
 import time
@@ -15,8 +15,8 @@ from torch import Tensor
 class AveragedWeights(WeightAveraging):
     """Exponential moving average of the weights, scored at validation and shipped at the end.
 
-    The decay rises to its value as (1 + n) / (10 + n), as in TensorFlow's ExponentialMovingAverage, so that a short run is
-    not held back by its random start.
+    The decay rises to its value as (1 + n) / (10 + n), as in TensorFlow's ExponentialMovingAverage, so that a short run
+    is not held back by its random start.
     """
 
     def __init__(self, decay: float) -> None:
@@ -30,7 +30,7 @@ class AveragedWeights(WeightAveraging):
 
 
 class LastAndPrevious(Callback):
-    """checkpoints/{last,previous}.ckpt after each epoch, for resuming and nothing else; each is written whole, then renamed."""
+    """checkpoints/{last,previous}.ckpt after each epoch, for resuming only; each is written whole, then renamed."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -45,7 +45,7 @@ class LastAndPrevious(Callback):
 
 
 class BestWeights(Callback):
-    """Keeps the network of the epoch with the highest validation Dice in checkpoints/best.safetensors (CHECKPOINT=best)."""
+    """Keeps the network with the highest validation Dice in checkpoints/best.safetensors (CHECKPOINT=best)."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.best, self.epoch = path, -1.0, -1

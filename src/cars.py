@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# name: length, width, height, bonnet height, then where the cabin's glass begins and its roof begins and ends, as shares of the length
+# name: length, width, height, bonnet height, then where the cabin's glass begins and its roof begins and ends, as
+# shares of the length
 BODIES = {
     "saloon": (4.6, 1.80, 1.42, 0.88, (0.10, 0.27, 0.55, 0.72)),
     "coupe": (4.4, 1.82, 1.30, 0.82, (0.06, 0.33, 0.50, 0.70)),
@@ -18,9 +19,17 @@ BODIES = {
     "pickup": (5.2, 1.90, 1.75, 1.08, (0.40, 0.44, 0.62, 0.74)),
 }
 PAINTS = {
-    "white": (232, 233, 231), "silver": (168, 172, 176), "grey": (98, 102, 106), "black": (26, 27, 30), "red": (158, 24, 28),
-    "blue": (28, 62, 128), "green": (34, 84, 62), "yellow": (214, 170, 32), "orange": (200, 92, 26), "brown": (92, 66, 48),
-}  # fmt: skip
+    "white": (232, 233, 231),
+    "silver": (168, 172, 176),
+    "grey": (98, 102, 106),
+    "black": (26, 27, 30),
+    "red": (158, 24, 28),
+    "blue": (28, 62, 128),
+    "green": (34, 84, 62),
+    "yellow": (214, 170, 32),
+    "orange": (200, 92, 26),
+    "brown": (92, 66, 48),
+}
 GLASS, RUBBER, RIM, LAMP, TAIL = (22, 30, 36), (20, 20, 21), (176, 178, 182), (236, 238, 232), (150, 14, 18)
 
 
@@ -55,7 +64,7 @@ def make_car(seed: int, number: int) -> Car:
 
 @dataclass
 class Mesh:
-    """Facets (F, 4, 3), and a colour (F, 3), a gloss (F,) and metres (F,) by which each is drawn as if it were nearer."""
+    """Facets (F, 4, 3), a colour (F, 3), a gloss (F,) and metres (F,) by which each is drawn as if it were nearer."""
 
     facets: np.ndarray
     colours: np.ndarray

@@ -1,6 +1,7 @@
 """Folds table + fold -> loaders. The one owner of order: which sample comes when is a pure function of (seed, epoch).
 
-So the number of workers does not matter, no generator's state need be saved, and a resumed run sees the rest of the same order.
+So the number of workers does not matter, no generator's state need be saved, and a resumed run sees the rest of the
+same order.
 """
 
 import os
@@ -39,7 +40,7 @@ class EpochSampler(Sampler):
 
 
 def split_rows(kfold: np.ndarray, fold: str) -> tuple[np.ndarray, np.ndarray]:
-    """Rows to train and to validate on for fold "0", "1", ... or "full" (every row, no validation). Raises UserError."""
+    """Rows to train and validate on for fold "0", "1", ... or "full" (every row, no validation). Raises UserError."""
     if fold == "full":
         return np.arange(len(kfold)), np.array([], np.int64)
     have = sorted(set(kfold[kfold >= 0].tolist()))

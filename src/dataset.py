@@ -1,7 +1,7 @@
 """A row of the folds table -> a sample, from a cache of decoded, resized images in one memory-mapped file.
 
-The cache's name is a hash of all that it was made from (files with size and time, IMAGE_SIZE, RESIZE), so a stale one is never
-read; it is written under another name and renamed when whole.
+The cache's name is a hash of all that it was made from (files with size and time, IMAGE_SIZE, RESIZE), so a stale one
+is never read; it is written under another name and renamed when whole.
 """
 
 import hashlib
@@ -23,7 +23,10 @@ _VERSION = 1  # of what is stored; raise it when the decoding or resizing change
 
 
 class Cache:
-    """Images (h, w, 3) and masks (h, w) in the network's frame, by row; `original` (N, 2) holds each one's true height and width."""
+    """Images (h, w, 3) and masks (h, w) in the network's frame, by row.
+
+    `original` (N, 2) holds each one's true height and width.
+    """
 
     def __init__(self, path: Path) -> None:
         about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
@@ -115,7 +118,8 @@ Augment = Callable[[np.ndarray, np.ndarray, tuple[int, int, int]], tuple[np.ndar
 class MaskDataset(torch.utils.data.Dataset):
     """Samples by (epoch, row): {"image": uint8 (3, H, W), "mask": uint8 (1, H, W) of 0 and 1, "row": int}.
 
-    The augmentation is keyed on (seed, epoch, row), so a sample does not depend on the worker or on what was loaded before.
+    The augmentation is keyed on (seed, epoch, row), so a sample does not depend on the worker or on what was loaded
+    before.
     """
 
     def __init__(self, cache: Cache, seed: int, augment: Augment | None = None) -> None:

@@ -1,7 +1,7 @@
 """make demo: render a data set in Carvana's layout, then walk the whole path on it, from folds to a scored submission.
 
-Carvana's pictures may not be passed on, so these are our own: cars on a turntable, 16 views each (studio.py). The answers of the
-test cars lie in input/demo/.answers, where only this script looks.
+Carvana's pictures may not be passed on, so these are our own: cars on a turntable, 16 views each (studio.py). The
+answers of the test cars lie in input/demo/.answers, where only this script looks.
 """
 
 import csv
@@ -138,12 +138,14 @@ def whole_path(settings: Any, forwarded: list[str]) -> None:
     run = runs.run_folder(settings.LOGS, settings.EXPERIMENT, "0", settings.SEED)
     summary = runs.read_json(run / "val" / "summary.json", "")
     predictions = inference.prediction_folder(settings, "0").with_suffix(".png")
+    dice = {name: summary[name]["image"]["dice"] for name in ("model", "constant", "ceiling")}
+    height, width = settings.IMAGE_SIZE
     print(f"""
 The demo took {(time.monotonic() - start) / 60:.1f} minutes. Mean Dice:
-  {summary["model"]["image"]["dice"]:.4f}  fold 0, {summary["images"]} held-out images of cars that the network never saw
+  {dice["model"]:.4f}  fold 0, {summary["images"]} held-out images of cars that the network never saw
   {leaderboard:.4f}  the submission, on the hidden answers of the test cars
-  {summary["constant"]["image"]["dice"]:.4f}  a constant mask that ignores the image
-  {summary["ceiling"]["image"]["dice"]:.4f}  the true masks, shrunk to {settings.IMAGE_SIZE[0]} x {settings.IMAGE_SIZE[1]} px and enlarged again
+  {dice["constant"]:.4f}  a constant mask that ignores the image
+  {dice["ceiling"]:.4f}  the true masks, shrunk to {height} x {width} px and enlarged again
 Look at:
   {run / "val" / "worst.png"}
   {predictions}
@@ -171,7 +173,7 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(f"ONLY={flags.ONLY}: expected render or score.")
     root = Path(settings.INPUT)
     wanted = {
-        "cars": whole_number(flags, "CARS", 20, 5),
+        "cars": whole_number(flags, "CARS", 20, 2),
         "test_cars": whole_number(flags, "TEST_CARS", 5, 1),
         "width": whole_number(flags, "WIDTH", 959, 48),
     }
@@ -189,7 +191,8 @@ def main(argv: list[str] | None = None) -> None:
         start = time.monotonic()
         render_data(root, 42, wanted["cars"], wanted["test_cars"], wanted["width"])
         print(
-            f"Rendered {wanted['cars'] + wanted['test_cars']} cars, 16 views each, in {time.monotonic() - start:.0f} s -> {root}"
+            f"Rendered {wanted['cars'] + wanted['test_cars']} cars, 16 views each, "
+            f"in {time.monotonic() - start:.0f} s -> {root}"
         )
     else:
         print(f"{root} is there already, {have['cars'] + have['test_cars']} cars of 16 views each.")

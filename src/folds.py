@@ -57,13 +57,14 @@ def examine(frame: Any, input_path: str, max_pixels: int) -> Examined:
     areas = np.array([result[0] for result in results])
     if not areas.any():
         raise UserError(
-            f"{input_path}: all {len(areas)} masks are empty; there is nothing to learn. Are the values 0 and 1 (or 255)?"
+            f"{input_path}: all {len(areas)} masks are empty; there is nothing to learn. "
+            "Are the values 0 and 1 (or 255)?"
         )
     return Examined(areas, [result[1] for result in results])
 
 
 def index_table(settings: Any, table: str) -> tuple[Any, str, str]:
-    """The images and masks to split, from TABLE or from the layout -> (frame, layout's name, its submission dialect)."""
+    """The images and masks to split, from TABLE or the layout -> (frame, layout's name, its submission dialect)."""
     if table:
         return own_table(Path(table), settings), "table", ""
     found = layouts.find(settings.INPUT, settings.LAYOUT, settings.TRAIN_PATH, settings.MASK_PATH)
@@ -100,7 +101,8 @@ def split(frame: Any, areas: np.ndarray, n_folds: int, seed: int, old: Any | Non
     groups = sorted(set(frame["group"]))
     if len(groups) < n_folds:
         raise UserError(
-            f"N_FOLDS={n_folds}, but there are only {len(groups)} groups of images; use N_FOLDS={max(2, len(groups))} or less."
+            f"N_FOLDS={n_folds}, but there are only {len(groups)} groups of images; "
+            f"use N_FOLDS={max(2, len(groups))} or less."
         )
     number = {group: position for position, group in enumerate(groups)}
     member = frame["group"].map(number).to_numpy()
@@ -145,40 +147,50 @@ def users_own(path: Path) -> bool:
     return about.get("made_with") is None or about.get("sha256") != runs.sha256(path)
 
 
-def choose(frame: Any, areas: np.ndarray, settings: Any, overwrite: bool, made_with: dict[str, Any]) -> Any:
-    """The table with its folds: the user's (frame has kfold), a new split, or the old one extended by new images."""
+def choose(
+    frame: Any, areas: np.ndarray, settings: Any, *, table: str, overwrite: bool, made_with: dict[str, Any]
+) -> Any:
+    """The folds table: the user's (frame has kfold), a new split, or the old one extended by new images.
+
+    `table` is where the user's own comes from, "" for none. Refuses to replace a table that was made otherwise, is the user's, or
+    was trained on, unless `overwrite`.
+    """
     path = Path(settings.TRAIN_FOLDS)
-    old = splits.read(path) if path.is_file() and not (overwrite and users_own(path)) else None
-    same = (
-        old is not None and runs.read_json(path.with_suffix(".json"), "").get("made_with") == made_with
-        if not users_own(path)
-        else False
-    )
-    if "kfold" in frame:
-        table = splits.check(frame, path)
-    elif old is not None and not same and not overwrite:
+    there, own = path.is_file(), users_own(path)
+    same = there and not own and runs.read_json(path.with_suffix(".json"), "").get("made_with") == made_with
+    adopted = bool(table) and Path(table) == path
+    if there and not (same or adopted or overwrite):
         raise UserError(
-            f"{path} was made otherwise (now {made_with}). Keep both with OUTPUT=folder, or replace it: make folds OVERWRITE=1"
+            f"{path} was made otherwise (now {made_with}). "
+            "Keep both with OUTPUT=folder, or replace it: make folds OVERWRITE=1"
         )
+    old = splits.read(path) if same else None
+    if "kfold" in frame:
+        result = splits.check(frame, path)
     else:
-        table = split(frame, areas, settings.N_FOLDS, settings.FOLDS_SEED, old if same else None)
-    if old is not None and not overwrite and not table.equals(old):
+        result = split(frame, areas, settings.N_FOLDS, settings.FOLDS_SEED, old)
+    if there and not overwrite and as_csv(result) != path.read_text(encoding="utf-8"):
         used = runs.tables_in_use(settings.LOGS, runs.sha256(path))
         if used:
             raise UserError(
-                f"{path} would change, and these runs were trained on it:{listing(used)}\nReplace it all the same: make folds OVERWRITE=1"
+                f"{path} would change, and these runs were trained on it:{listing(used)}\n"
+                "Replace it all the same: make folds OVERWRITE=1"
             )
-    if same:
-        new = len(set(table["image"]) - set(old["image"]))
-        print(
-            f"{path} is there already: {'unchanged' if table.equals(old) else f'{new} new images, the others keep their folds'}."
-        )
-    return table
+    if old is not None:
+        new = len(set(result["image"]) - set(old["image"]))
+        change = "unchanged" if result.equals(old) else f"{new} new images, the others keep their folds"
+        print(f"{path} is there already: {change}.")
+    return result
+
+
+def as_csv(table: Any) -> str:
+    """The table as its file holds it."""
+    return table.to_csv(index=False, lineterminator="\n")
 
 
 def write(table: Any, path: Path, about: dict[str, Any]) -> None:
     """Write the table, then the JSON beside it that says how it was made."""
-    runs.write_text(path, table.to_csv(index=False, lineterminator="\n"))
+    runs.write_text(path, as_csv(table))
     runs.write_json(path.with_suffix(".json"), {**about, "sha256": runs.sha256(path)})
 
 
@@ -207,7 +219,7 @@ def main(argv: list[str] | None = None) -> None:
         "layout": layout,
         "tie": tie,
     }
-    result = choose(frame, examined.areas, settings, overwrite, made_with)
+    result = choose(frame, examined.areas, settings, table=table, overwrite=overwrite, made_with=made_with)
     refuse_leaks(result, examined.prints, settings.INPUT)
 
     balance = splits.balance(result, examined.areas)
@@ -226,7 +238,8 @@ def main(argv: list[str] | None = None) -> None:
     picture = path.with_name("folds.png")
     pictures.balance(picture, result["kfold"].to_numpy(), examined.areas, result["group"].to_numpy())
     print(
-        f"{len(result)} images in {result['group'].nunique()} groups, {strategy} -> {path}\nbalance as a picture -> {picture}"
+        f"{len(result)} images in {result['group'].nunique()} groups, {strategy} -> {path}\n"
+        f"balance as a picture -> {picture}"
     )
 
 

@@ -19,7 +19,8 @@ def choose_device(wanted: str = "auto") -> str:
 def choose_precision(wanted: str, device: str) -> tuple[str, str]:
     """Lightning's name of the precision and the reason for it, in a few words.
 
-    16 on a CPU would silently become bfloat16, twelve times slower than 32 where the CPU has no such units: it is refused.
+    16 on a CPU would silently become bfloat16, twelve times slower than 32 where the CPU has no such units: it is
+    refused.
     """
     if wanted == "auto":
         if device == "cuda":

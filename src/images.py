@@ -1,7 +1,8 @@
 """The one decode function of the project, strict about broken files, and the one resize in both directions.
 
 Decoders disagree on EXIF rotation, cut JPEGs, palettes and 16 bits; that is why nothing else opens an image.
-Rules: EXIF orientation is applied; alpha is dropped; palettes are looked up; more than 8 bits and several frames are refused.
+Rules: EXIF orientation is applied; alpha is dropped; palettes are looked up; more than 8 bits and several frames are
+refused.
 """
 
 from pathlib import Path
@@ -68,12 +69,15 @@ def read_mask(path: Path, max_pixels: int = 100_000_000) -> np.ndarray:
     values = np.array(image)
     if (image.mode == "P" and values.max(initial=0) > 1) or image.mode not in ("P", "L", "1"):
         values = np.array(image.convert("L"))
+    if path.suffix.lower() in (".jpg", ".jpeg") and values.max(initial=0) > 1:
+        return (values >= 128).astype(np.uint8)
     present = np.flatnonzero(np.bincount(values.reshape(-1).astype(np.uint8), minlength=256))
     if len(present[present > 0]) > 1:
-        if path.suffix.lower() in (".jpg", ".jpeg"):
-            return (values >= 128).astype(np.uint8)
         shown = ", ".join(map(str, present[:8])) + (", ..." if len(present) > 8 else "")
-        raise UserError(f"{path}: a binary mask has 0 and one other value; this one has {len(present)}: {shown}.")
+        raise UserError(
+            f"{path}: a binary mask has 0 and one other value; this one has {len(present)}: {shown}. "
+            "Draw it with 0 and 255, or make it one file per class."
+        )
     return (values > 0).astype(np.uint8)
 
 

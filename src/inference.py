@@ -116,7 +116,8 @@ def main(argv: list[str] | None = None) -> None:
     runs.write_json(folder / runs.MANIFEST, manifest)  # last: it says that the folder is whole
     contact_sheet(folder.with_suffix(".png"), shown, settings.THRESHOLD, settings.MIN_AREA)
     print(
-        f"{len(files)} probability maps -> {folder}\nthe first {len(shown)} as a picture -> {folder.with_suffix('.png')}"
+        f"{len(files)} probability maps -> {folder}\n"
+        f"the first {len(shown)} as a picture -> {folder.with_suffix('.png')}"
     )
     print(f"Next: make submission{f' FOLD={flags.FOLD}' if flags.FOLD else ''}")
 

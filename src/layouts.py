@@ -1,7 +1,7 @@
 """How a competition lays its files out -> one index table: image, mask, group, stratum, sorted by image.
 
-Paths are POSIX and relative to INPUT. `mask` is a file, or a folder of instance masks. A layout is one function here that
-returns its pairs or None, and one line in LAYOUTS. Images and masks are paired by key, never by position.
+Paths are POSIX and relative to INPUT. `mask` is a file, or a folder of instance masks. A layout is one function here
+that returns its pairs or None, and one line in LAYOUTS. Images and masks are paired by key, never by position.
 """
 
 import os
@@ -32,7 +32,7 @@ def _first(root: Path, names: Iterable[str]) -> Path | None:
 
 
 def _carvana(root: Path, train_path: str, mask_path: str) -> Found | None:
-    """train_hq/<car>_<view>.jpg with train_masks/<car>_<view>_mask.gif (kaggle.com/c/carvana-image-masking-challenge)."""
+    """train_hq/<car>_<view>.jpg, train_masks/<car>_<view>_mask.gif (kaggle.com/c/carvana-image-masking-challenge)."""
     train = Path(train_path) if train_path else _first(root, ("train_hq", "train"))
     masks = Path(mask_path) if mask_path else _first(root, ("train_masks",))
     if not (train and masks and train.is_dir() and masks.is_dir()):
@@ -109,7 +109,8 @@ def find(input_path: str, layout: str = "auto", train_path: str = "", mask_path:
         expected = listing([f"{name}: {EXPECTED[name]}" for name in names])
         held = f"it holds {', '.join(have)}" if have else "it is empty"
         raise UserError(
-            f"{root}: found no images with masks ({held}). Expected one of:{expected}\nTRAIN_PATH and MASK_PATH name other folders."
+            f"{root}: found no images with masks ({held}). Expected one of:{expected}\n"
+            "TRAIN_PATH and MASK_PATH name other folders."
         )
     if found.alone:
         raise UserError(
@@ -123,8 +124,8 @@ def find(input_path: str, layout: str = "auto", train_path: str = "", mask_path:
 def table(found: Found, input_path: str, group: str = "auto"):  # noqa: ANN201 (a DataFrame; pandas is imported inside)
     """The index table of `found`: image, mask, group, stratum as texts.
 
-    `group` is auto (the layout's own), none, or a regex whose first (group) on the image's path names what must stay together.
-    An image's own path is its group where there is none.
+    `group` is auto (the layout's own), none, or a regex whose first (group) on the image's path names what must stay
+    together. An image's own path is its group where there is none.
     """
     import pandas as pd
 
@@ -137,7 +138,10 @@ def table(found: Found, input_path: str, group: str = "auto"):  # noqa: ANN201 (
 
 
 def groups(images: list[str], pattern: str, strict: bool = True) -> list[str]:
-    """The group of each image path by regex, its own path without one. A miss is refused, or its own group unless `strict`."""
+    """The group of each image path by regex, its own path without one.
+
+    A miss is refused, or its own group unless `strict`.
+    """
     if pattern in ("", "none"):
         return images
     try:
@@ -150,13 +154,17 @@ def groups(images: list[str], pattern: str, strict: bool = True) -> list[str]:
     missed = [image for image, match in zip(images, matches, strict=True) if match is None]
     if missed and strict:
         raise UserError(
-            f"GROUP={pattern} does not match {len(missed)} of {len(images)} images:{listing(missed, 5)}\nGROUP=none: no groups."
+            f"GROUP={pattern} does not match {len(missed)} of {len(images)} images:{listing(missed, 5)}\n"
+            "GROUP=none: no groups."
         )
     return [match[1] if match else image for image, match in zip(images, matches, strict=True)]
 
 
 def relative(path: Path, input_path: str) -> str:
-    """`path` as a POSIX path relative to INPUT. Raises UserError where it lies outside or its name cannot be kept in a table."""
+    """`path` as a POSIX path relative to INPUT.
+
+    Raises UserError where it lies outside or its name cannot be kept in a table.
+    """
     text = Path(os.path.relpath(path, input_path)).as_posix()
     if text.startswith(".."):
         raise UserError(
@@ -166,7 +174,7 @@ def relative(path: Path, input_path: str) -> str:
 
 
 def check(frame, where: str):  # noqa: ANN001, ANN201 (a DataFrame)
-    """The same table, or UserError: an image twice, paths that climb or hold control characters, two images of one stem."""
+    """The same table, or UserError: an image twice, paths that climb or hold control characters, images of one stem."""
     for column in ("image", "mask"):
         bad = [
             repr(path)
@@ -189,7 +197,8 @@ def test_images(input_path: str, test_path: str = "") -> tuple[Path, list[Path]]
     if folder is None:
         if not root.is_dir():
             raise UserError(
-                f"{root}: no such folder. Put the competition's files there (DATASET names the folder), or run make demo."
+                f"{root}: no such folder. "
+                "Put the competition's files there (DATASET names the folder), or run make demo."
             )
         folder = _first(root, ("test_hq", "test", "stage1_test"))
     if folder is None or not folder.is_dir():

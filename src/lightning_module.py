@@ -1,4 +1,4 @@
-"""One step for training and validation, the counts, the optimiser and its schedule. Knows no settings, files or folds."""
+"""One step for training and validation, counts, optimiser and schedule. Knows no settings, files or folds."""
 
 import math
 from typing import Any
@@ -13,7 +13,10 @@ from errors import UserError
 
 
 def learning_rate_factor(step: int, total: int, warmup: float) -> float:
-    """Share of the peak learning rate at optimiser step `step` of `total`: a linear rise over `warmup`, then a cosine to zero."""
+    """Share of the peak learning rate at optimiser step `step` of `total`.
+
+    A linear rise over `warmup`, then a cosine to zero.
+    """
     rise = max(1, round(warmup * total))
     if step < rise:
         return (step + 1) / rise
@@ -61,7 +64,8 @@ class SegmentationModule(pl.LightningModule):
         return self.loss(logits, batch["mask"]), logits
 
     def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
-        # what the network itself draws (dropout, drop path) is a function of the step too, so that a resumed run repeats it
+        # what the network itself draws (dropout, drop path) is a function of the step too, so that a resumed run
+        # repeats it
         torch.manual_seed(
             int(np.random.SeedSequence([self.hparams.seed, self.trainer.current_epoch, index]).generate_state(1)[0])
         )
@@ -69,7 +73,8 @@ class SegmentationModule(pl.LightningModule):
         if not torch.isfinite(loss):
             where = f"epoch {self.trainer.current_epoch}, batch {index}"
             raise UserError(
-                f"The loss became {loss.item()} at {where}. Try a lower LR, GRADIENT_CLIP=1 or PRECISION=32; RESUME=1 goes on from the last epoch."
+                f"The loss became {loss.item()} at {where}. "
+                "Try a lower LR, GRADIENT_CLIP=1 or PRECISION=32; RESUME=1 goes on from the last epoch."
             )
         self.log(
             "train_loss", loss.detach(), on_step=True, on_epoch=True, prog_bar=True, batch_size=len(batch["image"])
@@ -77,7 +82,10 @@ class SegmentationModule(pl.LightningModule):
         return loss * self._window_share(index)
 
     def _window_share(self, index: int) -> float:
-        """Lightning divides each batch's loss by `accumulate`; in the last window fewer batches may come. All are of one size."""
+        """Lightning divides each batch's loss by `accumulate`; in the last window fewer batches may come.
+
+        All are of one size.
+        """
         accumulate, batches = self.trainer.accumulate_grad_batches, self.trainer.num_training_batches
         in_window = min(accumulate, batches - index // accumulate * accumulate)
         return accumulate / in_window

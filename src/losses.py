@@ -1,7 +1,7 @@
 """A text -> a loss on logits: names joined by `+`, each with an optional weight ("0.5*bce + dice").
 
-Every loss takes logits and 0/1 targets (N, C, H, W) and returns the mean over images of a value in float32, so that a batch
-split over accumulation steps has the same gradient as the whole one.
+Every loss takes logits and 0/1 targets (N, C, H, W) and returns the mean over images of a value in float32, so that a
+batch split over accumulation steps has the same gradient as the whole one.
 """
 
 import difflib
@@ -57,9 +57,8 @@ class Loss(torch.nn.Module):
         name = name.strip()
         if name not in LOSSES:
             near = difflib.get_close_matches(name, LOSSES, n=1)
-            raise UserError(
-                f"LOSS: there is no loss '{name}'.{f' Did you mean {near[0]}?' if near else ''} There are: {', '.join(LOSSES)}."
-            )
+            hint = f" Did you mean {near[0]}?" if near else ""
+            raise UserError(f"LOSS: there is no loss '{name}'.{hint} There are: {', '.join(LOSSES)}.")
         return factor, LOSSES[name]
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:

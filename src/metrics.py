@@ -1,6 +1,7 @@
 """Scores of binary masks: count first, divide last.
 
-A score is a ratio of the four counts; what an image without any foreground is worth is a policy, always said beside the number.
+A score is a ratio of the four counts; what an image without any foreground is worth is a policy, always said beside the
+number.
 """
 
 import numpy as np
@@ -22,8 +23,8 @@ def count(prediction: np.ndarray, truth: np.ndarray) -> dict[str, int]:
 def scores(tp, fp, fn, empty: str = "one") -> dict[str, np.ndarray]:  # noqa: ANN001 (numbers or arrays of them)
     """Dice, IoU, precision and recall in [0, 1], elementwise, from counts.
 
-    Where neither mask has foreground, all four are what the policy `empty` says (skip: NaN). Precision without any predicted
-    pixel, and recall without any true one, are 0 otherwise.
+    Where neither mask has foreground, all four are what the policy `empty` says (skip: NaN). Precision without any
+    predicted pixel, and recall without any true one, are 0 otherwise.
     """
     tp, fp, fn = (np.asarray(item, dtype=np.float64) for item in (tp, fp, fn))
     nothing = tp + fp + fn == 0
@@ -54,9 +55,10 @@ def summarise(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray, empty: str) -> dic
 
 
 def best_constant(mean_mask: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    """The best mask that ignores the image: `mean_mask` (H, W) cut at the level whose mean Dice over `masks` (N, H, W) is highest.
+    """The best mask that ignores the image.
 
-    Its Dice on held-out masks is what a network has to beat: centred objects give it a high one. Returns 0/1 (H, W).
+    It is `mean_mask` (H, W) cut at the level whose mean Dice over `masks` (N, H, W) is highest. Its Dice on held-out
+    masks is what a network has to beat: centred objects give it a high one. Returns 0/1 (H, W).
     """
     levels = np.unique(np.quantile(mean_mask, np.linspace(0, 1, 41)))
     candidates = (mean_mask.ravel()[None] >= levels[:, None]).astype(

@@ -1,8 +1,8 @@
 """A name -> a fresh network: RGB in [0, 1] (N, 3, H, W) of any size -> logits (N, C, H, W), no sigmoid.
 
 `smp_<architecture>_<encoder>` names every pair that segmentation_models_pytorch builds. Mean and standard deviation are
-buffers of the network, so they travel with its weights. Each call builds anew: a network shared by folds would start fold 1
-from weights that have seen its validation images.
+buffers of the network, so they travel with its weights. Each call builds anew: a network shared by folds would start
+fold 1 from weights that have seen its validation images.
 """
 
 import difflib
@@ -52,7 +52,8 @@ def parse(name: str) -> tuple[str, str]:
         raise UserError(f"MODEL_NAME={name}: expected smp_<architecture>_<encoder>, such as smp_unet_resnet34.")
     if architecture not in architectures:
         raise UserError(
-            f"MODEL_NAME={name}: smp has no architecture {architecture}.{_near(architecture, architectures)} It has: {', '.join(architectures)}."
+            f"MODEL_NAME={name}: smp has no architecture {architecture}.{_near(architecture, architectures)} "
+            f"It has: {', '.join(architectures)}."
         )
     return architecture, encoder
 
@@ -85,7 +86,8 @@ def build(
     """A fresh network of that name, its encoder from `encoder_weights`: none, imagenet, or a .safetensors or .pth file.
 
     `imagenet` uses <weights_folder>/<encoder>.safetensors where `make weights` has put it, and the Hugging Face hub
-    otherwise. Raises UserError: unknown names, pairs that smp does not build (with its reason), weights that are not there.
+    otherwise. Raises UserError: unknown names, pairs that smp does not build (with its reason), weights that are not
+    there.
     """
     architecture, encoder = parse(name)
     packed = packed_weights(encoder, weights_folder)
@@ -94,7 +96,8 @@ def build(
         file = Path(encoder_weights)
         if not file.is_file():
             raise UserError(
-                f"ENCODER_WEIGHTS={encoder_weights}: no such file; expected imagenet, none, or a .safetensors or .pth file."
+                f"ENCODER_WEIGHTS={encoder_weights}: no such file; "
+                "expected imagenet, none, or a .safetensors or .pth file."
             )
     download = encoder_weights == "imagenet" and file is None
     if download:
@@ -143,7 +146,10 @@ def packed_weights(encoder: str, weights_folder: str) -> Path:
 
 
 def refuse_offline(encoder: str, packed: Path, seconds: float = 1.5) -> None:
-    """Raise UserError with the three ways out where the hub cannot be reached; the hub's client would retry for 24 to 47 s."""
+    """Raise UserError with the three ways out where the hub cannot be reached.
+
+    The hub's client would retry for 24 to 47 s.
+    """
     address = urlsplit(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
     proxied = any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"))
     offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON")
@@ -200,9 +206,8 @@ def read_weights(file: Path) -> dict[str, Tensor]:
         else:
             state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # truncated, a text, a pickle that wants to run code, ...
-        raise UserError(
-            f"{file}: not readable as weights ({str(error).splitlines()[0][:200] if str(error) else type(error).__name__})."
-        ) from error
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise UserError(f"{file}: not readable as weights ({reason}).") from error
     state = state.get("state_dict", state) if isinstance(state, dict) else state
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"{file}: expected a dict of tensors, as torch.save(model.state_dict()) writes it.")

@@ -1,4 +1,4 @@
-"""Pictures for people: overlays, contact sheets, the balance of folds. No torch; matplotlib is imported where it is used."""
+"""Pictures for people: overlays, contact sheets, the balance of folds. No torch; matplotlib is imported where used."""
 
 from pathlib import Path
 

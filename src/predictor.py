@@ -1,4 +1,4 @@
-"""Shipped models -> image -> probability map at the original size. Reads model.json and model.safetensors, nothing else."""
+"""Shipped models -> image -> probability map at the original size. Reads only model.json and model.safetensors."""
 
 import os
 from collections import deque
@@ -61,9 +61,8 @@ def load(folder: Path, device: str = "cpu") -> Model:
 def _refuse_mixed_tables(models: list[Model]) -> None:
     tables = {model.about.get("folds_sha256") for model in models}
     if len(tables) > 1:
-        raise UserError(
-            f"These models were trained on {len(tables)} different folds tables: {', '.join(str(model.folder) for model in models)}."
-        )
+        folders = ", ".join(str(model.folder) for model in models)
+        raise UserError(f"These models were trained on {len(tables)} different folds tables: {folders}.")
 
 
 class Predictor:

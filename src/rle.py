@@ -44,8 +44,8 @@ def encode(mask: np.ndarray, order: str) -> str:
 def decode(text: str, shape: tuple[int, int], order: str, where: str = "run lengths") -> np.ndarray:
     """Run lengths -> uint8 (H, W) of 0 and 1.
 
-    Raises UserError, beginning with `where`, for an odd count, something that is no number, a start or length below 1, runs
-    that overlap or are unsorted, and runs beyond the image.
+    Raises UserError, beginning with `where`, for an odd count, something that is no number, a start or length below 1,
+    runs that overlap or are unsorted, and runs beyond the image.
     """
     try:
         numbers = np.array(text.split(), dtype=np.int64)
@@ -69,7 +69,10 @@ def decode(text: str, shape: tuple[int, int], order: str, where: str = "run leng
 
 
 def rows(image_id: str, mask: np.ndarray, dialect: Dialect) -> list[tuple[str, str]]:
-    """The submission's rows for one image: one, or one per connected object (8 neighbours); an empty mask is one empty row."""
+    """The submission's rows for one image: one, or one per connected object (8 neighbours).
+
+    An empty mask is one empty row.
+    """
     if not dialect.per_object or not mask.any():
         return [(image_id, encode(mask, dialect.order))]
     return [(image_id, text) for text in encode_objects(mask, dialect.order)]

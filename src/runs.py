@@ -1,6 +1,7 @@
 """Names, manifests and refusals of experiment folders, run folders and prediction folders.
 
-lightning_logs/<experiment>/settings.json, .../fold<k>_seed<s>/{train_folds.csv, model.safetensors, model.json, checkpoints/, val/}.
+lightning_logs/<experiment>/settings.json,
+.../fold<k>_seed<s>/{train_folds.csv, model.safetensors, model.json, checkpoints/, val/}.
 """
 
 import hashlib
@@ -59,7 +60,7 @@ def run_folder(logs: str, experiment: str, fold: str, seed: int) -> Path:
 
 
 def finished_run(logs: str, experiment: str, fold: str, seed: int) -> Path:
-    """The folder of a run that has its model. Raises UserError that names what there is, and the command that makes it."""
+    """The folder of a run that has its model. Raises UserError naming what there is and the command that makes it."""
     folder = run_folder(logs, experiment, fold, seed)
     if (folder / MODEL).is_file() and (folder / WEIGHTS).is_file():
         return folder
@@ -99,7 +100,8 @@ def prepare_run(folder: Path, resume: bool, overwrite: bool) -> None:
         raise UserError(f"{folder} has no checkpoints/last.ckpt to resume from; leave RESUME=1 out to start.")
     if there and not resume and not overwrite:
         raise UserError(
-            f"{folder} holds a run already. RESUME=1 goes on with it, OVERWRITE=1 starts again, EXPERIMENT=name keeps both."
+            f"{folder} holds a run already. "
+            "RESUME=1 goes on with it, OVERWRITE=1 starts again, EXPERIMENT=name keeps both."
         )
     if there and overwrite:
         shutil.rmtree(folder)
@@ -121,7 +123,8 @@ def hold_experiment(folder: Path, values: dict[str, Any], folds_sha: str, overwr
         ]
         if differ:
             raise UserError(
-                f"{path}: the folds of one experiment share data, network and training settings; these differ:{listing(differ)}\n"
+                f"{path}: the folds of one experiment share data, network and training settings; "
+                f"these differ:{listing(differ)}\n"
                 "Give this run a name of its own: EXPERIMENT=name"
             )
         return

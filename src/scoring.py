@@ -46,7 +46,7 @@ def rows(
     empty: str,
     max_pixels: int,
 ) -> Iterator[dict[str, Any]]:
-    """One dict an image of the folds `table`: counts and scores of its prediction in `folder`, and both references' counts."""
+    """One dict an image of `table`: counts and scores of its prediction in `folder`, and both references' counts."""
     columns = zip(table["image"], table["mask"], table["group"], table["kfold"], strict=True)
     for image, mask, group, fold in console.track(columns, len(table), "scoring"):
         truth, path = images.read_mask(root / mask, max_pixels), runs.prediction_path(folder, image)
@@ -77,7 +77,7 @@ def _stretched(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 
 def redrawn(truth: np.ndarray, size: tuple[int, int], resize: str) -> np.ndarray:
-    """The truth as a perfect network would give it: each small pixel's share of foreground, enlarged, cut at one half."""
+    """The truth as a perfect network would give it: each small pixel's share of foreground, enlarged, cut at 0.5."""
     small = images.coverage_to_network(truth, size, resize).astype(np.float32)
     return images.from_network(small, truth.shape, size, resize) >= 127.5
 

@@ -36,12 +36,28 @@ _CHOICES = {
     "DIALECT": ("auto", "carvana", "dsb2018"),
 }
 _RANGES = {  # lowest and highest value that makes sense
-    "WORKERS": (-1, 256), "N_FOLDS": (2, 1000), "FOLDS_SEED": (0, 2**32 - 1), "MAX_PIXELS": (1, 10**10), "LIMIT": (0, 10**9),
-    "EPOCHS": (1, 10**6), "TRAIN_BATCH_SIZE": (1, 10**5), "VALID_BATCH_SIZE": (1, 10**5), "ACCUMULATE": (1, 10**5),
-    "LR": (0.0, 100.0), "WARMUP": (0.0, 0.99), "WEIGHT_DECAY": (0.0, 10.0), "GRADIENT_CLIP": (0.0, 1e9), "EMA": (0.0, 0.999999),
-    "SEED": (0, 2**32 - 1), "EARLY_STOPPING": (0, 10**6), "THRESHOLD": (0.004, 1.0), "MIN_AREA": (0, 10**9),
-    "IMAGE_SIZE": (8, 20_000), "MODEL_MEAN": (-10.0, 10.0), "MODEL_STD": (1e-6, 10.0),
-}  # fmt: skip
+    "WORKERS": (-1, 256),
+    "N_FOLDS": (2, 1000),
+    "FOLDS_SEED": (0, 2**32 - 1),
+    "MAX_PIXELS": (1, 10**10),
+    "LIMIT": (0, 10**9),
+    "EPOCHS": (1, 10**6),
+    "TRAIN_BATCH_SIZE": (1, 10**5),
+    "VALID_BATCH_SIZE": (1, 10**5),
+    "ACCUMULATE": (1, 10**5),
+    "LR": (0.0, 100.0),
+    "WARMUP": (0.0, 0.99),
+    "WEIGHT_DECAY": (0.0, 10.0),
+    "GRADIENT_CLIP": (0.0, 1e9),
+    "EMA": (0.0, 0.999999),
+    "SEED": (0, 2**32 - 1),
+    "EARLY_STOPPING": (0, 10**6),
+    "THRESHOLD": (0.004, 1.0),
+    "MIN_AREA": (0, 10**9),
+    "IMAGE_SIZE": (8, 20_000),
+    "MODEL_MEAN": (-10.0, 10.0),
+    "MODEL_STD": (1e-6, 10.0),
+}
 
 Settings = dataclasses.make_dataclass(
     "Settings", [(name, type(value), value) for name, value in DEFAULTS.items()], frozen=True

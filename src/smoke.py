@@ -32,7 +32,8 @@ def main(argv: list[str] | None = None) -> None:
     console.step("[4/4] make submission", submission.main, arguments)
     tried, _ = settings_module.command_line(arguments, __doc__, FLAGS)
     print(
-        f"\nEverything runs. The scores above mean nothing; {tried.LOGS}/{tried.EXPERIMENT} and {Path(tried.SUBMISSION).parent} may be removed."
+        "\nEverything runs. The scores above mean nothing; "
+        f"{tried.LOGS}/{tried.EXPERIMENT} and {Path(tried.SUBMISSION).parent} may be removed."
     )
 
 

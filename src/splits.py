@@ -30,11 +30,11 @@ def strata(areas: np.ndarray, labels: list[str], n_folds: int, bins: int = 10) -
 def assign(
     sizes: np.ndarray, strata: list[str], n_folds: int, seed: int, fixed: np.ndarray | None = None
 ) -> np.ndarray:
-    """A fold for each group: greedy, largest groups first, each to the fold that stays most even in images and in strata.
+    """A fold for each group: greedy, largest groups first, each to the fold that stays most even in images and strata.
 
-    sizes: images of each group (G,). fixed: folds that are kept, -1 where free (G,). Groups come in a fixed order (by name), so
-    that the result depends on the seed alone. The idea is sklearn's StratifiedGroupKFold's; there groups of one size keep
-    their order of input, and nothing can be held fixed. Returns (G,) of 0 to n_folds - 1.
+    sizes: images of each group (G,). fixed: folds that are kept, -1 where free (G,). Groups come in a fixed order (by
+    name), so that the result depends on the seed alone. The idea is sklearn's StratifiedGroupKFold's; there groups of
+    one size keep their order of input, and nothing can be held fixed. Returns (G,) of 0 to n_folds - 1.
     """
     names, stratum = np.unique(strata, return_inverse=True)
     totals = np.bincount(stratum, weights=sizes, minlength=len(names))
@@ -73,7 +73,7 @@ def read_csv(path: Path, cure: str):  # noqa: ANN201 (a DataFrame)
 
 
 def check(frame, path: Path):  # noqa: ANN001, ANN201 (a DataFrame)
-    """The table with kfold as numbers, or UserError: folds that are no numbers, have gaps or are empty, a split group."""
+    """The table with kfold as numbers, or UserError: folds that are no numbers, with gaps or empty, a split group."""
     try:
         folds = frame["kfold"].astype(int)
     except ValueError as error:
@@ -84,13 +84,15 @@ def check(frame, path: Path):  # noqa: ANN001, ANN201 (a DataFrame)
     have = sorted(set(folds) - {-1})
     if have != list(range(len(have))) or len(have) < 2:
         raise UserError(
-            f"{path}: expected folds 0, 1, ... without a gap and at least two, got {', '.join(map(str, have)) or 'none'}."
+            f"{path}: expected folds 0, 1, ... without a gap and at least two, "
+            f"got {', '.join(map(str, have)) or 'none'}."
         )
     per_group = folds.groupby(frame["group"]).agg(lambda column: sorted(set(column)))
     split = [f"{group}: folds {', '.join(map(str, where))}" for group, where in per_group.items() if len(where) > 1]
     if split:
         raise UserError(
-            f"{path}: {len(split)} groups lie in more than one fold, so a model would be scored on what it has seen:{listing(split)}\n"
+            f"{path}: {len(split)} groups lie in more than one fold, "
+            f"so a model would be scored on what it has seen:{listing(split)}\n"
             "Give each group one fold, or make the folds anew: make folds OVERWRITE=1"
         )
     return frame.assign(kfold=folds)

@@ -1,7 +1,7 @@
 """A small renderer: a car on a turntable in a photo studio, with its exact mask. numpy and cv2 only.
 
-Facets are drawn from back to front (painter's algorithm), the car at twice the size and averaged. The same seed gives the same
-picture.
+Facets are drawn from back to front (painter's algorithm), the car at twice the size and averaged. The same seed gives
+the same picture.
 """
 
 import cv2
@@ -61,7 +61,7 @@ def _shade(facets: np.ndarray, colours: np.ndarray, gloss: np.ndarray, camera: C
 
 
 def _paint(mesh: Mesh, facets: np.ndarray, camera: Camera, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Facets drawn back to front on black: colours uint8 (H, W, 3), and 255 where there is any of them, uint8 (H, W)."""
+    """Facets drawn back to front on black: colours uint8 (H, W, 3), and 255 where there is any, uint8 (H, W)."""
     canvas, silhouette = np.zeros((*shape, 3), np.uint8), np.zeros(shape, np.uint8)
     colours, facing = _shade(facets, mesh.colours, mesh.gloss, camera)
     pixels, depth = camera.project(facets)
@@ -107,7 +107,7 @@ def _shadow(car: Car, place: np.ndarray, turn: np.ndarray, camera: Camera, shape
 
 
 def render(car: Car, view: int, height: int, width: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """View 1 to 16 of a car: RGB uint8 (H, W, 3) and its exact mask, 0/1 (H, W): pixels at least half covered by the car."""
+    """View 1 to 16 of a car: RGB uint8 (H, W, 3) and its exact mask, 0/1 (H, W): pixels at least half covered by it."""
     random = np.random.default_rng([seed, view, *car.paint.encode(), *car.body.encode()])
     camera, fine = Camera(height, width), Camera(height * SUPERSAMPLING, width * SUPERSAMPLING)
     angle = np.deg2rad(car.turn + 360 / VIEWS * (view - 1))

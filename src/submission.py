@@ -56,7 +56,7 @@ def image_ids(names: list[str], dialect: rle.Dialect) -> dict[str, str]:
 
 
 def check_ids(ids: list[str], sample: Path | None, dialect: rle.Dialect, partial: bool) -> list[str]:
-    """The ids in the sample's order. Raises UserError where the columns or the ids differ (`partial`: some may be missing)."""
+    """The ids in the sample's order. Raises UserError where columns or ids differ (`partial`: some may be missing)."""
     if sample is None:
         return sorted(ids)
     with sample.open(newline="", encoding="utf-8") as file:
@@ -65,7 +65,8 @@ def check_ids(ids: list[str], sample: Path | None, dialect: rle.Dialect, partial
         expected = list(dict.fromkeys(row[0] for row in reader if row))
     if header != dialect.columns:
         raise UserError(
-            f"{sample} has the columns {', '.join(header)}; the dialect {dialect.name} has {', '.join(dialect.columns)}. Set DIALECT."
+            f"{sample} has the columns {', '.join(header)}; "
+            f"the dialect {dialect.name} has {', '.join(dialect.columns)}. Set DIALECT."
         )
     missing, extra = sorted(set(expected) - set(ids)), sorted(set(ids) - set(expected))
     if extra or (missing and not partial):
@@ -73,7 +74,8 @@ def check_ids(ids: list[str], sample: Path | None, dialect: rle.Dialect, partial
             f"{len(missing)} ids of it have no prediction" if missing else f"{len(extra)} predictions have no id in it"
         )
         raise UserError(
-            f"{sample} and the predictions do not match; {which}:{listing(missing or extra, 10)}\nPredict its images: TEST_PATH=folder"
+            f"{sample} and the predictions do not match; {which}:{listing(missing or extra, 10)}\n"
+            "Predict its images: TEST_PATH=folder"
         )
     return [image_id for image_id in expected if image_id in set(ids)]
 
@@ -107,7 +109,10 @@ def verify(path: Path, dialect: rle.Dialect, ids: list[str], mask_of: Any) -> No
 
 
 def read_masks(path: Path, dialect: rle.Dialect, shape_of: Any) -> Any:
-    """Yield (id, 0/1 mask (H, W)) of a submission, the rows of one id joined. Raises UserError for a broken or overlapping row."""
+    """Yield (id, 0/1 mask (H, W)) of a submission, the rows of one id joined.
+
+    Raises UserError for a broken or overlapping row.
+    """
     csv.field_size_limit(1 << 30)  # a mask's runs are longer than the csv module expects of a cell
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.reader(file)
@@ -146,8 +151,16 @@ def main(argv: list[str] | None = None) -> None:
 
     path = Path(settings.SUBMISSION)
     rows = write_rows(path, dialect, order, mask_of)
-    about = {"predictions": str(folder), "dialect": dialect.name, "threshold": settings.THRESHOLD, "min_area": settings.MIN_AREA,
-             "images": len(order), "rows": rows, "sha256": runs.sha256(path), "models": manifest["models"]}  # fmt: skip
+    about = {
+        "predictions": str(folder),
+        "dialect": dialect.name,
+        "threshold": settings.THRESHOLD,
+        "min_area": settings.MIN_AREA,
+        "images": len(order),
+        "rows": rows,
+        "sha256": runs.sha256(path),
+        "models": manifest["models"],
+    }
     runs.write_json(path.with_suffix(".json"), about)
     checked = (
         f"ids equal to {sample}"
@@ -157,7 +170,8 @@ def main(argv: list[str] | None = None) -> None:
         else "ids found in the sample"
     )
     print(
-        f"{rows} rows for {len(order)} images in the dialect {dialect.name}; {checked}; read back and equal to the masks -> {path}"
+        f"{rows} rows for {len(order)} images in the dialect {dialect.name}; "
+        f"{checked}; read back and equal to the masks -> {path}"
     )
 
 

@@ -26,7 +26,8 @@ def main(argv: list[str] | None = None) -> None:
     millions = sum(parameter.numel() for parameter in network.parameters()) / 1e6
     height, width = settings.IMAGE_SIZE
     print(
-        f"{settings.MODEL_NAME}: {millions:.2f} M parameters, {operations / 1e9:.2f} G multiply-adds for one image of {height} x {width} px"
+        f"{settings.MODEL_NAME}: {millions:.2f} M parameters, {operations / 1e9:.2f} G multiply-adds "
+        f"for one image of {height} x {width} px"
     )
 
 

@@ -1,7 +1,7 @@
-"""make tester FOLD=0: score one fold's held-out masks at their original size; make oof: all folds, each image exactly once.
+"""make tester FOLD=0: score one fold's held-out masks at their original size; make oof: all folds, each image once.
 
-Writes val/ in the run folder: probability PNGs, scores.csv (a row an image), summary.json, worst.png; OOF=1 gathers them
-in lightning_logs/<experiment>/oof_seed<s>/.
+Writes val/ in the run folder: probability PNGs, scores.csv (a row an image), summary.json, worst.png; OOF=1 gathers
+them in lightning_logs/<experiment>/oof_seed<s>/.
 """
 
 import sys
@@ -25,11 +25,12 @@ SCORES, SUMMARY, WORST = "scores.csv", "summary.json", "worst.png"
 
 
 def held_out(frame: Any, folder: Path, table: Path) -> tuple[Any, Any]:
-    """The rows that a run may be scored on and those it trained on. Raises UserError where the table is another one by now."""
+    """The rows a run may be scored on and those it trained on. Raises UserError where the table is another by now."""
     about = runs.read_json(folder / runs.MODEL, "Train it again.")
     if about.get("folds_sha256") != runs.sha256(table):
         raise UserError(
-            f"{folder} was trained on another folds table than {table}, so its held-out images may be among those it has seen. "
+            f"{folder} was trained on another folds table than {table}, "
+            "so its held-out images may be among those it has seen. "
             f"Put the old table back (a copy is {folder / runs.FOLDS}), or train again with OVERWRITE=1."
         )
     if about["fold"] == "full":

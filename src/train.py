@@ -59,7 +59,7 @@ def build_network(settings: Any, encoder_weights: str | None = None) -> Any:
 
 
 def fit(settings: Any, fold: str, resume: bool = False, overwrite: bool = False) -> Path:
-    """Train one fold and write its run folder; returns it. Raises UserError, before the training wherever that is possible."""
+    """Train one fold and write its run folder; returns it. Raises UserError, before the training wherever possible."""
     table = Path(settings.TRAIN_FOLDS)
     frame = splits.read(table)
     import torch
@@ -75,7 +75,8 @@ def fit(settings: Any, fold: str, resume: bool = False, overwrite: bool = False)
     loss = Loss(settings.LOSS)
     if fold == "full" and (settings.CHECKPOINT == "best" or settings.EARLY_STOPPING):
         raise UserError(
-            "FOLD=full validates on nothing, so CHECKPOINT=best and EARLY_STOPPING have nothing to go by; leave them out."
+            "FOLD=full validates on nothing, so CHECKPOINT=best and EARLY_STOPPING have nothing to go by; "
+            "leave them out."
         )
     network, cache = _network(settings), open_cache(settings, frame)
 
@@ -110,8 +111,12 @@ def fit(settings: Any, fold: str, resume: bool = False, overwrite: bool = False)
         seed=settings.SEED,
     )
     millions = sum(parameter.numel() for parameter in network.parameters()) / 1e6
-    print(f"{settings.EXPERIMENT}, fold {fold}: {len(train_rows)} images to train on, {len(valid_rows)} held out; {settings.MODEL_NAME}, "
-          f"{millions:.1f} M parameters, {settings.IMAGE_SIZE[0]} x {settings.IMAGE_SIZE[1]} px; {device}, {reason} -> {folder}", flush=True)  # fmt: skip
+    print(
+        f"{settings.EXPERIMENT}, fold {fold}: {len(train_rows)} images to train on, {len(valid_rows)} held out; "
+        f"{settings.MODEL_NAME}, {millions:.1f} M parameters, {settings.IMAGE_SIZE[0]} x {settings.IMAGE_SIZE[1]} px; "
+        f"{device}, {reason} -> {folder}",
+        flush=True,
+    )
     start = time.monotonic()
     trainer = _run(settings, module, data, folder, device, precision, resume)
     _ship(settings, module, folder, fold, trainer, (time.monotonic() - start) / 60)
@@ -192,8 +197,14 @@ def _ship(settings: Any, module: Any, folder: Path, fold: str, trainer: Any, min
         "fold": fold,
         "seed": settings.SEED,
         "task": "binary",
-        "network": {"MODEL_NAME": settings.MODEL_NAME, "classes": 1, "IMAGE_SIZE": settings.IMAGE_SIZE, "RESIZE": settings.RESIZE,
-                    "MODEL_MEAN": settings.MODEL_MEAN, "MODEL_STD": settings.MODEL_STD},
+        "network": {
+            "MODEL_NAME": settings.MODEL_NAME,
+            "classes": 1,
+            "IMAGE_SIZE": settings.IMAGE_SIZE,
+            "RESIZE": settings.RESIZE,
+            "MODEL_MEAN": settings.MODEL_MEAN,
+            "MODEL_STD": settings.MODEL_STD,
+        },
         "weights": weights,
         "weights_sha256": runs.sha256(folder / runs.WEIGHTS),
         "folds_sha256": runs.sha256(folder / runs.FOLDS),
@@ -203,7 +214,7 @@ def _ship(settings: Any, module: Any, folder: Path, fold: str, trainer: Any, min
         "commit": _commit(),
         "versions": versions,
         "settings": settings_module.snapshot(settings),
-    }  # fmt: skip
+    }
     runs.write_json(folder / runs.MODEL, about)
     dice = trainer.callback_metrics.get("valid_dice")
     reached = (

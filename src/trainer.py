@@ -38,7 +38,10 @@ def make(
     held_out: bool = True,
     resume: bool = False,
 ) -> pl.Trainer:
-    """A Trainer that writes into the run folder. `held_out`: there are validation images; `limit`: batches an epoch, 0 all."""
+    """A Trainer that writes into the run folder.
+
+    `held_out`: there are validation images; `limit`: batches an epoch, 0 all.
+    """
     _quieten()
     terminal = sys.stderr.isatty()
     hooks: list[Any] = [LearningRateMonitor("step"), callbacks.EpochLine()]
@@ -83,7 +86,7 @@ def _quieten() -> None:
 
 
 def _loggers(folder: Path, resume: bool) -> list[Any]:
-    """TensorBoard and CSV, straight into the run folder. Lightning's CSV logger would delete the curves of a resumed run."""
+    """TensorBoard and CSV, straight into the run folder. Lightning's CSV logger would delete a resumed run's curves."""
     place = {"save_dir": folder.parent, "name": "", "version": folder.name}
     curves = folder / "metrics.csv"
     before = curves.read_text(encoding="utf-8") if resume and curves.is_file() else ""

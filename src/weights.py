@@ -1,4 +1,4 @@
-"""make weights: pack the ImageNet weights of MODEL_NAME's encoder into WEIGHTS, to work offline and to upload to Kaggle."""
+"""make weights: pack the ImageNet weights of MODEL_NAME's encoder into WEIGHTS, to work offline and on Kaggle."""
 
 import sys
 
@@ -21,7 +21,8 @@ def main(argv: list[str] | None = None) -> None:
     save_network(network.body.encoder, path)
     megabytes = path.stat().st_size / 1e6
     print(
-        f"ImageNet weights of {encoder}, {megabytes:.0f} MB -> {path}\nENCODER_WEIGHTS=imagenet uses this file from now on, without a network."
+        f"ImageNet weights of {encoder}, {megabytes:.0f} MB -> {path}\n"
+        "ENCODER_WEIGHTS=imagenet uses this file from now on, without a network."
     )
 
 

@@ -1,0 +1,116 @@
+"""A tiny demo data set, rendered once, and a fresh working folder for each test. Everything goes through main([...])."""
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+NUCLEI = Path(os.environ.get("MASKFOLD_NUCLEI", ROOT.parent / "shared" / "data" / "nuclei"))
+TINY = [
+    "DATASET=demo", "N_FOLDS=2", "MODEL_NAME=smp_linknet_tu-test_resnet", "ENCODER_WEIGHTS=none", "IMAGE_SIZE=32,64",
+    "EPOCHS=2", "TRAIN_BATCH_SIZE=8", "LR=5e-3", "WORKERS=0", "AUGMENT=upright",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def demo_source(tmp_path_factory):
+    """4 cars to train on and 1 to test, 16 views each, 96 x 64 pixels, in Carvana's layout."""
+    import demo
+
+    folder = tmp_path_factory.mktemp("demo")
+    demo.render_data(folder / "demo", 42, 4, 1, 96)
+    return folder / "demo"
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    """An empty working folder, as a clone has it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "input").mkdir()
+    return tmp_path
+
+
+@pytest.fixture
+def demo_data(workplace, demo_source):
+    """The working folder with the tiny demo below input/demo."""
+    shutil.copytree(demo_source, workplace / "input" / "demo")
+    return workplace / "input" / "demo"
+
+
+@pytest.fixture
+def folds_table(demo_data):
+    """The tiny demo with its folds table made."""
+    import folds
+
+    assert folds.main(TINY) == 0
+    return Path("output/demo/train_folds.csv")
+
+
+@pytest.fixture(scope="session")
+def trained_source(demo_source, tmp_path_factory):
+    """A working folder in which both folds of the tiny demo are trained and scored, by make cv."""
+    import cv
+    import folds
+
+    place, before = tmp_path_factory.mktemp("trained"), Path.cwd()
+    (place / "input").mkdir()
+    shutil.copytree(demo_source, place / "input" / "demo")
+    os.chdir(place)
+    try:
+        assert folds.main(TINY) == 0
+        assert cv.main(TINY) == 0
+    finally:
+        os.chdir(before)
+    return place
+
+
+@pytest.fixture
+def trained(trained_source, tmp_path, monkeypatch):
+    """A copy of the trained working folder that the test may change."""
+    place = tmp_path / "copy"
+    shutil.copytree(trained_source, place)
+    monkeypatch.chdir(place)
+    return place
+
+
+def write_mask(path: Path, mask: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray((mask * 255).astype(np.uint8)).save(path)
+
+
+def write_instances(root: Path, count: int, seed: int = 0) -> None:
+    """A small data set in the 2018 Data Science Bowl's layout: bright discs on dark noise, two test images beside it."""
+    random = np.random.default_rng(seed)
+    y, x = np.mgrid[0:40, 0:48]
+    for number in range(count + 2):
+        folder = root / ("stage1_train" if number < count else "stage1_test") / f"id{number:02d}"
+        image = random.integers(0, 60, (40, 48, 3)).astype(np.uint8)
+        for part in range(1 + number % 3):
+            disc = (y - random.integers(8, 32)) ** 2 + (x - random.integers(8, 40)) ** 2 <= (3 + number % 4) ** 2
+            image[disc] = random.integers(150, 250, 3)
+            if number < count:
+                write_mask(folder / "masks" / f"{part}.png", disc)
+        (folder / "images").mkdir(parents=True)
+        Image.fromarray(image).convert("RGBA").save(folder / "images" / f"id{number:02d}.png")
+
+
+@pytest.fixture
+def refused(capsys):
+    """Call a script's main and expect exit code 2 and a sentence with these words in it; returns the sentence."""
+
+    def check(main, argv, *words):
+        capsys.readouterr()
+        code = main(argv)
+        said = capsys.readouterr().err
+        assert code == 2, said
+        assert said.startswith("error: ")
+        assert "Traceback" not in said
+        for word in words:
+            assert word in said, f"'{word}' is not in: {said}"
+        return said
+
+    return check
