@@ -29,7 +29,7 @@ def _transforms(name: str) -> list:
         ],
         "turns": [
             A.SquareSymmetry(p=1),
-            A.Affine(scale=(0.8, 1.25), rotate=(-180, 180), translate_percent=(-0.1, 0.1), p=0.7, **affine),
+            A.Affine(scale=(0.8, 1.25), translate_percent=(-0.1, 0.1), p=0.7, **affine),
             colour,
         ],
     }[name]

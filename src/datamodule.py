@@ -59,9 +59,6 @@ def workers(wanted: int) -> int:
 
 def _quiet_worker(_: int) -> None:
     """One thread in each worker: the workers are the parallelism."""
-    import cv2
-
-    cv2.setNumThreads(0)
     torch.set_num_threads(1)
 
 

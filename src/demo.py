@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +42,6 @@ def car_name(seed: int, number: int) -> str:
 
 def _render_one(job: tuple[int, int, int, int, int, str]) -> tuple[str, str]:
     """Render one picture with its mask into a folder; returns (file name, run lengths)."""
-    import cv2
-
-    cv2.setNumThreads(1)
     from PIL import Image
 
     import cars
@@ -76,7 +74,7 @@ def render_data(root: Path, seed: int, cars: int, test_cars: int, width: int) ->
     jobs = [(seed, number, view, height, width, str(temporary / ("train_hq" if number < cars else "test_hq")))
             for number in range(cars + test_cars) for view in range(1, 17)]  # fmt: skip
     try:
-        with ProcessPoolExecutor(os.cpu_count()) as pool:
+        with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("forkserver")) as pool:
             rows = list(console.track(pool.map(_render_one, jobs, chunksize=4), len(jobs), "rendering"))
         train, test = rows[: cars * 16], rows[cars * 16 :]
         write_table(temporary / "train_masks.csv", train)

@@ -152,8 +152,8 @@ def choose(
 ) -> Any:
     """The folds table: the user's (frame has kfold), a new split, or the old one extended by new images.
 
-    `table` is where the user's own comes from, "" for none. Refuses to replace a table that was made otherwise, is the user's, or
-    was trained on, unless `overwrite`.
+    `table` is where the user's own comes from, "" for none. Refuses to replace a table that was made otherwise, is the
+    user's, or was trained on, unless `overwrite`.
     """
     path = Path(settings.TRAIN_FOLDS)
     there, own = path.is_file(), users_own(path)

@@ -13,6 +13,10 @@ from PIL import Image, ImageOps
 
 from errors import UserError, listing
 
+# Several images are worked on at a time, in threads or processes; threads within cv2 would only get in their way, and a
+# process forked while they exist (a loader's worker) can wait for them for ever.
+cv2.setNumThreads(0)
+
 SUFFIXES = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp"}
 _EIGHT_BITS = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"}
 

@@ -47,15 +47,16 @@ def load_predictor(settings: Any, folders: list[Path]) -> Any:
 
 
 def write_maps(predictions: Any, folder: Path, name_of: Any, total: int, label: str) -> list[tuple[str, Any, Any]]:
-    """Write each probability map in threads; returns the first twelve (name, image, p8) for a picture."""
+    """Write each probability map in threads; returns twelve (name, image, p8), spread over all of them, for a picture."""
     shown, waiting = [], deque()
+    wanted = {index * total // 12 for index in range(12)}
     with ThreadPoolExecutor(2) as pool:
-        for path, image, probability in console.track(predictions, total, label):
+        for index, (path, image, probability) in enumerate(console.track(predictions, total, label)):
             p8, name = postprocess.to_p8(probability), name_of(path)
             waiting.append(pool.submit(images.write_gray, runs.prediction_path(folder, name), p8))
             if len(waiting) > 32:
                 waiting.popleft().result()  # a full disk is raised here
-            if len(shown) < 12:
+            if index in wanted:
                 shown.append((name, image, p8))
         for future in waiting:
             future.result()
@@ -116,8 +117,7 @@ def main(argv: list[str] | None = None) -> None:
     runs.write_json(folder / runs.MANIFEST, manifest)  # last: it says that the folder is whole
     contact_sheet(folder.with_suffix(".png"), shown, settings.THRESHOLD, settings.MIN_AREA)
     print(
-        f"{len(files)} probability maps -> {folder}\n"
-        f"the first {len(shown)} as a picture -> {folder.with_suffix('.png')}"
+        f"{len(files)} probability maps -> {folder}\n{len(shown)} of them as a picture -> {folder.with_suffix('.png')}"
     )
     print(f"Next: make submission{f' FOLD={flags.FOLD}' if flags.FOLD else ''}")
 

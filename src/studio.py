@@ -9,6 +9,8 @@ import numpy as np
 
 from cars import Car, Mesh, car_mesh, power
 
+cv2.setNumThreads(0)  # pictures are rendered side by side
+
 SUPERSAMPLING = 2
 VIEWS = 16
 

@@ -37,7 +37,9 @@ def batches(cache, workers, epochs=2, augment="turns", rows=24):
 
 
 def equal(first, second):
-    return all(torch.equal(a[key], b[key]) for a, b in zip(first, second, strict=True) for key in ("image", "mask", "row"))
+    return all(
+        torch.equal(a[key], b[key]) for a, b in zip(first, second, strict=True) for key in ("image", "mask", "row")
+    )
 
 
 def test_zero_one_and_two_workers_give_the_same_batches(folds_table):
@@ -52,7 +54,10 @@ def test_epochs_differ_in_order_and_in_augmentation_and_repeat_themselves(folds_
     _, cache = open_demo()
     first, second = batches(cache, 0)
     assert not torch.equal(torch.cat([batch["row"] for batch in first]), torch.cat([batch["row"] for batch in second]))
-    by_row = [{int(row): image for batch in epoch for row, image in zip(batch["row"], batch["image"], strict=True)} for epoch in (first, second)]
+    by_row = [
+        {int(row): image for batch in epoch for row, image in zip(batch["row"], batch["image"], strict=True)}
+        for epoch in (first, second)
+    ]
     changed = sum(not torch.equal(by_row[0][row], by_row[1][row]) for row in by_row[0])
     assert changed >= 20  # of 24; a sample may come out the same twice
     assert equal(first, batches(cache, 0, epochs=1)[0])

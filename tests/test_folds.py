@@ -34,7 +34,9 @@ def test_carvanas_layout_is_found_with_its_cars_as_groups(demo_data, capsys):
     assert list(frame["image"]) == sorted(frame["image"])
     assert frame.groupby("group")["kfold"].nunique().tolist() == [1, 1, 1, 1]
     assert frame["kfold"].value_counts().to_dict() == {"0": 32, "1": 32}
-    assert all(Path(mask).stem == f"{Path(image).stem}_mask" for image, mask in zip(frame["image"], frame["mask"], strict=True))
+    assert all(
+        Path(mask).stem == f"{Path(image).stem}_mask" for image, mask in zip(frame["image"], frame["mask"], strict=True)
+    )
     about = json.loads(TABLE.with_suffix(".json").read_text())
     assert about["layout"] == "carvana" and len(about["balance"]) == 2
     assert Image.open("output/demo/folds.png").size[0] > 500
@@ -71,7 +73,9 @@ def test_the_same_seed_gives_the_same_bytes_whatever_the_order_of_the_files(demo
 def test_what_has_no_partner_is_listed_and_stops(demo_data, refused):
     masks = sorted((demo_data / "train_masks").iterdir())
     masks[0].unlink()
-    shutil.copy(demo_data / "train_hq" / f"{masks[1].stem.removesuffix('_mask')}.jpg", demo_data / "train_hq" / "new_01.jpg")
+    shutil.copy(
+        demo_data / "train_hq" / f"{masks[1].stem.removesuffix('_mask')}.jpg", demo_data / "train_hq" / "new_01.jpg"
+    )
     refused(folds.main, TINY, "2 without a partner", masks[0].stem.removesuffix("_mask"), "new_01.jpg")
     assert not TABLE.exists()
 
@@ -101,13 +105,20 @@ def test_an_image_mirrored_into_another_fold_is_refused_and_can_be_tied(demo_dat
     source = frame[frame["kfold"] == "0"].iloc[0]
     shutil.rmtree("output")
     for number, turn in enumerate([Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_180]):
-        for column, folder, name in (("image", "train_hq", f"copy{number}_01.png"), ("mask", "train_masks", f"copy{number}_01_mask.png")):
-            Image.open(demo_data / source[column]).convert("RGB" if column == "image" else "L").transpose(turn).save(demo_data / folder / name)
+        for column, folder, name in (
+            ("image", "train_hq", f"copy{number}_01.png"),
+            ("mask", "train_masks", f"copy{number}_01_mask.png"),
+        ):
+            Image.open(demo_data / source[column]).convert("RGB" if column == "image" else "L").transpose(turn).save(
+                demo_data / folder / name
+            )
     table = Path("own.csv")
     pairs = [(f"train_hq/copy{n}_01.png", f"train_masks/copy{n}_01_mask.png") for n in range(2)]
     rows = [*frame[["image", "mask", "kfold"]].itertuples(index=False, name=None), *((*pair, "1") for pair in pairs)]
     pd.DataFrame(rows, columns=["image", "mask", "kfold"]).to_csv(table, index=False)
-    said = refused(folds.main, [*TINY, "TABLE=own.csv"], "images lie in two folds", source["image"], "copy0_01.png", "TIE=1")
+    said = refused(
+        folds.main, [*TINY, "TABLE=own.csv"], "images lie in two folds", source["image"], "copy0_01.png", "TIE=1"
+    )
     assert "mirrored" in said
     assert not TABLE.exists()
     assert folds.main([*TINY, "TIE=1"]) == 0
@@ -141,7 +152,14 @@ def test_a_broken_table_of_ones_own_ends_in_a_sentence(folds_table, refused, cha
 
 def test_a_table_of_ones_own_is_taken_over_with_its_folds(demo_data):
     images = sorted(path.name for path in (demo_data / "train_hq").iterdir())
-    rows = [{"image": f"train_hq/{name}", "mask": f"train_masks/{name[:-4]}_mask.gif", "kfold": "-1" if i < 16 else str(i // 16 % 2)} for i, name in enumerate(images)]
+    rows = [
+        {
+            "image": f"train_hq/{name}",
+            "mask": f"train_masks/{name[:-4]}_mask.gif",
+            "kfold": "-1" if i < 16 else str(i // 16 % 2),
+        }
+        for i, name in enumerate(images)
+    ]
     TABLE.parent.mkdir(parents=True)
     pd.DataFrame(rows).to_csv(TABLE, index=False)
     assert folds.main(TINY) == 0
@@ -160,7 +178,10 @@ def test_another_table_does_not_replace_the_one_that_is_there(folds_table, refus
 
 def test_a_column_of_ones_own_table_groups(demo_data):
     images = sorted(path.name for path in (demo_data / "train_hq").iterdir())
-    rows = [{"image": f"train_hq/{name}", "mask": f"train_masks/{name[:-4]}_mask.gif", "day": str(i % 5)} for i, name in enumerate(images)]
+    rows = [
+        {"image": f"train_hq/{name}", "mask": f"train_masks/{name[:-4]}_mask.gif", "day": str(i % 5)}
+        for i, name in enumerate(images)
+    ]
     pd.DataFrame(rows).to_csv("own.csv", index=False)
     assert folds.main([*TINY, "TABLE=own.csv", "GROUP=column:day"]) == 0
     assert set(read()["group"]) == set("01234")
@@ -169,7 +190,12 @@ def test_a_column_of_ones_own_table_groups(demo_data):
 
 @pytest.mark.parametrize(
     ("group", "words"),
-    [("(", ["no regular expression"]), ("x", ["exactly one (group)"]), ("(nothing)", ["does not match 64 of 64"]), ("column:day", ["TABLE="])],
+    [
+        ("(", ["no regular expression"]),
+        ("x", ["exactly one (group)"]),
+        ("(nothing)", ["does not match 64 of 64"]),
+        ("column:day", ["TABLE="]),
+    ],
 )
 def test_a_group_that_cannot_be_is_refused(demo_data, refused, group, words):
     refused(folds.main, [*TINY, f"GROUP={group}"], *words)
@@ -210,7 +236,9 @@ def test_a_table_that_runs_were_trained_on_is_not_replaced(workplace, refused):
 
 
 @given(
-    st.lists(st.tuples(st.integers(1, 9), st.floats(0, 1)), min_size=12, max_size=60), st.integers(2, 6), st.integers(0, 99)
+    st.lists(st.tuples(st.integers(1, 9), st.floats(0, 1)), min_size=12, max_size=60),
+    st.integers(2, 6),
+    st.integers(0, 99),
 )
 def test_assignment_fills_every_fold_evenly(groups, n_folds, seed):
     sizes, areas = np.array([size for size, _ in groups]), np.array([area for _, area in groups])
@@ -240,7 +268,9 @@ def test_strata_are_as_even_as_sklearns():
 def test_every_mirrored_and_turned_copy_is_recognised_and_nothing_else():
     random = np.random.default_rng(0)
     image = random.integers(0, 256, (8, 11, 3)).astype(np.uint8)
-    versions = [np.rot90(image[:, ::-1] if mirrored else image, turns) for turns in range(4) for mirrored in (False, True)]
+    versions = [
+        np.rot90(image[:, ::-1] if mirrored else image, turns) for turns in range(4) for mirrored in (False, True)
+    ]
     pictures = [*versions, random.integers(0, 256, (8, 11, 3)).astype(np.uint8), random.permutation(image)]
     prints = [audit.fingerprint(np.ascontiguousarray(picture)) for picture in pictures]
     assert len(set(prints[:8])) == 1

@@ -56,7 +56,13 @@ def test_binary_masks_of_every_writing_are_equal(tmp_path, kind):
         expected = np.ones_like(MASK)
         save(path, expected * np.uint8(255))
     else:
-        arrays = {"0/255": MASK * 255, "0/1": MASK, "1-bit": MASK * 255, "rgb": np.dstack([MASK * 255] * 3), "other value": MASK * 77}
+        arrays = {
+            "0/255": MASK * 255,
+            "0/1": MASK,
+            "1-bit": MASK * 255,
+            "rgb": np.dstack([MASK * 255] * 3),
+            "other value": MASK * 77,
+        }
         save(path, arrays[kind].astype(np.uint8), "1" if kind == "1-bit" else None)
     np.testing.assert_array_equal(images.read_mask(path), expected)
 

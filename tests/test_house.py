@@ -1,0 +1,90 @@
+"""The rules of the house: who may import whom, and that help comes at once."""
+
+import ast
+import subprocess
+import sys
+
+import pytest
+
+from conftest import ROOT
+
+FLOORS = [
+    {"config", "errors", "settings"},
+    {"console", "images", "rle", "metrics", "postprocess", "pictures", "runs"},
+    {"layouts", "splits", "audit", "dataset", "augmentations", "datamodule", "folds"},
+    {"model_dispatcher", "losses", "hardware"},
+    {"lightning_module", "callbacks", "trainer", "train"},
+    {"predictor", "scoring", "inference", "tester"},
+    {"submission", "cv", "weights", "samples", "summary", "smoke", "cars", "studio", "demo"},
+]
+SCRIPTS = {
+    "folds", "train", "tester", "cv", "inference", "submission", "weights", "samples", "summary", "smoke", "demo",
+}  # fmt: skip
+MODULES = {path.stem: ast.parse(path.read_text()) for path in sorted((ROOT / "src").glob("*.py"))}
+
+
+def imported(tree, anywhere=True):
+    """Names of the modules that a module imports, inside functions too."""
+    nodes = ast.walk(tree) if anywhere else tree.body
+    names = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+def test_every_module_has_its_floor_and_imports_go_downwards():
+    floor = {name: level for level, names in enumerate(FLOORS) for name in names}
+    assert set(floor) == set(MODULES)
+    upwards = [
+        f"{name} imports {other}"
+        for name, tree in MODULES.items()
+        for other in imported(tree)
+        if other in floor and floor[other] > floor[name]
+    ]
+    assert not upwards
+
+
+def test_only_scripts_read_the_settings_and_only_settings_the_constants():
+    for name, tree in MODULES.items():
+        assert "settings" not in imported(tree) or name in SCRIPTS, name
+        assert "config" not in imported(tree) or name == "settings", name
+
+
+def test_floors_without_torch_stay_without():
+    for name in (*FLOORS[0], *FLOORS[1], "layouts", "splits", "audit", "folds", "cars", "studio"):
+        assert not {"torch", "pytorch_lightning", "segmentation_models_pytorch"} & imported(MODULES[name]), name
+
+
+def test_what_a_kaggle_kernel_takes_along_never_imports_lightning():
+    for name in ("predictor", "model_dispatcher", *FLOORS[1], "errors"):
+        assert "pytorch_lightning" not in imported(MODULES[name]), name
+
+
+def test_heavy_packages_wait_for_the_function_that_needs_them():
+    for name in SCRIPTS:
+        heavy = {
+            "torch",
+            "pandas",
+            "sklearn",
+            "matplotlib",
+            "pytorch_lightning",
+            "albumentations",
+            "segmentation_models_pytorch",
+        }
+        assert not heavy & imported(MODULES[name], anywhere=False), name
+
+
+def test_no_module_shadows_a_package():
+    for name in MODULES:
+        assert name not in sys.stdlib_module_names, name
+
+
+@pytest.mark.parametrize("script", sorted(SCRIPTS))
+def test_help_needs_neither_torch_nor_pandas(script):
+    code = f"import sys; sys.path.insert(0, 'src'); import {script}\ntry: {script}.main(['--help'])\nexcept SystemExit: pass\nprint(sorted({{'torch', 'pandas', 'matplotlib'}} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "NAME=value" in done.stdout
+    assert done.stdout.endswith("[]\n"), done.stdout[-200:]

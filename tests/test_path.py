@@ -1,0 +1,311 @@
+"""From a trained fold to a submission, and what refuses to lie on the way."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+import cv
+import demo
+import folds
+import inference
+import metrics
+import predictor
+import rle
+import runs
+import smoke
+import submission
+import tester
+import train
+from conftest import TINY, write_instances
+from errors import UserError
+
+RUN, OOF = Path("lightning_logs/demo/fold0_seed42"), Path("lightning_logs/demo/oof_seed42")
+TABLE, CSV = Path("output/demo/train_folds.csv"), Path("output/demo/submission.csv")
+
+
+def read(path):
+    return pd.read_csv(path, dtype={"image": str, "group": str}, keep_default_na=False)
+
+
+def test_the_held_out_masks_are_scored_at_their_original_size(trained):
+    scores, summary = read(RUN / "val" / "scores.csv"), json.loads((RUN / "val" / "summary.json").read_text())
+    table = read(TABLE)
+    assert set(scores["image"]) == set(table["image"][table["kfold"].astype(int) == 0])
+    assert (scores[list(metrics.COUNTS)].sum(axis=1) == 96 * 64).all()
+    assert scores["dice"].mean() == pytest.approx(summary["model"]["image"]["dice"], abs=1e-5)
+    assert 0.3 < summary["constant"]["image"]["dice"] < summary["ceiling"]["image"]["dice"]
+    assert 0.9 < summary["ceiling"]["image"]["dice"] <= 1
+    for image in scores["image"]:
+        assert Image.open(runs.prediction_path(RUN / "val", image)).size == (96, 64)
+    assert Image.open(RUN / "val" / "worst.png").size[1] > 1000
+
+
+def test_the_scores_are_those_of_the_written_predictions(trained):
+    """Once more from the PNGs, without any of our scoring."""
+    scores, table = read(RUN / "val" / "scores.csv").set_index("image"), read(TABLE).set_index("image")
+    for image, row in scores.iterrows():
+        predicted = np.asarray(Image.open(runs.prediction_path(RUN / "val", image))) >= 128
+        truth = np.asarray(Image.open(Path("input/demo", table["mask"][image])).convert("L")) > 0
+        assert (row["tp"], row["fp"], row["fn"]) == (
+            (predicted & truth).sum(),
+            (predicted & ~truth).sum(),
+            (~predicted & truth).sum(),
+        )
+
+
+def test_cross_validation_skips_what_is_finished_and_ends_with_mean_and_spread(trained, capfd):
+    before = (RUN / "model.safetensors").stat().st_mtime_ns
+    shutil.rmtree("lightning_logs/demo/fold1_seed42/val")  # trained, not scored
+    shutil.rmtree(OOF)
+    assert cv.main(TINY) == 0
+    said = capfd.readouterr().out
+    assert "fold 0: finished already" in said and "fold 1: finished" not in said
+    assert (RUN / "model.safetensors").stat().st_mtime_ns == before
+    summary = json.loads((OOF / "summary.json").read_text())
+    means = list(summary["folds"].values())
+    assert f"mean of the folds {np.mean(means):.4f}, standard deviation {np.std(means, ddof=1):.4f}" in said
+    assert summary["images"] == 64 and read(OOF / "scores.csv")["image"].is_unique
+
+
+def test_a_fold_that_fails_is_reported_and_the_rest_is_finished(trained, refused):
+    shutil.rmtree("lightning_logs/demo/fold0_seed42")
+    shutil.rmtree("lightning_logs/demo/fold1_seed42")
+    folder = Path("lightning_logs/demo/fold0_seed42")
+    folder.mkdir()
+    (folder / "checkpoints").mkdir()
+    (folder / "checkpoints" / "last.ckpt").write_bytes(b"torn")
+    refused(cv.main, TINY, "1 of 2 folds failed", "fold 0", "last.ckpt is broken")
+    assert Path("lightning_logs/demo/fold1_seed42/val/summary.json").is_file()
+
+
+def corrupt(change):
+    scores = read(RUN / "val" / "scores.csv")
+    change(scores).to_csv(RUN / "val" / "scores.csv", index=False)
+
+
+@pytest.mark.parametrize(
+    ("break_it", "words"),
+    [
+        (lambda: corrupt(lambda scores: pd.concat([scores, read("lightning_logs/demo/fold1_seed42/val/scores.csv").head(1)])), ["1 images are predicted twice"]),
+        (lambda: corrupt(lambda scores: scores.tail(-2)), ["2 images are not predicted"]),
+        (lambda: (RUN / "val" / "summary.json").unlink(), ["make tester FOLD=0"]),
+        (lambda: shutil.rmtree(RUN), ["no finished model", "make train FOLD=0"]),
+        (lambda: runs.write_json(RUN / "model.json", {**json.loads((RUN / "model.json").read_text()), "weights_sha256": "x"}), ["another model"]),
+    ],
+)  # fmt: skip
+def test_out_of_fold_scores_refuse_gaps_and_doubles(trained, refused, break_it, words):
+    break_it()
+    refused(tester.main, [*TINY, "OOF=1"], *words)
+
+
+def test_out_of_fold_scores_refuse_another_threshold(trained, refused):
+    refused(tester.main, [*TINY, "OOF=1", "THRESHOLD=0.4"], "another threshold")
+
+
+def test_a_changed_folds_table_stops_the_tester(trained, refused):
+    table = pd.read_csv(TABLE, dtype=str, keep_default_na=False)
+    table["kfold"] = table["kfold"].map({"0": "1", "1": "0"})  # every image that the run trained on would be scored
+    table.to_csv(TABLE, index=False)
+    refused(tester.main, [*TINY, "FOLD=0"], "another folds table", "train_folds.csv")
+    refused(tester.main, [*TINY, "OOF=1"], "another folds table")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], ["Which fold?"]),
+        (["FOLD=5"], ["no finished model", "has fold 0, 1"]),
+        (
+            ["FOLD=0", "EXPERIMENT=nothing"],
+            ["no finished run", "Finished experiments in lightning_logs: demo", "make train"],
+        ),
+        (["FOLD=0", "DATASET=other", "EXPERIMENT=demo"], ["train_folds.csv"]),
+    ],
+)
+def test_the_tester_says_what_is_missing(trained, refused, arguments, words):
+    refused(tester.main, [*TINY, *arguments], *words)
+
+
+def test_a_full_run_is_not_scored(folds_table, refused):
+    train.main([*TINY, "EPOCHS=1", "FOLD=full"])
+    refused(tester.main, [*TINY, "EPOCHS=1", "FOLD=full"], "trained on every image")
+
+
+def test_inference_takes_the_mean_of_the_folds(trained, capsys):
+    for fold in ("0", "1", "0,1"):
+        assert inference.main([*TINY, f"FOLD={fold}"]) == 0
+    assert inference.main([*TINY, "NAME=all"]) == 0
+    place = Path("output/demo/predictions")
+    names = json.loads((place / "all" / "manifest.json").read_text())["images"]
+    assert len(names) == 16
+
+    def maps(folder):
+        return np.stack([np.asarray(Image.open(runs.prediction_path(place / folder, name)), float) for name in names])
+
+    first, second, both, every = (
+        maps(name) for name in ("demo_fold0_seed42", "demo_fold1_seed42", "demo_fold01_seed42", "all")
+    )
+    assert np.abs((first + second) / 2 - both).max() <= 1
+    assert (both == every).all() and not (first == second).all()
+    manifest = json.loads((place / "all" / "manifest.json").read_text())
+    assert [model["fold"] for model in manifest["models"]] == ["0", "1"]
+    assert Image.open(place / "all.png").size[0] > 500
+    assert "Mean of 2 models" in capsys.readouterr().out
+
+
+def test_a_batch_is_predicted_as_its_images_alone(trained):
+    model = predictor.load(RUN)
+    paths = sorted(Path("input/demo/test_hq").iterdir())[:5]
+    together = [p for _, _, p in predictor.Predictor([model], batch_size=4).predict(paths)]
+    alone = [next(predictor.Predictor([model]).predict([path]))[2] for path in paths]
+    for a, b in zip(together, alone, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_a_broken_test_image_is_named(trained, refused):
+    path = sorted(Path("input/demo/test_hq").iterdir())[3]
+    path.write_bytes(path.read_bytes()[:900])
+    refused(inference.main, [*TINY, "FOLD=0"], path.name, "broken or cut off")
+    refused(inference.main, [*TINY, "FOLD=0", "TEST_PATH=nowhere"], "nowhere", "TEST_PATH")
+    refused(
+        submission.main, [*TINY, "FOLD=0"], "make inference FOLD=0"
+    )  # no half prediction folder is taken for a whole one
+
+
+@pytest.mark.parametrize("what", ["cut", "exchanged", "other architecture", "no network"])
+def test_a_model_that_is_not_what_it_says_is_refused(trained, refused, what):
+    weights, about = RUN / "model.safetensors", json.loads((RUN / "model.json").read_text())
+    if what == "cut":
+        weights.write_bytes(weights.read_bytes()[:10_000])
+    elif what == "exchanged":
+        shutil.copy("lightning_logs/demo/fold1_seed42/model.safetensors", weights)
+    elif what == "other architecture":
+        about["network"]["MODEL_NAME"] = "smp_fpn_tu-test_resnet"
+    else:
+        del about["network"]
+    runs.write_json(RUN / "model.json", about)
+    refused(inference.main, [*TINY, "FOLD=0"], "fold0_seed42")
+
+
+def test_an_ensemble_over_two_folds_tables_is_refused(trained):
+    models = [predictor.load(RUN), predictor.load(Path("lightning_logs/demo/fold1_seed42"))]
+    predictor.Predictor(models)
+    models[1].about["folds_sha256"] = "another"
+    with pytest.raises(UserError, match="2 different folds tables"):
+        predictor.Predictor(models)
+
+
+def test_the_submission_decodes_to_the_predicted_masks_in_the_samples_order(trained, capsys):
+    inference.main([*TINY, "FOLD=0"])
+    assert submission.main([*TINY, "FOLD=0"]) == 0
+    assert "ids equal to input/demo/sample_submission.csv" in capsys.readouterr().out
+    rows, sample = pd.read_csv(CSV, keep_default_na=False), pd.read_csv("input/demo/sample_submission.csv")
+    assert list(rows.columns) == ["img", "rle_mask"] and list(rows["img"]) == list(sample["img"])
+    areas = 0
+    for name, text in rows.itertuples(index=False):
+        p8 = np.asarray(Image.open(Path("output/demo/predictions/demo_fold0_seed42", name).with_suffix(".png")))
+        np.testing.assert_array_equal(rle.decode(text, (64, 96), "C"), p8 >= 128)
+        areas += (p8 >= 128).sum()
+    assert areas > 0
+    assert 0 < demo.score(CSV, Path("input/demo")) < 1
+    about = json.loads(CSV.with_suffix(".json").read_text())
+    assert about["sha256"] == runs.sha256(CSV) and about["models"][0]["fold"] == "0"
+
+
+def test_ids_that_differ_from_the_sample_are_refused(trained, refused):
+    inference.main([*TINY, "FOLD=0"])
+    sample = Path("input/demo/sample_submission.csv")
+    lines = sample.read_text().splitlines()
+    sample.write_text("\n".join([*lines, "missing_01.jpg,1 1"]))
+    refused(submission.main, [*TINY, "FOLD=0"], "1 ids of it have no prediction", "missing_01.jpg")
+    sample.write_text("\n".join(lines[:-1]))
+    refused(submission.main, [*TINY, "FOLD=0"], "1 predictions have no id in it")
+    sample.write_text("\n".join(["id,rle", *lines[1:]]))
+    refused(submission.main, [*TINY, "FOLD=0"], "columns id, rle", "DIALECT")
+    assert not CSV.exists()
+
+
+def test_the_demos_answers_score_themselves_perfectly(demo_data):
+    """The submission's path and the demo's scoring agree on what a mask is."""
+    answers = Path("input/demo") / demo.ANSWERS
+    assert demo.score(answers, Path("input/demo")) == 1
+    rows = pd.read_csv(answers)
+    rows["rle_mask"] = ["1 1"] * len(rows)
+    rows.to_csv("wrong.csv", index=False)
+    assert demo.score(Path("wrong.csv"), Path("input/demo")) == 0
+
+
+def test_one_folder_an_image_goes_all_the_way(workplace, capsys):
+    write_instances(Path("input/cells"), 12)
+    common = [*(argument for argument in TINY if not argument.startswith("DATASET")), "DATASET=cells", "EPOCHS=1"]
+    assert folds.main(common) == 0
+    for main in (train.main, tester.main, inference.main, submission.main):
+        assert main([*common, "FOLD=0"]) == 0
+    rows = pd.read_csv("output/cells/submission.csv", dtype=str, keep_default_na=False)
+    assert list(rows.columns) == ["ImageId", "EncodedPixels"] and set(rows["ImageId"]) == {"id12", "id13"}
+    for image_id, texts in rows.groupby("ImageId")["EncodedPixels"]:
+        p8 = np.asarray(Image.open(f"output/cells/predictions/cells_fold0_seed42/{image_id}/images/{image_id}.png"))
+        parts = [rle.decode(text, p8.shape, "F") for text in texts]
+        np.testing.assert_array_equal(sum(parts), p8 >= 128)
+
+
+def test_smoke_runs_everything_in_folders_of_its_own(trained, capsys):
+    before = {path: path.stat().st_mtime_ns for path in Path("lightning_logs/demo").rglob("*") if path.is_file()}
+    assert smoke.main([argument for argument in TINY if not argument.startswith("EPOCHS")]) == 0
+    assert "Everything runs" in capsys.readouterr().out
+    assert Path("output/demo/smoke/submission.csv").is_file() and not CSV.exists()
+    assert json.loads(Path("lightning_logs/demo_smoke/fold0_seed42/model.json").read_text())["steps"] == 2
+    assert before == {
+        path: path.stat().st_mtime_ns for path in Path("lightning_logs/demo").rglob("*") if path.is_file()
+    }
+
+
+def test_the_whole_demo_in_one_command(workplace, capsys):
+    arguments = [*TINY, "RECIPE=demo", "CARS=4", "TEST_CARS=1", "WIDTH=96", "EPOCHS=6", "IMAGE_SIZE=64,96"]
+    assert demo.main(arguments) == 0
+    said = capsys.readouterr().out
+    for words in ("[1/6] make folds", "[5/6] make submission", "Mean Dice", "a constant mask", "worst.png", "make cv"):
+        assert words in said
+    lines = said[said.index("Mean Dice") :].splitlines()
+    held_out, leaderboard, constant = (float(line.split()[0]) for line in lines[1:4])
+    assert held_out > constant and leaderboard > constant
+    assert demo.main([*arguments, "ONLY=score"]) == 0
+    assert f"{leaderboard:.4f}" in capsys.readouterr().out
+
+
+def test_the_demo_is_the_same_to_the_byte_and_in_carvanas_layout(demo_source, tmp_path):
+    demo.render_data(tmp_path / "again", 42, 4, 1, 96)
+    files = sorted(path.relative_to(demo_source) for path in demo_source.rglob("*") if path.is_file())
+    assert len(files) == 2 * 64 + 16 + 4
+    for path in files:
+        assert (demo_source / path).read_bytes() == (tmp_path / "again" / path).read_bytes(), path
+    masks = pd.read_csv(demo_source / "train_masks.csv")
+    name, text = masks.iloc[5]
+    drawn = np.asarray(Image.open(demo_source / "train_masks" / f"{name[:-4]}_mask.gif"))
+    np.testing.assert_array_equal(rle.decode(text, drawn.shape, "C"), drawn)
+    assert set(np.unique(drawn)) == {0, 1}  # palette indices, as Carvana's
+
+
+def test_the_demo_does_not_write_over_someones_data(workplace, refused):
+    Path("input/demo").mkdir()
+    Path("input/demo/mine.txt").write_text("precious")
+    refused(demo.main, ["ONLY=render"], "not the demo's", "DATASET=name")
+    assert Path("input/demo/mine.txt").read_text() == "precious"
+    refused(demo.main, ["ONLY=render", "CARS=none"], "CARS=none")
+
+
+@pytest.mark.parametrize("script", ["folds", "train", "tester", "cv", "inference", "submission", "samples", "smoke"])
+def test_a_fresh_clone_without_data_says_what_to_do(workplace, refused, script):
+    import importlib
+
+    said = refused(
+        importlib.import_module(script).main,
+        ["DATASET=nothing", *(["FOLD=0"] if script in ("train", "tester") else [])],
+    )
+    assert "make " in said
+    assert not list(workplace.glob("output/*")) and not list(workplace.glob("lightning_logs/*"))

@@ -1,0 +1,278 @@
+"""Losses, accumulation, schedule, and make train through its door."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+import callbacks
+import lightning_module
+import losses
+import train
+from conftest import TINY
+from errors import UserError
+from lightning_module import SegmentationModule, learning_rate_factor
+
+RUN = Path("lightning_logs/demo/fold0_seed42")
+
+
+def test_losses_by_hand():
+    logits = torch.zeros(1, 1, 2, 2)  # probability one half everywhere
+    target = torch.tensor([[[[1, 1], [0, 0]]]])
+    assert losses.bce(logits, target.float()).item() == pytest.approx(np.log(2))
+    assert losses.dice(logits, target).item() == pytest.approx(1 - (2 * 1 + 1) / (2 + 2 + 1))
+    assert losses.iou(logits, target).item() == pytest.approx(1 - (1 + 1) / (3 + 1))
+    both = losses.Loss("0.5*bce + dice")(logits, target).item()
+    assert both == pytest.approx(0.5 * np.log(2) + 0.4)
+
+
+@pytest.mark.parametrize("name", list(losses.LOSSES))
+def test_losses_fall_with_better_predictions_and_stay_finite(name):
+    loss = losses.Loss(name)
+    target = torch.zeros(3, 1, 8, 8, dtype=torch.uint8)
+    target[0, :, 2:5, 2:5], target[1] = 1, 1  # an object, a full mask, an empty mask
+    sharp = (target.float() * 2 - 1) * 8
+    values = [loss(sharp * share, target).item() for share in (-1, 0, 0.2, 1)]
+    assert values == sorted(values, reverse=True)
+    assert values[-1] < 0.01
+    for extreme in (6e4, -6e4, 0.0):  # what half precision can hold
+        logits = torch.full((3, 1, 8, 8), extreme, dtype=torch.float16, requires_grad=True)
+        value = loss(logits, target)
+        value.backward()
+        assert value.dtype == torch.float32 and torch.isfinite(value) and torch.isfinite(logits.grad).all()
+
+
+@pytest.mark.parametrize("name", list(losses.LOSSES))
+def test_a_loss_is_the_mean_over_its_images(name):
+    loss = losses.Loss(name)
+    logits, target = torch.randn(6, 1, 8, 8), (torch.rand(6, 1, 8, 8) < 0.3).byte()
+    parts = torch.stack([loss(logits[i : i + 2], target[i : i + 2]) for i in range(0, 6, 2)])
+    torch.testing.assert_close(loss(logits, target), parts.mean())
+
+
+@pytest.mark.parametrize(
+    ("text", "word"), [("dise", "Did you mean dice"), ("x*bce", "no number"), ("bce +", "no loss ''"), ("", "no loss")]
+)
+def test_an_unknown_loss_is_refused(text, word):
+    with pytest.raises(UserError, match=word):
+        losses.Loss(text)
+
+
+def test_the_learning_rate_rises_then_falls_to_zero():
+    factors = [learning_rate_factor(step, 100, 0.1) for step in range(101)]
+    assert factors[9] == 1.0 and factors[0] == pytest.approx(0.1)
+    assert factors[:10] == sorted(factors[:10]) and factors[10:] == sorted(factors[10:], reverse=True)
+    assert factors[100] == pytest.approx(0, abs=1e-9)
+    assert all(0 <= learning_rate_factor(step, 1, 0.0) <= 1 for step in range(5))
+
+
+def test_norms_and_biases_are_not_decayed():
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    decayed, free = lightning_module.decay_groups(network, 0.1)
+    assert [parameter.ndim for parameter in decayed["params"]] == [4] and decayed["weight_decay"] == 0.1
+    assert [parameter.ndim for parameter in free["params"]] == [1, 1, 1] and free["weight_decay"] == 0
+
+
+class Batches(torch.utils.data.Dataset):
+    def __len__(self):
+        return 10
+
+    def __getitem__(self, index):
+        random = np.random.default_rng(index)
+        return {
+            "image": torch.from_numpy(random.integers(0, 256, (3, 8, 8)).astype(np.uint8)),
+            "mask": torch.from_numpy((random.random((1, 8, 8)) < 0.4).astype(np.uint8)),
+            "row": index,
+        }
+
+
+def train_small(batch, accumulate, epochs=2):
+    """Weights after plain training of a network without batch statistics."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Tanh(), nn.Conv2d(4, 1, 1))
+    module = SegmentationModule(network, losses.Loss("bce + dice"), lr=0.05, warmup=0.0, weight_decay=0.0)
+    trainer = pl.Trainer(
+        max_epochs=epochs, accumulate_grad_batches=accumulate, accelerator="cpu", logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0,
+    )  # fmt: skip
+    trainer.fit(module, torch.utils.data.DataLoader(Batches(), batch_size=batch))
+    return trainer.global_step, [parameter.detach().clone() for parameter in network.parameters()]
+
+
+@pytest.mark.parametrize(("batch", "accumulate", "large"), [(2, 5, 10), (1, 4, 4), (2, 2, 4), (2, 4, 8)])
+def test_accumulation_is_the_large_batch_the_ragged_last_window_included(batch, accumulate, large):
+    steps, weights = train_small(batch, accumulate)
+    expected_steps, expected = train_small(large, 1)
+    assert steps == expected_steps
+    for ours, theirs in zip(weights, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_the_average_follows_the_weights_and_keeps_counters_whole():
+    average = callbacks.AveragedWeights(0.9)._kwargs["avg_fn"]
+    assert average(torch.tensor(0.0), torch.tensor(1.0), 0).item() == pytest.approx(0.9)  # the first ones count most
+    assert average(torch.tensor(0.0), torch.tensor(1.0), 10_000).item() == pytest.approx(0.1)
+    assert average(torch.tensor(3), torch.tensor(5), 7).item() == 5
+
+
+def curves(run=RUN):
+    import pandas as pd
+
+    return pd.read_csv(run / "metrics.csv")
+
+
+def test_a_trained_run_holds_all_that_follows_needs(trained):
+    about = json.loads((RUN / "model.json").read_text())
+    assert about["network"] == {
+        "MODEL_NAME": "smp_linknet_tu-test_resnet", "classes": 1, "IMAGE_SIZE": [32, 64], "RESIZE": "stretch",
+        "MODEL_MEAN": [0.485, 0.456, 0.406], "MODEL_STD": [0.229, 0.224, 0.225],
+    }  # fmt: skip
+    assert about["weights"] == "last epoch, moving average 0.99" and about["epochs"] == 2
+    assert about["steps"] == 2 * (32 // 8)
+    for name in (
+        "train_folds.csv",
+        "hparams.yaml",
+        "metrics.csv",
+        "settings.json",
+        "checkpoints/last.ckpt",
+        "checkpoints/previous.ckpt",
+    ):
+        assert (RUN / name).is_file(), name
+    assert list(RUN.glob("events.out.tfevents.*"))
+    assert "mean" in load_file(RUN / "model.safetensors")
+    assert {"train_loss_epoch", "valid_dice", "valid_loss"} <= set(curves().columns)
+
+
+def test_a_checkpoint_loads_without_running_code(trained):
+    state = torch.load(RUN / "checkpoints" / "last.ckpt", weights_only=True)
+    assert state["global_step"] == 8
+
+
+def test_resume_gives_the_weights_of_the_uninterrupted_run(trained, monkeypatch):
+    """Stopped after the first of three epochs, then gone on: bit for bit the same network and the whole curve."""
+    arguments = [*TINY, "EPOCHS=3", "FOLD=0"]
+    assert train.main([*arguments, "EXPERIMENT=whole"]) == 0
+
+    class PowerCut(BaseException):
+        pass
+
+    class Stop(callbacks.EpochLine):
+        def on_train_epoch_start(self, trainer, module):
+            if trainer.current_epoch == 1:
+                raise PowerCut
+
+    with monkeypatch.context() as patch:
+        patch.setattr(callbacks, "EpochLine", Stop)
+        with pytest.raises(PowerCut):
+            train.main([*arguments, "EXPERIMENT=cut"])
+    assert not Path("lightning_logs/cut/fold0_seed42/model.json").exists()
+    assert train.main([*arguments, "EXPERIMENT=cut", "RESUME=1"]) == 0
+    whole, cut = (load_file(f"lightning_logs/{name}/fold0_seed42/model.safetensors") for name in ("whole", "cut"))
+    assert whole.keys() == cut.keys()
+    for name, value in whole.items():
+        assert torch.equal(value, cut[name]), name
+    rows = [
+        curves(Path(f"lightning_logs/{name}/fold0_seed42"))["valid_dice"].dropna().tolist() for name in ("whole", "cut")
+    ]
+    assert rows[0] == rows[1] and len(rows[0]) == 3
+
+
+def test_full_trains_on_every_image_and_validates_on_none(folds_table, capsys):
+    assert train.main([*TINY, "EPOCHS=1", "FOLD=full"]) == 0
+    assert "64 images to train on, 0 held out" in capsys.readouterr().out
+    assert json.loads(Path("lightning_logs/demo/foldfull_seed42/model.json").read_text())["fold"] == "full"
+
+
+def test_the_best_epoch_is_kept_where_asked_and_said(folds_table):
+    assert train.main([*TINY, "EPOCHS=3", "FOLD=0", "CHECKPOINT=best", "EXPERIMENT=b", "LR=0.02"]) == 0
+    run = Path("lightning_logs/b/fold0_seed42")
+    dices = curves(run)["valid_dice"].dropna().tolist()
+    weights = json.loads((run / "model.json").read_text())["weights"]
+    assert weights == f"epoch {int(np.argmax(dices)) + 1}, chosen on this fold"
+    assert load_file(run / "model.safetensors").keys() == load_file(run / "checkpoints" / "best.safetensors").keys()
+
+
+def test_early_stopping_stops(folds_table):
+    assert train.main([*TINY, "EPOCHS=6", "FOLD=0", "EARLY_STOPPING=1", "LR=1e-9", "EMA=0", "WARMUP=0.9"]) == 0
+    assert json.loads((RUN / "model.json").read_text())["epochs"] < 6
+
+
+def test_a_loss_that_is_no_number_ends_the_run_with_a_sentence(folds_table, refused, monkeypatch):
+    monkeypatch.setitem(losses.LOSSES, "bce", lambda logits, target: logits.sum() * float("nan"))
+    refused(train.main, [*TINY, "FOLD=0", "LOSS=bce"], "The loss became nan at epoch 0, batch 0", "lower LR")
+    assert not (RUN / "model.json").exists()
+
+
+def test_an_existing_run_is_neither_overwritten_nor_resumed_unasked(trained, refused):
+    before = (RUN / "model.safetensors").read_bytes()
+    refused(train.main, [*TINY, "FOLD=0"], "holds a run already", "RESUME=1", "OVERWRITE=1")
+    refused(train.main, [*TINY, "FOLD=0", "RESUME=1", "OVERWRITE=1"], "give one of them")
+    refused(train.main, [*TINY, "FOLD=0", "RESUME=1", "EXPERIMENT=new"], "no checkpoints/last.ckpt")
+    assert (RUN / "model.safetensors").read_bytes() == before
+
+
+def test_folds_of_one_experiment_share_their_settings(trained, refused):
+    shutil.rmtree("lightning_logs/demo/fold1_seed42")
+    refused(train.main, [*TINY, "FOLD=1", "LR=1e-4"], "LR: 0.005 there, 0.0001 now", "EXPERIMENT=name")
+    assert not Path("lightning_logs/demo/fold1_seed42/model.json").exists()
+    assert (
+        train.main([*TINY, "FOLD=1", "VALID_BATCH_SIZE=16", "EPOCHS=2", "PROFILER=simple"]) == 0
+    )  # the machine may differ
+    assert list(Path("lightning_logs/demo/fold1_seed42").glob("*profile*.txt"))
+
+
+@pytest.mark.parametrize("content", [b"", b"text", None])
+def test_a_torn_checkpoint_is_not_resumed_from(trained, refused, content):
+    last = RUN / "checkpoints" / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:20_000] if content is None else content)
+    refused(train.main, [*TINY, "FOLD=0", "RESUME=1"], "last.ckpt is broken", "previous.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], ["Which fold?"]),
+        (["FOLD=7"], ["FOLD=7", "has 0, 1"]),
+        (["FOLD=0", "LOSS=dise"], ["Did you mean dice"]),
+        (["FOLD=0", "MODEL_NAME=smp_unet_resnet43"], ["resnet34"]),
+        (["FOLD=0", "MODEL_NAME=smp_unet"], ["smp_<architecture>_<encoder>"]),
+        (["FOLD=0", "PRECISION=16", "DEVICE=cpu"], ["needs a CUDA GPU"]),
+        (["FOLD=0", "EXPERIMENT=../x"], ["folder's name"]),
+        (["FOLD=full", "CHECKPOINT=best"], ["validates on nothing"]),
+        (["FOLD=0", "EPOCH=2"], ["Did you mean EPOCHS"]),
+        (["FOLD=0", "TRAIN_FOLDS=nowhere.csv"], ["nowhere.csv", "make folds"]),
+        (["FOLD=0", "RECIPE=demos"], ["Did you mean demo"]),
+    ],
+)
+def test_bad_input_is_refused_before_any_training(folds_table, refused, arguments, words):
+    refused(train.main, [*TINY, *arguments], *words)
+    assert not Path("lightning_logs").exists()
+
+
+def test_a_file_that_went_missing_is_named(folds_table, refused):
+    gone = sorted(Path("input/demo/train_hq").iterdir())[5]
+    gone.unlink()
+    refused(train.main, [*TINY, "FOLD=0"], gone.name, "make folds")
+
+
+def test_images_of_several_sizes_need_a_resize(workplace, refused):
+    from PIL import Image
+
+    from conftest import write_instances, write_mask
+    from folds import main as make_folds
+
+    write_instances(Path("input/cells"), 6)
+    Image.new("RGB", (64, 32)).save("input/cells/stage1_train/id00/images/id00.png")
+    for mask in Path("input/cells/stage1_train/id00/masks").iterdir():
+        write_mask(mask, np.ones((32, 64)))
+    arguments = [*TINY[2:], "DATASET=cells", "N_FOLDS=2", "EPOCHS=1", "FOLD=0"]
+    assert make_folds(arguments[:-1]) == 0
+    refused(train.main, [*arguments, "RESIZE=none"], "2 different sizes", "RESIZE=fit")
+    assert train.main([*arguments, "RESIZE=fit", "EXPERIMENT=fit"]) == 0
+    assert train.main([*arguments, "RESIZE=none", "TRAIN_BATCH_SIZE=1", "VALID_BATCH_SIZE=1", "EXPERIMENT=own"]) == 0
