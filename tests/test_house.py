@@ -84,7 +84,15 @@ def test_no_module_shadows_a_package():
 
 @pytest.mark.parametrize("script", sorted(SCRIPTS))
 def test_help_needs_neither_torch_nor_pandas(script):
-    code = f"import sys; sys.path.insert(0, 'src'); import {script}\ntry: {script}.main(['--help'])\nexcept SystemExit: pass\nprint(sorted({{'torch', 'pandas', 'matplotlib'}} & set(sys.modules)))"
+    code = f"""
+import sys
+sys.path.insert(0, "src")
+import {script}
+try:
+    {script}.main(["--help"])
+except SystemExit:
+    print(sorted({{"torch", "pandas", "matplotlib"}} & set(sys.modules)))
+"""
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert "NAME=value" in done.stdout
     assert done.stdout.endswith("[]\n"), done.stdout[-200:]

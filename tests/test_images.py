@@ -95,9 +95,12 @@ def hostile(tmp_path):
     flipped = bytearray(png.getvalue())
     flipped[len(flipped) // 2] ^= 255
     data = {
-        "empty.png": b"", "text.png": b"not an image", "cut.png": png.getvalue()[:2000], "cut.jpg": jpeg.getvalue()[: len(jpeg.getvalue()) * 6 // 10],
+        "empty.png": b"",
+        "text.png": b"not an image",
+        "cut.png": png.getvalue()[:2000],
+        "cut.jpg": jpeg.getvalue()[: len(jpeg.getvalue()) * 6 // 10],
         "flipped.png": bytes(flipped),
-    }  # fmt: skip
+    }
     for name, content in data.items():
         (tmp_path / name).write_bytes(content)
     Image.fromarray(np.zeros((4, 4), np.uint16)).save(tmp_path / "16bit.png")

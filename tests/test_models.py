@@ -14,9 +14,15 @@ from conftest import TINY
 from errors import UserError
 
 TUTORIALS = [
-    "smp_unet_resnet34", "smp_unet_resnet50", "smp_unet_resnext50_32x4d", "smp_unet_se_resnext50_32x4d",
-    "smp_unet_efficientnet-b4", "smp_unet_efficientnet-b7", "smp_unet_timm-efficientnet-b4", "smp_unet_timm-efficientnet-b5",
-]  # fmt: skip
+    "smp_unet_resnet34",
+    "smp_unet_resnet50",
+    "smp_unet_resnext50_32x4d",
+    "smp_unet_se_resnext50_32x4d",
+    "smp_unet_efficientnet-b4",
+    "smp_unet_efficientnet-b7",
+    "smp_unet_timm-efficientnet-b4",
+    "smp_unet_timm-efficientnet-b5",
+]
 SMALL = "smp_linknet_tu-test_resnet"
 
 

@@ -88,16 +88,29 @@ def corrupt(change):
     change(scores).to_csv(RUN / "val" / "scores.csv", index=False)
 
 
+def predict_twice():
+    corrupt(lambda scores: pd.concat([scores, read("lightning_logs/demo/fold1_seed42/val/scores.csv").head(1)]))
+
+
+def leave_two_out():
+    corrupt(lambda scores: scores.tail(-2))
+
+
+def exchange_model():
+    about = json.loads((RUN / "model.json").read_text())
+    runs.write_json(RUN / "model.json", {**about, "weights_sha256": "x"})
+
+
 @pytest.mark.parametrize(
     ("break_it", "words"),
     [
-        (lambda: corrupt(lambda scores: pd.concat([scores, read("lightning_logs/demo/fold1_seed42/val/scores.csv").head(1)])), ["1 images are predicted twice"]),
-        (lambda: corrupt(lambda scores: scores.tail(-2)), ["2 images are not predicted"]),
-        (lambda: (RUN / "val" / "summary.json").unlink(), ["make tester FOLD=0"]),
+        (predict_twice, ["1 images are predicted twice"]),
+        (leave_two_out, ["2 images are not predicted"]),
+        ((RUN / "val" / "summary.json").unlink, ["make tester FOLD=0"]),
         (lambda: shutil.rmtree(RUN), ["no finished model", "make train FOLD=0"]),
-        (lambda: runs.write_json(RUN / "model.json", {**json.loads((RUN / "model.json").read_text()), "weights_sha256": "x"}), ["another model"]),
+        (exchange_model, ["another model"]),
     ],
-)  # fmt: skip
+)
 def test_out_of_fold_scores_refuse_gaps_and_doubles(trained, refused, break_it, words):
     break_it()
     refused(tester.main, [*TINY, "OOF=1"], *words)

@@ -58,11 +58,21 @@ def test_known_values():
 @pytest.mark.parametrize(
     ("text", "word"),
     [
-        ("1", "pairs"), ("1 2 3", "pairs"), ("0 1", "count from 1"), ("1 0", "count from 1"), ("-3 2", "count from 1"),
-        ("4 4", "beyond"), ("9 1", "beyond"), ("1 3 3 1", "overlap"), ("4 1 1 1", "overlap"), ("nan 1", "whole numbers"),
-        ("1.5 1", "whole numbers"), ("99999999999999999999 1", "whole numbers"), ("1 9223372036854775807", "beyond"),
+        ("1", "pairs"),
+        ("1 2 3", "pairs"),
+        ("0 1", "count from 1"),
+        ("1 0", "count from 1"),
+        ("-3 2", "count from 1"),
+        ("4 4", "beyond"),
+        ("9 1", "beyond"),
+        ("1 9223372036854775807", "beyond"),
+        ("1 3 3 1", "overlap"),
+        ("4 1 1 1", "overlap"),
+        ("nan 1", "whole numbers"),
+        ("1.5 1", "whole numbers"),
+        ("99999999999999999999 1", "whole numbers"),
     ],
-)  # fmt: skip
+)
 def test_broken_run_lengths_are_refused(text, word):
     with pytest.raises(UserError, match=f"row 7: .*{word}"):
         rle.decode(text, (2, 3), "C", "row 7")

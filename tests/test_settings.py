@@ -78,7 +78,7 @@ def test_recipes_lie_over_each_other_and_below_the_command_line(tmp_path, monkey
     with pytest.raises(UserError, match="Did you mean quick"):
         settings.load([], "quik")
     (tmp_path / "typo.cfg").write_text("EPOCH = 1\n")
-    with pytest.raises(UserError, match="recipe typo: .*EPOCHS"):
+    with pytest.raises(UserError, match=r"recipe typo: .*EPOCHS"):
         settings.load([], "typo")
 
 
@@ -89,7 +89,7 @@ def test_shipped_recipes_load():
 
 @given(st.floats(0.0, 100.0))
 def test_any_number_in_range_comes_back(value):
-    assert settings.load([f"LR={value!r}"]).LR == value
+    assert value == settings.load([f"LR={value!r}"]).LR
 
 
 @given(st.text(max_size=30))

@@ -98,9 +98,15 @@ def train_small(batch, accumulate, epochs=2):
     network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Tanh(), nn.Conv2d(4, 1, 1))
     module = SegmentationModule(network, losses.Loss("bce + dice"), lr=0.05, warmup=0.0, weight_decay=0.0)
     trainer = pl.Trainer(
-        max_epochs=epochs, accumulate_grad_batches=accumulate, accelerator="cpu", logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0,
-    )  # fmt: skip
+        max_epochs=epochs,
+        accumulate_grad_batches=accumulate,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        limit_val_batches=0,
+    )
     trainer.fit(module, torch.utils.data.DataLoader(Batches(), batch_size=batch))
     return trainer.global_step, [parameter.detach().clone() for parameter in network.parameters()]
 
