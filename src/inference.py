@@ -47,7 +47,7 @@ def load_predictor(settings: Any, folders: list[Path]) -> Any:
 
 
 def write_maps(predictions: Any, folder: Path, name_of: Any, total: int, label: str) -> list[tuple[str, Any, Any]]:
-    """Write each probability map in threads; returns twelve (name, image, p8), spread over all of them, for a picture."""
+    """Write each probability map in threads; returns twelve spread over all (name, image, p8), for a picture."""
     shown, waiting = [], deque()
     wanted = {index * total // 12 for index in range(12)}
     with ThreadPoolExecutor(2) as pool:

@@ -1,4 +1,4 @@
-"""A tiny demo data set, rendered once, and a fresh working folder for each test. Everything goes through main([...])."""
+"""A tiny demo data set, rendered once, and a fresh working folder for each test."""
 
 import os
 import shutil
@@ -83,7 +83,7 @@ def write_mask(path: Path, mask: np.ndarray) -> None:
 
 
 def write_instances(root: Path, count: int, seed: int = 0) -> None:
-    """A small data set in the 2018 Data Science Bowl's layout: bright discs on dark noise, two test images beside it."""
+    """A small data set in the 2018 Data Science Bowl's layout: bright discs on dark noise, two test images."""
     random = np.random.default_rng(seed)
     y, x = np.mgrid[0:40, 0:48]
     for number in range(count + 2):
