@@ -23,8 +23,8 @@ class AveragedWeights(WeightAveraging):
         def average(mean: Tensor, new: Tensor, count: Tensor | int) -> Tensor:
             if not mean.is_floating_point():
                 return new  # counters of batch norm
-            updates = int(count)
-            return torch.lerp(mean, new, 1 - min(decay, (1 + updates) / (10 + updates)))
+            rising = (1 + count) / (10 + torch.as_tensor(count, device=mean.device))  # stays on the device: no waiting
+            return torch.lerp(mean, new, (1 - rising.clamp(max=decay)).to(mean.dtype))
 
         super().__init__(use_buffers=True, avg_fn=average)
 

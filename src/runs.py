@@ -14,7 +14,8 @@ from typing import Any
 
 from errors import UserError, listing
 
-MODEL, WEIGHTS, FOLDS, MANIFEST = "model.json", "model.safetensors", "train_folds.csv", "manifest.json"
+MODEL, WEIGHTS, FOLDS = "model.json", "model.safetensors", "train_folds.csv"
+MANIFEST, SETTINGS = "manifest.json", "settings.json"
 
 
 def sha256(path: Path) -> str:
@@ -56,6 +57,8 @@ def run_folder(logs: str, experiment: str, fold: str, seed: int) -> Path:
     """lightning_logs/<experiment>/fold<k>_seed<s>; `fold` is a number or "full"."""
     if not re.fullmatch(r"\w[\w.+-]*", experiment):
         raise UserError(f"EXPERIMENT={experiment} is to be a folder's name: letters, digits and . _ + - only.")
+    if not re.fullmatch(r"0|[1-9]\d*|full", fold):
+        raise UserError(f"FOLD={fold}: expected 0, 1, ... or full.")
     return Path(logs) / experiment / f"fold{fold}_seed{seed}"
 
 
@@ -91,44 +94,41 @@ def finished_folds(logs: str, experiment: str, seed: int) -> list[str]:
     return sorted((fold for fold in folds if fold != "full"), key=int) + [fold for fold in folds if fold == "full"]
 
 
-def prepare_run(folder: Path, resume: bool, overwrite: bool) -> None:
-    """Make a run folder, or refuse one that is in use."""
+def check_run(folder: Path, fixed: dict[str, Any], resume: bool, overwrite: bool) -> None:
+    """Refuse a run folder that is in use, and settings other than those of the experiment's other runs; writes nothing.
+
+    `fixed` is what all runs of the experiment share. With `overwrite` it may change where no other run has a model.
+    """
     if resume and overwrite:
         raise UserError("RESUME=1 goes on with a run and OVERWRITE=1 throws it away; give one of them.")
-    there = folder.is_dir() and any(folder.iterdir())
     if resume and not (folder / "checkpoints" / "last.ckpt").is_file():
         raise UserError(f"{folder} has no checkpoints/last.ckpt to resume from; leave RESUME=1 out to start.")
-    if there and not resume and not overwrite:
+    if folder.is_dir() and any(folder.iterdir()) and not resume and not overwrite:
         raise UserError(
             f"{folder} holds a run already. "
             "RESUME=1 goes on with it, OVERWRITE=1 starts again, EXPERIMENT=name keeps both."
         )
-    if there and overwrite:
+    path = folder.parent / SETTINGS
+    others = [model for model in folder.parent.glob(f"*/{MODEL}") if model.parent != folder]
+    if not path.is_file() or (overwrite and not others):
+        return
+    old = read_json(path, "Remove the experiment's folder or choose another EXPERIMENT=name.")
+    names = [name for name in {**old, **fixed} if old.get(name) != fixed.get(name)]
+    if names:
+        differ = [f"{name}: {old.get(name)} there, {fixed.get(name)} now" for name in names]
+        raise UserError(
+            f"{path}: the folds of one experiment share data, network and training settings; "
+            f"these differ:{listing(differ)}\n"
+            "Give this run a name of its own: EXPERIMENT=name"
+        )
+
+
+def open_run(folder: Path, fixed: dict[str, Any], resume: bool) -> None:
+    """Make the run folder, empty unless it is resumed, and fix the experiment's settings; `check_run` comes first."""
+    if folder.is_dir() and not resume:
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
-
-
-def hold_experiment(folder: Path, values: dict[str, Any], folds_sha: str, overwrite: bool) -> None:
-    """Let the first run of an experiment fix `values` in settings.json and refuse a later one that differs.
-
-    With `overwrite`, and no other run's model in the folder, the new values replace the old ones.
-    """
-    path, fixed = folder / "settings.json", {**values, "folds_sha256": folds_sha}
-    if path.is_file() and not (overwrite and not list(folder.glob(f"*/{MODEL}"))):
-        old = read_json(path, "Remove the experiment's folder or choose another EXPERIMENT=name.")
-        differ = [
-            f"{name}: {old.get(name)} there, {fixed.get(name)} now"
-            for name in {**old, **fixed}
-            if old.get(name) != fixed.get(name)
-        ]
-        if differ:
-            raise UserError(
-                f"{path}: the folds of one experiment share data, network and training settings; "
-                f"these differ:{listing(differ)}\n"
-                "Give this run a name of its own: EXPERIMENT=name"
-            )
-        return
-    write_json(path, fixed)
+    write_json(folder.parent / SETTINGS, fixed)
 
 
 def tables_in_use(logs: str, sha: str) -> list[str]:

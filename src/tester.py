@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 import console
+import metrics
 import runs
 import scoring
 import settings as settings_module
@@ -105,8 +106,8 @@ def tested_fold(settings: Any, frame: Any, fold: int) -> tuple[Any, dict[str, An
     manifest = runs.read_json(run / "val" / runs.MANIFEST, again)
     if [part["weights_sha256"] for part in manifest["models"]] != [model["weights_sha256"]]:
         raise UserError(f"{run / 'val'} holds predictions of another model than {run / runs.WEIGHTS}. {again}")
-    text = {"image": str, "group": str}
-    return pd.read_csv(run / "val" / SCORES, dtype=text, keep_default_na=False, na_values={"dice": [""]}), summary
+    text, missing = {"image": str, "group": str}, {key: [""] for key in metrics.SCORES}  # EMPTY=skip leaves blanks
+    return pd.read_csv(run / "val" / SCORES, dtype=text, keep_default_na=False, na_values=missing), summary
 
 
 def gather(settings: Any) -> dict[str, Any]:

@@ -18,16 +18,14 @@ FLAGS = {
     "OVERWRITE": "1: throw an existing run away and start again",
 }
 FIXED = ("data", "network", "training")  # sections that the folds of one experiment share
-VARYING = (
-    "SEED",
-    "EXPERIMENT",
-    "TRAIN_FOLDS",
-)  # the seed names the run; the experiment and the table are known by name and hash
+VARYING = ("SEED", "EXPERIMENT", "TRAIN_FOLDS")  # the seed and the experiment name the run; the table has its hash
 
 
 def fixed_settings(settings: Any) -> dict[str, Any]:
     """What must be equal in all runs of an experiment."""
-    return {name: value for name, value in settings_module.snapshot(settings, FIXED).items() if name not in VARYING}
+    shared = settings_module.snapshot(settings, FIXED)
+    values = {name: value for name, value in shared.items() if name not in VARYING}
+    return {**values, "folds_sha256": runs.sha256(Path(settings.TRAIN_FOLDS))}
 
 
 def open_cache(settings: Any, frame: Any) -> Any:
@@ -78,6 +76,8 @@ def fit(settings: Any, fold: str, resume: bool = False, overwrite: bool = False)
             "FOLD=full validates on nothing, so CHECKPOINT=best and EARLY_STOPPING have nothing to go by; "
             "leave them out."
         )
+    folder, fixed = runs.run_folder(settings.LOGS, settings.EXPERIMENT, fold, settings.SEED), fixed_settings(settings)
+    runs.check_run(folder, fixed, resume, overwrite)
     network, cache = _network(settings), open_cache(settings, frame)
 
     import augmentations
@@ -92,11 +92,9 @@ def fit(settings: Any, fold: str, resume: bool = False, overwrite: bool = False)
         valid_batch_size=settings.VALID_BATCH_SIZE,
         num_workers=workers(settings.WORKERS),
     )
-    folder = runs.run_folder(settings.LOGS, settings.EXPERIMENT, fold, settings.SEED)
-    runs.prepare_run(folder, resume, overwrite)
-    runs.hold_experiment(folder.parent, fixed_settings(settings), runs.sha256(table), overwrite)
+    runs.open_run(folder, fixed, resume)
     runs.write_text(folder / runs.FOLDS, table.read_text(encoding="utf-8"))
-    runs.write_json(folder / "settings.json", settings_module.snapshot(settings))
+    runs.write_json(folder / runs.SETTINGS, settings_module.snapshot(settings))
 
     from lightning_module import SegmentationModule
 

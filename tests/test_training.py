@@ -245,6 +245,7 @@ def test_a_torn_checkpoint_is_not_resumed_from(trained, refused, content):
     [
         ([], ["Which fold?"]),
         (["FOLD=7"], ["FOLD=7", "has 0, 1"]),
+        (["FOLD=00"], ["FOLD=00"]),
         (["FOLD=0", "LOSS=dise"], ["Did you mean dice"]),
         (["FOLD=0", "MODEL_NAME=smp_unet_resnet43"], ["resnet34"]),
         (["FOLD=0", "MODEL_NAME=smp_unet"], ["smp_<architecture>_<encoder>"]),
