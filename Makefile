@@ -7,7 +7,9 @@ ifneq ($(VENV),)
 PYTHON := $(VENV)/bin/python
 READY := $(VENV)/.installed
 endif
-NEW_PYTHON := $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
+# the first of these that runs and is new enough; asked only when .venv is made
+NEW_PYTHON = $(shell for p in python3.11 python3.12 python3.13 python3; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && command -v $$p && break; done)
 
 # 'NAME=value' for each variable that the command line set; the quotes keep spaces and $ as they were typed
 quoted = '$(subst ','\'',$(1)=$(value $(1)))'
@@ -23,9 +25,8 @@ help:  ## this list
 install: $(READY)  ## create .venv from requirements.txt (the other targets do it by themselves)
 
 $(VENV)/.installed: requirements.txt
-	@echo "Creating $(VENV) from requirements.txt: about 5 GB, some minutes"
-	@test -n "$(NEW_PYTHON)" || { echo "error: no python3 found; Maskfold needs Python 3.11 to 3.13" >&2; exit 2; }
-	@$(NEW_PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else f"error: Python {v[0]}.{v[1]} found; Maskfold needs 3.11 to 3.13")'
+	@echo "Installing requirements.txt into $(VENV): about 5 GB, some minutes"
+	@test -n "$(NEW_PYTHON)" || { echo "error: found no Python 3.11 to 3.13 (python3.11, python3.12, python3.13, python3)" >&2; exit 2; }
 	@test -x $(VENV)/bin/python || $(NEW_PYTHON) -m venv $(VENV)
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@

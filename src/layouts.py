@@ -64,11 +64,11 @@ def _by_key(files: list[Path], ending: str) -> dict[str, Path]:
     return found
 
 
-def _instances(root: Path, train_path: str, _: str) -> Found | None:
+def _instances(root: Path, train_path: str, mask_path: str) -> Found | None:
     """<id>/images/<id>.png with one file an object in <id>/masks/ (kaggle.com/c/data-science-bowl-2018)."""
     roots = [Path(train_path)] if train_path else [root / "stage1_train", root / "train", root]
     train = next((folder for folder in roots if folder.is_dir() and any(folder.glob("*/masks"))), None)
-    if train is None:
+    if train is None or mask_path:  # its masks lie beside each image, nowhere else
         return None
     pairs, alone = [], []
     for folder in sorted(path for path in train.iterdir() if path.is_dir() and path.name[0] != "."):

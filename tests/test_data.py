@@ -83,10 +83,11 @@ def test_workers_do_not_repeat_each_others_augmentation():
     assert len(set(samples_seen)) >= 50  # a few draw nothing but the same quarter turn
 
 
+@pytest.mark.parametrize("shape", [(48, 64), (64, 64)])
 @pytest.mark.parametrize("name", ["flips", "upright", "turns"])
-def test_augmentation_moves_image_and_mask_together(name):
+def test_augmentation_moves_image_and_mask_together(name, shape):
     augment = augmentations.make(name)
-    mask = np.zeros((48, 64), np.uint8)
+    mask = np.zeros(shape, np.uint8)
     mask[10:30, 20:50] = 1
     image = np.repeat(mask[..., None] * np.uint8(200), 3, axis=2)
     for row in range(40):
