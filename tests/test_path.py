@@ -230,6 +230,14 @@ def test_the_submission_decodes_to_the_predicted_masks_in_the_samples_order(trai
     assert about["sha256"] == runs.sha256(CSV) and about["models"][0]["fold"] == "0"
 
 
+def test_a_submission_that_does_not_decode_to_its_masks_is_not_announced(trained, refused, monkeypatch):
+    inference.main([*TINY, "FOLD=0"])
+    encode = rle.encode
+    monkeypatch.setattr(rle, "encode", lambda mask, order: " ".join(encode(mask, order).split()[2:]))  # loses a run
+    refused(submission.main, [*TINY, "FOLD=0"], "does not decode to the mask")
+    assert not CSV.exists() and not list(CSV.parent.glob(".submission*"))
+
+
 def test_ids_that_differ_from_the_sample_are_refused(trained, refused):
     inference.main([*TINY, "FOLD=0"])
     sample = Path("input/demo/sample_submission.csv")
