@@ -8,7 +8,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, WeightAveraging
+from pytorch_lightning.callbacks import Callback, TQDMProgressBar, WeightAveraging
 from torch import Tensor
 
 
@@ -89,6 +89,14 @@ class EpochLine(Callback):
             if name in values:
                 parts.append(f"{label} {values[name]:.4f}")
         self.say("  ".join([*parts, f"{spent:.0f} s", f"{left:.0f} s left"]))
+
+
+class Bar(TQDMProgressBar):
+    """Lightning's bar without what the epoch's line and the folder's name say already."""
+
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
+        values = super().get_metrics(trainer, pl_module)
+        return {name: value for name, value in values.items() if name not in ("v_num", "train_loss_epoch")}
 
 
 def save_network(network: torch.nn.Module, path: Path) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning import profilers
-from pytorch_lightning.callbacks import EarlyStopping, LearningRateMonitor, TQDMProgressBar
+from pytorch_lightning.callbacks import EarlyStopping, LearningRateMonitor
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from tqdm import tqdm
 
 import callbacks
 from errors import UserError
@@ -44,11 +45,11 @@ def make(
     """
     _quieten()
     terminal = sys.stderr.isatty()
-    hooks: list[Any] = [LearningRateMonitor("step"), callbacks.EpochLine()]
+    hooks: list[Any] = [LearningRateMonitor("step"), callbacks.EpochLine(tqdm.write if terminal else print)]
     hooks += [callbacks.AveragedWeights(ema)] if ema else []
     hooks += [callbacks.BestWeights(folder / "checkpoints" / "best.safetensors")] if keep_best else []
     hooks += [EarlyStopping("valid_dice", mode="max", patience=patience)] if patience else []
-    hooks += [TQDMProgressBar()] if terminal else []
+    hooks += [callbacks.Bar()] if terminal else []
     hooks += [callbacks.LastAndPrevious(folder / "checkpoints")]
     return pl.Trainer(
         max_epochs=epochs,
