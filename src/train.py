@@ -181,13 +181,14 @@ def _ship(settings: Any, module: Any, folder: Path, fold: str, trainer: Any, min
 
     import callbacks
 
+    dice = trainer.callback_metrics.get("valid_dice")
     weights = "last epoch" + (f", moving average {settings.EMA}" if settings.EMA else "")
     if settings.CHECKPOINT == "best":
         best = next(hook for hook in trainer.callbacks if isinstance(hook, callbacks.BestWeights))
         import model_dispatcher
 
         module.network.load_state_dict(model_dispatcher.read_weights(best.path))
-        weights = f"epoch {best.epoch + 1}, chosen on this fold"
+        weights, dice = f"epoch {best.epoch + 1}, chosen on this fold", best.best
     callbacks.save_network(module.network, folder / runs.WEIGHTS)
     versions = {"python": platform.python_version(), "torch": torch.__version__}
     about = {
@@ -214,7 +215,6 @@ def _ship(settings: Any, module: Any, folder: Path, fold: str, trainer: Any, min
         "settings": settings_module.snapshot(settings),
     }
     runs.write_json(folder / runs.MODEL, about)
-    dice = trainer.callback_metrics.get("valid_dice")
     reached = (
         f"validation Dice {float(dice):.4f} at {settings.IMAGE_SIZE[0]} x {settings.IMAGE_SIZE[1]} px, "
         if dice is not None
