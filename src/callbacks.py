@@ -29,6 +29,15 @@ class AveragedWeights(WeightAveraging):
         super().__init__(use_buffers=True, avg_fn=average)
 
 
+def averaged_network(trainer: pl.Trainer, module: pl.LightningModule) -> torch.nn.Module:
+    """The network with the averaged weights, or the module's own where there is no averaging.
+
+    Lightning copies the average into the module when training ends, but not where a resumed run has no step left.
+    """
+    averaged = next((item for item in trainer.callbacks if isinstance(item, AveragedWeights)), None)
+    return averaged._average_model.module.network if averaged else module.network
+
+
 class LastAndPrevious(Callback):
     """checkpoints/{last,previous}.ckpt after each epoch, for resuming only; each is written whole, then renamed."""
 
@@ -38,10 +47,13 @@ class LastAndPrevious(Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         last, temporary = self.folder / "last.ckpt", self.folder / ".writing.ckpt"
-        trainer.save_checkpoint(temporary, weights_only=False)
-        if last.exists():
-            os.replace(last, self.folder / "previous.ckpt")
-        os.replace(temporary, last)
+        try:
+            trainer.save_checkpoint(temporary, weights_only=False)
+            if last.exists():
+                os.replace(last, self.folder / "previous.ckpt")
+            os.replace(temporary, last)
+        finally:
+            temporary.unlink(missing_ok=True)  # half of one, where the disk is full
 
 
 class BestWeights(Callback):
@@ -55,10 +67,8 @@ class BestWeights(Callback):
         dice = float(trainer.callback_metrics["valid_dice"])
         if trainer.sanity_checking or not dice > self.best:
             return
-        averaged = next((item for item in trainer.callbacks if isinstance(item, AveragedWeights)), None)
-        source = averaged._average_model.module if averaged else module
         self.best, self.epoch = dice, trainer.current_epoch
-        save_network(source.network, self.path)
+        save_network(averaged_network(trainer, module), self.path)
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best, "epoch": self.epoch}

@@ -32,8 +32,10 @@ def _one_fold(settings: Any, fold: str, resume: bool, overwrite: bool, outcome: 
         if overwrite or fold not in runs.finished_folds(settings.LOGS, settings.EXPERIMENT, settings.SEED):
             train.fit(settings, fold, resume=resume, overwrite=overwrite)
         tester.score_fold(settings, fold)
-    except UserError as error:
+    except (UserError, OSError) as error:
         outcome.put(str(error))
+    except KeyboardInterrupt:
+        outcome.put("stopped by Ctrl-C")
 
 
 def run_fold(settings: Any, fold: str, overwrite: bool) -> str:
@@ -61,6 +63,10 @@ def main(argv: list[str] | None = None) -> None:
     frame = splits.read(Path(settings.TRAIN_FOLDS))
     folds = [str(fold) for fold in sorted(set(frame["kfold"]) - {-1})]
     failed = []
+    if not overwrite:
+        from train import fixed_settings
+
+        runs.check_experiment(Path(settings.LOGS, settings.EXPERIMENT), fixed_settings(settings))
     for fold in folds:
         folder = runs.run_folder(settings.LOGS, settings.EXPERIMENT, fold, settings.SEED)
         if not overwrite and (folder / runs.MODEL).is_file() and (folder / "val" / "summary.json").is_file():

@@ -44,7 +44,7 @@ def split_rows(kfold: np.ndarray, fold: str) -> tuple[np.ndarray, np.ndarray]:
     if fold == "full":
         return np.arange(len(kfold)), np.array([], np.int64)
     have = sorted(set(kfold[kfold >= 0].tolist()))
-    if not fold.isdigit() or int(fold) not in have:
+    if fold not in map(str, have):
         raise UserError(f"FOLD={fold}: the folds table has {', '.join(map(str, have))}; expected one of them, or full.")
     return np.flatnonzero(kfold != int(fold)), np.flatnonzero(kfold == int(fold))
 

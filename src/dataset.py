@@ -70,9 +70,18 @@ def open_cache(
         stamps = list(pool.map(lambda pair: [pair, _stamp(root / pair[0]), _stamp(root / pair[1])], pairs))
     made_from = json.dumps([_VERSION, str(root.resolve()), size, resize, stamps])
     path = folder / f"{size[0]}x{size[1]}-{resize}-{hashlib.sha256(made_from.encode()).hexdigest()[:16]}.bin"
-    if not path.with_suffix(".json").is_file() or not path.is_file():
+    if not _is_whole(path, len(pairs)):
         _build(path, root, pairs, size, resize, max_pixels)
     return Cache(path)
+
+
+def _is_whole(path: Path, rows: int) -> bool:
+    """Whether the cache's file is there and as long as its JSON says."""
+    try:
+        cache = Cache(path)
+        return len(cache) == rows and path.stat().st_size == cache.offsets[-1]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _build(

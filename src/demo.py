@@ -5,7 +5,6 @@ answers of the test cars lie in input/demo/.answers, where only this script look
 """
 
 import csv
-import json
 import os
 import shutil
 import sys
@@ -102,7 +101,11 @@ def score(submission: Path, root: Path) -> float:
     """Carvana's score of a submission on the hidden answers: the mean over images of Dice, 1 where both are empty."""
     from submission import read_masks
 
-    about = json.loads((root / DONE).read_text(encoding="utf-8"))
+    about = runs.read_json(
+        root / DONE, "Only the demo's own data can be scored: make demo", {"height": int, "width": int}
+    )
+    if not submission.is_file():
+        raise UserError(f"{submission}: no such file. Write it first: make submission")
     shape, dialect = (about["height"], about["width"]), rle.DIALECTS["carvana"]
 
     def masks(path: Path) -> Iterator[tuple[str, np.ndarray]]:
@@ -135,7 +138,7 @@ def whole_path(settings: Any, forwarded: list[str]) -> None:
     leaderboard = score(Path(settings.SUBMISSION), Path(settings.INPUT))
     run = runs.run_folder(settings.LOGS, settings.EXPERIMENT, "0", settings.SEED)
     summary = runs.read_json(run / "val" / "summary.json", "")
-    predictions = inference.prediction_folder(settings, "0").with_suffix(".png")
+    predictions = inference.picture_of(inference.prediction_folder(settings, "0"))
     dice = {name: summary[name]["image"]["dice"] for name in ("model", "constant", "ceiling")}
     height, width = settings.IMAGE_SIZE
     print(f"""
@@ -156,7 +159,7 @@ Type next:
 
 def whole_number(flags: Any, name: str, default: int, low: int) -> int:
     text = getattr(flags, name) or str(default)
-    if not text.isdigit() or int(text) < low:
+    if not text.isdecimal() or int(text) < low:
         raise UserError(f"{name}={text}: expected a whole number of at least {low}.")
     return int(text)
 
@@ -180,7 +183,7 @@ def main(argv: list[str] | None = None) -> None:
         return
     if root.exists() and not (root / DONE).is_file():
         raise UserError(f"{root} holds data that are not the demo's; nothing was written. Choose another DATASET=name.")
-    have = runs.read_json(root / DONE, "") if root.exists() else {}
+    have = runs.read_json(root / DONE, f"Remove {root} and render it again.") if root.exists() else {}
     if (
         settings_module.flag_is_on(flags.OVERWRITE)
         or {key: have.get(key) for key in wanted} != wanted

@@ -18,7 +18,7 @@ def listing(items: Sequence[str], most: int = 20) -> str:
 
 
 def command(main: Callable[[list[str] | None], None]) -> Callable[[list[str] | None], int]:
-    """Make a script's `main(argv)` return its exit code: 0, 2 after a UserError (printed), 130 after Ctrl-C."""
+    """Make a script's `main(argv)` return its exit code: 0, 2 after a user's error, 130 after Ctrl-C."""
 
     @functools.wraps(main)
     def wrapped(argv: list[str] | None = None) -> int:
@@ -26,6 +26,10 @@ def command(main: Callable[[list[str] | None], None]) -> Callable[[list[str] | N
             main(argv)
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
+            return 2
+        except OSError as error:  # a full disk, a file where a folder should be, no permission
+            where = f": {error.filename}" if error.filename else ""
+            print(f"error: {error.strerror or error}{where}", file=sys.stderr)
             return 2
         except KeyboardInterrupt:
             print("stopped by Ctrl-C", file=sys.stderr)

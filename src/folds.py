@@ -90,6 +90,8 @@ def own_table(path: Path, settings: Any) -> Any:
         frame["group"] = layouts.groups(list(frame["image"]), "none" if settings.GROUP == "auto" else settings.GROUP)
     if "stratum" not in frame:
         frame["stratum"] = ""
+    lone = frame["group"] == ""
+    frame.loc[lone, "group"] = frame["image"][lone]
     keep = [column for column in splits.COLUMNS if column in frame]
     frame = layouts.check(frame[keep].sort_values("image", ignore_index=True), f"{path}: ")
     print(f"{path}: {len(frame)} pairs of your own" + (", with their folds." if "kfold" in frame else "."))
@@ -100,10 +102,12 @@ def split(frame: Any, areas: np.ndarray, n_folds: int, seed: int, old: Any | Non
     """Add kfold and stratum to the index table; images of `old` keep the fold that they have there."""
     groups = sorted(set(frame["group"]))
     if len(groups) < n_folds:
-        raise UserError(
-            f"N_FOLDS={n_folds}, but there are only {len(groups)} groups of images; "
-            f"use N_FOLDS={max(2, len(groups))} or less."
+        cure = (
+            f"use N_FOLDS={len(groups)} or less"
+            if len(groups) > 1
+            else "at least two are needed; GROUP=none: no groups"
         )
+        raise UserError(f"N_FOLDS={n_folds}, but there are only {len(groups)} groups of images: {cure}.")
     number = {group: position for position, group in enumerate(groups)}
     member = frame["group"].map(number).to_numpy()
     sizes = np.bincount(member, minlength=len(groups))
@@ -114,6 +118,11 @@ def split(frame: Any, areas: np.ndarray, n_folds: int, seed: int, old: Any | Non
     if old is not None:
         known = dict(zip(old["image"], old["kfold"], strict=True))
         for group, image in zip(member, frame["image"], strict=True):
+            if known.get(image, fixed[group]) != fixed[group] and fixed[group] >= 0:
+                raise UserError(
+                    f"{image} belongs to a group that has images in folds {fixed[group]} and {known[image]} of "
+                    "the table that is there. Split all images anew: make folds OVERWRITE=1"
+                )
             fixed[group] = known.get(image, fixed[group])
     folds = splits.assign(sizes, strata, n_folds, seed, fixed)
     return frame.assign(stratum=[strata[group] for group in member], kfold=folds[member])
@@ -164,9 +173,9 @@ def choose(
             f"{path} was made otherwise (now {made_with}). "
             "Keep both with OUTPUT=folder, or replace it: make folds OVERWRITE=1"
         )
-    old = splits.read(path) if same else None
+    old = splits.read(path) if same and not overwrite else None
     if "kfold" in frame:
-        result = splits.check(frame, path)
+        result = splits.check(frame, Path(table))
     else:
         result = split(frame, areas, settings.N_FOLDS, settings.FOLDS_SEED, old)
     if there and not overwrite and as_csv(result) != path.read_text(encoding="utf-8"):

@@ -18,13 +18,14 @@ from errors import UserError, listing
 cv2.setNumThreads(0)
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp"}
+RESIZES = ("stretch", "fit", "none")
 _EIGHT_BITS = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"}
 
 
 def _open(path: Path, max_pixels: int) -> Image.Image:
     """A fully decoded PIL image, upright. Raises UserError naming the file and what is wrong with it."""
     if not path.is_file():
-        raise UserError(f"{path}: no such file.")
+        raise UserError(f"{path}: {'a folder, expected an image' if path.is_dir() else 'no such file'}.")
     Image.MAX_IMAGE_PIXELS = None  # our own limit below refuses instead of warning, and for every format
     try:
         image = Image.open(path)
@@ -71,8 +72,11 @@ def read_mask(path: Path, max_pixels: int = 100_000_000) -> np.ndarray:
         return _union(files, max_pixels)
     image = _open(path, max_pixels)
     values = np.array(image)
-    if (image.mode == "P" and values.max(initial=0) > 1) or image.mode not in ("P", "L", "1"):
-        values = np.array(image.convert("L"))
+    if image.mode not in ("L", "1"):
+        looked_up = np.array(image.convert("L"))
+        # a palette whose colours are all alike tells nothing: its indices are the mask then
+        indices = image.mode == "P" and len(np.unique(looked_up)) < len(np.unique(values))
+        values = values if indices else looked_up
     if path.suffix.lower() in (".jpg", ".jpeg") and values.max(initial=0) > 1:
         return (values >= 128).astype(np.uint8)
     present = np.flatnonzero(np.bincount(values.reshape(-1).astype(np.uint8), minlength=256))

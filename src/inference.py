@@ -3,6 +3,7 @@
 One model (FOLD=0), the mean of several (FOLD=0,1,2), or, without FOLD, of every finished fold of the experiment.
 """
 
+import os
 import shutil
 import sys
 from collections import deque
@@ -24,15 +25,36 @@ FLAGS = {"FOLD": "0, or 0,1,2, or full; without it every finished fold", "NAME":
 def chosen_folds(settings: Any, fold: str) -> list[str]:
     """The folds that FOLD names, or every finished numbered one, or full where there is no other."""
     if fold:
-        return fold.split(",")
+        folds = fold.split(",")
+        if len(set(folds)) < len(folds):
+            raise UserError(f"FOLD={fold} names a fold twice.")
+        return folds
     have = runs.finished_folds(settings.LOGS, settings.EXPERIMENT, settings.SEED)
     return [name for name in have if name != "full"] or have or ["0"]  # "0": for the error that says what is missing
 
 
 def prediction_folder(settings: Any, fold: str, name: str = "") -> Path:
     """output/<dataset>/predictions/<experiment>_fold<k>_seed<s>, or the name that the user gave."""
-    folds = "".join(chosen_folds(settings, fold))
-    return Path(settings.OUTPUT, "predictions", name or f"{settings.EXPERIMENT}_fold{folds}_seed{settings.SEED}")
+    folds = "-".join(chosen_folds(settings, fold))
+    name = name or f"{settings.EXPERIMENT}_fold{folds}_seed{settings.SEED}"
+    runs.check_name("NAME", name)
+    return Path(settings.OUTPUT, "predictions", name)
+
+
+def picture_of(folder: Path) -> Path:
+    """The contact sheet beside a prediction folder."""
+    return folder.with_name(f"{folder.name}.png")
+
+
+def replace_folder(whole: Path, folder: Path, own_file: str) -> None:
+    """Put the folder `whole` in the place of `folder`, which is removed only where it holds `own_file` or nothing."""
+    if folder.exists():
+        if any(folder.iterdir()) and not (folder / own_file).is_file():
+            raise UserError(
+                f"{folder} holds no {own_file}, so it is not ours to replace. Move it, or give another NAME."
+            )
+        shutil.rmtree(folder)
+    os.replace(whole, folder)
 
 
 def load_predictor(settings: Any, folders: list[Path]) -> Any:
@@ -105,21 +127,21 @@ def main(argv: list[str] | None = None) -> None:
 
     import predictor as predictor_module
 
-    if folder.exists():
-        shutil.rmtree(folder)
+    partial = folder.with_name(f".{folder.name}.partial")  # what was there stays until the new one is whole
+    shutil.rmtree(partial, ignore_errors=True)
     by_path = dict(zip(files, names[: len(files)], strict=True))
-    shown = write_maps(predictor.predict(files, settings.MAX_PIXELS), folder, by_path.get, len(files), "predicting")
+    shown = write_maps(predictor.predict(files, settings.MAX_PIXELS), partial, by_path.get, len(files), "predicting")
     manifest = {
         "root": str(root),
         "images": list(by_path.values()),
         "models": predictor_module.describe(predictor.models),
     }
-    runs.write_json(folder / runs.MANIFEST, manifest)  # last: it says that the folder is whole
-    contact_sheet(folder.with_suffix(".png"), shown, settings.THRESHOLD, settings.MIN_AREA)
-    print(
-        f"{len(files)} probability maps -> {folder}\n{len(shown)} of them as a picture -> {folder.with_suffix('.png')}"
-    )
-    print(f"Next: make submission{f' FOLD={flags.FOLD}' if flags.FOLD else ''}")
+    runs.write_json(partial / runs.MANIFEST, manifest)
+    replace_folder(partial, folder, runs.MANIFEST)
+    contact_sheet(picture_of(folder), shown, settings.THRESHOLD, settings.MIN_AREA)
+    print(f"{len(files)} probability maps -> {folder}\n{len(shown)} of them as a picture -> {picture_of(folder)}")
+    same = " ".join(f"{name}={value}" for name, value in (("FOLD", flags.FOLD), ("NAME", flags.NAME)) if value)
+    print(f"Next: make submission {same}".rstrip())
 
 
 if __name__ == "__main__":

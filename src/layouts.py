@@ -176,6 +176,8 @@ def relative(path: Path, input_path: str) -> str:
 def check(frame, where: str):  # noqa: ANN001, ANN201 (a DataFrame)
     """The same table, or UserError: an image twice, paths that climb or hold control characters, images of one stem."""
     for column in ("image", "mask"):
+        if (frame[column] == "").any():
+            raise UserError(f"{where}{int((frame[column] == '').sum())} rows have no {column}.")
         bad = [
             repr(path)
             for path in frame[column]
@@ -206,7 +208,7 @@ def test_images(input_path: str, test_path: str = "") -> tuple[Path, list[Path]]
     files = [
         path
         for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES and path.name[0] != "." and path.parent.name != "masks"
+        if path.suffix.lower() in SUFFIXES and path.name[0] != "." and path.parent.name != "masks" and path.is_file()
     ]
     if not files:
         raise UserError(f"{folder}: no images there (endings: {' '.join(sorted(SUFFIXES))}).")

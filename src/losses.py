@@ -5,6 +5,7 @@ batch split over accumulation steps has the same gradient as the whole one.
 """
 
 import difflib
+import math
 from collections.abc import Callable
 
 import torch
@@ -50,10 +51,10 @@ class Loss(torch.nn.Module):
         weight, star, name = part.rpartition("*")
         try:
             factor = float(weight) if star else 1.0
-        except ValueError as error:
-            raise UserError(
-                f"LOSS: '{part}' has a weight that is no number; expected such as 0.5*bce + dice."
-            ) from error
+        except ValueError:
+            factor = math.nan
+        if not 0 < factor < math.inf:
+            raise UserError(f"LOSS: '{part}' has a weight that is no number above 0; expected such as 0.5*bce + dice.")
         name = name.strip()
         if name not in LOSSES:
             near = difflib.get_close_matches(name, LOSSES, n=1)

@@ -206,8 +206,8 @@ def read_weights(file: Path) -> dict[str, Tensor]:
         else:
             state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # truncated, a text, a pickle that wants to run code, ...
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise UserError(f"{file}: not readable as weights ({reason}).") from error
+        kind = "a .safetensors file" if file.suffix == ".safetensors" else "a .pth file that holds tensors only"
+        raise UserError(f"{file}: not readable as weights; expected {kind} ({type(error).__name__}).") from error
     state = state.get("state_dict", state) if isinstance(state, dict) else state
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"{file}: expected a dict of tensors, as torch.save(model.state_dict()) writes it.")

@@ -31,21 +31,23 @@ class Model:
 def load(folder: Path, device: str = "cpu") -> Model:
     """The model of a run folder, in eval mode on `device`. Raises UserError where it is broken or has been changed."""
     cure = "Train it again: make train ... OVERWRITE=1"
-    about = runs.read_json(folder / runs.MODEL, cure)
-    weights = folder / runs.WEIGHTS
+    about, weights = runs.read_model(folder), folder / runs.WEIGHTS
     if not weights.is_file():
         raise UserError(f"{weights}: no such file. {cure}")
     try:
         parts = about["network"]
+        (height, width), resize, expected = parts["IMAGE_SIZE"], parts["RESIZE"], about["weights_sha256"]
+        size = int(height), int(width)
+        if resize not in images.RESIZES:
+            raise ValueError(f"RESIZE {resize}")
         network = model_dispatcher.build(
-            parts["MODEL_NAME"],
-            classes=parts["classes"],
-            mean=tuple(parts["MODEL_MEAN"]),
-            std=tuple(parts["MODEL_STD"]),
+            str(parts["MODEL_NAME"]),
+            classes=int(parts["classes"]),
+            mean=tuple(map(float, parts["MODEL_MEAN"])),
+            std=tuple(map(float, parts["MODEL_STD"])),
         )
-        size, resize, expected = tuple(parts["IMAGE_SIZE"]), parts["RESIZE"], about["weights_sha256"]
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{folder / runs.MODEL} lacks or has a wrong {error}. {cure}") from error
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{folder / runs.MODEL} lacks or has a wrong value ({error}). {cure}") from error
     if runs.sha256(weights) != expected:
         raise UserError(
             f"{weights} is not the file that {runs.MODEL} beside it describes (cut off, or exchanged). {cure}"

@@ -16,6 +16,7 @@ from errors import UserError, listing
 
 MODEL, WEIGHTS, FOLDS = "model.json", "model.safetensors", "train_folds.csv"
 MANIFEST, SETTINGS = "manifest.json", "settings.json"
+FOLD_NAME = r"0|[1-9][0-9]*|full"
 
 
 def sha256(path: Path) -> str:
@@ -40,8 +41,8 @@ def write_json(path: Path, values: Any) -> None:
     write_text(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
 
 
-def read_json(path: Path, cure: str) -> dict[str, Any]:
-    """The JSON object in `path`. Raises UserError, ending with `cure`, where it is missing or broken."""
+def read_json(path: Path, cure: str, need: dict[str, type] | None = None) -> dict[str, Any]:
+    """The JSON object in `path`. Raises UserError, with `cure`, where it is missing, broken or lacks one of `need`."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -50,14 +51,42 @@ def read_json(path: Path, cure: str) -> dict[str, Any]:
         raise UserError(f"{path}: not readable as JSON ({error}). {cure}") from error
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected a JSON object. {cure}")
+    for key, kind in (need or {}).items():
+        if not isinstance(values.get(key), kind):
+            raise UserError(f"{path}: '{key}' is missing or of another kind than expected. {cure}")
     return values
+
+
+def read_model(folder: Path) -> dict[str, Any]:
+    """model.json of a run folder. Raises UserError where it is not what training writes."""
+    cure = "Train it again: make train ... OVERWRITE=1"
+    need = {"fold": str, "weights": str, "network": dict, "weights_sha256": str, "folds_sha256": str}
+    about = read_json(folder / MODEL, cure, need)
+    if not re.fullmatch(FOLD_NAME, about["fold"]):
+        raise UserError(f"{folder / MODEL}: fold {about['fold']} is neither a number nor full. {cure}")
+    return about
+
+
+def read_manifest(folder: Path, cure: str) -> dict[str, Any]:
+    """manifest.json of a prediction folder: the images' names and the models that made them. Raises UserError."""
+    path = folder / MANIFEST
+    manifest = read_json(path, cure, {"images": list, "models": list})
+    models = all(isinstance(part, dict) and {"folder", "weights_sha256"} <= part.keys() for part in manifest["models"])
+    if not manifest["models"] or not models or not all(isinstance(image, str) for image in manifest["images"]):
+        raise UserError(f"{path} is not what inference writes. {cure}")
+    return manifest
+
+
+def check_name(constant: str, name: str) -> None:
+    """Refuse what is not a plain folder's name, so that nothing elsewhere is ever written or removed."""
+    if not re.fullmatch(r"\w[\w.+-]*", name):
+        raise UserError(f"{constant}={name} is to be a folder's name: letters, digits and . _ + - only.")
 
 
 def run_folder(logs: str, experiment: str, fold: str, seed: int) -> Path:
     """lightning_logs/<experiment>/fold<k>_seed<s>; `fold` is a number or "full"."""
-    if not re.fullmatch(r"\w[\w.+-]*", experiment):
-        raise UserError(f"EXPERIMENT={experiment} is to be a folder's name: letters, digits and . _ + - only.")
-    if not re.fullmatch(r"0|[1-9]\d*|full", fold):
+    check_name("EXPERIMENT", experiment)
+    if not re.fullmatch(FOLD_NAME, fold):
         raise UserError(f"FOLD={fold}: expected 0, 1, ... or full.")
     return Path(logs) / experiment / f"fold{fold}_seed{seed}"
 
@@ -103,14 +132,21 @@ def check_run(folder: Path, fixed: dict[str, Any], resume: bool, overwrite: bool
         raise UserError("RESUME=1 goes on with a run and OVERWRITE=1 throws it away; give one of them.")
     if resume and not (folder / "checkpoints" / "last.ckpt").is_file():
         raise UserError(f"{folder} has no checkpoints/last.ckpt to resume from; leave RESUME=1 out to start.")
-    if folder.is_dir() and any(folder.iterdir()) and not resume and not overwrite:
+    worth_keeping = (folder / MODEL).exists() or (folder / "checkpoints" / "last.ckpt").exists()
+    if worth_keeping and not resume and not overwrite:
         raise UserError(
             f"{folder} holds a run already. "
             "RESUME=1 goes on with it, OVERWRITE=1 starts again, EXPERIMENT=name keeps both."
         )
-    path = folder.parent / SETTINGS
     others = [model for model in folder.parent.glob(f"*/{MODEL}") if model.parent != folder]
-    if not path.is_file() or (overwrite and not others):
+    if not overwrite or others:
+        check_experiment(folder.parent, fixed)
+
+
+def check_experiment(folder: Path, fixed: dict[str, Any]) -> None:
+    """Refuse settings other than those that the experiment's first run fixed."""
+    path = folder / SETTINGS
+    if not path.is_file():
         return
     old = read_json(path, "Remove the experiment's folder or choose another EXPERIMENT=name.")
     names = [name for name in {**old, **fixed} if old.get(name) != fixed.get(name)]

@@ -21,7 +21,7 @@ def main(argv: list[str] | None = None) -> None:
     from errors import UserError
     from train import open_cache
 
-    if flags.COUNT and not (flags.COUNT.isdigit() and int(flags.COUNT) > 0):
+    if flags.COUNT and not (flags.COUNT.isdecimal() and int(flags.COUNT) > 0):
         raise UserError(f"COUNT={flags.COUNT} is not a number of images.")
     train_rows, _ = split_rows(frame["kfold"].to_numpy(), flags.FOLD or "0")
     cache = open_cache(settings, frame)

@@ -18,6 +18,10 @@ import postprocess
 import runs
 from errors import UserError
 
+COLUMNS = (
+    *("image", "class", "kfold", "group", *metrics.COUNTS, *metrics.SCORES),
+    *(f"{kind}_{key}" for kind in ("constant", "ceiling") for key in ("tp", "fp", "fn")),
+)  # of scores.csv
 _KINDS = {"model": "", "constant": "constant_", "ceiling": "ceiling_"}  # summary's name -> prefix of the columns
 _POLICIES = {"one": "counts as 1", "zero": "counts as 0", "skip": "is left out of the mean"}
 

@@ -7,6 +7,7 @@ import argparse
 import ast
 import dataclasses
 import difflib
+import math
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -35,6 +36,7 @@ _CHOICES = {
     "EMPTY": ("one", "zero", "skip"),
     "DIALECT": ("auto", "carvana", "dsb2018"),
 }
+_TABLES = ("TRAIN_FOLDS", "SUBMISSION")  # a JSON is written beside each
 _RANGES = {  # lowest and highest value that makes sense
     "WORKERS": (-1, 256),
     "N_FOLDS": (2, 1000),
@@ -88,12 +90,13 @@ def _parse(name: str, text: str) -> Any:
                 raise ValueError(f"{len(value)} numbers")
             return tuple(_number(item, type(default[0])) for item in value)
         return _number(value, type(default))
-    except (ValueError, SyntaxError, TypeError) as error:
+    except (ValueError, SyntaxError, TypeError, OverflowError, MemoryError, RecursionError) as error:
         raise UserError(f"{name}={text} is not {expected} (config.py has {name} = {default!r}).") from error
 
 
 def _number(value: Any, kind: type) -> Any:
-    if isinstance(value, bool) or not isinstance(value, int | float) or kind(value) != value:
+    finite = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not finite or kind(value) != value:
         raise ValueError(value)
     return kind(value)
 
@@ -102,6 +105,8 @@ def _check(name: str, value: Any) -> None:
     if name in _CHOICES and value not in _CHOICES[name]:
         allowed = ", ".join(choice or "''" for choice in _CHOICES[name])
         raise UserError(f"{name}={value} is none of: {allowed}.{nearest(str(value), _CHOICES[name])}")
+    if name in _TABLES and not value.endswith(".csv"):
+        raise UserError(f"{name}={value}: expected the name of a .csv file.")
     if name in _RANGES:
         low, high = _RANGES[name]
         for number in value if isinstance(value, tuple) else (value,):

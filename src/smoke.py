@@ -6,7 +6,7 @@ from pathlib import Path
 import console
 import settings as settings_module
 import splits
-from errors import command
+from errors import UserError, command
 
 FLAGS = {"FOLD": "the fold to try (default 0)"}
 
@@ -15,6 +15,11 @@ FLAGS = {"FOLD": "the fold to try (default 0)"}
 def main(argv: list[str] | None = None) -> None:
     argv = list(sys.argv[1:] if argv is None else argv)
     settings, flags = settings_module.command_line(argv, __doc__, FLAGS)
+    for name in ("EXPERIMENT", "SUBMISSION", "LIMIT"):
+        if any(argument.startswith(f"{name}=") for argument in argv):
+            raise UserError(
+                f"make smoke has an {name} of its own, so that nothing of yours is written over; leave it out."
+            )
     splits.read(Path(settings.TRAIN_FOLDS))  # refuses before the imports where there is no table
 
     import inference

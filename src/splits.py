@@ -67,17 +67,22 @@ def read_csv(path: Path, cure: str):  # noqa: ANN201 (a DataFrame)
     if not path.is_file():
         raise UserError(f"{path}: no such table. {cure}")
     try:
-        return pd.read_csv(path, dtype=str, keep_default_na=False)
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False)
     except (ValueError, OSError) as error:
         raise UserError(f"{path}: not readable as CSV ({error}). {cure}") from error
+    if frame.empty:
+        raise UserError(f"{path} has no rows. {cure}")
+    return frame
 
 
 def check(frame, path: Path):  # noqa: ANN001, ANN201 (a DataFrame)
     """The table with kfold as numbers, or UserError: folds that are no numbers, with gaps or empty, a split group."""
-    try:
-        folds = frame["kfold"].astype(int)
-    except ValueError as error:
-        raise UserError(f"{path}: kfold is to be a whole number from -1 on ({error}).") from error
+    odd = frame["kfold"][
+        ~frame["kfold"].astype(str).str.fullmatch(r"(-1|[0-9]{1,6})(\.0)?")
+    ]  # 1.0: what pandas makes of 1
+    if len(odd):
+        raise UserError(f"{path}: kfold is to be a whole number from -1 on, got '{odd.iloc[0]}'.")
+    folds = frame["kfold"].astype(float).astype(int)
     if frame["image"].duplicated().any():
         twice = sorted(frame["image"][frame["image"].duplicated()])
         raise UserError(f"{path}: images listed twice:{listing(twice)}")

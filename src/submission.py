@@ -30,7 +30,9 @@ def choose_dialect(settings: Any) -> rle.Dialect:
     name = settings.DIALECT
     if name == "auto":
         sidecar = Path(settings.TRAIN_FOLDS).with_suffix(".json")
-        name = runs.read_json(sidecar, "Run make folds first, or name the competition's DIALECT.").get("dialect", "")
+        name = str(
+            runs.read_json(sidecar, "Run make folds first, or name the competition's DIALECT.").get("dialect", "")
+        )
         if name not in rle.DIALECTS:
             raise UserError(
                 f"The layout has no dialect of its own; name the competition's: DIALECT={' or '.join(rle.DIALECTS)}."
@@ -39,9 +41,14 @@ def choose_dialect(settings: Any) -> rle.Dialect:
 
 
 def find_sample(input_path: str) -> Path | None:
-    """sample_submission.csv, or any one CSV of such a name, below INPUT."""
-    found = sorted(Path(input_path).glob("*sample_submission*.csv"))
-    return found[0] if found else None
+    """sample_submission.csv below INPUT, or the only CSV with that in its name (stage1_sample_submission.csv)."""
+    found = [path for path in sorted(Path(input_path).glob("*sample_submission*.csv")) if path.is_file()]
+    exact = [path for path in found if path.name == "sample_submission.csv"]
+    if len(found) > 1 and not exact:
+        raise UserError(
+            f"Which sample is it?{listing([str(path) for path in found])}\nCall that one sample_submission.csv."
+        )
+    return (exact or found or [None])[0]
 
 
 def image_ids(names: list[str], dialect: rle.Dialect) -> dict[str, str]:
@@ -59,10 +66,13 @@ def check_ids(ids: list[str], sample: Path | None, dialect: rle.Dialect, partial
     """The ids in the sample's order. Raises UserError where columns or ids differ (`partial`: some may be missing)."""
     if sample is None:
         return sorted(ids)
-    with sample.open(newline="", encoding="utf-8") as file:
-        reader = csv.reader(file)
-        header = tuple(next(reader, ()))
-        expected = list(dict.fromkeys(row[0] for row in reader if row))
+    try:
+        with sample.open(newline="", encoding="utf-8-sig") as file:  # Excel puts a mark before UTF-8
+            reader = csv.reader(file)
+            header = tuple(next(reader, ()))
+            expected = list(dict.fromkeys(row[0] for row in reader if row))
+    except (ValueError, csv.Error) as error:
+        raise UserError(f"{sample}: not readable as CSV in UTF-8 ({error}).") from error
     if header != dialect.columns:
         raise UserError(
             f"{sample} has the columns {', '.join(header)}; "
@@ -78,6 +88,14 @@ def check_ids(ids: list[str], sample: Path | None, dialect: rle.Dialect, partial
             "Predict its images: TEST_PATH=folder"
         )
     return [image_id for image_id in expected if image_id in set(ids)]
+
+
+def refuse_stale(folder: Path, manifest: dict[str, Any], again: str) -> None:
+    """Refuse predictions of a model that has been trained again since."""
+    for part in manifest["models"]:
+        run = Path(part["folder"])
+        if (run / runs.MODEL).is_file() and runs.read_model(run)["weights_sha256"] != part["weights_sha256"]:
+            raise UserError(f"{folder} was predicted by an earlier model of {run}. {again}")
 
 
 def write_rows(path: Path, dialect: rle.Dialect, ids: list[str], mask_of: Any) -> int:
@@ -137,9 +155,9 @@ def read_masks(path: Path, dialect: rle.Dialect, shape_of: Any) -> Any:
 def main(argv: list[str] | None = None) -> None:
     settings, flags = settings_module.command_line(argv, __doc__, FLAGS)
     folder = prediction_folder(settings, flags.FOLD, flags.NAME)
-    manifest = runs.read_json(
-        folder / runs.MANIFEST, f"Predict first: make inference{f' FOLD={flags.FOLD}' if flags.FOLD else ''}"
-    )
+    again = f"Predict first: make inference{f' FOLD={flags.FOLD}' if flags.FOLD else ''}"
+    manifest = runs.read_manifest(folder, again)
+    refuse_stale(folder, manifest, again)
     dialect, sample = choose_dialect(settings), find_sample(settings.INPUT)
     ids = image_ids(manifest["images"], dialect)
     order = check_ids(list(ids), sample, dialect, partial=bool(settings.LIMIT))

@@ -4,6 +4,7 @@ Writes val/ in the run folder: probability PNGs, scores.csv (a row an image), su
 them in lightning_logs/<experiment>/oof_seed<s>/.
 """
 
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,6 @@ from typing import Any
 import numpy as np
 
 import console
-import metrics
 import runs
 import scoring
 import settings as settings_module
@@ -27,8 +27,8 @@ SCORES, SUMMARY, WORST = "scores.csv", "summary.json", "worst.png"
 
 def held_out(frame: Any, folder: Path, table: Path) -> tuple[Any, Any]:
     """The rows a run may be scored on and those it trained on. Raises UserError where the table is another by now."""
-    about = runs.read_json(folder / runs.MODEL, "Train it again.")
-    if about.get("folds_sha256") != runs.sha256(table):
+    about = runs.read_model(folder)
+    if about["folds_sha256"] != runs.sha256(table):
         raise UserError(
             f"{folder} was trained on another folds table than {table}, "
             "so its held-out images may be among those it has seen. "
@@ -58,22 +58,22 @@ def score_fold(settings: Any, fold: str) -> dict[str, Any]:
     if settings.LIMIT:
         rows = rows.head(settings.LIMIT * settings.VALID_BATCH_SIZE)
         train = train.head(settings.LIMIT * settings.TRAIN_BATCH_SIZE)
-    from inference import load_predictor, write_maps
+    from inference import load_predictor, replace_folder, write_maps
 
     predictor = load_predictor(settings, [run])
     import predictor as predictor_module
 
-    for file in (folder / runs.MANIFEST, folder / SCORES, folder / SUMMARY):
-        file.unlink(missing_ok=True)  # a half-written folder must not look like a finished one
+    partial = run / ".val.partial"  # an earlier scoring stays until this one is whole
+    shutil.rmtree(partial, ignore_errors=True)
     predictions = predictor.predict([root / image for image in rows["image"]], settings.MAX_PIXELS)
-    write_maps(predictions, folder, lambda path: path.relative_to(root).as_posix(), len(rows), "predicting")
+    write_maps(predictions, partial, lambda path: path.relative_to(root).as_posix(), len(rows), "predicting")
     models = predictor_module.describe(predictor.models)
-    runs.write_json(folder / runs.MANIFEST, {"root": settings.INPUT, "images": list(rows["image"]), "models": models})
+    runs.write_json(partial / runs.MANIFEST, {"root": settings.INPUT, "images": list(rows["image"]), "models": models})
 
     model, to_mask = predictor.models[0], {"threshold": settings.THRESHOLD, "min_area": settings.MIN_AREA}
     constant = scoring.constant_mask(root, list(train["mask"]), settings.MAX_PIXELS)
     geometry = {"size": model.size, "resize": model.resize, "max_pixels": settings.MAX_PIXELS}
-    scores = pd.DataFrame(scoring.rows(rows, root, folder, constant, empty=settings.EMPTY, **geometry, **to_mask))
+    scores = pd.DataFrame(scoring.rows(rows, root, partial, constant, empty=settings.EMPTY, **geometry, **to_mask))
     summary = {
         "experiment": settings.EXPERIMENT,
         "fold": fold,
@@ -81,9 +81,10 @@ def score_fold(settings: Any, fold: str) -> dict[str, Any]:
         "weights": model.about["weights"],
         **scoring.summarise(scores, settings.EMPTY),
     }
-    write_scores(folder, scores, summary)
+    write_scores(partial, scores, summary)
     with_masks = scores.assign(mask=rows["mask"])
-    scoring.worst_sheet(folder / WORST, with_masks, root, lambda _: folder, max_pixels=settings.MAX_PIXELS, **to_mask)
+    scoring.worst_sheet(partial / WORST, with_masks, root, lambda _: partial, max_pixels=settings.MAX_PIXELS, **to_mask)
+    replace_folder(partial, folder, runs.MANIFEST)
     scoring.announce(f"{settings.EXPERIMENT}, fold {fold}", summary)
     print(f"scores -> {folder / SCORES}\nthe worst twelve as a picture -> {folder / WORST}", flush=True)
     return summary
@@ -91,23 +92,26 @@ def score_fold(settings: Any, fold: str) -> dict[str, Any]:
 
 def tested_fold(settings: Any, frame: Any, fold: int) -> tuple[Any, dict[str, Any]]:
     """One fold's scores.csv and summary.json. Raises UserError where they are of another model, table or threshold."""
-    import pandas as pd
-
     table = Path(settings.TRAIN_FOLDS)
     run = runs.finished_run(settings.LOGS, settings.EXPERIMENT, str(fold), settings.SEED)
     held_out(frame, run, table)
     again = f"Score it again: make tester FOLD={fold}"
-    summary = runs.read_json(run / "val" / SUMMARY, again)
+    summary = runs.read_json(run / "val" / SUMMARY, again, {"weights": str})
     now = {"threshold": settings.THRESHOLD, "min_area": settings.MIN_AREA, "empty_policy": settings.EMPTY}
     differ = [name for name, value in now.items() if summary.get(name) != value]
     if differ:
         raise UserError(f"{run / 'val'} was scored with another {' and '.join(differ)} than now. {again}")
-    model = runs.read_json(run / runs.MODEL, "Train it again.")
-    manifest = runs.read_json(run / "val" / runs.MANIFEST, again)
-    if [part["weights_sha256"] for part in manifest["models"]] != [model["weights_sha256"]]:
+    manifest = runs.read_manifest(run / "val", again)
+    if [part["weights_sha256"] for part in manifest["models"]] != [runs.read_model(run)["weights_sha256"]]:
         raise UserError(f"{run / 'val'} holds predictions of another model than {run / runs.WEIGHTS}. {again}")
-    text, missing = {"image": str, "group": str}, {key: [""] for key in metrics.SCORES}  # EMPTY=skip leaves blanks
-    return pd.read_csv(run / "val" / SCORES, dtype=text, keep_default_na=False, na_values=missing), summary
+    scores = splits.read_csv(run / "val" / SCORES, again)
+    try:
+        numbers = [name for name in scores.columns if name not in ("image", "class", "group")]
+        scores[numbers] = scores[numbers].replace("", "nan").astype(float)  # EMPTY=skip leaves blanks
+        scores["kfold"] = scores["kfold"].astype(int)
+        return scores[list(scoring.COLUMNS)], summary
+    except (ValueError, KeyError) as error:
+        raise UserError(f"{run / 'val' / SCORES} is not what tester writes ({error}). {again}") from error
 
 
 def gather(settings: Any) -> dict[str, Any]:
@@ -145,7 +149,7 @@ def gather(settings: Any) -> dict[str, Any]:
     scoring.worst_sheet(folder / WORST, with_masks, root, folder_of, max_pixels=settings.MAX_PIXELS, **to_mask)
     scoring.announce(f"{settings.EXPERIMENT}, out of fold", summary)
     print(console.table([{"fold": fold, "mean Dice": mean} for fold, mean in zip(folds, means, strict=True)]))
-    print(f"mean of the folds {np.mean(means):.4f}, standard deviation {np.std(means, ddof=1):.4f}")
+    print(f"mean of the folds {np.nanmean(means):.4f}, standard deviation {np.nanstd(means, ddof=1):.4f}")
     print(f"scores -> {folder / SCORES}\nthe worst twelve as a picture -> {folder / WORST}", flush=True)
     return summary
 

@@ -78,7 +78,12 @@ def fit(settings: Any, fold: str, resume: bool = False, overwrite: bool = False)
         )
     folder, fixed = runs.run_folder(settings.LOGS, settings.EXPERIMENT, fold, settings.SEED), fixed_settings(settings)
     runs.check_run(folder, fixed, resume, overwrite)
-    network, cache = _network(settings), open_cache(settings, frame)
+    if resume and (folder / runs.MODEL).is_file():
+        print(f"{folder} is finished already; there is nothing to resume.")
+        return folder
+    network, cache = _network(settings, min(settings.TRAIN_BATCH_SIZE, len(train_rows))), open_cache(settings, frame)
+    if settings.EMPTY == "skip" and len(valid_rows) and not any(cache[row][1].any() for row in valid_rows):
+        raise UserError(f"EMPTY=skip leaves out every held-out image of fold {fold}: all their masks are empty.")
 
     import augmentations
 
@@ -121,20 +126,23 @@ def fit(settings: Any, fold: str, resume: bool = False, overwrite: bool = False)
     return folder
 
 
-def _network(settings: Any) -> Any:
-    """The network from its seed, proven on one blank image before any long work."""
+def _network(settings: Any, batch: int) -> Any:
+    """The network from its seed, proven on one blank image before any long work; `batch`: images of a training step."""
+    import copy
+
     import pytorch_lightning as pl
     import torch
 
     pl.seed_everything(settings.SEED, verbose=False)
-    network = build_network(settings)
+    network, blank = build_network(settings), torch.zeros(1, 3, *settings.IMAGE_SIZE)
     try:
         with torch.no_grad():
-            network.eval()(torch.zeros(1, 3, *settings.IMAGE_SIZE))
+            network.eval()(blank)
+            if batch == 1:  # some batch norms have a single value then
+                copy.deepcopy(network).train()(blank)
     except (RuntimeError, AssertionError, ValueError) as error:
-        raise UserError(
-            f"MODEL_NAME={settings.MODEL_NAME} does not take IMAGE_SIZE={settings.IMAGE_SIZE}: {str(error)[:300]}"
-        ) from error
+        cause = f"IMAGE_SIZE={settings.IMAGE_SIZE}" + (" in batches of one image" if batch == 1 else "")
+        raise UserError(f"MODEL_NAME={settings.MODEL_NAME} does not take {cause}: {str(error)[:300]}") from error
     return network.train()
 
 
@@ -170,7 +178,8 @@ def _run(settings: Any, module: Any, data: Any, folder: Path, device: str, preci
             f"Halve it and double ACCUMULATE (now {settings.ACCUMULATE}), with OVERWRITE=1."
         ) from error
     except SystemExit as stopped:  # Lightning's answer to Ctrl-C
-        print(f"\nStopped. RESUME=1 goes on from the last whole epoch in {folder}.", flush=True)
+        whole = "RESUME=1 goes on from the last whole epoch" if last.exists() else "No epoch was whole yet; start again"
+        print(f"\nStopped. {whole} ({folder}).", flush=True)
         raise KeyboardInterrupt from stopped
     return trainer
 
@@ -181,15 +190,15 @@ def _ship(settings: Any, module: Any, folder: Path, fold: str, trainer: Any, min
 
     import callbacks
 
-    dice = trainer.callback_metrics.get("valid_dice")
+    dice, network = trainer.callback_metrics.get("valid_dice"), callbacks.averaged_network(trainer, module)
     weights = "last epoch" + (f", moving average {settings.EMA}" if settings.EMA else "")
     if settings.CHECKPOINT == "best":
         best = next(hook for hook in trainer.callbacks if isinstance(hook, callbacks.BestWeights))
         import model_dispatcher
 
-        module.network.load_state_dict(model_dispatcher.read_weights(best.path))
+        network.load_state_dict(model_dispatcher.read_weights(best.path))
         weights, dice = f"epoch {best.epoch + 1}, chosen on this fold", best.best
-    callbacks.save_network(module.network, folder / runs.WEIGHTS)
+    callbacks.save_network(network, folder / runs.WEIGHTS)
     versions = {"python": platform.python_version(), "torch": torch.__version__}
     about = {
         "experiment": settings.EXPERIMENT,

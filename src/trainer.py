@@ -90,7 +90,7 @@ def _loggers(folder: Path, resume: bool) -> list[Any]:
     """TensorBoard and CSV, straight into the run folder. Lightning's CSV logger would delete a resumed run's curves."""
     place = {"save_dir": folder.parent, "name": "", "version": folder.name}
     curves = folder / "metrics.csv"
-    before = curves.read_text(encoding="utf-8") if resume and curves.is_file() else ""
+    before = curves.read_text(encoding="utf-8", errors="replace") if resume and curves.is_file() else ""
     table = CSVLogger(**place)
     writer = table.experiment
     if before:
@@ -102,9 +102,11 @@ def _loggers(folder: Path, resume: bool) -> list[Any]:
 def refuse_broken(checkpoint: Path) -> None:
     """Raise UserError where a checkpoint cannot be read, and say which file to go on from."""
     try:
-        torch.load(checkpoint, map_location="meta", weights_only=True)
+        state = torch.load(checkpoint, map_location="meta", weights_only=True)
+        whole = {"pytorch-lightning_version", "state_dict", "global_step"} <= state.keys()
+        reason = "" if whole else "no checkpoint of a training"
     except Exception as error:  # truncated, empty, a text, code: torch has another exception for each
+        reason = type(error).__name__
+    if reason:
         previous = checkpoint.with_name("previous.ckpt")
-        raise UserError(
-            f"{checkpoint} is broken ({type(error).__name__}). Go on from the one before: copy {previous} over it."
-        ) from error
+        raise UserError(f"{checkpoint} is broken ({reason}). Go on from the one before: copy {previous} over it.")

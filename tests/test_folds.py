@@ -138,7 +138,11 @@ def test_a_group_in_two_folds_is_refused(folds_table, refused):
     ("change", "words"),
     [
         (lambda frame: frame.drop(columns="mask"), ["no column mask"]),
-        (lambda frame: frame.assign(kfold="x"), ["whole number"]),
+        (lambda frame: frame.assign(kfold="x"), ["own.csv: kfold", "whole number"]),
+        (lambda frame: frame.assign(kfold="9" * 30), ["whole number"]),
+        (lambda frame: frame.head(0), ["has no rows"]),
+        (lambda frame: frame.assign(mask=""), ["64 rows have no mask"]),
+        (lambda frame: frame.assign(image="train_hq", mask="train_masks").head(1).assign(kfold="0"), ["train_hq: a folder, expected an image"]),
         (lambda frame: frame.assign(kfold=frame["kfold"].replace("1", "2")), ["without a gap"]),
         (lambda frame: pd.concat([frame, frame.head(1)]), ["listed twice"]),
         (lambda frame: frame.assign(image=["../../etc/passwd", *frame["image"][1:]]), ["relative to INPUT", "passwd"]),
@@ -165,6 +169,29 @@ def test_a_table_of_ones_own_is_taken_over_with_its_folds(demo_data):
     assert folds.main(TINY) == 0
     assert list(read()["kfold"]) == [row["kfold"] for row in rows]
     assert folds.main(TINY) == 0  # and stays
+
+
+def test_folds_that_pandas_wrote_as_decimals_are_folds(folds_table):
+    before = read()["kfold"]
+    read().assign(kfold=before + ".0").to_csv("own.csv", index=False)
+    assert folds.main([*TINY, "TABLE=own.csv", "OVERWRITE=1"]) == 0
+    assert read()["kfold"].equals(before)
+
+
+def test_a_tie_does_not_move_an_image_to_another_fold(workplace, refused):
+    write_instances(Path("input/cells"), 8)
+    arguments = ["DATASET=cells", "N_FOLDS=2", "TIE=1"]
+    assert folds.main(arguments) == 0
+    before = read("output/cells/train_folds.csv").set_index("image")["kfold"]
+    first = next(name for name, fold in before.items() if fold == "0").split("/")[1]
+    other = next(name for name, fold in before.items() if fold == "1").split("/")[1]
+    folder = Path("input/cells/stage1_train")
+    shutil.copy(
+        folder / first / "images" / f"{first}.png", folder / other / "images" / f"{other}.png"
+    )  # now they are tied
+    refused(folds.main, arguments, "images in folds", "OVERWRITE=1")
+    assert read("output/cells/train_folds.csv").set_index("image")["kfold"].equals(before)
+    assert folds.main([*arguments, "OVERWRITE=1"]) == 0
 
 
 def test_another_table_does_not_replace_the_one_that_is_there(folds_table, refused):

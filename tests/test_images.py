@@ -45,13 +45,19 @@ def test_exif_orientation_is_applied(tmp_path):
     np.testing.assert_array_equal(images.read_image(path), np.rot90(RGB, -1))
 
 
-@pytest.mark.parametrize("kind", ["0/255", "0/1", "1-bit", "palette gif", "rgb", "other value", "full"])
+@pytest.mark.parametrize(
+    "kind", ["0/255", "0/1", "1-bit", "palette gif", "white first", "black palette", "rgb", "other value", "full"]
+)
 def test_binary_masks_of_every_writing_are_equal(tmp_path, kind):
     path, expected = tmp_path / ("m.gif" if "gif" in kind else "m.png"), MASK
     if kind == "palette gif":
         import demo
 
         demo._palette(MASK).save(path)
+    elif kind in ("white first", "black palette"):
+        palette = Image.fromarray(1 - MASK if kind == "white first" else MASK).convert("P")
+        palette.putpalette([255, 255, 255, 0, 0, 0] if kind == "white first" else [0, 0, 0] * 2)
+        save(path, palette)
     elif kind == "full":
         expected = np.ones_like(MASK)
         save(path, expected * np.uint8(255))

@@ -161,7 +161,7 @@ def test_inference_takes_the_mean_of_the_folds(trained, capsys):
         return np.stack([np.asarray(Image.open(runs.prediction_path(place / folder, name)), float) for name in names])
 
     first, second, both, every = (
-        maps(name) for name in ("demo_fold0_seed42", "demo_fold1_seed42", "demo_fold01_seed42", "all")
+        maps(name) for name in ("demo_fold0_seed42", "demo_fold1_seed42", "demo_fold0-1_seed42", "all")
     )
     assert np.abs((first + second) / 2 - both).max() <= 1
     assert (both == every).all() and not (first == second).all()
@@ -330,3 +330,101 @@ def test_a_fresh_clone_without_data_says_what_to_do(workplace, refused, script):
     )
     assert "make " in said
     assert not list(workplace.glob("output/*")) and not list(workplace.glob("lightning_logs/*"))
+
+
+@pytest.mark.parametrize("name", ["..", ".", "../../../input/demo", "a/b", ""])
+def test_a_prediction_folder_stays_where_predictions_lie(trained, refused, name):
+    before = sorted(path for path in Path().rglob("*") if path.is_file())
+    if name:
+        refused(inference.main, [*TINY, "FOLD=0", f"NAME={name}"], "folder's name")
+    mine = Path("output/demo/predictions/mine")
+    mine.mkdir(parents=True)
+    (mine / "notes.txt").write_text("precious")
+    refused(inference.main, [*TINY, "FOLD=0", "NAME=mine"], "not ours to replace")
+    assert (mine / "notes.txt").read_text() == "precious"
+    assert set(before) <= {path for path in Path().rglob("*") if path.is_file()}
+
+
+def test_smoke_refuses_to_write_over_a_real_run(trained, refused):
+    refused(smoke.main, [*TINY, "EXPERIMENT=demo"], "EXPERIMENT of its own")
+    refused(smoke.main, [*TINY, "SUBMISSION=output/mine.csv"], "SUBMISSION of its own")
+
+
+def test_a_failure_leaves_the_earlier_predictions_and_scores(trained, refused):
+    assert inference.main([*TINY, "FOLD=0"]) == 0
+    folder, scores = Path("output/demo/predictions/demo_fold0_seed42"), (RUN / "val" / "scores.csv").read_bytes()
+    held_out = json.loads((RUN / "val" / "manifest.json").read_text())["images"][4]
+    for path in (sorted(Path("input/demo/test_hq").iterdir())[9], Path("input/demo", held_out)):
+        path.write_bytes(path.read_bytes()[:700])
+    refused(inference.main, [*TINY, "FOLD=0"], "broken or cut off")
+    refused(tester.main, [*TINY, "FOLD=0"], Path(held_out).name)
+    assert (folder / "manifest.json").is_file() and len(list(folder.glob("*.png"))) == 16
+    assert (RUN / "val" / "scores.csv").read_bytes() == scores and (RUN / "val" / "summary.json").is_file()
+
+
+def test_predictions_of_a_model_that_was_trained_again_are_not_submitted(trained, refused):
+    assert inference.main([*TINY, "FOLD=0"]) == 0
+    shutil.rmtree("lightning_logs/demo/fold1_seed42")
+    assert train.main([*TINY, "FOLD=0", "EPOCHS=1", "LR=1e-4", "OVERWRITE=1"]) == 0
+    refused(submission.main, [*TINY, "FOLD=0"], "predicted by an earlier model", "make inference FOLD=0")
+    refused(inference.main, [*TINY, "FOLD=0,0"], "names a fold twice")
+
+
+def test_cross_validation_with_other_settings_does_not_show_the_old_score(trained, refused):
+    refused(cv.main, [*TINY, "EPOCHS=7"], "EPOCHS: 2 there, 7 now")
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        (RUN / "val" / "manifest.json", "{}"),
+        (RUN / "val" / "manifest.json", '{"images": [], "models": [{}]}'),
+        (RUN / "val" / "summary.json", '{"threshold": 0.5, "min_area": 0, "empty_policy": "one"}'),
+        (RUN / "val" / "scores.csv", ""),
+        (RUN / "val" / "scores.csv", "a,b\n1,2\n"),
+        (RUN / "val" / "scores.csv", None),
+        (RUN / "model.json", "{}"),
+        (RUN / "model.json", "[1]"),
+        (RUN / "model.json", '{"fold": "x", "weights": "", "network": {}, "weights_sha256": "", "folds_sha256": ""}'),
+    ],
+)
+def test_broken_files_of_our_own_end_in_a_sentence(trained, refused, file, content):
+    file.unlink() if content is None else file.write_text(content)
+    refused(tester.main, [*TINY, "OOF=1"], file.name)
+
+
+@pytest.mark.parametrize("change", [{"IMAGE_SIZE": [3]}, {"MODEL_MEAN": "x"}, {"RESIZE": "bogus"}, {"MODEL_NAME": 3}])
+def test_a_model_json_with_odd_values_ends_in_a_sentence(trained, refused, change):
+    about = json.loads((RUN / "model.json").read_text())
+    about["network"].update(change)
+    runs.write_json(RUN / "model.json", about)
+    refused(inference.main, [*TINY, "FOLD=0"])
+
+
+def test_samples_of_excel_and_of_two_names(trained, refused):
+    inference.main([*TINY, "FOLD=0"])
+    sample = Path("input/demo/sample_submission.csv")
+    sample.write_bytes(b"\xef\xbb\xbf" + sample.read_bytes())
+    shutil.copy("input/demo/train_masks.csv", "input/demo/a_sample_submission_old.csv")
+    assert submission.main([*TINY, "FOLD=0"]) == 0
+    shutil.copy(sample, "input/demo/b_sample_submission.csv")
+    sample.unlink()
+    refused(submission.main, [*TINY, "FOLD=0"], "Which sample is it?")
+    for other in Path("input/demo").glob("?_sample*"):
+        other.unlink()
+    sample.write_bytes("img,rle_mask\nü,1 1\n".encode("latin-1"))
+    refused(submission.main, [*TINY, "FOLD=0"], "not readable as CSV in UTF-8")
+
+
+@pytest.mark.parametrize(
+    "argument", ["SUBMISSION=output/s.json", "SUBMISSION=input/demo/train_hq/x.jpg", "TRAIN_FOLDS=."]
+)
+def test_tables_are_written_as_csv_only(trained, refused, argument):
+    refused(submission.main, [*TINY, argument], ".csv")
+
+
+def test_a_file_where_a_folder_should_be_is_a_sentence(folds_table, refused):
+    Path("blocked").write_text("")
+    refused(train.main, [*TINY, "FOLD=0", "LOGS=blocked"], "blocked")
+    refused(folds.main, [*TINY, "OUTPUT=blocked"], "blocked")
+    assert Path("blocked").read_text() == ""

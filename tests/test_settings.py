@@ -55,7 +55,7 @@ def test_templates_are_filled_in_after_the_overrides():
         ("IMAGE_SIZE=1,2,3", ["2 numbers"]),
         ("RESIZE=strech", ["Did you mean stretch?"]),
         ("LR=nan", ["LR"]),
-        ("LR=1e999", ["out of range"]),
+        ("LR=1e999", ["not a number"]),
         ("INPUT={DATASETT}/x", ["DATASETT", "Did you mean DATASET?"]),
         ("INPUT={OUTPUT}", ["INPUT"]),
         ("EPOCHS", ["NAME=value"]),

@@ -235,6 +235,7 @@ def test_folds_of_one_experiment_share_their_settings(trained, refused):
 
 @pytest.mark.parametrize("content", [b"", b"text", None])
 def test_a_torn_checkpoint_is_not_resumed_from(trained, refused, content):
+    (RUN / "model.json").unlink()
     last = RUN / "checkpoints" / "last.ckpt"
     last.write_bytes(last.read_bytes()[:20_000] if content is None else content)
     refused(train.main, [*TINY, "FOLD=0", "RESUME=1"], "last.ckpt is broken", "previous.ckpt")
@@ -283,3 +284,59 @@ def test_images_of_several_sizes_need_a_resize(workplace, refused):
     refused(train.main, [*arguments, "RESIZE=none"], "2 different sizes", "RESIZE=fit")
     assert train.main([*arguments, "RESIZE=fit", "EXPERIMENT=fit"]) == 0
     assert train.main([*arguments, "RESIZE=none", "TRAIN_BATCH_SIZE=1", "VALID_BATCH_SIZE=1", "EXPERIMENT=own"]) == 0
+
+
+def test_what_was_killed_before_it_was_shipped_ships_the_averaged_weights(trained, capsys):
+    expected = load_file(RUN / "model.safetensors")
+    (RUN / "model.safetensors").unlink()
+    (RUN / "model.json").unlink()
+    assert train.main([*TINY, "FOLD=0", "RESUME=1"]) == 0
+    shipped = load_file(RUN / "model.safetensors")
+    assert all(torch.equal(value, shipped[name]) for name, value in expected.items())
+    before = (RUN / "model.safetensors").stat().st_mtime_ns
+    assert train.main([*TINY, "FOLD=0", "RESUME=1"]) == 0
+    assert "finished already" in capsys.readouterr().out
+    assert (RUN / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_what_stopped_before_its_first_epoch_starts_again_without_a_word(trained):
+    shutil.rmtree("lightning_logs/demo/fold1_seed42")
+    Path("lightning_logs/demo/fold1_seed42").mkdir()
+    Path("lightning_logs/demo/fold1_seed42/metrics.csv").write_text("left over")
+    assert train.main([*TINY, "FOLD=1"]) == 0
+
+
+def test_a_batch_that_batch_norm_cannot_take_is_refused_first(folds_table, refused):
+    small = [argument for argument in TINY if not argument.startswith(("IMAGE_SIZE", "TRAIN_BATCH"))]
+    refused(train.main, [*small, "FOLD=0", "IMAGE_SIZE=32", "TRAIN_BATCH_SIZE=1"], "in batches of one image")
+    assert not Path("lightning_logs").exists()
+
+
+def test_a_checkpoint_of_something_else_is_not_resumed_from(trained, refused):
+    (RUN / "model.json").unlink()
+    torch.save({"weights": torch.zeros(2)}, RUN / "checkpoints" / "last.ckpt")
+    refused(train.main, [*TINY, "FOLD=0", "RESUME=1"], "no checkpoint of a training")
+
+
+@pytest.mark.parametrize("text", ["0*bce", "-1*bce", "nan*bce", "inf*dice"])
+def test_a_weight_that_trains_nothing_is_refused(text):
+    with pytest.raises(UserError, match="no number above 0"):
+        losses.Loss(text)
+
+
+def test_nothing_but_empty_masks_under_skip_is_refused(workplace, refused):
+    from conftest import write_instances, write_mask
+    from folds import main as make_folds
+
+    write_instances(Path("input/cells"), 4)
+    rows = ["image,mask,kfold"]
+    for number in range(4):
+        stem = f"stage1_train/id{number:02d}"
+        rows.append(f"{stem}/images/id{number:02d}.png,{stem}/masks,{number % 2}")
+        for mask in Path("input/cells", stem, "masks").iterdir():
+            if number % 2 == 0:
+                write_mask(mask, np.zeros((40, 48)))
+    Path("own.csv").write_text("\n".join(rows))
+    arguments = [*TINY[2:], "DATASET=cells", "EMPTY=skip"]
+    assert make_folds([*arguments, "TABLE=own.csv"]) == 0
+    refused(train.main, [*arguments, "FOLD=0"], "all their masks are empty")
