@@ -3,7 +3,6 @@
 One model (FOLD=0), the mean of several (FOLD=0,1,2), or, without FOLD, of every finished fold of the experiment.
 """
 
-import os
 import shutil
 import sys
 from collections import deque
@@ -17,7 +16,7 @@ import layouts
 import postprocess
 import runs
 import settings as settings_module
-from errors import UserError, command, listing
+from errors import UserError, command
 
 FLAGS = {"FOLD": "0, or 0,1,2, or full; without it every finished fold", "NAME": "name of the prediction folder"}
 
@@ -44,17 +43,6 @@ def prediction_folder(settings: Any, fold: str, name: str = "") -> Path:
 def picture_of(folder: Path) -> Path:
     """The contact sheet beside a prediction folder."""
     return folder.with_name(f"{folder.name}.png")
-
-
-def replace_folder(whole: Path, folder: Path, own_file: str) -> None:
-    """Put the folder `whole` in the place of `folder`, which is removed only where it holds `own_file` or nothing."""
-    if folder.exists():
-        if any(folder.iterdir()) and not (folder / own_file).is_file():
-            raise UserError(
-                f"{folder} holds no {own_file}, so it is not ours to replace. Move it, or give another NAME."
-            )
-        shutil.rmtree(folder)
-    os.replace(whole, folder)
 
 
 def load_predictor(settings: Any, folders: list[Path]) -> Any:
@@ -110,16 +98,12 @@ def main(argv: list[str] | None = None) -> None:
     folders = [runs.finished_run(settings.LOGS, settings.EXPERIMENT, fold, settings.SEED) for fold in folds]
     root, files = layouts.test_images(settings.INPUT, settings.TEST_PATH)
     names = [path.relative_to(root).as_posix() for path in files]
-    stems = [Path(name).with_suffix("") for name in names]
-    if len(set(stems)) < len(stems):
-        twice = sorted(name for name, stem in zip(names, stems, strict=True) if stems.count(stem) > 1)
-        raise UserError(
-            f"{root}: these images differ in the file ending only, and so would their predictions:{listing(twice)}"
-        )
+    layouts.refuse_twins(names, f"{root}: ")
     if settings.LIMIT:
         files = files[: settings.LIMIT * settings.VALID_BATCH_SIZE]
-    predictor = load_predictor(settings, folders)
     folder = prediction_folder(settings, flags.FOLD, flags.NAME)
+    runs.refuse_foreign(folder)
+    predictor = load_predictor(settings, folders)
     print(
         f"Mean of {len(folders)} models ({', '.join(str(path) for path in folders)}) on {len(files)} images of {root}",
         flush=True,
@@ -137,7 +121,7 @@ def main(argv: list[str] | None = None) -> None:
         "models": predictor_module.describe(predictor.models),
     }
     runs.write_json(partial / runs.MANIFEST, manifest)
-    replace_folder(partial, folder, runs.MANIFEST)
+    runs.replace_folder(partial, folder)
     contact_sheet(picture_of(folder), shown, settings.THRESHOLD, settings.MIN_AREA)
     print(f"{len(files)} probability maps -> {folder}\n{len(shown)} of them as a picture -> {picture_of(folder)}")
     same = " ".join(f"{name}={value}" for name, value in (("FOLD", flags.FOLD), ("NAME", flags.NAME)) if value)

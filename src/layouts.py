@@ -6,6 +6,7 @@ that returns its pairs or None, and one line in LAYOUTS. Images and masks are pa
 
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -185,11 +186,17 @@ def check(frame, where: str):  # noqa: ANN001, ANN201 (a DataFrame)
         ]
         if bad:
             raise UserError(f"{where}{column}: expected printable paths relative to INPUT:{listing(bad)}")
-    stems = frame["image"].map(lambda path: Path(path).with_suffix("").as_posix())
-    twice = sorted(frame["image"][stems.duplicated(keep=False)])
+    refuse_twins(list(frame["image"]), where)
+    return frame
+
+
+def refuse_twins(names: list[str], where: str) -> None:
+    """Refuse names that are equal, or differ in the file ending only: their predictions would have one name."""
+    stems = [name.removesuffix(Path(name).suffix) for name in names]
+    count = Counter(stems)
+    twice = sorted(name for name, stem in zip(names, stems, strict=True) if count[stem] > 1)
     if twice:
         raise UserError(f"{where}these images are listed twice, or differ in the file ending only:{listing(twice)}")
-    return frame
 
 
 def test_images(input_path: str, test_path: str = "") -> tuple[Path, list[Path]]:

@@ -172,6 +172,20 @@ def tables_in_use(logs: str, sha: str) -> list[str]:
     return sorted(str(path.parent) for path in Path(logs).glob(f"*/*/{FOLDS}") if sha256(path) == sha)
 
 
+def refuse_foreign(folder: Path) -> None:
+    """Refuse a prediction folder that holds something, but no manifest: it is not ours to replace."""
+    if folder.exists() and not (folder / MANIFEST).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} holds no {MANIFEST}, so it is not ours to replace. Move it away first.")
+
+
+def replace_folder(whole: Path, folder: Path) -> None:
+    """Put the finished prediction folder `whole` in the place of `folder`."""
+    refuse_foreign(folder)
+    if folder.exists():
+        shutil.rmtree(folder)
+    os.replace(whole, folder)
+
+
 def prediction_path(folder: Path, image: str) -> Path:
     """Where the probability map of `image` (relative to INPUT) lies in a prediction folder."""
     return folder / Path(image).with_suffix(".png")

@@ -58,11 +58,12 @@ def score_fold(settings: Any, fold: str) -> dict[str, Any]:
     if settings.LIMIT:
         rows = rows.head(settings.LIMIT * settings.VALID_BATCH_SIZE)
         train = train.head(settings.LIMIT * settings.TRAIN_BATCH_SIZE)
-    from inference import load_predictor, replace_folder, write_maps
+    from inference import load_predictor, write_maps
 
     predictor = load_predictor(settings, [run])
     import predictor as predictor_module
 
+    runs.refuse_foreign(folder)
     partial = run / ".val.partial"  # an earlier scoring stays until this one is whole
     shutil.rmtree(partial, ignore_errors=True)
     predictions = predictor.predict([root / image for image in rows["image"]], settings.MAX_PIXELS)
@@ -84,7 +85,7 @@ def score_fold(settings: Any, fold: str) -> dict[str, Any]:
     write_scores(partial, scores, summary)
     with_masks = scores.assign(mask=rows["mask"])
     scoring.worst_sheet(partial / WORST, with_masks, root, lambda _: partial, max_pixels=settings.MAX_PIXELS, **to_mask)
-    replace_folder(partial, folder, runs.MANIFEST)
+    runs.replace_folder(partial, folder)
     scoring.announce(f"{settings.EXPERIMENT}, fold {fold}", summary)
     print(f"scores -> {folder / SCORES}\nthe worst twelve as a picture -> {folder / WORST}", flush=True)
     return summary
