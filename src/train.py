@@ -60,34 +60,52 @@ def fit(settings: Any, fold: str, resume: bool = False, overwrite: bool = False)
     """Train one fold and write its run folder; returns it. Raises UserError, before the training wherever possible."""
     table = Path(settings.TRAIN_FOLDS)
     frame = splits.read(table)
-    import torch
-
-    from datamodule import MaskDataModule, split_rows, workers
+    from datamodule import split_rows
     from hardware import choose_device, choose_precision
-
-    train_rows, valid_rows = split_rows(frame["kfold"].to_numpy(), fold)
-    device = choose_device(settings.DEVICE)
-    precision, reason = choose_precision(settings.PRECISION, device)
     from losses import Loss
 
-    loss = Loss(settings.LOSS)
+    train_rows, valid_rows = split_rows(frame["kfold"].to_numpy(), fold)
     if fold == "full" and (settings.CHECKPOINT == "best" or settings.EARLY_STOPPING):
         raise UserError(
             "FOLD=full validates on nothing, so CHECKPOINT=best and EARLY_STOPPING have nothing to go by; "
             "leave them out."
         )
-    folder, fixed = runs.run_folder(settings.LOGS, settings.EXPERIMENT, fold, settings.SEED), fixed_settings(settings)
+    device, loss = choose_device(settings.DEVICE), Loss(settings.LOSS)
+    precision, reason = choose_precision(settings.PRECISION, device)
+    folder = runs.run_folder(settings.LOGS, settings.EXPERIMENT, fold, settings.SEED)
+    fixed = fixed_settings(settings)
     runs.check_run(folder, fixed, resume, overwrite)
     if resume and (folder / runs.MODEL).is_file():
         print(f"{folder} is finished already; there is nothing to resume.")
         return folder
-    network, cache = _network(settings, min(settings.TRAIN_BATCH_SIZE, len(train_rows))), open_cache(settings, frame)
-    if settings.EMPTY == "skip" and len(valid_rows) and not any(cache[row][1].any() for row in valid_rows):
-        raise UserError(f"EMPTY=skip leaves out every held-out image of fold {fold}: all their masks are empty.")
+    network = _network(settings, min(settings.TRAIN_BATCH_SIZE, len(train_rows)))
+    data = _data(settings, frame, train_rows, valid_rows)
 
+    runs.open_run(folder, fixed, resume)
+    runs.write_text(folder / runs.FOLDS, table.read_text(encoding="utf-8"))
+    runs.write_json(folder / runs.SETTINGS, settings_module.snapshot(settings))
+    millions = sum(parameter.numel() for parameter in network.parameters()) / 1e6
+    print(
+        f"{settings.EXPERIMENT}, fold {fold}: {len(train_rows)} images to train on, {len(valid_rows)} held out; "
+        f"{settings.MODEL_NAME}, {millions:.1f} M parameters, {settings.IMAGE_SIZE[0]} x {settings.IMAGE_SIZE[1]} px; "
+        f"{device}, {reason} -> {folder}",
+        flush=True,
+    )
+    module, start = _module(settings, network, loss), time.monotonic()
+    trainer = _run(settings, module, data, folder, device, precision, resume)
+    _ship(settings, module, folder, fold, trainer, (time.monotonic() - start) / 60)
+    return folder
+
+
+def _data(settings: Any, frame: Any, train_rows: Any, valid_rows: Any) -> Any:
+    """The fold's loaders, from the cache that is made here where it is not there yet."""
     import augmentations
+    from datamodule import MaskDataModule, workers
 
-    data = MaskDataModule(
+    cache = open_cache(settings, frame)
+    if settings.EMPTY == "skip" and len(valid_rows) and not any(cache[row][1].any() for row in valid_rows):
+        raise UserError("EMPTY=skip leaves out every held-out image of this fold: all their masks are empty.")
+    return MaskDataModule(
         cache,
         train_rows,
         valid_rows,
@@ -97,13 +115,14 @@ def fit(settings: Any, fold: str, resume: bool = False, overwrite: bool = False)
         valid_batch_size=settings.VALID_BATCH_SIZE,
         num_workers=workers(settings.WORKERS),
     )
-    runs.open_run(folder, fixed, resume)
-    runs.write_text(folder / runs.FOLDS, table.read_text(encoding="utf-8"))
-    runs.write_json(folder / runs.SETTINGS, settings_module.snapshot(settings))
+
+
+def _module(settings: Any, network: Any, loss: Any) -> Any:
+    import torch
 
     from lightning_module import SegmentationModule
 
-    module = SegmentationModule(
+    return SegmentationModule(
         network.to(memory_format=torch.channels_last),
         loss,
         lr=settings.LR,
@@ -113,17 +132,6 @@ def fit(settings: Any, fold: str, resume: bool = False, overwrite: bool = False)
         empty=settings.EMPTY,
         seed=settings.SEED,
     )
-    millions = sum(parameter.numel() for parameter in network.parameters()) / 1e6
-    print(
-        f"{settings.EXPERIMENT}, fold {fold}: {len(train_rows)} images to train on, {len(valid_rows)} held out; "
-        f"{settings.MODEL_NAME}, {millions:.1f} M parameters, {settings.IMAGE_SIZE[0]} x {settings.IMAGE_SIZE[1]} px; "
-        f"{device}, {reason} -> {folder}",
-        flush=True,
-    )
-    start = time.monotonic()
-    trainer = _run(settings, module, data, folder, device, precision, resume)
-    _ship(settings, module, folder, fold, trainer, (time.monotonic() - start) / 60)
-    return folder
 
 
 def _network(settings: Any, batch: int) -> Any:
