@@ -41,14 +41,12 @@ def _one_fold(settings: Any, fold: str, resume: bool, overwrite: bool, outcome: 
 def run_fold(settings: Any, fold: str, overwrite: bool) -> str:
     """Train and score one fold in a process of its own; returns what went wrong, "" where nothing did."""
     folder = runs.run_folder(settings.LOGS, settings.EXPERIMENT, fold, settings.SEED)
-    started = folder.is_dir() and not (folder / runs.MODEL).is_file()
-    resume = started and not overwrite and (folder / "checkpoints" / "last.ckpt").is_file()
+    unfinished = not (folder / runs.MODEL).is_file() and (folder / "checkpoints" / "last.ckpt").is_file()
+    resume = unfinished and not overwrite
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
     outcome = context.SimpleQueue()
-    child = context.Process(
-        target=_one_fold, args=(settings, fold, resume, overwrite or (started and not resume), outcome)
-    )
+    child = context.Process(target=_one_fold, args=(settings, fold, resume, overwrite, outcome))
     child.start()
     child.join()
     if not outcome.empty():

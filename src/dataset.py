@@ -142,5 +142,5 @@ class MaskDataset(torch.utils.data.Dataset):
         image, mask = self.cache[row]
         if self.augment is not None:
             image, mask = self.augment(image, mask, (self.seed, epoch, row))
-        pixels = np.ascontiguousarray(image.transpose(2, 0, 1))
-        return {"image": torch.from_numpy(pixels.copy()), "mask": torch.from_numpy(mask[None].copy()), "row": row}
+        pixels = image.transpose(2, 0, 1).copy()  # one copy: contiguous, and no longer a view of the read-only file
+        return {"image": torch.from_numpy(pixels), "mask": torch.from_numpy(mask[None].copy()), "row": row}

@@ -128,9 +128,8 @@ def split(frame: Any, areas: np.ndarray, n_folds: int, seed: int, old: Any | Non
     return frame.assign(stratum=[strata[group] for group in member], kfold=folds[member])
 
 
-def refuse_leaks(frame: Any, prints: list[bytes], input_path: str) -> None:
-    """Raise UserError for a pixel-equal image, also mirrored or turned, in another fold."""
-    pairs = audit.copies(prints, lambda index: images.read_image(Path(input_path) / frame["image"][index]))
+def refuse_leaks(frame: Any, pairs: list[tuple[int, int, str]]) -> None:
+    """Raise UserError for a pair of `audit.copies` whose images lie in different folds."""
     leaks = audit.across(pairs, frame["kfold"].tolist())
     if leaks:
         shown = [
@@ -214,10 +213,8 @@ def main(argv: list[str] | None = None) -> None:
     table = flags.TABLE or (str(path) if not overwrite and users_own(path) else "")
     frame, layout, dialect = index_table(settings, table)
     examined = examine(frame, settings.INPUT, settings.MAX_PIXELS)
+    pairs = audit.copies(examined.prints, lambda row: images.read_image(Path(settings.INPUT) / frame["image"][row]))
     if tie:
-        pairs = audit.copies(
-            examined.prints, lambda index: images.read_image(Path(settings.INPUT) / frame["image"][index])
-        )
         frame["group"] = audit.tie(list(frame["group"]), pairs)
         print(f"Tied {len(pairs)} pixel-equal images into the groups of their originals.")
     own = "kfold" in frame
@@ -229,7 +226,7 @@ def main(argv: list[str] | None = None) -> None:
         "tie": tie,
     }
     result = choose(frame, examined.areas, settings, table=table, overwrite=overwrite, made_with=made_with)
-    refuse_leaks(result, examined.prints, settings.INPUT)
+    refuse_leaks(result, pairs)
 
     balance = splits.balance(result, examined.areas)
     strategy = "the user's own" if own else "groups kept together, stratified by mask area"

@@ -93,16 +93,22 @@ EXPECTED = {
 }
 
 
-def find(input_path: str, layout: str = "auto", train_path: str = "", mask_path: str = "") -> Found:
-    """Find the layout of the training data below `input_path`, or use the one named.
-
-    Raises UserError where no folder or no layout is there, an image or mask has no partner, or a path lies outside.
-    """
+def _existing(input_path: str) -> Path:
+    """INPUT as a path. Raises UserError where there is no such folder."""
     root = Path(input_path)
     if not root.is_dir():
         raise UserError(
             f"{root}: no such folder. Put the competition's files there (DATASET names the folder), or run make demo."
         )
+    return root
+
+
+def find(input_path: str, layout: str = "auto", train_path: str = "", mask_path: str = "") -> Found:
+    """Find the layout of the training data below `input_path`, or use the one named.
+
+    Raises UserError where no folder or no layout is there, an image or mask has no partner, or a path lies outside.
+    """
+    root = _existing(input_path)
     names = list(LAYOUTS) if layout == "auto" else [layout]
     found = next(filter(None, (LAYOUTS[name](root, train_path, mask_path) for name in names)), None)
     if found is None:
@@ -201,17 +207,9 @@ def refuse_twins(names: list[str], where: str) -> None:
 
 def test_images(input_path: str, test_path: str = "") -> tuple[Path, list[Path]]:
     """The folder of test images and every image below it, masks left out. Raises UserError where there is none."""
-    root = Path(input_path)
-    folder = Path(test_path) if test_path else None
-    if folder is None:
-        if not root.is_dir():
-            raise UserError(
-                f"{root}: no such folder. "
-                "Put the competition's files there (DATASET names the folder), or run make demo."
-            )
-        folder = _first(root, ("test_hq", "test", "stage1_test"))
+    folder = Path(test_path) if test_path else _first(_existing(input_path), ("test_hq", "test", "stage1_test"))
     if folder is None or not folder.is_dir():
-        raise UserError(f"{test_path or root}: no test images there; TEST_PATH=folder names theirs.")
+        raise UserError(f"{test_path or input_path}: no test images there; TEST_PATH=folder names theirs.")
     files = [
         path
         for path in folder.rglob("*")
