@@ -17,7 +17,7 @@ GIVEN = $(foreach name,$(.VARIABLES),$(if $(filter command%line,$(subst $() ,%,$
 ARGS = $(foreach name,$(filter-out VENV PYTHON,$(GIVEN)),$(call quoted,$(name)))
 RUN = $(PYTHON) src/$@.py $(ARGS)
 
-.PHONY: help demo folds train tester oof cv inference submission samples summary smoke weights test test-slow lint install
+.PHONY: help demo data rle-check folds train tester oof cv inference submission samples summary smoke weights test test-slow lint install
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | while IFS=$$'\t' read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
@@ -31,8 +31,14 @@ $(VENV)/.installed: requirements.txt
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 
-demo: $(READY)  ## render the demo's data and walk the whole path on it: the first command to type
+demo: $(READY)  ## render the demo's data and walk the whole path on it: the first command to type (LAYOUT=name: another layout)
 	@$(RUN)
+
+data: $(READY)  ## unpack a competition's archive into input/<dataset>/: make data ZIP=file (or COMPETITION=slug)
+	@$(RUN)
+
+rle-check: $(READY)  ## one training mask of a table of run lengths, decoded in each order: which is right?
+	@$(PYTHON) src/rle_check.py $(ARGS)
 
 folds: $(READY)  ## images and masks -> output/<dataset>/train_folds.csv, checked for leaks
 	@$(RUN)

@@ -13,14 +13,19 @@ import numpy as np
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks PyPI at import otherwise
 
 
-def _transforms(name: str, square: bool) -> list:
+def _transforms(name: str, square: bool, channels: int, labels: bool) -> list:
     """The pipeline of that name; a quarter turn would swap an oblong image's sides, so those are mirrored only."""
     import albumentations as A
     import cv2
 
-    colour = A.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2, hue=0.05, p=0.5)
-    # a bilinear mask of 0 and 1 is rounded by cv2: cut at one half, without nearest-neighbour's ragged outlines
-    affine = {"border_mode": cv2.BORDER_REFLECT_101, "mask_interpolation": cv2.INTER_LINEAR}
+    if channels == 3:
+        colour = A.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2, hue=0.05, p=0.5)
+    else:  # hue and saturation are those of RGB
+        colour = A.RandomBrightnessContrast(brightness_limit=0.2, contrast_limit=0.2, p=0.5)
+    # a bilinear mask of 0 and 1 is rounded by cv2: cut at one half, without nearest-neighbour's ragged outlines; the
+    # indices of a class map must not be mixed
+    interpolation = cv2.INTER_NEAREST if labels else cv2.INTER_LINEAR
+    affine = {"border_mode": cv2.BORDER_REFLECT_101, "mask_interpolation": interpolation}
     mirrored = [A.HorizontalFlip(p=0.5), A.VerticalFlip(p=0.5)]
     return {
         "none": [],
@@ -39,31 +44,31 @@ def _transforms(name: str, square: bool) -> list:
 
 
 class Augmentation:
-    """A named pipeline: `(image (H, W, 3), mask (H, W), key) -> (image, mask)` of equal shapes, masks staying 0 and 1.
+    """A named pipeline: `(image (H, W, C), mask (K, H, W), key) -> (image, mask)` of equal shapes.
 
-    Equal keys give equal results, in any process. Built at first use, so that it travels to spawned workers as its
-    name.
+    Masks keep their values; `labels`: they are class indices. Equal keys give equal results, in any process. Built at
+    first use, so that it travels to spawned workers as its name.
     """
 
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self._compose: dict[bool, Any] = {}  # by whether the image is square
+    def __init__(self, name: str, labels: bool = False) -> None:
+        self.name, self.labels = name, labels
+        self._compose: dict[tuple[bool, int], Any] = {}  # by whether the image is square, and its channels
 
     def __call__(self, image: np.ndarray, mask: np.ndarray, key: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-        square = image.shape[0] == image.shape[1]
-        if square not in self._compose:
+        kind = image.shape[0] == image.shape[1], image.shape[2]
+        if kind not in self._compose:
             import albumentations as A
 
-            self._compose[square] = A.Compose(_transforms(self.name, square), strict=True)
-        compose, sequence = self._compose[square], np.random.SeedSequence(key)
+            self._compose[kind] = A.Compose(_transforms(self.name, *kind, self.labels), strict=True)
+        compose, sequence = self._compose[kind], np.random.SeedSequence(key)
         compose.set_random_state(np.random.default_rng(sequence), random.Random(int(sequence.generate_state(1)[0])))
-        result = compose(image=image, mask=mask)
-        return result["image"], result["mask"]
+        result = compose(image=image, masks=list(mask))
+        return result["image"].reshape(image.shape), np.stack(result["masks"])
 
     def __getstate__(self) -> dict:
-        return {"name": self.name, "_compose": {}}
+        return {**self.__dict__, "_compose": {}}
 
 
-def make(name: str) -> Augmentation | None:
-    """The pipeline of that name (config.AUGMENT), None for "none"."""
-    return None if name == "none" else Augmentation(name)
+def make(name: str, labels: bool = False) -> Augmentation | None:
+    """The pipeline of that name (config.AUGMENT), None for "none"; `labels`: masks hold class indices."""
+    return None if name == "none" else Augmentation(name, labels)

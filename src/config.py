@@ -17,16 +17,19 @@ SUBMISSION = "{OUTPUT}/submission.csv"
 
 # === data: which images, and how they are split
 DATASET = "demo"  # a folder below input/
-LAYOUT = "auto"  # auto | carvana | instances
+LAYOUT = "auto"  # auto | carvana | instances | split | beside | folders | rle
 TRAIN_PATH = ""  # "": where the layout keeps it (train_hq, stage1_train, ...)
 MASK_PATH = ""  # "": where the layout keeps it (train_masks, ...)
 TEST_PATH = ""  # "": where the layout keeps it (test_hq, stage1_test, ...)
 TRAIN_FOLDS = "{OUTPUT}/train_folds.csv"
 N_FOLDS = 5
 FOLDS_SEED = 42  # of the split; SEED is the training's, so that seeds can be repeated on the same folds
-GROUP = (
-    "auto"  # auto | none | a regex with one (group) on the image's path | column:NAME of the table that TABLE= names
-)
+# auto | none | a regex with one (group) on the image's path | folder | folder:2 | gap:5 and gap:60s (numbers, times in
+# the name) | column:NAME of the table that TABLE= names
+GROUP = "auto"
+TASK = "auto"  # auto (as make folds finds it) | binary | multiclass (one class a pixel) | multilabel (classes overlap)
+IGNORE = 255  # the value of a class map that is not labelled; -1: none
+IN_CHANNELS = 0  # 0: as make folds finds them (3; a stack's slices) | 1: grey | 3: RGB | n: all of a file's channels
 MAX_PIXELS = 100_000_000  # an image whose header promises more is refused before it is decoded
 LIMIT = 0  # 0: all; n: only n batches of everything (make smoke)
 
@@ -35,6 +38,7 @@ MODEL_NAME = "smp_unet_resnet34"  # smp_<architecture>_<encoder>, whatever smp c
 ENCODER_WEIGHTS = "imagenet"  # imagenet | none | a local .safetensors or .pth
 IMAGE_SIZE = (256, 256)  # height, width of what the network sees; IMAGE_SIZE=256 means a square
 RESIZE = "stretch"  # stretch | fit (keep the aspect, pad) | none (own size; a batch needs equal sizes)
+NORMALISE = "auto"  # auto (measured by make folds for other than 8-bit RGB) | measured | constants: the next two
 MODEL_MEAN = (0.485, 0.456, 0.406)  # of RGB in [0, 1]; ImageNet's
 MODEL_STD = (0.229, 0.224, 0.225)
 
@@ -44,7 +48,7 @@ EPOCHS = 20
 TRAIN_BATCH_SIZE = 8
 VALID_BATCH_SIZE = 16
 ACCUMULATE = 1  # batches per optimiser step
-LOSS = "bce + dice"  # names joined by +, each with an optional weight: 0.5*bce + dice
+LOSS = "ce + dice"  # names joined by +, each with an optional weight: 0.5*ce + dice
 LR = 1e-3  # the peak, after the warm-up
 WARMUP = 0.1  # share of all steps over which the learning rate rises; after it a cosine to zero
 WEIGHT_DECAY = 1e-2  # not on norms and biases
@@ -56,7 +60,9 @@ EARLY_STOPPING = 0  # epochs without a better validation Dice before stopping; 0
 CHECKPOINT = "last"  # last | best: the best epoch is chosen on the fold that is reported, and every number says so
 
 # === scoring: from probability to mask to number
-THRESHOLD = 0.5  # a pixel is foreground where the probability reaches it
+THRESHOLD = 0.5  # a pixel is foreground where the probability reaches it; multiclass takes the likeliest class
 EMPTY = "one"  # Dice of an empty prediction on an empty mask: one | zero | skip (left out of the mean)
 MIN_AREA = 0  # objects of fewer pixels are removed; 0: none
-DIALECT = "auto"  # auto (the layout's) | carvana | dsb2018
+# auto (the layout's) | carvana | dsb2018 | tgs | airbus | siim | hubmap | uwmgi | contrails | vesuvius; also how a table
+# of training masks is read
+DIALECT = "auto"

@@ -1,5 +1,6 @@
 """What a person reads while waiting: a progress bar in a terminal, a line now and then in a log, and small tables."""
 
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -40,8 +41,13 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 def step(title: str, main: Callable[[list[str]], int], argv: list[str]) -> None:
     """Run one script of a path as a user would, its command first; leave with its exit code where it fails."""
-    shown = " ".join(f"'{argument}'" if " " in argument else argument for argument in argv if argument != "OVERWRITE=1")
+    shown = " ".join(quoted(argument) for argument in argv if argument != "OVERWRITE=1")
     print(f"\n{title} {shown}", flush=True)
     code = main(argv)
     if code:
         raise SystemExit(code)
+
+
+def quoted(argument: str) -> str:
+    """A NAME=value as one would type it: in quotes where the shell would read it otherwise."""
+    return argument if re.fullmatch(r"[\w=.,/+:@%-]*", argument) else "'" + argument.replace("'", "'\\''") + "'"

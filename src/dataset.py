@@ -1,9 +1,10 @@
 """A row of the folds table -> a sample, from a cache of decoded, resized images in one memory-mapped file.
 
-The cache's name is a hash of all that it was made from (files with size and time, IMAGE_SIZE, RESIZE), so a stale one
-is never read; it is written under another name and renamed when whole.
+The cache's name is a hash of all that it was made from (files with size and time, what their pixels mean, IMAGE_SIZE,
+RESIZE), so a stale one is never read; it is written under another name and renamed when whole.
 """
 
+import glob
 import hashlib
 import json
 import os
@@ -16,62 +17,84 @@ import torch
 
 import console
 import images
+import rle_table
+from dataspec import DataSpec
 from errors import UserError
 from runs import write_json
 
-_VERSION = 1  # of what is stored; raise it when the decoding or resizing changes
+_VERSION = 2  # of what is stored; raise it when the decoding or resizing changes
 
 
 class Cache:
-    """Images (h, w, 3) and masks (h, w) in the network's frame, by row.
-
-    `original` (N, 2) holds each one's true height and width.
-    """
+    """Images (h, w, C) and masks (K, h, w), as dataspec has them, in the network's frame, by row."""
 
     def __init__(self, path: Path) -> None:
         about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        self.path, self.shapes, self.original = path, about["shapes"], about["original"]
-        pixels = [height * width for height, width in self.shapes]
-        self.offsets = np.concatenate([[0], np.cumsum(np.array(pixels, np.int64) * 4)])
+        self.path, self.shapes = path, about["shapes"]
+        self.channels, self.planes = about["channels"], about["planes"]
+        pixels = np.array([height * width for height, width in self.shapes], np.int64)
+        self.offsets = np.concatenate([[0], np.cumsum(pixels * (self.channels + self.planes))])
         self._bytes: np.ndarray | None = None  # opened at first use, so that each worker opens its own
 
     def __len__(self) -> int:
         return len(self.shapes)
 
     def __getitem__(self, row: int) -> tuple[np.ndarray, np.ndarray]:
-        """Views of the file: uint8 image (h, w, 3) and 0/1 mask (h, w)."""
+        """Views of the file: uint8 image (h, w, C) and mask (K, h, w)."""
         if self._bytes is None:
             self._bytes = np.memmap(self.path, np.uint8, mode="r")
         height, width = self.shapes[row]
-        start, pixels = self.offsets[row], height * width
-        image = self._bytes[start : start + 3 * pixels].reshape(height, width, 3)
-        return image, self._bytes[start + 3 * pixels : start + 4 * pixels].reshape(height, width)
+        start, end = self.offsets[row], self.offsets[row + 1]
+        middle = start + height * width * self.channels
+        image = self._bytes[start:middle].reshape(height, width, self.channels)
+        return image, self._bytes[middle:end].reshape(self.planes, height, width)
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_bytes": None}
 
 
-def _stamp(path: Path) -> list:
-    """What tells a changed file: name, size and time, of each file in a folder of instance masks."""
+def _files(root: Path, reference: str) -> list[Path]:
+    """The files behind an image or a mask's reference (see dataspec)."""
+    if reference == "":
+        return []
+    if reference.startswith("rle:"):
+        return [root / rle_table.parse_reference(reference)[0]]
+    path = root / reference
+    if "{z}" in path.name:
+        return images.slices(path)
+    if "{class}" in reference:
+        return sorted(root.glob(glob.escape(reference).replace("{class}", "*")))
     if not path.exists():
         raise UserError(f"{path}: no such file, but the folds table lists it. Put it back, or run make folds again.")
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
-    return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return sorted(path.iterdir()) if path.is_dir() else [path]
+
+
+def _stamp(root: Path, reference: str) -> list:
+    """What tells a changed file: name, size and time, of each file behind a reference."""
+    stats = [(file.name, file.stat()) for file in _files(root, reference)]
+    return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
 
 
 def open_cache(
-    folder: Path, root: Path, pairs: list[tuple[str, str]], size: tuple[int, int], resize: str, max_pixels: int
+    folder: Path,
+    root: Path,
+    pairs: list[tuple[str, str]],
+    size: tuple[int, int],
+    resize: str,
+    max_pixels: int,
+    spec: DataSpec,
 ) -> Cache:
     """The cache of `pairs` (image, mask relative to `root`) in `folder`; made, on all cores, where it is not there yet.
 
     Raises UserError for files that are missing or broken, all of them listed.
     """
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        stamps = list(pool.map(lambda pair: [pair, _stamp(root / pair[0]), _stamp(root / pair[1])], pairs))
-    made_from = json.dumps([_VERSION, str(root.resolve()), size, resize, stamps])
+        stamps = list(pool.map(lambda pair: [pair, _stamp(root, pair[0]), _stamp(root, pair[1])], pairs))
+    meaning = {name: value for name, value in spec.as_json().items() if name not in ("mean", "std")}
+    made_from = json.dumps([_VERSION, str(root.resolve()), size, resize, meaning, stamps])
     path = folder / f"{size[0]}x{size[1]}-{resize}-{hashlib.sha256(made_from.encode()).hexdigest()[:16]}.bin"
     if not _is_whole(path, len(pairs)):
-        _build(path, root, pairs, size, resize, max_pixels)
+        _build(path, root, pairs, size, resize, max_pixels, spec)
     return Cache(path)
 
 
@@ -85,19 +108,24 @@ def _is_whole(path: Path, rows: int) -> bool:
 
 
 def _build(
-    path: Path, root: Path, pairs: list[tuple[str, str]], size: tuple[int, int], resize: str, max_pixels: int
+    path: Path,
+    root: Path,
+    pairs: list[tuple[str, str]],
+    size: tuple[int, int],
+    resize: str,
+    max_pixels: int,
+    spec: DataSpec,
 ) -> None:
-    def one(pair: tuple[str, str]) -> tuple[np.ndarray, np.ndarray, tuple[int, int]] | str:
+    def one(pair: tuple[str, str]) -> tuple[np.ndarray, np.ndarray] | str:
         try:
-            image, mask = images.read_pair(root / pair[0], root / pair[1], max_pixels)
+            image, mask = spec.read_pair(root, *pair, max_pixels)
         except UserError as error:
             return str(error)
-        small = images.image_to_network(image, size, resize), images.mask_to_network(mask, size, resize)
-        return *small, image.shape[:2]
+        return images.image_to_network(image, size, resize), spec.to_network(mask, size, resize)
 
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    shapes, original, problems = [], [], []
+    shapes, problems = [], []
     try:
         with temporary.open("wb") as file, ThreadPoolExecutor(os.cpu_count()) as pool:
             for block in range(0, len(pairs), 256):  # a block at a time, so that memory does not grow with the data
@@ -109,23 +137,21 @@ def _build(
                     file.write(result[0].tobytes())
                     file.write(result[1].tobytes())
                     shapes.append(result[0].shape[:2])
-                    original.append(result[2])
         images.refuse_listed(
             problems, "broken or mismatched pairs:", "Repair or remove these files, then run make folds again."
         )
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-    write_json(
-        path.with_suffix(".json"), {"shapes": shapes, "original": original}
-    )  # last: it says that the file is whole
+    about = {"shapes": shapes, "channels": spec.channels, "planes": spec.planes}
+    write_json(path.with_suffix(".json"), about)  # last: it says that the file is whole
 
 
 Augment = Callable[[np.ndarray, np.ndarray, tuple[int, int, int]], tuple[np.ndarray, np.ndarray]]
 
 
 class MaskDataset(torch.utils.data.Dataset):
-    """Samples by (epoch, row): {"image": uint8 (3, H, W), "mask": uint8 (1, H, W) of 0 and 1, "row": int}.
+    """Samples by (epoch, row): {"image": uint8 (C, H, W), "mask": uint8 (K, H, W) as in dataspec, "row": int}.
 
     The augmentation is keyed on (seed, epoch, row), so a sample does not depend on the worker or on what was loaded
     before.
@@ -143,4 +169,4 @@ class MaskDataset(torch.utils.data.Dataset):
         if self.augment is not None:
             image, mask = self.augment(image, mask, (self.seed, epoch, row))
         pixels = image.transpose(2, 0, 1).copy()  # one copy: contiguous, and no longer a view of the read-only file
-        return {"image": torch.from_numpy(pixels), "mask": torch.from_numpy(mask[None].copy()), "row": row}
+        return {"image": torch.from_numpy(pixels), "mask": torch.from_numpy(mask.copy()), "row": row}

@@ -1,7 +1,8 @@
-"""make demo: render a data set in Carvana's layout, then walk the whole path on it, from folds to a scored submission.
+"""make demo: render a data set, then walk the whole path on it, from folds to a scored submission.
 
-Carvana's pictures may not be passed on, so these are our own: cars on a turntable, 16 views each (studio.py). The
-answers of the test cars lie in input/demo/.answers, where only this script looks.
+Carvana's pictures may not be passed on, so these are our own: cars on a turntable, 16 views each (studio.py), in
+Carvana's layout. LAYOUT renders one of the other layouts instead, small (scene_layouts.py). The answers of the test
+images lie in input/demo/.answers, where only this script looks.
 """
 
 import csv
@@ -9,7 +10,6 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -18,20 +18,36 @@ from typing import Any
 import numpy as np
 
 import console
+import dataspec
+import images
 import metrics
 import rle
 import runs
+import scene_layouts
 import settings as settings_module
 from errors import UserError, command
+from scene_layouts import ANSWERS, DONE
 
 FLAGS = {
-    "CARS": "cars to train on, 16 pictures each (default 20)",
+    "LAYOUT": f"carvana (default) or one of: {', '.join(scene_layouts.LAYOUTS)}",
+    "COUNT": "training images of the other layouts (default: about 60)",
+    "CARS": "Carvana's layout: cars to train on, 16 pictures each (default 20)",
     "TEST_CARS": "cars of the test set (default 5)",
     "WIDTH": "width of the pictures in pixels (default 959; Carvana's is 1918); the height is two thirds of it",
     "ONLY": "render: only make the data; score: only score the submission; otherwise the whole path",
     "OVERWRITE": "1: render the data again",
 }
-DONE, ANSWERS = "demo.json", ".answers/test_masks.csv"
+
+
+# What a user of that layout would type too: a dialect, where the layout has none, and what the data need
+ALSO = {
+    **{name: ["DIALECT=hubmap"] for name in ("folders", "split", "ui", "table")},
+    **{name: ["DIALECT=uwmgi"] for name in ("classmap", "palette", "colours")},
+    "class_files": ["DIALECT=uwmgi", "GROUP=(patient[0-9]+)_"],
+    "rle_classes": ["GROUP=(case[0-9]+)_"],
+    "slices": ["DIALECT=hubmap"],
+    "near_infrared": ["DIALECT=uwmgi", "IN_CHANNELS=4"],
+}
 
 
 def car_name(seed: int, number: int) -> str:
@@ -68,7 +84,7 @@ def _palette(mask: np.ndarray) -> Any:
 def render_data(root: Path, seed: int, cars: int, test_cars: int, width: int) -> None:
     """Render the whole data set beside `root` and rename it when whole."""
     height, temporary = width * 2 // 3, root.with_name(f".{root.name}.{os.getpid()}")
-    for folder in ("train_hq", "train_masks", "test_hq", ".answers"):
+    for folder in ("train_hq", "train_masks", "test_hq", ANSWERS):
         (temporary / folder).mkdir(parents=True)
     jobs = [(seed, number, view, height, width, str(temporary / ("train_hq" if number < cars else "test_hq")))
             for number in range(cars + test_cars) for view in range(1, 17)]  # fmt: skip
@@ -77,11 +93,12 @@ def render_data(root: Path, seed: int, cars: int, test_cars: int, width: int) ->
             rows = list(console.track(pool.map(_render_one, jobs, chunksize=4), len(jobs), "rendering"))
         train, test = rows[: cars * 16], rows[cars * 16 :]
         write_table(temporary / "train_masks.csv", train)
-        write_table(temporary / ANSWERS, test)
+        write_table(temporary / ANSWERS / "test_masks.csv", test)
+        answers = {f"test_hq/{name}": f"rle:test_masks.csv#{name}" for name, _ in test}
         write_table(temporary / "sample_submission.csv", sorted((name, "1 1") for name, _ in test))
-        runs.write_json(
-            temporary / DONE, {"seed": seed, "cars": cars, "test_cars": test_cars, "width": width, "height": height}
-        )
+        about = {"layout": "carvana", "seed": seed, "cars": cars, "test_cars": test_cars, "width": width}
+        counts = {"count": len(train), "test_count": len(test)}
+        runs.write_json(temporary / DONE, {**about, **counts, "answers": answers})
         if root.exists():
             shutil.rmtree(root)
         os.replace(temporary, root)
@@ -97,30 +114,36 @@ def write_table(path: Path, rows: list[tuple[str, str]]) -> None:
         writer.writerows(rows)
 
 
-def score(submission: Path, root: Path) -> float:
-    """Carvana's score of a submission on the hidden answers: the mean over images of Dice, 1 where both are empty."""
-    from submission import read_masks
+def score(settings: Any) -> float:
+    """The submission's score on the hidden answers: the mean over images and classes of Dice, 1 where both are empty.
 
-    about = runs.read_json(
-        root / DONE, "Only the demo's own data can be scored: make demo", {"height": int, "width": int}
-    )
-    if not submission.is_file():
-        raise UserError(f"{submission}: no such file. Write it first: make submission")
-    shape, dialect = (about["height"], about["width"]), rle.DIALECTS["carvana"]
+    Decodes SUBMISSION as the competition would. Raises UserError where it, or the demo's answers, are not there.
+    """
+    from submission import choose_dialect, image_ids, read_masks
 
-    def masks(path: Path) -> Iterator[tuple[str, np.ndarray]]:
-        return read_masks(path, dialect, lambda _: shape)
-
-    ours, dices = dict(masks(submission)), []
-    for image_id, truth in masks(root / ANSWERS):
-        if image_id not in ours:
-            raise UserError(f"{submission} has no row for {image_id}.")
-        counts = metrics.count(ours[image_id], truth)
+    root, path = Path(settings.INPUT), Path(settings.SUBMISSION)
+    names = runs.read_json(root / DONE, "Only the demo's own data can be scored: make demo", {"answers": dict})[
+        "answers"
+    ]
+    if not path.is_file():
+        raise UserError(f"{path}: no such file. Write it first: make submission")
+    spec, dialect = dataspec.read(Path(settings.TRAIN_FOLDS).with_suffix(".json")), choose_dialect(settings)
+    shapes, truths = {}, {}
+    for image_id, image in image_ids(list(names), dialect).items():
+        shapes[image_id] = images.read_size(root / image)
+        planes = spec.class_planes(spec.read_mask(root / ANSWERS, names[image], shapes[image_id]))
+        for name, plane in zip(spec.scored_names if dialect.has_classes else ("",), planes, strict=True):
+            truths[image_id, name] = plane
+    ours, dices = dict(read_masks(path, dialect, lambda key: shapes[key[0]])), []
+    for key, truth in truths.items():
+        if key not in ours:
+            raise UserError(f"{path} has no row for {' '.join(key)}.")
+        counts = metrics.count(ours[key], truth)
         dices.append(float(metrics.scores(counts["tp"], counts["fp"], counts["fn"])["dice"]))
     return float(np.mean(dices))
 
 
-def whole_path(settings: Any, forwarded: list[str]) -> None:
+def whole_path(settings: Any, layout: str, forwarded: list[str]) -> None:
     """Folds, training, scoring, inference, submission and its score on the hidden answers."""
     import folds
     import inference
@@ -129,22 +152,24 @@ def whole_path(settings: Any, forwarded: list[str]) -> None:
     import train
 
     start = time.monotonic()
-    console.step("[1/6] make folds", folds.main, forwarded)
+    table = [f"TABLE={settings.INPUT}/my.csv"] if layout == "table" else []
+    console.step("[1/6] make folds", folds.main, [*forwarded, *table])
     console.step("[2/6] make train", train.main, ["FOLD=0", *forwarded, "OVERWRITE=1"])
     console.step("[3/6] make tester", tester.main, ["FOLD=0", *forwarded])
     console.step("[4/6] make inference", inference.main, ["FOLD=0", *forwarded])
     console.step("[5/6] make submission", submission.main, ["FOLD=0", *forwarded])
     print("\n[6/6] the submission against the demo's own answers", flush=True)
-    leaderboard = score(Path(settings.SUBMISSION), Path(settings.INPUT))
+    leaderboard = score(settings)
     run = runs.run_folder(settings.LOGS, settings.EXPERIMENT, "0", settings.SEED)
     summary = runs.read_json(run / "val" / "summary.json", "")
     predictions = inference.picture_of(inference.prediction_folder(settings, "0"))
     dice = {name: summary[name]["image"]["dice"] for name in ("model", "constant", "ceiling")}
     height, width = settings.IMAGE_SIZE
+    typed = " ".join(console.quoted(argument) for argument in forwarded)
     print(f"""
 The demo took {(time.monotonic() - start) / 60:.1f} minutes. Mean Dice:
-  {dice["model"]:.4f}  fold 0, {summary["images"]} held-out images of cars that the network never saw
-  {leaderboard:.4f}  the submission, on the hidden answers of the test cars
+  {dice["model"]:.4f}  fold 0, {summary["images"]} held-out images that the network never saw
+  {leaderboard:.4f}  the submission, on the hidden answers of the test images
   {dice["constant"]:.4f}  a constant mask that ignores the image
   {dice["ceiling"]:.4f}  the true masks, shrunk to {height} x {width} px and enlarged again
 Look at:
@@ -152,8 +177,8 @@ Look at:
   {predictions}
   {Path(settings.TRAIN_FOLDS).with_name("folds.png")}
 Type next:
-  make cv {" ".join(forwarded)}    the other folds, then mean and spread
-  make samples {" ".join(forwarded)}    what the network sees
+  make cv {typed}    the other folds, then mean and spread
+  make samples {typed}    what the network sees
   make folds DATASET=name    your own data, from input/name/""")
 
 
@@ -164,41 +189,66 @@ def whole_number(flags: Any, name: str, default: int, low: int) -> int:
     return int(text)
 
 
-@command
-def main(argv: list[str] | None = None) -> None:
-    argv = list(sys.argv[1:] if argv is None else argv)
-    if not any(argument.startswith(("RECIPE=", "--recipe", "-h", "--help")) for argument in argv):
-        argv.insert(0, "RECIPE=demo")
-    settings, flags = settings_module.command_line(argv, __doc__, FLAGS)
-    if flags.ONLY not in ("", "render", "score"):
-        raise UserError(f"ONLY={flags.ONLY}: expected render or score.")
-    root = Path(settings.INPUT)
-    wanted = {
-        "cars": whole_number(flags, "CARS", 20, 2),
-        "test_cars": whole_number(flags, "TEST_CARS", 5, 1),
-        "width": whole_number(flags, "WIDTH", 959, 48),
-    }
-    if flags.ONLY == "score":
-        print(f"{score(Path(settings.SUBMISSION), root):.4f} mean Dice of {settings.SUBMISSION} on the hidden answers")
-        return
+def wanted_data(flags: Any) -> dict[str, Any]:
+    """What the flags ask for, as it is kept beside the data. Raises UserError for flags that do not fit."""
+    if (flags.LAYOUT or "carvana") == "carvana":
+        if flags.COUNT:
+            raise UserError("COUNT is for the other layouts; Carvana's has CARS and TEST_CARS.")
+        return {
+            "layout": "carvana",
+            "seed": 42,
+            "cars": whole_number(flags, "CARS", 20, 2),
+            "test_cars": whole_number(flags, "TEST_CARS", 5, 1),
+            "width": whole_number(flags, "WIDTH", 959, 48),
+        }
+    if flags.LAYOUT not in scene_layouts.LAYOUTS:
+        known = ["carvana", *scene_layouts.LAYOUTS]
+        raise UserError(
+            f"LAYOUT={flags.LAYOUT} is none of: {', '.join(known)}.{settings_module.nearest(flags.LAYOUT, known)}"
+        )
+    for name in ("CARS", "TEST_CARS", "WIDTH"):
+        if getattr(flags, name):
+            raise UserError(f"{name} is for Carvana's layout; LAYOUT={flags.LAYOUT} has COUNT.")
+    return {"layout": flags.LAYOUT, "seed": 42, "count": whole_number(flags, "COUNT", scene_layouts.COUNT, 8)}
+
+
+def render(root: Path, wanted: dict[str, Any], overwrite: bool) -> None:
+    """Render the wanted data below `root`, unless they are there. Raises UserError where other data lie there."""
     if root.exists() and not (root / DONE).is_file():
         raise UserError(f"{root} holds data that are not the demo's; nothing was written. Choose another DATASET=name.")
     have = runs.read_json(root / DONE, f"Remove {root} and render it again.") if root.exists() else {}
-    if (
-        settings_module.flag_is_on(flags.OVERWRITE)
-        or {key: have.get(key) for key in wanted} != wanted
-        or have.get("seed") != 42
-    ):
-        start = time.monotonic()
-        render_data(root, 42, wanted["cars"], wanted["test_cars"], wanted["width"])
-        print(
-            f"Rendered {wanted['cars'] + wanted['test_cars']} cars, 16 views each, "
-            f"in {time.monotonic() - start:.0f} s -> {root}"
-        )
+    if not overwrite and {key: have.get(key) for key in wanted} == wanted:
+        print(f"{root} is there already, {have['count'] + have['test_count']} pictures.")
+        return
+    start = time.monotonic()
+    if wanted["layout"] == "carvana":
+        render_data(root, wanted["seed"], wanted["cars"], wanted["test_cars"], wanted["width"])
     else:
-        print(f"{root} is there already, {have['cars'] + have['test_cars']} cars of 16 views each.")
+        scene_layouts.write(wanted["layout"], root, wanted["seed"], wanted["count"])
+    done = runs.read_json(root / DONE, "")
+    print(f"Rendered {done['count'] + done['test_count']} pictures in {time.monotonic() - start:.0f} s -> {root}")
+
+
+@command
+def main(argv: list[str] | None = None) -> None:
+    given = list(sys.argv[1:] if argv is None else argv)
+    _, flags = settings_module.command_line(given, __doc__, FLAGS)
+    wanted = wanted_data(flags)
+    layout, argv = wanted["layout"], [text for text in given if text.partition("=")[0].lstrip("-").upper() not in FLAGS]
+    if not flags.RECIPE:
+        argv.insert(0, "RECIPE=demo" if layout == "carvana" else "RECIPE=demo,layouts")
+    for text in [] if layout == "carvana" else [f"DATASET=demo_{layout}", *ALSO.get(layout, [])]:
+        if not any(argument.startswith(text.partition("=")[0] + "=") for argument in argv):
+            argv.append(text)
+    settings, _ = settings_module.command_line(argv, __doc__, FLAGS)
+    if flags.ONLY not in ("", "render", "score"):
+        raise UserError(f"ONLY={flags.ONLY}: expected render or score.")
+    if flags.ONLY == "score":
+        print(f"{score(settings):.4f} mean Dice of {settings.SUBMISSION} on the hidden answers")
+        return
+    render(Path(settings.INPUT), wanted, settings_module.flag_is_on(flags.OVERWRITE))
     if flags.ONLY != "render":
-        whole_path(settings, [argument for argument in argv if argument.partition("=")[0] not in FLAGS])
+        whole_path(settings, layout, argv)
 
 
 if __name__ == "__main__":

@@ -3,10 +3,7 @@
 Every image and mask is decoded once, strictly; what is broken is listed before anything is written.
 """
 
-import os
 import sys
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +11,10 @@ import numpy as np
 
 import audit
 import console
-import images
+import examine
+import groups
 import layouts
+import leaks
 import runs
 import settings as settings_module
 import splits
@@ -23,62 +22,35 @@ from errors import UserError, command, listing
 
 FLAGS = {
     "TABLE": "a CSV of your own: image,mask[,group][,stratum][,kfold], paths relative to INPUT",
-    "TIE": "1: put pixel-equal images into one group instead of refusing them",
+    "TIE": "1: put copies of an image into one group instead of refusing them",
     "OVERWRITE": "1: replace a folds table that was made otherwise, or that runs have used",
 }
 
 
-@dataclass(frozen=True)
-class Examined:
-    """What one strict decode of every pair tells: share of foreground and fingerprint, in the table's order."""
-
-    areas: np.ndarray
-    prints: list[bytes]
-
-
-def examine(frame: Any, input_path: str, max_pixels: int) -> Examined:
-    """Decode every pair of the table on all cores. Raises one UserError that lists everything broken."""
-    root = Path(input_path)
-
-    def one(pair: tuple[str, str]) -> tuple[float, bytes] | str:
-        try:
-            image, mask = images.read_pair(root / pair[0], root / pair[1], max_pixels)
-        except UserError as error:
-            return str(error)
-        return float(mask.mean()), audit.fingerprint(image)
-
-    pairs = list(zip(frame["image"], frame["mask"], strict=True))
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = list(console.track(pool.map(one, pairs), len(pairs), "decoding"))
-    problems = [result for result in results if isinstance(result, str)]
-    images.refuse_listed(
-        problems, "broken or mismatched pairs:", "Repair or remove these files, then run make folds again."
-    )
-    areas = np.array([result[0] for result in results])
-    if not areas.any():
-        raise UserError(
-            f"{input_path}: all {len(areas)} masks are empty; there is nothing to learn. "
-            "Are the values 0 and 1 (or 255)?"
-        )
-    return Examined(areas, [result[1] for result in results])
-
-
-def index_table(settings: Any, table: str) -> tuple[Any, str, str]:
-    """The images and masks to split, from TABLE or the layout -> (frame, layout's name, its submission dialect)."""
+def index_table(settings: Any, table: str) -> tuple[Any, layouts.Found]:
+    """The images and masks to split, from TABLE or the layout, and what is known of them."""
     if table:
-        return own_table(Path(table), settings), "table", ""
+        frame, classes = own_table(Path(table), settings)
+        return frame, layouts.Found("table", f"{table}, a table of your own", [], classes=classes)
     found = layouts.find(settings.INPUT, settings.LAYOUT, settings.TRAIN_PATH, settings.MASK_PATH)
-    if settings.GROUP.startswith("column:"):
-        raise UserError(f"GROUP={settings.GROUP} names a column of your own table; give that with TABLE=file.csv.")
-    frame = layouts.table(found, settings.INPUT, settings.GROUP)
+    frame = layouts.table(found, settings.GROUP)
     print(f"Found {found.sentence}: {len(frame)} pairs. The first ones:")
     for image, mask in zip(frame["image"][:5], frame["mask"][:5], strict=True):
-        print(f"  {image}  <->  {mask}")
-    return frame, found.layout, found.dialect
+        print(f"  {image}  <->  {mask or 'an empty mask'}")
+    if settings.GROUP == "auto" and not found.group:
+        warn_of_views(list(frame["image"]))
+    return frame, found
 
 
-def own_table(path: Path, settings: Any) -> Any:
-    """A user's CSV, with the columns it lacks filled in. kfold stays only where the user gave it."""
+def warn_of_views(names: list[str]) -> None:
+    """Say so where names look like views of one thing and nothing keeps those together."""
+    hint = groups.hint(names)
+    if hint:
+        print(f"Warning: {hint.sentence} If so: make folds GROUP='{hint.rule}'. If not: GROUP=none")
+
+
+def own_table(path: Path, settings: Any) -> tuple[Any, tuple[str, ...]]:
+    """A user's CSV, with the columns it lacks filled in, and its classes. kfold stays only where the user gave it."""
     frame = splits.read_csv(path, "TABLE names a CSV of image,mask[,group][,stratum][,kfold].")
     column = settings.GROUP.removeprefix("column:") if settings.GROUP.startswith("column:") else ""
     for needed in ("image", "mask", *filter(None, [column])):
@@ -87,61 +59,72 @@ def own_table(path: Path, settings: Any) -> Any:
     if column:
         frame["group"] = frame[column]
     elif settings.GROUP not in ("auto", "none") or "group" not in frame:
-        frame["group"] = layouts.groups(list(frame["image"]), "none" if settings.GROUP == "auto" else settings.GROUP)
+        frame["group"] = groups.assign(list(frame["image"]), settings.GROUP)
+        if settings.GROUP == "auto":
+            warn_of_views(list(frame["image"]))
     if "stratum" not in frame:
         frame["stratum"] = ""
     lone = frame["group"] == ""
     frame.loc[lone, "group"] = frame["image"][lone]
     keep = [column for column in splits.COLUMNS if column in frame]
     frame = layouts.check(frame[keep].sort_values("image", ignore_index=True), f"{path}: ")
-    print(f"{path}: {len(frame)} pairs of your own" + (", with their folds." if "kfold" in frame else "."))
-    return frame
+    empty = int((frame["mask"] == "").sum())
+    print(
+        f"{path}: {len(frame)} pairs of your own"
+        + (", with their folds" if "kfold" in frame else "")
+        + (f"; {empty} without a mask count as empty masks." if empty else ".")
+    )
+    return frame, layouts.classes_of(list(frame["mask"]), Path(settings.INPUT))
 
 
 def split(frame: Any, areas: np.ndarray, n_folds: int, seed: int, old: Any | None) -> Any:
-    """Add kfold and stratum to the index table; images of `old` keep the fold that they have there."""
-    groups = sorted(set(frame["group"]))
-    if len(groups) < n_folds:
+    """Add kfold and stratum to the index table; images of `old` keep the fold that they have there.
+
+    areas (N, S): the share of each class in each image. Folds get alike sizes, strata and images of each class.
+    """
+    names = sorted(set(frame["group"]))
+    if len(names) < n_folds:
         cure = (
-            f"use N_FOLDS={len(groups)} or less"
-            if len(groups) > 1
-            else "at least two are needed; GROUP=none: no groups"
+            f"use N_FOLDS={len(names)} or less" if len(names) > 1 else "at least two are needed; GROUP=none: no groups"
         )
-        raise UserError(f"N_FOLDS={n_folds}, but there are only {len(groups)} groups of images: {cure}.")
-    number = {group: position for position, group in enumerate(groups)}
+        raise UserError(f"N_FOLDS={n_folds}, but there are only {len(names)} groups of images: {cure}.")
+    number = {group: position for position, group in enumerate(names)}
     member = frame["group"].map(number).to_numpy()
-    sizes = np.bincount(member, minlength=len(groups))
-    mean_areas = np.bincount(member, weights=areas, minlength=len(groups)) / sizes
+    sizes = np.bincount(member, minlength=len(names))
+    mean_areas = np.bincount(member, weights=areas.sum(1), minlength=len(names)) / sizes
     labels = frame.assign(member=member).groupby("member")["stratum"].first().tolist()
     strata = splits.strata(mean_areas, labels, n_folds)
-    fixed = np.full(len(groups), -1)
-    if old is not None:
-        known = dict(zip(old["image"], old["kfold"], strict=True))
-        for group, image in zip(member, frame["image"], strict=True):
-            if known.get(image, fixed[group]) != fixed[group] and fixed[group] >= 0:
-                raise UserError(
-                    f"{image} belongs to a group that has images in folds {fixed[group]} and {known[image]} of "
-                    "the table that is there. Split all images anew: make folds OVERWRITE=1"
-                )
-            fixed[group] = known.get(image, fixed[group])
-    folds = splits.assign(sizes, strata, n_folds, seed, fixed)
+    folds = splits.assign(
+        sizes, _features(strata, sizes, member, areas), n_folds, seed, _fixed(frame, member, len(names), old)
+    )
     return frame.assign(stratum=[strata[group] for group in member], kfold=folds[member])
 
 
-def refuse_leaks(frame: Any, pairs: list[tuple[int, int, str]]) -> None:
-    """Raise UserError for a pair of `audit.copies` whose images lie in different folds."""
-    leaks = audit.across(pairs, frame["kfold"].tolist())
-    if leaks:
-        shown = [
-            f"{frame['image'][a]} (fold {frame['kfold'][a]}) and {frame['image'][b]} (fold {frame['kfold'][b]}): {how}"
-            for a, b, how in leaks
-        ]
-        raise UserError(
-            f"{len(leaks)} images lie in two folds, so a model would be scored on what it has seen:{listing(shown)}\n"
-            "Tie them into one group: make folds TIE=1 (or remove the copies)."
-        )
-    same_fold = f"; {len(pairs)} pixel-equal pairs, each within one fold" if pairs else ""
-    print(f"Leak audit: no group and no pixel-equal image (mirrored and turned ones included) in two folds{same_fold}.")
+def _features(strata: list[str], sizes: np.ndarray, member: np.ndarray, areas: np.ndarray) -> np.ndarray:
+    """(G, F): each group's images by stratum and, with several classes, by the classes that they show."""
+    kinds = np.unique(strata)
+    by_stratum = (np.array(strata)[:, None] == kinds) * sizes[:, None].astype(float)
+    if areas.shape[1] == 1:
+        return by_stratum
+    shown = np.zeros((len(sizes), areas.shape[1]))
+    np.add.at(shown, member, areas > 0)
+    return np.concatenate([by_stratum, shown], axis=1)
+
+
+def _fixed(frame: Any, member: np.ndarray, count: int, old: Any | None) -> np.ndarray:
+    """The fold (G,) that each group has in the table `old`, -1 where it is new."""
+    fixed = np.full(count, -1)
+    if old is None:
+        return fixed
+    known = dict(zip(old["image"], old["kfold"], strict=True))
+    for group, image in zip(member, frame["image"], strict=True):
+        if known.get(image, fixed[group]) != fixed[group] and fixed[group] >= 0:
+            raise UserError(
+                f"{image} belongs to a group that has images in folds {fixed[group]} and {known[image]} of "
+                "the table that is there. Split all images anew: make folds OVERWRITE=1"
+            )
+        fixed[group] = known.get(image, fixed[group])
+    return fixed
 
 
 def users_own(path: Path) -> bool:
@@ -205,44 +188,67 @@ def write(table: Any, path: Path, about: dict[str, Any]) -> None:
 @command
 def main(argv: list[str] | None = None) -> None:
     settings, flags = settings_module.command_line(argv, __doc__, FLAGS)
-    path, overwrite, tie = (
+    path, root, overwrite, tie = (
         Path(settings.TRAIN_FOLDS),
+        Path(settings.INPUT),
         settings_module.flag_is_on(flags.OVERWRITE),
         settings_module.flag_is_on(flags.TIE),
     )
     table = flags.TABLE or (str(path) if not overwrite and users_own(path) else "")
-    frame, layout, dialect = index_table(settings, table)
-    examined = examine(frame, settings.INPUT, settings.MAX_PIXELS)
-    pairs = audit.copies(examined.prints, lambda row: images.read_image(Path(settings.INPUT) / frame["image"][row]))
+    frame, found = index_table(settings, table)
+    dialect = settings.DIALECT if settings.DIALECT != "auto" else found.dialect or layouts.table_dialect(frame, root)
+    spec = examine.guess(
+        frame,
+        root,
+        task=settings.TASK,
+        classes=found.classes,
+        ignore=settings.IGNORE,
+        channels=settings.IN_CHANNELS or found.channels,
+        dialect=dialect,
+    )
+    examined = examine.examine(frame, root, spec, settings.MAX_PIXELS)
+    spec, areas = examined.spec, examined.areas
+    print(examine.describe(spec, areas))
+    pairs = leaks.find(frame, examined, root, settings.MAX_PIXELS)
     if tie:
         frame["group"] = audit.tie(list(frame["group"]), pairs)
-        print(f"Tied {len(pairs)} pixel-equal images into the groups of their originals.")
-    own = "kfold" in frame
+        print(f"Tied {sum(pair.sure for pair in pairs)} copies into the groups of their originals.")
     made_with = {
         "n_folds": settings.N_FOLDS,
         "seed": settings.FOLDS_SEED,
         "group": settings.GROUP,
-        "layout": layout,
+        "layout": found.layout,
         "tie": tie,
+        "task": spec.task,
+        "classes": list(spec.classes),
+        "channels": spec.channels,
     }
-    result = choose(frame, examined.areas, settings, table=table, overwrite=overwrite, made_with=made_with)
-    refuse_leaks(result, pairs)
+    result = choose(frame, areas, settings, table=table, overwrite=overwrite, made_with=made_with)
+    unsure = leaks.refuse(result, pairs)
 
-    balance = splits.balance(result, examined.areas)
-    strategy = "the user's own" if own else "groups kept together, stratified by mask area"
+    balance = splits.balance(result, areas, spec.scored_names)
+    strategy = (
+        "the split that came with the data"
+        if "kfold" in frame and not table
+        else "the user's own"
+        if "kfold" in frame
+        else "groups kept together, stratified by mask area" + (" and classes" if len(spec.scored) > 1 else "")
+    )
     about = {
-        "layout": layout,
+        "layout": found.layout,
         "dialect": dialect,
         "strategy": strategy,
-        "made_with": None if own else made_with,
+        "made_with": None if table and "kfold" in frame else made_with,
         "balance": balance,
+        "data": spec.as_json(),
     }
     write(result, path, about)
     print(console.table(balance))
     import pictures
 
+    leaks.show_unsure(result, unsure, root, spec, path.with_name("alike.csv"))
     picture = path.with_name("folds.png")
-    pictures.balance(picture, result["kfold"].to_numpy(), examined.areas, result["group"].to_numpy())
+    pictures.balance(picture, result["kfold"].to_numpy(), areas, result["group"].to_numpy(), spec.scored_names)
     print(
         f"{len(result)} images in {result['group'].nunique()} groups, {strategy} -> {path}\n"
         f"balance as a picture -> {picture}"

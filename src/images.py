@@ -1,16 +1,36 @@
-"""The one decode function of the project, strict about broken files, and the one resize in both directions.
+"""Images and masks as arrays, by what they are for, and the one resize in both directions.
 
-Decoders disagree on EXIF rotation, cut JPEGs, palettes and 16 bits; that is why nothing else opens an image.
-Rules: EXIF orientation is applied; alpha is dropped; palettes are looked up; more than 8 bits and several frames are
-refused.
+`decode` opens the file; here its samples become what was asked for:
+
+| file | image, IN_CHANNELS=3 | IN_CHANNELS=1 | IN_CHANNELS=n | class map | mask in colours |
+|---|---|---|---|---|---|
+| grey | repeated | as it is | n=1 | its values | repeated |
+| 1, 2, 4-bit grey | stretched to 0..255, repeated | stretched | n=1 | its values: 0, 1, ... | as the image |
+| grey + alpha | alpha dropped | alpha dropped | n=2 | alpha dropped | as the image |
+| RGB, YCbCr, LAB | as RGB | luma (ITU-R 601) | n=3 | the value, where R=G=B; else refused | as RGB |
+| RGBA | alpha dropped | alpha dropped, luma | n=4: the fourth is data | as RGB | alpha dropped |
+| palette | looked up | looked up, luma | refused | its indices (a GIF in greys: the greys) | looked up |
+| CMYK | as RGB | as RGB, luma | n=4 | as RGB | as RGB |
+| TIFF of other channels | refused | refused | n of them | refused | refused |
+| 16 bits | through the window | through the window | through the window | its values | refused |
+| stack a_{z}.png | 3 slices | 1 slice | n slices | refused | refused |
+
+A window (low, high) maps 16-bit values linearly to 0..255, clipped; 8-bit values are kept. EXIF orientation is applied
+to images and masks alike.
 """
 
+import functools
+import re
+import time
+from bisect import bisect_left
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
+from decode import Samples, decode, size_of
 from errors import UserError, listing
 
 # Several images are worked on at a time, in threads or processes; threads within cv2 would only get in their way, and a
@@ -19,47 +39,122 @@ cv2.setNumThreads(0)
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp"}
 RESIZES = ("stretch", "fit", "none")
-_EIGHT_BITS = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"}
+_MAX_PIXELS = 100_000_000
 
 
-def _open(path: Path, max_pixels: int) -> Image.Image:
-    """A fully decoded PIL image, upright. Raises UserError naming the file and what is wrong with it."""
-    if not path.is_file():
-        raise UserError(f"{path}: {'a folder, expected an image' if path.is_dir() else 'no such file'}.")
-    Image.MAX_IMAGE_PIXELS = None  # our own limit below refuses instead of warning, and for every format
-    try:
-        image = Image.open(path)
-    except Exception as error:  # whatever a decoder raises on a stranger's bytes
-        raise UserError(f"{path}: not an image that Pillow can read ({error or type(error).__name__}).") from error
-    with image:
-        width, height = image.size
-        if width * height > max_pixels:
-            raise UserError(
-                f"{path}: {width} x {height} pixels, more than MAX_PIXELS={max_pixels}; raise it if that is right."
-            )
-        if image.mode not in _EIGHT_BITS:
-            raise UserError(
-                f"{path}: mode {image.mode}; expected 8 bits a channel (grey, RGB, RGBA or a palette). Convert it."
-            )
-        try:
-            if getattr(image, "n_frames", 1) > 1:
-                raise UserError(f"{path}: {image.n_frames} frames; expected a single picture.")
-            image.load()
-            return ImageOps.exif_transpose(image)
-        except UserError:
-            raise
-        except Exception as error:  # as above: truncated data, wrong checksums, ...
-            raise UserError(
-                f"{path}: broken or cut off ({error or type(error).__name__}). Fetch it again or remove it."
-            ) from error
+def read_image(
+    path: Path, max_pixels: int = _MAX_PIXELS, channels: int = 3, window: tuple[float, float] = (0, 65535)
+) -> np.ndarray:
+    """Decode to uint8 (H, W, channels) by the table above; 16-bit values from `window` to 0..255. Raises UserError."""
+    levels = read_levels(path, max_pixels, channels)
+    return levels if levels.dtype == np.uint8 else _window_table(*window)[levels]
 
 
-def read_image(path: Path, max_pixels: int = 100_000_000) -> np.ndarray:
-    """Decode to RGB, uint8 (H, W, 3). Raises UserError."""
-    return np.array(_open(path, max_pixels).convert("RGB"))
+@functools.lru_cache(8)
+def _window_table(low: float, high: float) -> np.ndarray:
+    """uint8 (65536,): what each 16-bit value becomes."""
+    scaled = (np.arange(65536) - low) * (255 / max(high - low, 1e-9))
+    return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
 
 
-def read_mask(path: Path, max_pixels: int = 100_000_000) -> np.ndarray:
+def read_levels(path: Path, max_pixels: int = _MAX_PIXELS, channels: int = 3) -> np.ndarray:
+    """The same before the window: uint8 or uint16 (H, W, channels). Raises UserError."""
+    if "{z}" in path.name:
+        return _read_stack(path, max_pixels, channels)
+    samples = decode(path, max_pixels)
+    count = 3 if samples.kind == "palette" else samples.values.shape[2]
+    if channels not in (1, 3) and count != channels:
+        raise UserError(
+            f"{path}: has {count} channels, but IN_CHANNELS={channels}. IN_CHANNELS={count} takes all of this "
+            "file's, 3 makes colour of it and 1 grey; every file needs the same number."
+        )
+    if channels not in (1, 3) or (samples.kind == "bands" and count == channels):
+        return samples.values
+    return samples.colours() if channels == 3 else samples.grey()[..., None]
+
+
+def _read_stack(path: Path, max_pixels: int, channels: int) -> np.ndarray:
+    files = slices(path)
+    if len(files) != channels:
+        raise UserError(
+            f"{path}: {len(files)} slices ({_names(files)}), but IN_CHANNELS={channels}; every stack needs as many."
+        )
+    planes = [decode(file, max_pixels).grey() for file in files]
+    for file, plane in zip(files, planes, strict=True):
+        if plane.shape != planes[0].shape:
+            raise UserError(f"{file}: {_size(plane)} pixels, but {files[0].name} beside it has {_size(planes[0])}.")
+        if plane.dtype != planes[0].dtype:
+            bits = plane.dtype.itemsize * 8
+            raise UserError(f"{file}: {bits} bits, but {files[0].name} beside it has {24 - bits}; make them alike.")
+    return np.dstack(planes)
+
+
+def slices(path: Path) -> list[Path]:
+    """The files of a stack images/a_{z}.png: those beside it with a number for {z}, by number. Raises UserError."""
+    if not path.parent.is_dir():
+        raise UserError(f"{path.parent}: no such folder, expected the slices {path.name} in it.")
+    before, _, after = path.name.partition("{z}")
+    names, found = _names_in(path.parent), {}
+    shape = re.compile(rf"{re.escape(before)}([0-9]+){re.escape(after)}")
+    for position in range(bisect_left(names, before), len(names)):
+        name = names[position]
+        if not name.startswith(before):
+            break
+        if match := shape.fullmatch(name):
+            number = int(match[1])
+            if number in found:
+                raise UserError(f"{found[number]} and {name} beside it have the same number; remove one of them.")
+            found[number] = path.parent / name
+    if not found:
+        raise UserError(f"{path}: no slices; expected files with a number for {{z}} beside it.")
+    return [found[number] for number in sorted(found)]
+
+
+def _names_in(folder: Path) -> list[str]:
+    """The sorted names in a folder; kept, because a folder of slices is asked for once a stack."""
+    changed = folder.stat().st_mtime
+    # a clock ticks: what changed within its last tick may change again without showing
+    return _listed(folder, changed if time.time() - changed > 2 else time.monotonic_ns())
+
+
+@functools.lru_cache(4)
+def _listed(folder: Path, _version: float) -> list[str]:
+    return sorted(file.name for file in folder.iterdir())
+
+
+def read_size(path: Path, max_pixels: int = _MAX_PIXELS) -> tuple[int, int]:
+    """(H, W) as read_image gives them, from the header alone. Raises UserError."""
+    return size_of(slices(path)[0] if "{z}" in path.name else path, max_pixels)
+
+
+def read_labels(path: Path, max_pixels: int = _MAX_PIXELS) -> np.ndarray:
+    """A class map's values as they are stored, uint8 or uint16 (H, W); of a palette its indices. Raises UserError."""
+    samples = decode(path, max_pixels)
+    if samples.kind in ("grey", "palette"):
+        values = np.ascontiguousarray(samples.values[..., 0])
+        return values if samples.step == 1 else values // np.uint8(samples.step)
+    colours = samples.colours()
+    red = np.ascontiguousarray(colours[..., 0])
+    coloured = (colours != red[..., None]).any(-1)
+    if coloured.any():
+        row, column = np.argwhere(coloured)[0]
+        shown = ",".join(map(str, colours[row, column].tolist()))
+        raise UserError(
+            f"{path}: a mask in colours (r,g,b = {shown} at row {row}, column {column}); a table of the classes' "
+            "colours is needed: classes.csv with the columns name,r,g,b."
+        )
+    return red
+
+
+def read_colours(path: Path, max_pixels: int = _MAX_PIXELS) -> np.ndarray:
+    """A mask drawn in colours, uint8 (H, W, 3). Raises UserError, also for 16 bits."""
+    colours = decode(path, max_pixels).colours()
+    if colours.dtype != np.uint8:
+        raise UserError(f"{path}: 16 bits a channel; a mask in colours has 8. Save it as an 8-bit PNG.")
+    return colours
+
+
+def read_mask(path: Path, max_pixels: int = _MAX_PIXELS) -> np.ndarray:
     """Decode a binary mask to uint8 (H, W) of 0 and 1; a folder is the union of its instance masks.
 
     Foreground is whatever is not 0, provided that there is only one such value; a JPEG's smeared values are cut at 128.
@@ -70,23 +165,30 @@ def read_mask(path: Path, max_pixels: int = 100_000_000) -> np.ndarray:
         if not files:
             raise UserError(f"{path}: no masks in this folder; expected one image per object.")
         return _union(files, max_pixels)
-    image = _open(path, max_pixels)
-    values = np.array(image)
-    if image.mode not in ("L", "1"):
-        looked_up = np.array(image.convert("L"))
-        # a palette whose colours are all alike tells nothing: its indices are the mask then
-        indices = image.mode == "P" and len(np.unique(looked_up)) < len(np.unique(values))
-        values = values if indices else looked_up
-    if path.suffix.lower() in (".jpg", ".jpeg") and values.max(initial=0) > 1:
+    samples = decode(path, max_pixels)
+    values = _mask_values(samples)
+    top = values.max(initial=0)
+    if samples.jpeg and top > 1:
         return (values >= 128).astype(np.uint8)
-    present = np.flatnonzero(np.bincount(values.reshape(-1).astype(np.uint8), minlength=256))
-    if len(present[present > 0]) > 1:
+    foreground = values > 0
+    if not np.array_equal(foreground, values == top) and top > 0:
+        present = np.unique(values)
         shown = ", ".join(map(str, present[:8])) + (", ..." if len(present) > 8 else "")
         raise UserError(
             f"{path}: a binary mask has 0 and one other value; this one has {len(present)}: {shown}. "
             "Draw it with 0 and 255, or make it one file per class."
         )
-    return (values > 0).astype(np.uint8)
+    return foreground.astype(np.uint8)
+
+
+def _mask_values(samples: Samples) -> np.ndarray:
+    grey = samples.grey()
+    if samples.kind == "palette":
+        # a palette whose colours are all alike tells nothing: its indices are the mask then
+        indices = samples.values[..., 0]
+        if len(np.unique(grey)) < len(np.unique(indices)):
+            return indices
+    return grey
 
 
 def _union(files: list[Path], max_pixels: int) -> np.ndarray:
@@ -103,7 +205,11 @@ def _size(array: np.ndarray) -> str:
     return f"{array.shape[1]} x {array.shape[0]}"
 
 
-def read_pair(image_path: Path, mask_path: Path, max_pixels: int = 100_000_000) -> tuple[np.ndarray, np.ndarray]:
+def _names(files: list[Path]) -> str:
+    return ", ".join(file.name for file in files[:4]) + (", ..." if len(files) > 4 else "")
+
+
+def read_pair(image_path: Path, mask_path: Path, max_pixels: int = _MAX_PIXELS) -> tuple[np.ndarray, np.ndarray]:
     """Image and mask of one row; UserError where their sizes differ."""
     image, mask = read_image(image_path, max_pixels), read_mask(mask_path, max_pixels)
     if image.shape[:2] != mask.shape:
@@ -124,10 +230,10 @@ def write_gray(path: Path, values: np.ndarray) -> None:
 
 def read_gray(path: Path) -> np.ndarray:
     """Read an 8-bit probability map back, uint8 (H, W). Raises UserError where it is missing or of another kind."""
-    image = _open(path, 10**10)
-    if image.mode != "L":
-        raise UserError(f"{path}: mode {image.mode}; a probability map is 8-bit grey. Run make inference again.")
-    return np.array(image)
+    samples = decode(path, 10**10)
+    if samples.kind != "grey" or samples.values.shape[2] != 1 or samples.values.dtype != np.uint8 or samples.step != 1:
+        raise UserError(f"{path}: {samples.kind}; a probability map is 8-bit grey. Run make inference again.")
+    return samples.values[..., 0]
 
 
 def content_box(original: tuple[int, int], size: tuple[int, int], resize: str) -> tuple[int, int, int, int]:
@@ -144,22 +250,32 @@ def content_box(original: tuple[int, int], size: tuple[int, int], resize: str) -
     return (size[0] - height) // 2, (size[1] - width) // 2, height, width
 
 
+def _by_fours(change: Callable[[np.ndarray], np.ndarray], array: np.ndarray) -> np.ndarray:
+    """Let OpenCV work on (H, W[, C]): it takes four channels at most, and drops the axis of a single one."""
+    if array.ndim == 2:
+        return change(array)
+    parts = [change(np.ascontiguousarray(array[..., first : first + 4])) for first in range(0, array.shape[2], 4)]
+    parts = [part if part.ndim == 3 else part[..., None] for part in parts]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, 2)
+
+
 def _scaled(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Resize (H, W[, C]) to `size`: area averaging where it shrinks, bilinear where it grows."""
     if array.shape[:2] == tuple(size):
         return array
     shrinks = size[0] * size[1] < array.shape[0] * array.shape[1]
-    return cv2.resize(array, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return _by_fours(lambda part: cv2.resize(part, size[::-1], interpolation=method), array)
 
 
 def image_to_network(image: np.ndarray, size: tuple[int, int], resize: str) -> np.ndarray:
-    """uint8 (H, W, 3) -> uint8 (h, w, 3) as the network sees it; `fit` repeats the border outwards."""
+    """uint8 (H, W, C) -> uint8 (h, w, C) as the network sees it; `fit` repeats the border outwards."""
     top, left, height, width = content_box(image.shape[:2], size, resize)
     scaled = _scaled(image, (height, width))
     if (height, width) == tuple(size) or resize == "none":
         return scaled
-    bottom, right = size[0] - height - top, size[1] - width - left
-    return cv2.copyMakeBorder(scaled, top, bottom, left, right, cv2.BORDER_REPLICATE)
+    sides = top, size[0] - height - top, left, size[1] - width - left
+    return _by_fours(lambda part: cv2.copyMakeBorder(part, *sides, cv2.BORDER_REPLICATE), scaled)
 
 
 def coverage_to_network(mask: np.ndarray, size: tuple[int, int], resize: str) -> np.ndarray:
@@ -176,6 +292,29 @@ def coverage_to_network(mask: np.ndarray, size: tuple[int, int], resize: str) ->
 def mask_to_network(mask: np.ndarray, size: tuple[int, int], resize: str) -> np.ndarray:
     """0/1 (H, W) -> 0/1 (h, w): a pixel is foreground where at least half of it was."""
     return (coverage_to_network(mask, size, resize) >= 128).astype(np.uint8)
+
+
+def labels_to_network(labels: np.ndarray, size: tuple[int, int], resize: str, ignore: int = 255) -> np.ndarray:
+    """Class indices uint8 (H, W), `ignore` where not labelled -> uint8 (h, w); `fit` pads with `ignore`.
+
+    Each small pixel takes what covers most of it; of equals the highest class (as mask_to_network), `ignore` last.
+    """
+    top, left, height, width = content_box(labels.shape, size, resize)
+    if labels.shape == (height, width):
+        scaled = labels
+    else:
+        present = np.flatnonzero(np.bincount(labels.ravel(), minlength=256))
+        order = sorted(present.tolist(), key=lambda value: (value != ignore, value))
+        scaled, most = np.full((height, width), order[0], np.uint8), np.zeros((height, width), np.uint8)
+        for value in order if len(order) > 1 else ():
+            cover = _scaled((labels == value) * np.uint8(255), (height, width))
+            won = cover >= most
+            scaled[won], most[won] = value, cover[won]
+    if (height, width) == tuple(size) or resize == "none":
+        return scaled
+    framed = np.full(size, ignore, np.uint8)
+    framed[top : top + height, left : left + width] = scaled
+    return framed
 
 
 def from_network(probability: np.ndarray, original: tuple[int, int], size: tuple[int, int], resize: str) -> np.ndarray:

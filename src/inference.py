@@ -1,4 +1,4 @@
-"""make inference: a folder of images -> a prediction folder, one 8-bit probability PNG an image at its original size.
+"""make inference: a folder of images -> a prediction folder, one 8-bit probability PNG an image (and class) at its original size.
 
 One model (FOLD=0), the mean of several (FOLD=0,1,2), or, without FOLD, of every finished fold of the experiment.
 """
@@ -16,6 +16,7 @@ import layouts
 import postprocess
 import runs
 import settings as settings_module
+from dataspec import DataSpec
 from errors import UserError, command
 
 FLAGS = {"FOLD": "0, or 0,1,2, or full; without it every finished fold", "NAME": "name of the prediction folder"}
@@ -56,15 +57,18 @@ def load_predictor(settings: Any, folders: list[Path]) -> Any:
     return predictor.Predictor(models, device, settings.VALID_BATCH_SIZE, half=precision == "16-mixed")
 
 
-def write_maps(predictions: Any, folder: Path, name_of: Any, total: int, label: str) -> list[tuple[str, Any, Any]]:
-    """Write each probability map in threads; returns twelve spread over all (name, image, p8), for a picture."""
+def write_maps(
+    predictions: Any, spec: DataSpec, folder: Path, name_of: Any, total: int, label: str
+) -> list[tuple[str, Any, Any]]:
+    """Write each image's probability maps in threads; returns twelve spread over all (name, image, p8), for a picture."""
     shown, waiting = [], deque()
     wanted = {index * total // 12 for index in range(12)}
     with ThreadPoolExecutor(2) as pool:
-        for index, (path, image, probability) in enumerate(console.track(predictions, total, label)):
-            p8, name = postprocess.to_p8(probability), name_of(path)
-            waiting.append(pool.submit(images.write_gray, runs.prediction_path(folder, name), p8))
-            if len(waiting) > 32:
+        for index, (path, image, probabilities) in enumerate(console.track(predictions, total, label)):
+            p8, name = postprocess.to_p8(probabilities), name_of(path)
+            for file, plane in zip(map_paths(folder, name, spec), p8, strict=True):
+                waiting.append(pool.submit(images.write_gray, file, plane))
+            while len(waiting) > 32:
                 waiting.popleft().result()  # a full disk is raised here
             if index in wanted:
                 shown.append((name, image, p8))
@@ -73,22 +77,39 @@ def write_maps(predictions: Any, folder: Path, name_of: Any, total: int, label: 
     return shown
 
 
-def contact_sheet(path: Path, shown: list[tuple[str, Any, Any]], threshold: float, min_area: int) -> None:
-    """Write images, probabilities and masks side by side."""
+def map_paths(folder: Path, image: str, spec: DataSpec) -> list[Path]:
+    """The probability map of each class of `image`, in the classes' order."""
+    names = spec.classes if len(spec.classes) > 1 else ("",)
+    return [runs.prediction_path(folder, image, name) for name in names]
+
+
+def read_maps(folder: Path, image: str, spec: DataSpec) -> Any:
+    """The probability maps of `image`, uint8 (C, H, W). Raises UserError where they are missing or differ in size."""
     import numpy as np
 
+    paths = map_paths(folder, image, spec)
+    maps = [images.read_gray(path) for path in paths]
+    for path, p8 in zip(paths, maps, strict=True):
+        if p8.shape != maps[0].shape:
+            raise UserError(f"{path}: {p8.shape}, but {paths[0]} has {maps[0].shape}. Run make inference again.")
+    return np.stack(maps)
+
+
+def contact_sheet(
+    path: Path, shown: list[tuple[str, Any, Any]], spec: DataSpec, threshold: float, min_area: int
+) -> None:
+    """Write images, probabilities and masks side by side, with a legend of several classes."""
     import pictures
 
     rows = []
     for name, image, p8 in shown:
-        mask = postprocess.to_mask(p8, threshold, min_area)
-        rows.append(
-            (
-                f"{Path(name).name}   {mask.mean():.1%} foreground",
-                [image, np.asarray(p8), pictures.overlay(image, mask)],
-            )
-        )
-    pictures.sheet(path, rows, ["image", "probability", "mask"])
+        masks = postprocess.to_masks(p8, spec.task, spec.scored, threshold, min_area)
+        picture = pictures.as_rgb(image)
+        foreground = p8[list(spec.scored)].max(0)
+        rows.append((f"{Path(name).name}   {masks.any(0).mean():.1%} foreground",
+                     [picture, foreground, pictures.overlays(picture, masks)]))  # fmt: skip
+    title = "probability" if len(spec.scored) == 1 else "highest probability of a class"
+    pictures.sheet(path, rows, ["image", title, "mask"], legend=pictures.legend(spec.scored_names))
 
 
 @command
@@ -96,7 +117,8 @@ def main(argv: list[str] | None = None) -> None:
     settings, flags = settings_module.command_line(argv, __doc__, FLAGS)
     folds = chosen_folds(settings, flags.FOLD)
     folders = [runs.finished_run(settings.LOGS, settings.EXPERIMENT, fold, settings.SEED) for fold in folds]
-    root, files = layouts.test_images(settings.INPUT, settings.TEST_PATH)
+    stacked = runs.read_model(folders[0])["data"].get("stacked") is True
+    root, files = layouts.test_images(settings.INPUT, settings.TEST_PATH, stacked)
     names = [path.relative_to(root).as_posix() for path in files]
     layouts.refuse_twins(names, f"{root}: ")
     if settings.LIMIT:
@@ -104,6 +126,7 @@ def main(argv: list[str] | None = None) -> None:
     folder = prediction_folder(settings, flags.FOLD, flags.NAME)
     runs.refuse_foreign(folder)
     predictor = load_predictor(settings, folders)
+    spec = predictor.spec
     print(
         f"Mean of {len(folders)} models ({', '.join(str(path) for path in folders)}) on {len(files)} images of {root}",
         flush=True,
@@ -114,16 +137,21 @@ def main(argv: list[str] | None = None) -> None:
     partial = folder.with_name(f".{folder.name}.partial")  # what was there stays until the new one is whole
     shutil.rmtree(partial, ignore_errors=True)
     by_path = dict(zip(files, names[: len(files)], strict=True))
-    shown = write_maps(predictor.predict(files, settings.MAX_PIXELS), partial, by_path.get, len(files), "predicting")
+    predictions = predictor.predict(files, settings.MAX_PIXELS)
+    shown = write_maps(predictions, spec, partial, by_path.get, len(files), "predicting")
     manifest = {
         "root": str(root),
         "images": list(by_path.values()),
+        "data": spec.as_json(),
         "models": predictor_module.describe(predictor.models),
     }
     runs.write_json(partial / runs.MANIFEST, manifest)
     runs.replace_folder(partial, folder)
-    contact_sheet(picture_of(folder), shown, settings.THRESHOLD, settings.MIN_AREA)
-    print(f"{len(files)} probability maps -> {folder}\n{len(shown)} of them as a picture -> {picture_of(folder)}")
+    contact_sheet(picture_of(folder), shown, spec, settings.THRESHOLD, settings.MIN_AREA)
+    of_classes = f" of {len(spec.classes)} classes each" if len(spec.classes) > 1 else ""
+    print(
+        f"{len(files)} probability maps{of_classes} -> {folder}\n{len(shown)} of them as a picture -> {picture_of(folder)}"
+    )
     same = " ".join(f"{name}={value}" for name, value in (("FOLD", flags.FOLD), ("NAME", flags.NAME)) if value)
     print(f"Next: make submission {same}".rstrip())
 

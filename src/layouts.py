@@ -1,95 +1,196 @@
 """How a competition lays its files out -> one index table: image, mask, group, stratum, sorted by image.
 
-Paths are POSIX and relative to INPUT. `mask` is a file, or a folder of instance masks. A layout is one function here
-that returns its pairs or None, and one line in LAYOUTS. Images and masks are paired by key, never by position.
+Paths are POSIX and relative to INPUT; what a mask's reference may be says dataspec.py. A layout is one function that
+returns what it found or None, and one line in LAYOUTS. Images and masks are paired by name, never by position.
 """
 
-import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 
+import groups
+import rle_table
 from errors import UserError, listing
 from images import SUFFIXES, list_images
+from pairing import Found, Pair, Places, child, keys_of, match, stack, unique
+
+IMAGE_FOLDERS = (
+    "images",
+    "image",
+    "imgs",
+    "img",
+    "screenshots",
+    "pictures",
+    "frames",
+    "train_images",
+    "jpegimages",
+    "train",
+)
+MASK_FOLDERS = (
+    *("masks", "mask", "labels", "label", "annotations", "annotation", "segmentation", "segmentationclass"),
+    *("groundtruth", "ground_truth", "gt", "train_masks", "train_labels", "trainannot"),
+)
+PARTS = ("train", "training", "valid", "val", "validation", "test", "testing")  # of data, not an image's own folder
+TEST_FOLDERS = ("test_hq", "test/images", "test_images", "test", "stage1_test", "testing")
+BESIDE = ("_mask", "_masks", "_label", "_labels", "_seg", "_gt")  # endings of a mask that lies beside its image
 
 
-@dataclass(frozen=True)
-class Found:
-    """What a layout found: pairs of paths, what has no partner, and a sentence about it."""
-
-    layout: str
-    sentence: str
-    pairs: list[tuple[Path, Path]]
-    alone: list[str] = field(default_factory=list)
-    group: str = ""  # the regex that finds the group in an image's path, where the layout knows one
-    dialect: str = ""
-    test: str = ""  # where its test images lie, below INPUT
-
-
-def _first(root: Path, names: Iterable[str]) -> Path | None:
-    return next((root / name for name in names if (root / name).is_dir()), None)
-
-
-def _carvana(root: Path, train_path: str, mask_path: str) -> Found | None:
+def _carvana(places: Places) -> Found | None:
     """train_hq/<car>_<view>.jpg, train_masks/<car>_<view>_mask.gif (kaggle.com/c/carvana-image-masking-challenge)."""
-    train = Path(train_path) if train_path else _first(root, ("train_hq", "train"))
-    masks = Path(mask_path) if mask_path else _first(root, ("train_masks",))
+    train = places.train or child(places.root, ("train_hq", "train"))
+    masks = places.masks or child(places.root, ("train_masks",))
     if not (train and masks and train.is_dir() and masks.is_dir()):
         return None
-    images_by_key = _by_key(list_images(train), "")
-    masks_by_key = _by_key(list_images(masks), "_mask")
-    if not images_by_key or not masks_by_key:
+    images_by_key, masks_by_key = _by_key(list_images(train), ""), _by_key(list_images(masks), "_mask")
+    if not any(file.stem.endswith("_mask") for file in masks_by_key.values()):
         return None
     both = sorted(images_by_key.keys() & masks_by_key.keys())
     alone = [f"{path}: no mask" for key, path in sorted(images_by_key.items()) if key not in masks_by_key]
     alone += [f"{path}: no image" for key, path in sorted(masks_by_key.items()) if key not in images_by_key]
     sentence = f"Carvana's layout: images in {train}, masks named <image>_mask in {masks}"
-    pairs = [(images_by_key[key], masks_by_key[key]) for key in both]
-    test = next((name for name in ("test_hq", "test") if (root / name).is_dir()), "")
-    group = r"^(?:.*/)?([^/]+)_\d{2}\.\w+$"
-    return Found("carvana", sentence, pairs, alone, group=group, dialect="carvana", test=test)
+    pairs = [Pair(places.below(images_by_key[key]), places.below(masks_by_key[key])) for key in both]
+    return Found("carvana", sentence, pairs, alone, group=r"^(?:.*/)?([^/]+)_\d{2}\.\w+$", dialect="carvana")
 
 
 def _by_key(files: list[Path], ending: str) -> dict[str, Path]:
     """Stem without `ending` -> file; two files of one stem are refused."""
-    found: dict[str, Path] = {}
-    for file in files:
-        key = file.stem.removesuffix(ending)
-        if key in found:
-            raise UserError(
-                f"{found[key]} and {file.name} beside it have the same name but for the ending; remove one of them."
-            )
-        found[key] = file
-    return found
+    return unique((file.stem.removesuffix(ending), file) for file in files)
 
 
-def _instances(root: Path, train_path: str, mask_path: str) -> Found | None:
+def _instances(places: Places) -> Found | None:
     """<id>/images/<id>.png with one file an object in <id>/masks/ (kaggle.com/c/data-science-bowl-2018)."""
-    roots = [Path(train_path)] if train_path else [root / "stage1_train", root / "train", root]
-    train = next((folder for folder in roots if folder.is_dir() and any(folder.glob("*/masks"))), None)
-    if train is None or mask_path:  # its masks lie beside each image, nowhere else
+    roots = [places.train] if places.train else [places.root / "stage1_train", places.root / "train", places.root]
+    train = next((folder for folder in roots if any((own / "masks").is_dir() for own in _own_folders(folder))), None)
+    if train is None or places.masks:  # its masks lie beside each image, nowhere else
         return None
     pairs, alone = [], []
-    for folder in sorted(path for path in train.iterdir() if path.is_dir() and path.name[0] != "."):
+    for folder in _own_folders(train):
         pictures = list_images(folder / "images") if (folder / "images").is_dir() else []
         objects = list_images(folder / "masks") if (folder / "masks").is_dir() else []
         if len(pictures) == 1 and objects:
-            pairs.append((pictures[0], folder / "masks"))
+            pairs.append(Pair(places.below(pictures[0]), places.below(folder / "masks")))
         elif pictures or objects:
             alone.append(
                 f"{folder}: {len(pictures)} images and {len(objects)} masks; expected one image and at least one mask"
             )
     sentence = f"one folder per image with a mask per object, as in the 2018 Data Science Bowl: {train}"
-    test = next((name for name in ("stage1_test", "test") if (root / name).is_dir()), "")
-    return Found("instances", sentence, pairs, alone, dialect="dsb2018", test=test)
+    return Found("instances", sentence, pairs, alone, dialect="dsb2018")
 
 
-LAYOUTS: dict[str, Callable[[Path, str, str], Found | None]] = {"carvana": _carvana, "instances": _instances}
+def _own_folders(root: Path) -> list[Path]:
+    """The folders in `root` that may be an image's own."""
+    if not root.is_dir():
+        return []
+    return sorted(path for path in root.iterdir() if path.is_dir() and path.name[0] != "." and path.name not in PARTS)
+
+
+def _split(places: Places) -> Found | None:
+    """train/ and valid/ (or val/), each with a folder of images and one of masks: a split that came with the data.
+
+    Fold 0 validates on valid/, fold 1 on train/.
+    """
+    train, valid = child(places.root, ("train", "training")), child(places.root, ("valid", "val", "validation"))
+    if not train or not valid or places.train or places.masks:
+        return None
+    parts = []
+    for folder, fold in ((valid, 0), (train, 1)):
+        names = child(folder, IMAGE_FOLDERS), child(folder, MASK_FOLDERS)
+        if not names[0] or not names[1]:
+            return None
+        parts.append((match(places, names[0], names[1]), fold))
+    pairs = [Pair(pair.image, pair.mask, pair.stratum, fold) for found, fold in parts for pair in found.pairs]
+    first = parts[0][0]
+    sentence = f"a split that came with the data: fold 0 holds out {valid} ({len(first.pairs)}), fold 1 {train}"
+    alone = [line for found, _ in parts for line in found.alone]
+    classes = tuple(sorted({name for found, _ in parts for name in found.classes}))
+    return Found("split", sentence, pairs, alone, classes=classes, channels=first.channels)
+
+
+def _folders(places: Places) -> Found | None:
+    """images/** and masks/** of the same relative names; subfolders give the stratum."""
+    roots = [places.root, places.root / "train", places.root / "training"]
+    candidates = [(child(root, IMAGE_FOLDERS), child(root, MASK_FOLDERS)) for root in roots]
+    if places.train or places.masks:
+        both = (places.train or candidates[0][0], places.masks or candidates[0][1])
+        candidates = [both]
+    for train, masks in candidates:
+        if train and masks and train.is_dir() and masks.is_dir() and train != masks:
+            return match(places, train, masks)
+    return None
+
+
+def _beside(places: Places) -> Found | None:
+    """<name>.png with <name>_mask.png in the same folder, as game-UI screenshots and DeepGlobe's roads have it."""
+    roots = [places.train] if places.train else [child(places.root, IMAGE_FOLDERS), places.root]
+    if places.masks:
+        return None
+    for folder in filter(None, roots):
+        files = {file.stem: file for file in list_images(folder)} if folder.is_dir() else {}
+        ending = next((end for end in BESIDE if any(stem.endswith(end) for stem in files)), "")
+        if not ending:
+            continue
+        drawn = {stem.removesuffix(ending): file for stem, file in files.items() if stem.endswith(ending)}
+        pictures = {
+            re.sub("_(sat|image|img)$", "", stem): file for stem, file in files.items() if not stem.endswith(ending)
+        }
+        both = sorted(pictures.keys() & drawn.keys())
+        alone = [f"{path}: no mask" for key, path in sorted(pictures.items()) if key not in drawn]
+        alone += [f"{path}: no image" for key, path in sorted(drawn.items()) if key not in pictures]
+        pairs = [Pair(places.below(pictures[key]), places.below(drawn[key])) for key in both]
+        return Found("beside", f"each mask beside its image, named <image>{ending}: {folder}", pairs, alone)
+    return None
+
+
+def _rle(places: Places) -> Found | None:
+    """A table of run lengths (ImageId,EncodedPixels or the like) with a folder of images."""
+    if places.masks:
+        return None
+    tables = [
+        (path, columns)
+        for path in sorted(places.root.glob("*.csv"))
+        if not any(word in path.name.lower() for word in ("sample", "submission")) and (columns := rle_table.find_columns(rle_table.read_header(path)))
+    ]
+    train = places.train or child(places.root, ("train_images", "train_hq", "train", "train_v2", "images"))
+    if train and child(train, ("images",)):
+        train = child(train, ("images",))
+    if not tables or not train:
+        return None
+    if len(tables) > 1:
+        named = [item for item in tables if item[0].stem in ("train", "train-rle", "train_masks")]
+        if len(named) != 1:
+            shown = listing([str(path) for path, _ in tables])
+            raise UserError(f"Which of these tables holds the training masks?{shown}\nCall that one train.csv.")
+        tables = named
+    path, _ = tables[0]
+    table, files = rle_table.read(path), keys_of(train)
+    by_id: dict[str, Path] = {}
+    for file in files.values():
+        by_id[file.name] = by_id[file.stem] = file
+    strangers = [image_id for image_id in table.ids if image_id not in by_id]
+    alone = [f"{path}: {image_id} is no image in {train}" for image_id in strangers]
+    ids = {by_id[image_id]: image_id for image_id in table.ids if image_id in by_id}
+    name = places.below(path)
+    pairs = [
+        Pair(places.below(file), rle_table.reference(name, ids[file]) if file in ids else "") for file in files.values()
+    ]
+    unlisted = len(pairs) - len(ids)
+    note = f"; {unlisted} images without a row in it have an empty mask" if unlisted else ""
+    sentence = f"run lengths in {path}, images in {train}{note}"
+    dialect = rle_table.guess_dialect(rle_table.read_header(path))
+    return Found("rle", sentence, pairs if ids else [], alone, dialect=dialect, classes=table.classes)
+
+
+LAYOUTS: dict[str, Callable[[Places], Found | None]] = {  # in the order in which they are tried
+    "carvana": _carvana, "split": _split, "instances": _instances, "beside": _beside, "folders": _folders, "rle": _rle,
+}  # fmt: skip
 EXPECTED = {
     "carvana": "train_hq/<car>_<view>.jpg (or train/) and train_masks/<car>_<view>_mask.gif",
     "instances": "stage1_train/<id>/images/<id>.png and stage1_train/<id>/masks/*.png",
+    "split": "train/ and valid/, each with images/ and masks/",
+    "beside": "images/<name>.png and <name>_mask.png beside it (or in train/)",
+    "folders": "images/**/<name>.png and masks/**/<name>.png, or masks/<class>/<name>.png",
+    "rle": "train.csv with ImageId,EncodedPixels[,ClassId] and train_images/<ImageId>",
 }
 
 
@@ -98,7 +199,8 @@ def _existing(input_path: str) -> Path:
     root = Path(input_path)
     if not root.is_dir():
         raise UserError(
-            f"{root}: no such folder. Put the competition's files there (DATASET names the folder), or run make demo."
+            f"{root}: no such folder. Put the competition's files there (DATASET names the folder), "
+            "unpack its archive by make data ZIP=file, or run make demo."
         )
     return root
 
@@ -109,15 +211,16 @@ def find(input_path: str, layout: str = "auto", train_path: str = "", mask_path:
     Raises UserError where no folder or no layout is there, an image or mask has no partner, or a path lies outside.
     """
     root = _existing(input_path)
+    places = Places(root, Path(train_path) if train_path else None, Path(mask_path) if mask_path else None)
     names = list(LAYOUTS) if layout == "auto" else [layout]
-    found = next(filter(None, (LAYOUTS[name](root, train_path, mask_path) for name in names)), None)
+    found = next(filter(None, (LAYOUTS[name](places) for name in names)), None)
     if found is None:
         have = sorted(path.name + "/" * path.is_dir() for path in root.iterdir())[:12]
         expected = listing([f"{name}: {EXPECTED[name]}" for name in names])
         held = f"it holds {', '.join(have)}" if have else "it is empty"
         raise UserError(
             f"{root}: found no images with masks ({held}). Expected one of:{expected}\n"
-            "TRAIN_PATH and MASK_PATH name other folders."
+            "TRAIN_PATH and MASK_PATH name other folders; TABLE=my.csv takes a list of your own."
         )
     if found.alone:
         raise UserError(
@@ -128,63 +231,48 @@ def find(input_path: str, layout: str = "auto", train_path: str = "", mask_path:
     return found
 
 
-def table(found: Found, input_path: str, group: str = "auto"):  # noqa: ANN201 (a DataFrame; pandas is imported inside)
-    """The index table of `found`: image, mask, group, stratum as texts.
+def table(found: Found, group: str = "auto"):  # noqa: ANN201 (a DataFrame; pandas is imported inside)
+    """The index table of `found`: image, mask, group, stratum as texts, and kfold where the data come with a split.
 
-    `group` is auto (the layout's own), none, or a regex whose first (group) on the image's path names what must stay
-    together. An image's own path is its group where there is none.
+    `group` is a rule of groups.assign.
     """
     import pandas as pd
 
-    images = [relative(image, input_path) for image, _ in found.pairs]
-    masks = [relative(mask, input_path) for _, mask in found.pairs]
-    names = groups(images, found.group, strict=False) if group == "auto" else groups(images, group)
-    frame = pd.DataFrame({"image": images, "mask": masks, "group": names})
-    frame["stratum"] = ""
+    frame = pd.DataFrame({name: [getattr(pair, name) for pair in found.pairs] for name in ("image", "mask", "stratum")})
+    frame.insert(2, "group", groups.assign(list(frame["image"]), group, found.group))
+    if all(pair.kfold is not None for pair in found.pairs):
+        frame["kfold"] = [str(pair.kfold) for pair in found.pairs]
     return check(frame.sort_values("image", ignore_index=True), "")
 
 
-def groups(images: list[str], pattern: str, strict: bool = True) -> list[str]:
-    """The group of each image path by regex, its own path without one.
-
-    A miss is refused, or its own group unless `strict`.
-    """
-    if pattern in ("", "none"):
-        return images
-    try:
-        compiled = re.compile(pattern)
-    except re.error as error:
-        raise UserError(f"GROUP={pattern} is no regular expression: {error}.") from error
-    if compiled.groups != 1:
-        raise UserError(f"GROUP={pattern} needs exactly one (group), around what names the car, patient or scene.")
-    matches = [compiled.search(image) for image in images]
-    missed = [image for image, match in zip(images, matches, strict=True) if match is None]
-    if missed and strict:
-        raise UserError(
-            f"GROUP={pattern} does not match {len(missed)} of {len(images)} images:{listing(missed, 5)}\n"
-            "GROUP=none: no groups."
-        )
-    return [match[1] if match else image for image, match in zip(images, matches, strict=True)]
+def classes_of(references: list[str], root: Path) -> tuple[str, ...]:
+    """The classes that have masks of their own, by these references: those of a table, or what {class} stands for."""
+    found: set[str] = set()
+    for table in {rle_table.parse_reference(text)[0] for text in references if text.startswith("rle:")}:
+        found |= set(rle_table.read(root / table).classes)
+    for text in (text for text in references if "{class}" in text):
+        before, _, after = text.partition("{class}")
+        folder = (root / before) if before.endswith("/") else (root / before).parent
+        start = "" if before.endswith("/") else Path(before).name
+        ending = after.partition("/")[0]
+        for path in folder.iterdir() if folder.is_dir() else ():
+            name = path.name.removeprefix(start).removesuffix(ending)
+            if path.name == f"{start}{name}{ending}" and (root / text.replace("{class}", name)).exists():
+                found.add(name)
+    return tuple(sorted(found))
 
 
-def relative(path: Path, input_path: str) -> str:
-    """`path` as a POSIX path relative to INPUT.
-
-    Raises UserError where it lies outside or its name cannot be kept in a table.
-    """
-    text = Path(os.path.relpath(path, input_path)).as_posix()
-    if text.startswith(".."):
-        raise UserError(
-            f"{path} does not lie below INPUT={input_path}; set INPUT to a folder that holds images and masks."
-        )
-    return text
+def table_dialect(frame, root: Path) -> str:  # noqa: ANN001 (a DataFrame)
+    """The dialect of the first table of run lengths that a mask refers to, "" where there is none."""
+    tables = [rle_table.parse_reference(text)[0] for text in frame["mask"] if text.startswith("rle:")]
+    return rle_table.guess_dialect(rle_table.read_header(root / tables[0])) if tables else ""
 
 
 def check(frame, where: str):  # noqa: ANN001, ANN201 (a DataFrame)
     """The same table, or UserError: an image twice, paths that climb or hold control characters, images of one stem."""
+    if (frame["image"] == "").any():
+        raise UserError(f"{where}{int((frame['image'] == '').sum())} rows have no image.")
     for column in ("image", "mask"):
-        if (frame[column] == "").any():
-            raise UserError(f"{where}{int((frame[column] == '').sum())} rows have no {column}.")
         bad = [
             repr(path)
             for path in frame[column]
@@ -205,9 +293,16 @@ def refuse_twins(names: list[str], where: str) -> None:
         raise UserError(f"{where}these images are listed twice, or differ in the file ending only:{listing(twice)}")
 
 
-def test_images(input_path: str, test_path: str = "") -> tuple[Path, list[Path]]:
-    """The folder of test images and every image below it, masks left out. Raises UserError where there is none."""
-    folder = Path(test_path) if test_path else _first(_existing(input_path), ("test_hq", "test", "stage1_test"))
+def test_images(input_path: str, test_path: str = "", stacked: bool = False) -> tuple[Path, list[Path]]:
+    """The folder of test images and every image below it, masks left out; a stack is one path, a_{z}.png.
+
+    Raises UserError where there is none.
+    """
+    if test_path:
+        folder: Path | None = Path(test_path)
+    else:
+        root = _existing(input_path)
+        folder = next((root / name for name in TEST_FOLDERS if (root / name).is_dir()), None)
     if folder is None or not folder.is_dir():
         raise UserError(f"{test_path or input_path}: no test images there; TEST_PATH=folder names theirs.")
     files = [
@@ -215,6 +310,10 @@ def test_images(input_path: str, test_path: str = "") -> tuple[Path, list[Path]]
         for path in folder.rglob("*")
         if path.suffix.lower() in SUFFIXES and path.name[0] != "." and path.parent.name != "masks" and path.is_file()
     ]
+    stems = {path.stem for path in files}
+    files = [path for path in files if not any(path.stem.removesuffix(end) in stems - {path.stem} for end in BESIDE)]
     if not files:
         raise UserError(f"{folder}: no images there (endings: {' '.join(sorted(SUFFIXES))}).")
+    if stacked:
+        files = list({Path(stack(path.as_posix())) for path in files})
     return folder, sorted(files)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import metrics
+from dataspec import IGNORED
 from errors import UserError
 
 
@@ -31,10 +32,12 @@ def decay_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]
 
 
 class SegmentationModule(pl.LightningModule):
-    """Trains `network` (RGB in [0, 1] -> logits) with `loss` on batches of dataset.MaskDataset.
+    """Trains `network` (images in [0, 1] -> logits) with `loss` on batches of dataset.MaskDataset.
 
     In an accumulation window every sample weighs 1 / (samples in the window), the ragged last window included.
-    Logs train_loss, valid_loss, valid_dice (mean over images) and valid_dice_pooled, at the network's size.
+    Logs train_loss, valid_loss, valid_dice (mean over images and scored classes), valid_dice_pooled (mean over the
+    classes) and, with several, valid_dice_<class>, at the network's size.
+    `classes`: all of the network's outputs; `scored`: the indices of those that count.
     """
 
     def __init__(
@@ -45,6 +48,9 @@ class SegmentationModule(pl.LightningModule):
         lr: float,
         warmup: float = 0.1,
         weight_decay: float = 1e-2,
+        task: str = "binary",
+        classes: tuple[str, ...] = ("foreground",),
+        scored: tuple[int, ...] = (0,),
         threshold: float = 0.5,
         empty: str = "one",
         seed: int = 0,
@@ -55,7 +61,7 @@ class SegmentationModule(pl.LightningModule):
         self._counts: list[np.ndarray] = []
 
     def forward(self, images: Tensor) -> Tensor:
-        """uint8 (N, 3, H, W) -> logits (N, C, H, W)."""
+        """uint8 (N, channels, H, W) -> logits (N, C, H, W)."""
         x = images.float().div_(255).contiguous(memory_format=torch.channels_last)
         return self.network(x)
 
@@ -93,9 +99,14 @@ class SegmentationModule(pl.LightningModule):
     def validation_step(self, batch: dict[str, Tensor], _: int) -> None:
         loss, logits = self._step(batch)
         self.log("valid_loss", loss, batch_size=len(logits), prog_bar=True)
-        predicted, truth = logits.float().sigmoid() >= self.hparams.threshold, batch["mask"] > 0
-        tp, fp, fn = (
-            (a & b).flatten(1).sum(1) for a, b in ((predicted, truth), (predicted, ~truth), (~predicted, truth))
+        mask = batch["mask"]
+        if self.hparams.task == "multiclass":
+            labelled, scored = mask != IGNORED, torch.tensor(self.hparams.scored, device=mask.device).view(1, -1, 1, 1)
+            predicted, truth = (logits.argmax(1, keepdim=True) == scored) & labelled, mask == scored
+        else:
+            predicted, truth = logits.float().sigmoid() >= self.hparams.threshold, mask > 0
+        tp, fp, fn = (  # (N, S) each
+            (a & b).flatten(2).sum(2) for a, b in ((predicted, truth), (predicted, ~truth), (~predicted, truth))
         )
         self._counts.append(torch.stack([tp, fp, fn]).cpu().numpy())
 
@@ -103,10 +114,14 @@ class SegmentationModule(pl.LightningModule):
         self._counts = []
 
     def on_validation_epoch_end(self) -> None:
-        tp, fp, fn = np.concatenate(self._counts, axis=1)
-        summary = metrics.summarise(tp, fp, fn, self.hparams.empty)
+        counts = np.concatenate(self._counts, axis=1)  # (3, N, S)
+        summary = metrics.summarise(*counts, self.hparams.empty)
         self.log("valid_dice", summary["image"]["dice"], prog_bar=True)
         self.log("valid_dice_pooled", summary["pooled"]["dice"])
+        if len(self.hparams.scored) > 1:
+            for column, index in enumerate(self.hparams.scored):
+                one = metrics.summarise(*counts[:, :, column : column + 1], self.hparams.empty)
+                self.log(f"valid_dice_{self.hparams.classes[index]}", one["image"]["dice"])
 
     def configure_optimizers(self) -> dict[str, Any]:
         optimiser = torch.optim.AdamW(decay_groups(self.network, self.hparams.weight_decay), lr=self.hparams.lr)

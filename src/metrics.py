@@ -11,9 +11,14 @@ SCORES = ("dice", "iou", "precision", "recall")
 POLICIES = {"one": 1.0, "zero": 0.0, "skip": float("nan")}
 
 
-def count(prediction: np.ndarray, truth: np.ndarray) -> dict[str, int]:
-    """True and false positives and negatives of two masks (H, W), any non-zero pixel being foreground."""
+def count(prediction: np.ndarray, truth: np.ndarray, labelled: np.ndarray | None = None) -> dict[str, int]:
+    """True and false positives and negatives of two masks (H, W), any non-zero pixel being foreground.
+
+    labelled: bool (H, W), the pixels that count; None: all.
+    """
     prediction, truth = prediction != 0, truth != 0
+    if labelled is not None:
+        prediction, truth = prediction[labelled], truth[labelled]
     tp = int(np.count_nonzero(prediction & truth))
     fp = int(np.count_nonzero(prediction)) - tp
     fn = int(np.count_nonzero(truth)) - tp
@@ -42,16 +47,25 @@ def scores(tp, fp, fn, empty: str = "one") -> dict[str, np.ndarray]:  # noqa: AN
 
 
 def summarise(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray, empty: str) -> dict[str, dict[str, float]]:
-    """{"image": mean over images, "pooled": all pixels counted together} of the four scores.
+    """{"image": mean over images, "pooled": all pixels counted together} of the four scores, of counts (N,) or (N, S).
 
-    Images that the policy skips are left out of the mean; with none left it is NaN.
+    With several classes (S) both are means over the classes. Images that the policy skips are left out of the mean, and
+    a class with none left out of the classes' mean; with nothing left it is NaN.
     """
-    each = scores(tp, fp, fn, empty)
-    mean = {
-        name: float(np.nanmean(value)) if np.isfinite(value).any() else float("nan") for name, value in each.items()
+    tp, fp, fn = (np.asarray(item).reshape(len(item), -1) for item in (tp, fp, fn))
+    each = scores(tp, fp, fn, empty)  # (N, S)
+    pooled = scores(tp.sum(0), fp.sum(0), fn.sum(0), empty)  # (S,)
+    return {
+        "image": {name: _mean([_mean(column) for column in value.T]) for name, value in each.items()},
+        "pooled": {name: _mean(value) for name, value in pooled.items()},
     }
-    pooled = scores(np.sum(tp), np.sum(fp), np.sum(fn), empty)
-    return {"image": mean, "pooled": {name: float(value) for name, value in pooled.items()}}
+
+
+def _mean(values) -> float:  # noqa: ANN001 (numbers)
+    """The mean of what is no NaN; NaN where nothing is left."""
+    values = np.asarray(values, float)
+    kept = values[np.isfinite(values)]
+    return float(kept.mean()) if len(kept) else float("nan")
 
 
 def best_constant(mean_mask: np.ndarray, masks: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""A name -> a fresh network: RGB in [0, 1] (N, 3, H, W) of any size -> logits (N, C, H, W), no sigmoid.
+"""A name -> a fresh network: images in [0, 1] (N, channels, H, W) of any size -> logits (N, C, H, W), no sigmoid.
 
 `smp_<architecture>_<encoder>` names every pair that segmentation_models_pytorch builds. Mean and standard deviation are
 buffers of the network, so they travel with its weights. Each call builds anew: a network shared by folds would start
@@ -32,7 +32,7 @@ class Segmenter(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) in [0, 1] -> logits (N, C, H, W)."""
+        """(N, channels, H, W) in [0, 1] -> logits (N, C, H, W)."""
         height, width = images.shape[-2:]
         below, right = -height % DIVISOR, -width % DIVISOR
         x = (images - self.mean) / self.std
@@ -78,6 +78,7 @@ def build(
     name: str,
     *,
     classes: int = 1,
+    channels: int = 3,
     mean: tuple[float, ...] = (0.485, 0.456, 0.406),
     std: tuple[float, ...] = (0.229, 0.224, 0.225),
     encoder_weights: str = "none",
@@ -90,6 +91,11 @@ def build(
     there.
     """
     architecture, encoder = parse(name)
+    if len(mean) != channels or len(std) != channels:
+        raise UserError(
+            f"The images have {channels} channels, but MODEL_MEAN has {len(mean)} values and MODEL_STD {len(std)}. "
+            "NORMALISE=measured takes what make folds measured."
+        )
     packed = packed_weights(encoder, weights_folder)
     file = packed if encoder_weights == "imagenet" and packed.is_file() else None
     if encoder_weights not in ("none", "imagenet"):
@@ -102,13 +108,20 @@ def build(
     download = encoder_weights == "imagenet" and file is None
     if download:
         refuse_offline(encoder, packed)
-    body = _create(name, architecture, encoder, classes, packed if download else None)
-    if file:
+    body = _create(name, architecture, encoder, classes, channels, packed if download else None)
+    if file and channels == 3:
         load_encoder(body.encoder, file)
+    elif file:  # its first layer is RGB's; smp sums or repeats that for other channels
+        rgb = _create(name, architecture, encoder, classes, 3, None).encoder
+        load_encoder(rgb, file)
+        rgb.set_in_channels(channels, pretrained=True)
+        body.encoder.load_state_dict(rgb.state_dict())
     return Segmenter(body, mean, std)
 
 
-def _create(name: str, architecture: str, encoder: str, classes: int, download_for: Path | None) -> nn.Module:
+def _create(
+    name: str, architecture: str, encoder: str, classes: int, in_channels: int, download_for: Path | None
+) -> nn.Module:
     """smp's network; `download_for` is where the packed weights would be, where they are to be downloaded instead."""
     import segmentation_models_pytorch as smp
 
@@ -118,7 +131,7 @@ def _create(name: str, architecture: str, encoder: str, classes: int, download_f
         warnings.simplefilter("ignore")  # the tutorials' timm- names are deprecated in smp, and work
         try:
             return smp.create_model(
-                architecture, encoder, encoder_weights=weights, in_channels=3, classes=classes, **extra
+                architecture, encoder, encoder_weights=weights, in_channels=in_channels, classes=classes, **extra
             )
         except Exception as error:  # smp and timm raise what they like; their reason is the message
             known = _encoder_names(encoder)

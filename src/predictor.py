@@ -1,4 +1,4 @@
-"""Shipped models -> image -> probability map at the original size. Reads only model.json and model.safetensors."""
+"""Shipped models -> image -> probabilities at the original size. Reads only model.json and model.safetensors."""
 
 import os
 from collections import deque
@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 
+import dataspec
 import images
 import model_dispatcher
 import runs
+from dataspec import DataSpec
 from errors import UserError
 
 
@@ -22,6 +24,7 @@ class Model:
     """One shipped network with its geometry; `about` is its model.json."""
 
     network: torch.nn.Module
+    spec: DataSpec
     size: tuple[int, int]
     resize: str
     folder: Path
@@ -34,6 +37,7 @@ def load(folder: Path, device: str = "cpu") -> Model:
     about, weights = runs.read_model(folder), folder / runs.WEIGHTS
     if not weights.is_file():
         raise UserError(f"{weights}: no such file. {cure}")
+    spec = dataspec.from_json(about["data"], str(folder / runs.MODEL))
     try:
         parts = about["network"]
         (height, width), resize, expected = parts["IMAGE_SIZE"], parts["RESIZE"], about["weights_sha256"]
@@ -42,7 +46,8 @@ def load(folder: Path, device: str = "cpu") -> Model:
             raise ValueError(f"RESIZE {resize}")
         network = model_dispatcher.build(
             str(parts["MODEL_NAME"]),
-            classes=int(parts["classes"]),
+            classes=len(spec.classes),
+            channels=spec.channels,
             mean=tuple(map(float, parts["MODEL_MEAN"])),
             std=tuple(map(float, parts["MODEL_STD"])),
         )
@@ -57,7 +62,7 @@ def load(folder: Path, device: str = "cpu") -> Model:
     except RuntimeError as error:
         raise UserError(f"{weights} does not fit {parts['MODEL_NAME']}: {str(error)[:200]}") from error
     network.eval().to(device, memory_format=torch.channels_last)
-    return Model(network, size, resize, folder, about)
+    return Model(network, spec, size, resize, folder, about)
 
 
 def _refuse_mixed_tables(models: list[Model]) -> None:
@@ -65,6 +70,9 @@ def _refuse_mixed_tables(models: list[Model]) -> None:
     if len(tables) > 1:
         folders = ", ".join(str(model.folder) for model in models)
         raise UserError(f"These models were trained on {len(tables)} different folds tables: {folders}.")
+    if len({model.spec for model in models}) > 1:
+        folders = ", ".join(str(model.folder) for model in models)
+        raise UserError(f"These models do not agree on the data's task, classes or channels: {folders}.")
 
 
 class Predictor:
@@ -76,16 +84,17 @@ class Predictor:
     def __init__(self, models: list[Model], device: str = "cpu", batch_size: int = 8, half: bool = False) -> None:
         _refuse_mixed_tables(models)
         self.models, self.device, self.batch_size, self.half = models, device, batch_size, half
+        self.spec = models[0].spec
 
     def predict(
         self, paths: Iterable[Path], max_pixels: int = 100_000_000
     ) -> Iterator[tuple[Path, np.ndarray, np.ndarray]]:
-        """Yield (path, image uint8 (H, W, 3), probability float32 (H, W)) in order; decoding runs ahead in threads.
+        """Yield (path, image uint8 (H, W, channels), probabilities float32 (C, H, W)) in order.
 
-        No more than a few batches are in memory at a time.
+        Decoding runs ahead in threads; no more than a few batches are in memory at a time.
         """
         batch: list[tuple[Path, np.ndarray]] = []
-        for path, image in _read_ahead(paths, max_pixels, 2 * self.batch_size):
+        for path, image in _read_ahead(paths, self.spec, max_pixels, 2 * self.batch_size):
             if batch and (len(batch) == self.batch_size or not self._same_frame(batch[0][1], image)):
                 yield from self._predict_batch(batch)
                 batch = []
@@ -98,32 +107,36 @@ class Predictor:
         return first.shape == second.shape or all(model.resize != "none" for model in self.models)
 
     def _predict_batch(self, batch: list[tuple[Path, np.ndarray]]) -> Iterator[tuple[Path, np.ndarray, np.ndarray]]:
-        sums = [np.zeros(image.shape[:2], np.float32) for _, image in batch]
+        classes = len(self.spec.classes)
+        sums = [np.zeros((classes, *image.shape[:2]), np.float32) for _, image in batch]
         for model in self.models:
             frames = [images.image_to_network(image, model.size, model.resize) for _, image in batch]
             probabilities = self._forward(model, np.stack(frames))
             for position, (_, image) in enumerate(batch):
-                probability = probabilities[position]
-                sums[position] += images.from_network(probability, image.shape[:2], model.size, model.resize)
+                for total, probability in zip(sums[position], probabilities[position], strict=True):
+                    total += images.from_network(probability, image.shape[:2], model.size, model.resize)
         for (path, image), total in zip(batch, sums, strict=True):
             yield path, image, total / len(self.models)
 
     @torch.inference_mode()
     def _forward(self, model: Model, frames: np.ndarray) -> np.ndarray:
-        """uint8 (N, h, w, 3) -> float32 probabilities (N, h, w)."""
+        """uint8 (N, h, w, channels) -> float32 probabilities (N, C, h, w)."""
         x = torch.from_numpy(frames).to(self.device).permute(0, 3, 1, 2).float().div_(255)
         x = x.contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device, torch.float16, enabled=self.half):
             logits = model.network(x)
-        return logits[:, 0].float().sigmoid().cpu().numpy()
+        logits = logits.float()
+        return (logits.softmax(1) if self.spec.task == "multiclass" else logits.sigmoid()).cpu().numpy()
 
 
-def _read_ahead(paths: Iterable[Path], max_pixels: int, ahead: int) -> Iterator[tuple[Path, np.ndarray]]:
+def _read_ahead(
+    paths: Iterable[Path], spec: DataSpec, max_pixels: int, ahead: int
+) -> Iterator[tuple[Path, np.ndarray]]:
     """Decode `paths` in threads, in order, at most `ahead` images before they are asked for."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         waiting: deque = deque()
         for path in paths:
-            waiting.append((path, pool.submit(images.read_image, path, max_pixels)))
+            waiting.append((path, pool.submit(spec.read_image, path, max_pixels)))
             if len(waiting) >= ahead:
                 done, future = waiting.popleft()
                 yield done, future.result()

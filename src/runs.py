@@ -60,7 +60,7 @@ def read_json(path: Path, cure: str, need: dict[str, type] | None = None) -> dic
 def read_model(folder: Path) -> dict[str, Any]:
     """model.json of a run folder. Raises UserError where it is not what training writes."""
     cure = "Train it again: make train ... OVERWRITE=1"
-    need = {"fold": str, "weights": str, "network": dict, "weights_sha256": str, "folds_sha256": str}
+    need = {"fold": str, "weights": str, "network": dict, "data": dict, "weights_sha256": str, "folds_sha256": str}
     about = read_json(folder / MODEL, cure, need)
     if not re.fullmatch(FOLD_NAME, about["fold"]):
         raise UserError(f"{folder / MODEL}: fold {about['fold']} is neither a number nor full. {cure}")
@@ -70,7 +70,7 @@ def read_model(folder: Path) -> dict[str, Any]:
 def read_manifest(folder: Path, cure: str) -> dict[str, Any]:
     """manifest.json of a prediction folder: the images' names and the models that made them. Raises UserError."""
     path = folder / MANIFEST
-    manifest = read_json(path, cure, {"images": list, "models": list})
+    manifest = read_json(path, cure, {"images": list, "models": list, "data": dict})
     models = all(isinstance(part, dict) and {"folder", "weights_sha256"} <= part.keys() for part in manifest["models"])
     if not manifest["models"] or not models or not all(isinstance(image, str) for image in manifest["images"]):
         raise UserError(f"{path} is not what inference writes. {cure}")
@@ -186,6 +186,20 @@ def replace_folder(whole: Path, folder: Path) -> None:
     os.replace(whole, folder)
 
 
-def prediction_path(folder: Path, image: str) -> Path:
-    """Where the probability map of `image` (relative to INPUT) lies in a prediction folder."""
-    return folder / Path(image).with_suffix(".png")
+def plain_name(text: str) -> str:
+    """A class's name as a file's: letters, digits and . _ + - stay."""
+    return re.sub(r"[^\w.+-]", "_", text).strip(".") or "_"
+
+
+def image_name(image: str) -> str:
+    """The name that predictions and ids go by: a stack images/a_{z}.png is images/a.png."""
+    return image.replace("_{z}", "")
+
+
+def prediction_path(folder: Path, image: str, class_name: str = "") -> Path:
+    """Where the probability map of `image` (relative to INPUT) lies in a prediction folder.
+
+    With several classes each has its own below the image's name: <folder>/images/a/<class>.png.
+    """
+    whole = folder / Path(image_name(image)).with_suffix(".png")
+    return whole.with_suffix("") / f"{plain_name(class_name)}.png" if class_name else whole

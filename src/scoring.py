@@ -15,8 +15,7 @@ import console
 import images
 import metrics
 import postprocess
-import runs
-from errors import UserError
+from dataspec import DataSpec
 
 COLUMNS = (
     *("image", "class", "kfold", "group", *metrics.COUNTS, *metrics.SCORES),
@@ -26,22 +25,29 @@ _KINDS = {"model": "", "constant": "constant_", "ceiling": "ceiling_"}  # summar
 _POLICIES = {"one": "counts as 1", "zero": "counts as 0", "skip": "is left out of the mean"}
 
 
-def constant_mask(root: Path, masks: list[str], max_pixels: int, side: int = 128) -> np.ndarray:
-    """The best mask that ignores the image, found on the training `masks` stretched to (side, side): 0/1."""
+def constant_mask(root: Path, frame: Any, spec: DataSpec, max_pixels: int, side: int = 128) -> np.ndarray:
+    """The best masks that ignore the image, found on the training rows of `frame` stretched to (side, side).
 
-    def small(mask: str) -> np.ndarray:
-        return images.mask_to_network(images.read_mask(root / mask, max_pixels), (side, side), "stretch")
+    0/1 (S, side, side), one for each scored class.
+    """
 
+    def small(row: tuple[str, str]) -> np.ndarray:
+        mask = spec.read_mask(root, row[1], images.read_size(root / row[0]), max_pixels)
+        planes = spec.class_planes(mask).astype(np.uint8)
+        return np.stack([images.mask_to_network(plane, (side, side), "stretch") for plane in planes])
+
+    pairs = list(zip(frame["image"], frame["mask"], strict=True))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        stacked = np.stack(list(console.track(pool.map(small, masks), len(masks), "training masks")))
-    return metrics.best_constant(stacked.mean(0), stacked)
+        stacked = np.stack(list(console.track(pool.map(small, pairs), len(pairs), "training masks")), axis=1)
+    return np.stack([metrics.best_constant(masks.mean(0), masks) for masks in stacked])
 
 
 def rows(
     table: Any,
     root: Path,
-    folder: Path,
+    read_maps: Callable[[str], np.ndarray],
     constant: np.ndarray,
+    spec: DataSpec,
     *,
     size: tuple[int, int],
     resize: str,
@@ -50,29 +56,35 @@ def rows(
     empty: str,
     max_pixels: int,
 ) -> Iterator[dict[str, Any]]:
-    """One dict an image of `table`: counts and scores of its prediction in `folder`, and both references' counts."""
+    """One dict an image and scored class of `table`: counts and scores of its prediction, and both references' counts.
+
+    `read_maps` gives an image's probability maps, uint8 (C, H, W).
+    """
     columns = zip(table["image"], table["mask"], table["group"], table["kfold"], strict=True)
-    for image, mask, group, fold in console.track(columns, len(table), "scoring"):
-        truth, path = images.read_mask(root / mask, max_pixels), runs.prediction_path(folder, image)
-        p8 = images.read_gray(path)
-        if p8.shape != truth.shape:
-            raise UserError(f"{path}: {p8.shape}, but the mask has {truth.shape}. Run make tester again.")
-        counts = metrics.count(postprocess.to_mask(p8, threshold, min_area), truth)
-        scores = metrics.scores(counts["tp"], counts["fp"], counts["fn"], empty)
-        yield {
-            "image": image,
-            "class": "foreground",
-            "kfold": fold,
-            "group": group,
-            **counts,
-            **{name: round(float(value), 6) for name, value in scores.items()},
-            **_reference("constant_", _stretched(constant, truth.shape), truth),
-            **_reference("ceiling_", redrawn(truth, size, resize), truth),
-        }
+    for image, mask_reference, group, fold in console.track(columns, len(table), "scoring"):
+        p8 = read_maps(image)
+        mask = spec.read_mask(root, mask_reference, p8.shape[1:], max_pixels)
+        truths, labelled = spec.class_planes(mask), spec.labelled(mask)
+        predicted = postprocess.to_masks(p8, spec.task, spec.scored, threshold, min_area)
+        best = redrawn(mask, spec, size, resize)
+        for index, name in enumerate(spec.scored_names):
+            truth = truths[index]
+            counts = metrics.count(predicted[index], truth, labelled)
+            scores = metrics.scores(counts["tp"], counts["fp"], counts["fn"], empty)
+            yield {
+                "image": image,
+                "class": name,
+                "kfold": fold,
+                "group": group,
+                **counts,
+                **{key: round(float(value), 6) for key, value in scores.items()},
+                **_reference("constant_", _stretched(constant[index], truth.shape), truth, labelled),
+                **_reference("ceiling_", best[index], truth, labelled),
+            }
 
 
-def _reference(prefix: str, mask: np.ndarray, truth: np.ndarray) -> dict[str, int]:
-    counts = metrics.count(mask, truth)
+def _reference(prefix: str, mask: np.ndarray, truth: np.ndarray, labelled: np.ndarray | None) -> dict[str, int]:
+    counts = metrics.count(mask, truth, labelled)
     return {f"{prefix}{key}": counts[key] for key in ("tp", "fp", "fn")}
 
 
@@ -80,26 +92,44 @@ def _stretched(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return images.from_network(mask.astype(np.float32), shape, mask.shape, "stretch") >= 0.5
 
 
-def redrawn(truth: np.ndarray, size: tuple[int, int], resize: str) -> np.ndarray:
-    """The truth as a perfect network would give it: each small pixel's share of foreground, enlarged, cut at 0.5."""
-    small = images.coverage_to_network(truth, size, resize).astype(np.float32)
-    return images.from_network(small, truth.shape, size, resize) >= 127.5
+def redrawn(mask: np.ndarray, spec: DataSpec, size: tuple[int, int], resize: str) -> np.ndarray:
+    """The truth (K, H, W) as a perfect network would give it, bool (S, H, W).
+
+    Each small pixel's share of each class, enlarged; then the largest class, or each class cut at one half.
+    """
+    shape = mask.shape[1:]
+    indices = range(len(spec.classes)) if spec.task == "multiclass" else spec.scored
+    enlarged = []
+    for index in indices:
+        plane = (mask[0] == index) if spec.task == "multiclass" else mask[index] > 0
+        small = images.coverage_to_network(plane.astype(np.uint8), size, resize).astype(np.float32)
+        enlarged.append(images.from_network(small, shape, size, resize))
+    if spec.task != "multiclass":
+        return np.stack(enlarged) >= 127.5
+    return np.argmax(enlarged, axis=0) == np.array(spec.scored)[:, None, None]
 
 
-def summarise(scores: Any, empty: str) -> dict[str, Any]:
-    """Mean over images and pooled over pixels, of the model, of the constant mask and of the resolution's ceiling."""
-    truth_empty = (scores["tp"] + scores["fn"]) == 0
-    values = {}
-    for name, prefix in _KINDS.items():
-        counts = (scores[f"{prefix}{key}"].to_numpy() for key in ("tp", "fp", "fn"))
-        values[name] = metrics.summarise(*counts, empty)
+def summarise(scores: Any, classes: tuple[str, ...], empty: str) -> dict[str, Any]:
+    """Mean over images and pooled over pixels, of the model, of the constant mask and of the resolution's ceiling.
+
+    `scores` has the rows of an image together, one for each of `classes` in their order; with several the figures are
+    means over the classes, and "classes" holds the model's for each.
+    """
+    counts = {
+        name: [scores[f"{prefix}{key}"].to_numpy().reshape(-1, len(classes)) for key in ("tp", "fp", "fn")]
+        for name, prefix in _KINDS.items()
+    }
+    tp, fp, fn = counts["model"]
+    truth_empty = tp + fn == 0
+    each = {name: metrics.summarise(tp[:, i], fp[:, i], fn[:, i], empty) for i, name in enumerate(classes)}
     return {
-        "images": len(scores),
+        "images": len(tp),
         "groups": int(scores["group"].nunique()),
         "empty_masks": int(truth_empty.sum()),
-        "empty_and_predicted_empty": int((truth_empty & (scores["fp"] == 0)).sum()),
+        "empty_and_predicted_empty": int((truth_empty & (fp == 0)).sum()),
         "empty_policy": empty,
-        **values,
+        **{name: metrics.summarise(*values, empty) for name, values in counts.items()},
+        "classes": each,
     }
 
 
@@ -113,9 +143,13 @@ def announce(title: str, summary: dict[str, Any]) -> None:
         "ceiling of the size, mean": summary["ceiling"]["image"],
     }
     print(console.table([{"": name, **values} for name, values in lines.items()]))
-    policy = summary["empty_policy"]
+    several = len(summary["classes"]) > 1
+    if several:
+        print("  Each line is the mean over the classes; the model's, mean over images, class by class:")
+        print(console.table([{"": name, **values["image"]} for name, values in summary["classes"].items()]))
+    policy, of = summary["empty_policy"], f" of {summary['images']} x {len(summary['classes'])}" if several else ""
     print(
-        f"  {summary['empty_masks']} masks are empty; an empty prediction on an empty mask {_POLICIES[policy]} "
+        f"  {summary['empty_masks']}{of} masks are empty; an empty prediction on an empty mask {_POLICIES[policy]} "
         f"(EMPTY={policy}).\n"
         f"  Threshold {summary['threshold']}, weights of the {summary['weights']}.\n"
         "  The constant mask ignores the image; the ceiling is what the true mask scores after it was shrunk to the\n"
@@ -126,25 +160,32 @@ def announce(title: str, summary: dict[str, Any]) -> None:
 def worst_sheet(
     path: Path,
     scores: Any,
+    table: Any,
     root: Path,
-    folder_of: Callable[[int], Path],
+    read_maps: Callable[[str, int], np.ndarray],
+    spec: DataSpec,
     *,
     threshold: float,
     min_area: int,
     max_pixels: int,
     most: int = 12,
 ) -> None:
-    """Contact sheet of the lowest Dice (image, truth, prediction, error); `scores` has the masks' paths as a column."""
+    """Contact sheet of the images with the lowest Dice (image, truth, prediction, error), the mean over their classes.
+
+    `read_maps(image, fold)` gives probability maps; `table` has each image's mask.
+    """
     import pictures
 
-    lines = []
-    worst = scores.sort_values("dice", kind="stable")[["image", "mask", "kfold", "dice"]].head(most)
-    for image, mask, fold, dice in worst.itertuples(index=False):
-        picture, truth = images.read_pair(root / image, root / mask, max_pixels)
-        p8 = images.read_gray(runs.prediction_path(folder_of(fold), image))
-        predicted = postprocess.to_mask(p8, threshold, min_area)
-        overlays = [pictures.overlay(picture, truth), pictures.overlay(picture, predicted)]
-        cells = [picture, *overlays, pictures.errors(picture, truth, predicted)]
-        lines.append((f"Dice {dice:.4f}   {Path(image).name}", cells))
+    lines, mask_of = [], dict(zip(table["image"], table["mask"], strict=True))
+    dices = scores.groupby(["image", "kfold"], sort=False)["dice"].mean().sort_values(kind="stable").head(most)
+    for (image, fold), dice in dices.items():
+        pixels, mask = spec.read_pair(root, image, mask_of[image], max_pixels)
+        truth, picture = spec.class_planes(mask), pictures.as_rgb(pixels)
+        predicted = postprocess.to_masks(read_maps(image, fold), spec.task, spec.scored, threshold, min_area)
+        cells = [picture, pictures.overlays(picture, truth), pictures.overlays(picture, predicted)]
+        if (labelled := spec.labelled(mask)) is not None:
+            truth, predicted = truth & labelled, predicted * labelled
+        lines.append((f"Dice {dice:.4f}   {Path(image).name}", [*cells, pictures.errors(picture, truth, predicted)]))
     note = f"the {len(lines)} images with the lowest Dice; {pictures.LEGEND}"
-    pictures.sheet(path, lines, ["image", "truth", "prediction", "error"], note=note)
+    titles = ["image", "truth", "prediction", "error"]
+    pictures.sheet(path, lines, titles, note=note, legend=pictures.legend(spec.scored_names))

@@ -29,12 +29,14 @@ _CHOICES = {
     "DEVICE": ("auto", "cpu", "cuda", "mps"),
     "PRECISION": ("auto", "16", "bf16", "32"),
     "PROFILER": ("", "simple", "advanced", "pytorch"),
-    "LAYOUT": ("auto", "carvana", "instances"),
+    "LAYOUT": ("auto", "carvana", "instances", "split", "beside", "folders", "rle"),
+    "TASK": ("auto", "binary", "multiclass", "multilabel"),
+    "NORMALISE": ("auto", "measured", "constants"),
     "RESIZE": ("stretch", "fit", "none"),
     "AUGMENT": ("none", "flips", "upright", "turns"),
     "CHECKPOINT": ("last", "best"),
     "EMPTY": ("one", "zero", "skip"),
-    "DIALECT": ("auto", "carvana", "dsb2018"),
+    "DIALECT": ("auto", "carvana", "dsb2018", "tgs", "airbus", "siim", "hubmap", "uwmgi", "contrails", "vesuvius"),
 }
 _TABLES = ("TRAIN_FOLDS", "SUBMISSION")  # a JSON is written beside each
 _RANGES = {  # lowest and highest value that makes sense
@@ -42,6 +44,8 @@ _RANGES = {  # lowest and highest value that makes sense
     "N_FOLDS": (2, 1000),
     "FOLDS_SEED": (0, 2**32 - 1),
     "MAX_PIXELS": (1, 10**10),
+    "IGNORE": (-1, 65535),
+    "IN_CHANNELS": (0, 1024),
     "LIMIT": (0, 10**9),
     "EPOCHS": (1, 10**6),
     "TRAIN_BATCH_SIZE": (1, 10**5),

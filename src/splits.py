@@ -28,26 +28,31 @@ def strata(areas: np.ndarray, labels: list[str], n_folds: int, bins: int = 10) -
 
 
 def assign(
-    sizes: np.ndarray, strata: list[str], n_folds: int, seed: int, fixed: np.ndarray | None = None
+    sizes: np.ndarray, features: np.ndarray, n_folds: int, seed: int, fixed: np.ndarray | None = None
 ) -> np.ndarray:
-    """A fold for each group: greedy, largest groups first, each to the fold that stays most even in images and strata.
+    """A fold for each group: greedy, largest groups first, each to the fold that stays most even in both.
 
-    sizes: images of each group (G,). fixed: folds that are kept, -1 where free (G,). Groups come in a fixed order (by
-    name), so that the result depends on the seed alone. The idea is sklearn's StratifiedGroupKFold's; there groups of
-    one size keep their order of input, and nothing can be held fixed. Returns (G,) of 0 to n_folds - 1.
+    sizes: images of each group (G,). features: how many of them are in each stratum, or show each class (G, F); rare
+    ones weigh more. fixed: folds that are kept, -1 where free (G,). Groups come in a fixed order (by name), so that the
+    result depends on the seed alone. The idea is sklearn's StratifiedGroupKFold's; there groups of one size keep their
+    order of input, and nothing can be held fixed. Returns (G,) of 0 to n_folds - 1.
     """
-    names, stratum = np.unique(strata, return_inverse=True)
-    totals = np.bincount(stratum, weights=sizes, minlength=len(names))
+    totals = features.sum(0)
+    rarity = np.divide(1.0, totals, out=np.zeros_like(totals, float), where=totals > 0)
     folds = np.full(len(sizes), -1) if fixed is None else fixed.copy()
-    have = np.zeros((n_folds, len(names)))  # images of each stratum in each fold
-    np.add.at(have, (folds[folds >= 0], stratum[folds >= 0]), sizes[folds >= 0])
+    have, images = np.zeros((n_folds, features.shape[1])), np.zeros(n_folds)  # of each fold
+    np.add.at(have, folds[folds >= 0], features[folds >= 0])
+    np.add.at(images, folds[folds >= 0], sizes[folds >= 0])
     random = np.random.default_rng(seed).permutation(len(sizes))
     tie = np.random.default_rng(seed + 1).permutation(n_folds)  # which fold is first among equals
-    for group in sorted(np.flatnonzero(folds < 0), key=lambda g: (-sizes[g], stratum[g], random[g])):
-        share = have[:, stratum[group]] / totals[stratum[group]]
-        overall = have.sum(1) / sizes.sum()
-        folds[group] = min(range(n_folds), key=lambda f: (round(share[f] + overall[f], 12), tie[f]))
-        have[folds[group], stratum[group]] += sizes[group]
+    weights = (features > 0) * rarity
+    rarest = weights.argmax(1)
+    for group in sorted(np.flatnonzero(folds < 0), key=lambda g: (-sizes[g], -weights[g].max(), rarest[g], random[g])):
+        share = (have * rarity) @ (weights[group] / weights[group].sum())
+        cost = np.round(share + images / sizes.sum(), 12)
+        folds[group] = min(range(n_folds), key=lambda fold: (cost[fold], tie[fold]))
+        have[folds[group]] += features[group]
+        images[folds[group]] += sizes[group]
     return folds
 
 
@@ -103,18 +108,23 @@ def check(frame, path: Path):  # noqa: ANN001, ANN201 (a DataFrame)
     return frame.assign(kfold=folds)
 
 
-def balance(frame, areas: np.ndarray) -> list[dict]:  # noqa: ANN001 (a DataFrame)
-    """One dict a fold: kfold, images, groups, empty masks, mean share of foreground; `areas` (N,) in rows' order."""
-    rows = []
+def balance(frame, areas: np.ndarray, classes: tuple[str, ...]) -> list[dict]:  # noqa: ANN001 (a DataFrame)
+    """One dict a fold: kfold, images, groups, empty masks, mean share of foreground, and images with each of `classes`.
+
+    areas (N, S): the share of each class in each image, in rows' order.
+    """
+    rows, whole = [], areas.sum(1)
     for fold in sorted(frame["kfold"].unique()):
         inside = (frame["kfold"] == fold).to_numpy()
+        row = {
+            "kfold": int(fold),
+            "images": int(inside.sum()),
+            "groups": int(frame["group"][inside].nunique()),
+            "empty": int((whole[inside] == 0).sum()),
+            "mean_area": round(float(whole[inside].mean()), 5),
+        }
+        present = (areas[inside] > 0).sum(0)
         rows.append(
-            {
-                "kfold": int(fold),
-                "images": int(inside.sum()),
-                "groups": int(frame["group"][inside].nunique()),
-                "empty": int((areas[inside] == 0).sum()),
-                "mean_area": round(float(areas[inside].mean()), 5),
-            }
+            row | ({name: int(n) for name, n in zip(classes, present, strict=True)} if len(classes) > 1 else {})
         )
     return rows

@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import console
-import images
+import dataspec
 import postprocess
 import rle
 import runs
 import settings as settings_module
+from dataspec import DataSpec
 from errors import UserError, command, listing
-from inference import prediction_folder
+from inference import prediction_folder, read_maps
 
+Key = tuple[str, str]  # an image's id and a class, "" where the dialect has no column for it
 FLAGS = {
     "FOLD": "which prediction: as given to make inference",
     "NAME": "name of the prediction folder, where one was given",
@@ -55,22 +57,40 @@ def image_ids(names: list[str], dialect: rle.Dialect) -> dict[str, str]:
     """Id -> image's name in the prediction folder. Raises UserError where two images would share an id."""
     ids: dict[str, str] = {}
     for name in names:
-        image_id = Path(name).name if dialect.with_suffix else Path(name).stem
+        file = Path(runs.image_name(name))
+        image_id = file.name if dialect.with_suffix else file.stem
         if image_id in ids:
             raise UserError(f"{ids[image_id]} and {name} would both have the id {image_id}.")
         ids[image_id] = name
     return ids
 
 
-def check_ids(ids: list[str], sample: Path | None, dialect: rle.Dialect, partial: bool) -> list[str]:
-    """The ids in the sample's order. Raises UserError where columns or ids differ (`partial`: some may be missing)."""
+def check_classes(spec: DataSpec, dialect: rle.Dialect) -> tuple[str, ...]:
+    """The classes that each image has a row for: "" where the dialect has no column for them. Raises UserError."""
+    if dialect.has_classes:
+        return spec.scored_names
+    if len(spec.scored) > 1:
+        able = ", ".join(name for name, other in rle.DIALECTS.items() if other.has_classes)
+        raise UserError(
+            f"The dialect {dialect.name} has no column for a class, and there are {len(spec.scored)}: "
+            f"{', '.join(spec.scored_names)}. Dialects that have one: DIALECT={able}."
+        )
+    return ("",)
+
+
+def check_ids(keys: list[Key], sample: Path | None, dialect: rle.Dialect, partial: bool) -> list[Key]:
+    """Keys (id, class) in the sample's order. Raises UserError where columns or ids differ.
+
+    `partial`: some of the sample's may be missing.
+    """
     if sample is None:
-        return sorted(ids)
+        return sorted(keys)
+    width = len(dialect.columns) - 1
     try:
         with sample.open(newline="", encoding="utf-8-sig") as file:  # Excel puts a mark before UTF-8
             reader = csv.reader(file)
-            header = tuple(next(reader, ()))
-            expected = list(dict.fromkeys(row[0] for row in reader if row))
+            header = tuple(name.strip() for name in next(reader, ()))
+            expected = list(dict.fromkeys((row[0], row[1] if width > 1 else "") for row in reader if len(row) >= width))
     except (ValueError, csv.Error) as error:
         raise UserError(f"{sample}: not readable as CSV in UTF-8 ({error}).") from error
     if header != dialect.columns:
@@ -78,16 +98,17 @@ def check_ids(ids: list[str], sample: Path | None, dialect: rle.Dialect, partial
             f"{sample} has the columns {', '.join(header)}; "
             f"the dialect {dialect.name} has {', '.join(dialect.columns)}. Set DIALECT."
         )
-    missing, extra = sorted(set(expected) - set(ids)), sorted(set(ids) - set(expected))
+    have = set(keys)
+    missing, extra = sorted(set(expected) - have), sorted(have - set(expected))
     if extra or (missing and not partial):
         which = (
             f"{len(missing)} ids of it have no prediction" if missing else f"{len(extra)} predictions have no id in it"
         )
+        shown = listing([" ".join(filter(None, key)) for key in missing or extra], 10)
         raise UserError(
-            f"{sample} and the predictions do not match; {which}:{listing(missing or extra, 10)}\n"
-            "Predict its images: TEST_PATH=folder"
+            f"{sample} and the predictions do not match; {which}:{shown}\nPredict its images: TEST_PATH=folder"
         )
-    return [image_id for image_id in expected if image_id in set(ids)]
+    return [key for key in expected if key in have]
 
 
 def refuse_stale(folder: Path, manifest: dict[str, Any], again: str) -> None:
@@ -98,7 +119,7 @@ def refuse_stale(folder: Path, manifest: dict[str, Any], again: str) -> None:
             raise UserError(f"{folder} was predicted by an earlier model of {run}. {again}")
 
 
-def write_rows(path: Path, dialect: rle.Dialect, ids: list[str], mask_of: Any) -> int:
+def write_rows(path: Path, dialect: rle.Dialect, keys: list[Key], mask_of: Any) -> int:
     """Write the CSV under another name and rename it when whole; returns the number of rows."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary, count = path.with_name(f".{path.name}.{os.getpid()}"), 0
@@ -106,44 +127,48 @@ def write_rows(path: Path, dialect: rle.Dialect, ids: list[str], mask_of: Any) -
         with temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(dialect.columns)
-            for image_id in console.track(ids, len(ids), "encoding"):
-                rows = rle.rows(image_id, mask_of(image_id), dialect)
+            for image_id, name in console.track(keys, len(keys), "encoding"):
+                rows = rle.rows(image_id, mask_of((image_id, name)), dialect, name)
                 writer.writerows(rows)
                 count += len(rows)
-        verify(temporary, dialect, ids, mask_of)
+        verify(temporary, dialect, keys, mask_of)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     return count
 
 
-def verify(path: Path, dialect: rle.Dialect, ids: list[str], mask_of: Any) -> None:
+def verify(path: Path, dialect: rle.Dialect, keys: list[Key], mask_of: Any) -> None:
     """Decode the written file and compare it with the masks, pixel by pixel. Raises UserError where they differ."""
-    decoded = read_masks(path, dialect, lambda image_id: mask_of(image_id).shape)
-    for image_id in ids:
-        image, mask = next(decoded)
-        if image != image_id or (mask != mask_of(image_id)).any():
-            raise UserError(f"{path}: {image_id} does not decode to the mask that was written; please report this.")
+    decoded = read_masks(path, dialect, lambda key: mask_of(key).shape)
+    for key in keys:
+        found, mask = next(decoded)
+        if found != key or (mask != mask_of(key)).any():
+            raise UserError(
+                f"{path}: {' '.join(key)} does not decode to the mask that was written; please report this."
+            )
 
 
 def read_masks(path: Path, dialect: rle.Dialect, shape_of: Any) -> Any:
-    """Yield (id, 0/1 mask (H, W)) of a submission, the rows of one id joined.
+    """Yield ((id, class or ""), 0/1 mask (H, W)) of a submission, the rows of one key joined.
 
     Raises UserError for a broken or overlapping row.
     """
     csv.field_size_limit(1 << 30)  # a mask's runs are longer than the csv module expects of a cell
+    cells = len(dialect.columns)
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.reader(file)
         next(reader, None)
         current, whole = None, None
         for number, row in enumerate(reader, 2):
-            if len(row) != 2:
-                raise UserError(f"{path}, line {number}: {len(row)} cells, expected 2.")
-            if row[0] != current:
+            if len(row) != cells:
+                raise UserError(f"{path}, line {number}: {len(row)} cells, expected {cells}.")
+            key = (row[0], row[1] if cells > 2 else "")
+            if key != current:
                 if current is not None:
                     yield current, whole
-                current, whole = row[0], 0
-            part = rle.decode(row[1], shape_of(row[0]), dialect.order, f"{path}, line {number} ({row[0]})")
+                current, whole = key, 0
+            part = rle.from_text(row[-1], shape_of(key), dialect, f"{path}, line {number} ({row[0]})")
             if (whole & part).any():
                 raise UserError(f"{path}, line {number} ({row[0]}): overlaps an earlier object of the image.")
             whole = whole | part
@@ -158,14 +183,19 @@ def main(argv: list[str] | None = None) -> None:
     again = f"Predict first: make inference{f' FOLD={flags.FOLD}' if flags.FOLD else ''}"
     manifest = runs.read_manifest(folder, again)
     refuse_stale(folder, manifest, again)
+    spec = dataspec.from_json(manifest["data"], str(folder / runs.MANIFEST))
     dialect, sample = choose_dialect(settings), find_sample(settings.INPUT)
-    ids = image_ids(manifest["images"], dialect)
-    order = check_ids(list(ids), sample, dialect, partial=bool(settings.LIMIT))
+    classes, ids = check_classes(spec, dialect), image_ids(manifest["images"], dialect)
+    keys = [(image_id, name) for image_id in ids for name in classes]
+    order = check_ids(keys, sample, dialect, partial=bool(settings.LIMIT))
 
-    @functools.lru_cache(4)  # written, then read for its shape and compared
-    def mask_of(image_id: str) -> Any:
-        p8 = images.read_gray(runs.prediction_path(folder, ids[image_id]))
-        return postprocess.to_mask(p8, settings.THRESHOLD, settings.MIN_AREA)
+    @functools.lru_cache(4)  # of the image's classes together: written, then read for their shape and compared
+    def masks_of(image_id: str) -> Any:
+        p8 = read_maps(folder, ids[image_id], spec)
+        return postprocess.to_masks(p8, spec.task, spec.scored, settings.THRESHOLD, settings.MIN_AREA)
+
+    def mask_of(key: Key) -> Any:
+        return masks_of(key[0])[classes.index(key[1])]
 
     path = Path(settings.SUBMISSION)
     rows = write_rows(path, dialect, order, mask_of)
@@ -174,7 +204,7 @@ def main(argv: list[str] | None = None) -> None:
         "dialect": dialect.name,
         "threshold": settings.THRESHOLD,
         "min_area": settings.MIN_AREA,
-        "images": len(order),
+        "images": len({image_id for image_id, _ in order}),
         "rows": rows,
         "sha256": runs.sha256(path),
         "models": manifest["models"],
@@ -188,7 +218,7 @@ def main(argv: list[str] | None = None) -> None:
         else "ids found in the sample"
     )
     print(
-        f"{rows} rows for {len(order)} images in the dialect {dialect.name}; "
+        f"{rows} rows for {about['images']} images in the dialect {dialect.name}; "
         f"{checked}; read back and equal to the masks -> {path}"
     )
 

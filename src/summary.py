@@ -1,8 +1,10 @@
 """make summary: the network's parts with their parameters, and its multiply-adds at IMAGE_SIZE."""
 
 import sys
+from pathlib import Path
 
 import settings as settings_module
+from dataspec import DataSpec
 from errors import command
 
 
@@ -15,13 +17,15 @@ def main(argv: list[str] | None = None) -> None:
 
     from lightning_module import SegmentationModule
     from losses import Loss
-    from train import build_network
+    from train import build_network, data_spec
 
-    network = build_network(settings, encoder_weights="none").eval()
-    module = SegmentationModule(network, Loss(settings.LOSS), lr=settings.LR)
+    there = Path(settings.TRAIN_FOLDS).with_suffix(".json").is_file()
+    spec = data_spec(settings) if there else DataSpec()  # before make folds: RGB, one class
+    network = build_network(settings, spec, encoder_weights="none").eval()
+    module = SegmentationModule(network, Loss(settings.LOSS, spec.task), lr=settings.LR)
     print(ModelSummary(module, max_depth=4))
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network(torch.zeros(1, 3, *settings.IMAGE_SIZE))
+        network(torch.zeros(1, spec.channels, *settings.IMAGE_SIZE))
     operations = counter.get_total_flops() / 2  # the counter says two operations a multiply-add
     millions = sum(parameter.numel() for parameter in network.parameters()) / 1e6
     height, width = settings.IMAGE_SIZE

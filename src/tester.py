@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 import console
+import dataspec
 import runs
 import scoring
 import settings as settings_module
@@ -38,6 +39,13 @@ def held_out(frame: Any, folder: Path, table: Path) -> tuple[Any, Any]:
         raise UserError(
             f"{folder} was trained on every image; there is no held-out one to score. Score folds 0, 1, ... instead."
         )
+    now, then = dataspec.read(table.with_suffix(".json")), dataspec.from_json(about["data"], str(folder / runs.MODEL))
+    if now != then:
+        raise UserError(
+            f"{folder} was trained on data of {then.task} masks ({', '.join(then.classes)}; {then.channels} channels), "
+            f"and {table.with_suffix('.json')} has other ones by now ({now.task}; {', '.join(now.classes)}; "
+            f"{now.channels} channels, or another window). Train again with OVERWRITE=1."
+        )
     inside = frame["kfold"] == int(about["fold"])
     return frame[inside].reset_index(drop=True), frame[~inside]
 
@@ -58,33 +66,41 @@ def score_fold(settings: Any, fold: str) -> dict[str, Any]:
     if settings.LIMIT:
         rows = rows.head(settings.LIMIT * settings.VALID_BATCH_SIZE)
         train = train.head(settings.LIMIT * settings.TRAIN_BATCH_SIZE)
-    from inference import load_predictor, write_maps
+    from inference import load_predictor, read_maps, write_maps
 
     predictor = load_predictor(settings, [run])
     import predictor as predictor_module
 
+    model, spec = predictor.models[0], predictor.spec
     runs.refuse_foreign(folder)
     partial = run / ".val.partial"  # an earlier scoring stays until this one is whole
     shutil.rmtree(partial, ignore_errors=True)
     predictions = predictor.predict([root / image for image in rows["image"]], settings.MAX_PIXELS)
-    write_maps(predictions, partial, lambda path: path.relative_to(root).as_posix(), len(rows), "predicting")
-    models = predictor_module.describe(predictor.models)
-    runs.write_json(partial / runs.MANIFEST, {"root": settings.INPUT, "images": list(rows["image"]), "models": models})
+    write_maps(predictions, spec, partial, lambda path: path.relative_to(root).as_posix(), len(rows), "predicting")
+    manifest = {
+        "root": settings.INPUT,
+        "images": list(rows["image"]),
+        "data": spec.as_json(),
+        "models": predictor_module.describe(predictor.models),
+    }
+    runs.write_json(partial / runs.MANIFEST, manifest)
 
-    model, to_mask = predictor.models[0], {"threshold": settings.THRESHOLD, "min_area": settings.MIN_AREA}
-    constant = scoring.constant_mask(root, list(train["mask"]), settings.MAX_PIXELS)
+    def maps(image: str, _: int = 0) -> np.ndarray:
+        return read_maps(partial, image, spec)
+
+    to_mask = {"threshold": settings.THRESHOLD, "min_area": settings.MIN_AREA}
+    constant = scoring.constant_mask(root, train, spec, settings.MAX_PIXELS)
     geometry = {"size": model.size, "resize": model.resize, "max_pixels": settings.MAX_PIXELS}
-    scores = pd.DataFrame(scoring.rows(rows, root, partial, constant, empty=settings.EMPTY, **geometry, **to_mask))
+    scores = pd.DataFrame(scoring.rows(rows, root, maps, constant, spec, empty=settings.EMPTY, **geometry, **to_mask))
     summary = {
         "experiment": settings.EXPERIMENT,
         "fold": fold,
         **to_mask,
         "weights": model.about["weights"],
-        **scoring.summarise(scores, settings.EMPTY),
+        **scoring.summarise(scores, spec.scored_names, settings.EMPTY),
     }
     write_scores(partial, scores, summary)
-    with_masks = scores.assign(mask=rows["mask"])
-    scoring.worst_sheet(partial / WORST, with_masks, root, lambda _: partial, max_pixels=settings.MAX_PIXELS, **to_mask)
+    scoring.worst_sheet(partial / WORST, scores, rows, root, maps, spec, max_pixels=settings.MAX_PIXELS, **to_mask)
     runs.replace_folder(partial, folder)
     scoring.announce(f"{settings.EXPERIMENT}, fold {fold}", summary)
     print(f"scores -> {folder / SCORES}\nthe worst twelve as a picture -> {folder / WORST}", flush=True)
@@ -122,32 +138,40 @@ def gather(settings: Any) -> dict[str, Any]:
     frame = splits.read(Path(settings.TRAIN_FOLDS))
     folds = sorted(set(frame["kfold"]) - {-1})
     parts, summaries = zip(*(tested_fold(settings, frame, fold) for fold in folds), strict=True)
-    scores = pd.concat(parts).sort_values("image", ignore_index=True)
+    spec = dataspec.read(Path(settings.TRAIN_FOLDS).with_suffix(".json"))
+    scores = pd.concat(parts).sort_values("image", kind="stable", ignore_index=True)
     expected = frame[frame["kfold"] >= 0].sort_values("image", ignore_index=True)
-    twice = sorted(scores["image"][scores["image"].duplicated()])
+    twice = sorted(scores["image"][scores.duplicated(["image", "class"])])
     missing = sorted(set(expected["image"]) - set(scores["image"]))
     if twice or missing:
         what = f"{len(twice)} images are predicted twice" if twice else f"{len(missing)} images are not predicted"
         shown = listing(twice or missing, 10)
         raise UserError(f"{settings.EXPERIMENT}: {what}:{shown}\nScore every fold again: make tester FOLD=k")
 
-    means = [scoring.summarise(part, settings.EMPTY)["model"]["image"]["dice"] for part in parts]
+    if len(scores) != len(expected) * len(spec.scored):
+        raise UserError(
+            f"{settings.EXPERIMENT}: some images lack a class's row. Score every fold again: make tester FOLD=k"
+        )
+    means = [scoring.summarise(part, spec.scored_names, settings.EMPTY)["model"]["image"]["dice"] for part in parts]
     to_mask = {"threshold": settings.THRESHOLD, "min_area": settings.MIN_AREA}
     summary = {
         "experiment": settings.EXPERIMENT,
         "folds": dict(zip(map(int, folds), means, strict=True)),
         **to_mask,
         "weights": ", ".join(sorted({part["weights"] for part in summaries})),
-        **scoring.summarise(scores, settings.EMPTY),
+        **scoring.summarise(scores, spec.scored_names, settings.EMPTY),
     }
     folder = Path(settings.LOGS, settings.EXPERIMENT, f"oof_seed{settings.SEED}")
     write_scores(folder, scores, summary)
 
-    def folder_of(fold: int) -> Path:
-        return runs.run_folder(settings.LOGS, settings.EXPERIMENT, str(fold), settings.SEED) / "val"
+    from inference import read_maps
 
-    with_masks, root = scores.assign(mask=expected["mask"]), Path(settings.INPUT)
-    scoring.worst_sheet(folder / WORST, with_masks, root, folder_of, max_pixels=settings.MAX_PIXELS, **to_mask)
+    def maps(image: str, fold: int) -> np.ndarray:
+        run = runs.run_folder(settings.LOGS, settings.EXPERIMENT, str(fold), settings.SEED)
+        return read_maps(run / "val", image, spec)
+
+    root = Path(settings.INPUT)
+    scoring.worst_sheet(folder / WORST, scores, expected, root, maps, spec, max_pixels=settings.MAX_PIXELS, **to_mask)
     scoring.announce(f"{settings.EXPERIMENT}, out of fold", summary)
     print(console.table([{"fold": fold, "mean Dice": mean} for fold, mean in zip(folds, means, strict=True)]))
     print(f"mean of the folds {np.nanmean(means):.4f}, standard deviation {np.nanstd(means, ddof=1):.4f}")

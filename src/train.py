@@ -7,9 +7,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import dataspec
 import runs
 import settings as settings_module
 import splits
+from dataspec import DataSpec
 from errors import UserError, command
 
 FLAGS = {
@@ -25,10 +27,33 @@ def fixed_settings(settings: Any) -> dict[str, Any]:
     """What must be equal in all runs of an experiment."""
     shared = settings_module.snapshot(settings, FIXED)
     values = {name: value for name, value in shared.items() if name not in VARYING}
-    return {**values, "folds_sha256": runs.sha256(Path(settings.TRAIN_FOLDS))}
+    return {**values, "folds_sha256": runs.sha256(Path(settings.TRAIN_FOLDS)), "data": data_spec(settings).as_json()}
 
 
-def open_cache(settings: Any, frame: Any) -> Any:
+def data_spec(settings: Any) -> DataSpec:
+    """What the pixels mean, as make folds found it. Raises UserError where TASK or IN_CHANNELS say something else."""
+    sidecar = Path(settings.TRAIN_FOLDS).with_suffix(".json")
+    spec = dataspec.read(sidecar)
+    for name, wanted, default, found in (
+        ("TASK", settings.TASK, "auto", spec.task),
+        ("IN_CHANNELS", settings.IN_CHANNELS, 0, spec.channels),
+    ):
+        if wanted not in (default, found):
+            raise UserError(
+                f"{name}={wanted}, but {sidecar} says {found}. Leave it out, or run make folds {name}={wanted}."
+            )
+    return spec
+
+
+def normalisation(settings: Any, spec: DataSpec) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation of the channels in [0, 1]: the constants, or what make folds measured."""
+    measured = settings.NORMALISE == "measured" or (
+        settings.NORMALISE == "auto" and (spec.channels != len(settings.MODEL_MEAN) or spec.bits != 8)
+    )
+    return (spec.mean, spec.std) if measured else (settings.MODEL_MEAN, settings.MODEL_STD)
+
+
+def open_cache(settings: Any, frame: Any, spec: DataSpec) -> Any:
     """The cache of every row of the folds table, shared by all folds."""
     from dataset import open_cache as open_
 
@@ -40,17 +65,21 @@ def open_cache(settings: Any, frame: Any) -> Any:
         settings.IMAGE_SIZE,
         settings.RESIZE,
         settings.MAX_PIXELS,
+        spec,
     )
 
 
-def build_network(settings: Any, encoder_weights: str | None = None) -> Any:
-    """The settings' network, fresh."""
+def build_network(settings: Any, spec: DataSpec, encoder_weights: str | None = None) -> Any:
+    """The settings' network for these data, fresh."""
     import model_dispatcher
 
+    mean, std = normalisation(settings, spec)
     return model_dispatcher.build(
         settings.MODEL_NAME,
-        mean=settings.MODEL_MEAN,
-        std=settings.MODEL_STD,
+        classes=len(spec.classes),
+        channels=spec.channels,
+        mean=mean,
+        std=std,
         encoder_weights=settings.ENCODER_WEIGHTS if encoder_weights is None else encoder_weights,
         weights_folder=settings.WEIGHTS,
     )
@@ -70,7 +99,8 @@ def fit(settings: Any, fold: str, resume: bool = False, overwrite: bool = False)
             "FOLD=full validates on nothing, so CHECKPOINT=best and EARLY_STOPPING have nothing to go by; "
             "leave them out."
         )
-    device, loss = choose_device(settings.DEVICE), Loss(settings.LOSS)
+    spec = data_spec(settings)
+    device, loss = choose_device(settings.DEVICE), Loss(settings.LOSS, spec.task, spec.scored)
     precision, reason = choose_precision(settings.PRECISION, device)
     folder = runs.run_folder(settings.LOGS, settings.EXPERIMENT, fold, settings.SEED)
     fixed = fixed_settings(settings)
@@ -78,38 +108,40 @@ def fit(settings: Any, fold: str, resume: bool = False, overwrite: bool = False)
     if resume and (folder / runs.MODEL).is_file():
         print(f"{folder} is finished already; there is nothing to resume.")
         return folder
-    network = _network(settings, min(settings.TRAIN_BATCH_SIZE, len(train_rows)))
-    data = _data(settings, frame, train_rows, valid_rows)
+    network = _network(settings, spec, min(settings.TRAIN_BATCH_SIZE, len(train_rows)))
+    data = _data(settings, spec, frame, train_rows, valid_rows)
 
     runs.open_run(folder, fixed, resume)
     runs.write_text(folder / runs.FOLDS, table.read_text(encoding="utf-8"))
     runs.write_json(folder / runs.SETTINGS, settings_module.snapshot(settings))
     millions = sum(parameter.numel() for parameter in network.parameters()) / 1e6
+    classes = "" if spec.task == "binary" else f"{spec.task}, {len(spec.classes)} classes; "
     print(
         f"{settings.EXPERIMENT}, fold {fold}: {len(train_rows)} images to train on, {len(valid_rows)} held out; "
-        f"{settings.MODEL_NAME}, {millions:.1f} M parameters, {settings.IMAGE_SIZE[0]} x {settings.IMAGE_SIZE[1]} px; "
+        f"{classes}{settings.MODEL_NAME}, {millions:.1f} M parameters, {settings.IMAGE_SIZE[0]} x {settings.IMAGE_SIZE[1]} px; "
         f"{device}, {reason} -> {folder}",
         flush=True,
     )
-    module, start = _module(settings, network, loss), time.monotonic()
+    module, start = _module(settings, spec, network, loss), time.monotonic()
     trainer = _run(settings, module, data, folder, device, precision, resume)
-    _ship(settings, module, folder, fold, trainer, (time.monotonic() - start) / 60)
+    _ship(settings, spec, module, folder, fold, trainer, (time.monotonic() - start) / 60)
     return folder
 
 
-def _data(settings: Any, frame: Any, train_rows: Any, valid_rows: Any) -> Any:
+def _data(settings: Any, spec: DataSpec, frame: Any, train_rows: Any, valid_rows: Any) -> Any:
     """The fold's loaders, from the cache that is made here where it is not there yet."""
     import augmentations
     from datamodule import MaskDataModule, workers
 
-    cache = open_cache(settings, frame)
-    if settings.EMPTY == "skip" and len(valid_rows) and not any(cache[row][1].any() for row in valid_rows):
+    cache = open_cache(settings, frame, spec)
+    shown = (spec.class_planes(cache[row][1]).any() for row in valid_rows)
+    if settings.EMPTY == "skip" and len(valid_rows) and not any(shown):
         raise UserError("EMPTY=skip leaves out every held-out image of this fold: all their masks are empty.")
     return MaskDataModule(
         cache,
         train_rows,
         valid_rows,
-        augment=augmentations.make(settings.AUGMENT),
+        augment=augmentations.make(settings.AUGMENT, labels=spec.task == "multiclass"),
         seed=settings.SEED,
         train_batch_size=settings.TRAIN_BATCH_SIZE,
         valid_batch_size=settings.VALID_BATCH_SIZE,
@@ -117,7 +149,7 @@ def _data(settings: Any, frame: Any, train_rows: Any, valid_rows: Any) -> Any:
     )
 
 
-def _module(settings: Any, network: Any, loss: Any) -> Any:
+def _module(settings: Any, spec: DataSpec, network: Any, loss: Any) -> Any:
     import torch
 
     from lightning_module import SegmentationModule
@@ -128,13 +160,16 @@ def _module(settings: Any, network: Any, loss: Any) -> Any:
         lr=settings.LR,
         warmup=settings.WARMUP,
         weight_decay=settings.WEIGHT_DECAY,
+        task=spec.task,
+        classes=spec.classes,
+        scored=spec.scored,
         threshold=settings.THRESHOLD,
         empty=settings.EMPTY,
         seed=settings.SEED,
     )
 
 
-def _network(settings: Any, batch: int) -> Any:
+def _network(settings: Any, spec: DataSpec, batch: int) -> Any:
     """The network from its seed, proven on one blank image before any long work; `batch`: images of a training step."""
     import copy
 
@@ -142,7 +177,7 @@ def _network(settings: Any, batch: int) -> Any:
     import torch
 
     pl.seed_everything(settings.SEED, verbose=False)
-    network, blank = build_network(settings), torch.zeros(1, 3, *settings.IMAGE_SIZE)
+    network, blank = build_network(settings, spec), torch.zeros(1, spec.channels, *settings.IMAGE_SIZE)
     try:
         with torch.no_grad():
             network.eval()(blank)
@@ -192,7 +227,7 @@ def _run(settings: Any, module: Any, data: Any, folder: Path, device: str, preci
     return trainer
 
 
-def _ship(settings: Any, module: Any, folder: Path, fold: str, trainer: Any, minutes: float) -> None:
+def _ship(settings: Any, spec: DataSpec, module: Any, folder: Path, fold: str, trainer: Any, minutes: float) -> None:
     """Write model.safetensors and model.json, all that scoring and prediction read, and say what was reached."""
     import torch
 
@@ -207,19 +242,19 @@ def _ship(settings: Any, module: Any, folder: Path, fold: str, trainer: Any, min
         network.load_state_dict(model_dispatcher.read_weights(best.path))
         weights, dice = f"epoch {best.epoch + 1}, chosen on this fold", best.best
     callbacks.save_network(network, folder / runs.WEIGHTS)
+    mean, std = normalisation(settings, spec)
     versions = {"python": platform.python_version(), "torch": torch.__version__}
     about = {
         "experiment": settings.EXPERIMENT,
         "fold": fold,
         "seed": settings.SEED,
-        "task": "binary",
+        "data": spec.as_json(),
         "network": {
             "MODEL_NAME": settings.MODEL_NAME,
-            "classes": 1,
             "IMAGE_SIZE": settings.IMAGE_SIZE,
             "RESIZE": settings.RESIZE,
-            "MODEL_MEAN": settings.MODEL_MEAN,
-            "MODEL_STD": settings.MODEL_STD,
+            "MODEL_MEAN": mean,
+            "MODEL_STD": std,
         },
         "weights": weights,
         "weights_sha256": runs.sha256(folder / runs.WEIGHTS),

@@ -21,7 +21,7 @@ from errors import UserError
 
 def open_demo(*overrides):
     loaded = settings.load([*TINY, *overrides])
-    return loaded, train.open_cache(loaded, splits.read(Path(loaded.TRAIN_FOLDS)))
+    return loaded, train.open_cache(loaded, splits.read(Path(loaded.TRAIN_FOLDS)), train.data_spec(loaded))
 
 
 def batches(cache, workers, epochs=2, augment="turns", rows=24):
@@ -72,7 +72,7 @@ class OneImage:
         return 40
 
     def __getitem__(self, row):
-        return np.random.default_rng(0).integers(0, 256, (32, 64, 3)).astype(np.uint8), np.zeros((32, 64), np.uint8)
+        return np.random.default_rng(0).integers(0, 256, (32, 64, 3)).astype(np.uint8), np.zeros((1, 32, 64), np.uint8)
 
 
 def test_workers_do_not_repeat_each_others_augmentation():
@@ -91,10 +91,24 @@ def test_augmentation_moves_image_and_mask_together(name, shape):
     mask[10:30, 20:50] = 1
     image = np.repeat(mask[..., None] * np.uint8(200), 3, axis=2)
     for row in range(40):
-        picture, moved = augment(image, mask, (0, 0, row))
-        assert picture.shape == image.shape and moved.shape == mask.shape
-        assert set(np.unique(moved)) <= {0, 1}
-        assert ((picture[..., 0] > 90) != (moved > 0)).mean() < 0.02
+        picture, moved = augment(image, np.stack([mask, 1 - mask]), (0, 0, row))
+        assert picture.shape == image.shape and moved.shape == (2, *shape)
+        assert set(np.unique(moved)) <= {0, 1} and (moved.sum(0) == 1).mean() > 0.98
+        assert ((picture[..., 0] > 90) != (moved[0] > 0)).mean() < 0.02
+
+
+@pytest.mark.parametrize("name", ["flips", "upright", "turns"])
+@pytest.mark.parametrize("channels", [1, 4, 5])
+def test_augmentation_mixes_no_classes_and_takes_any_channels(name, channels):
+    augment = augmentations.make(name, labels=True)
+    labels = np.zeros((48, 64), np.uint8)
+    labels[10:30, 20:50], labels[30:] = 7, 255
+    image = np.repeat((labels[..., None] == 7) * np.uint8(200), channels, axis=2)
+    for row in range(40):
+        picture, moved = augment(image, labels[None], (0, 0, row))
+        assert picture.shape == image.shape and moved.shape == (1, 48, 64)
+        assert set(np.unique(moved)) <= {0, 7, 255}
+        assert ((picture[..., 0] > 90) != (moved[0] == 7)).mean() < 0.03
 
 
 def test_samples_stay_uint8_until_the_device(folds_table):
@@ -137,8 +151,7 @@ def test_an_interrupted_cache_is_not_believed(folds_table):
 def test_each_way_of_resizing_gives_its_shape(folds_table, resize, shape):
     _, cache = open_demo(f"RESIZE={resize}")
     image, mask = cache[0]
-    assert image.shape == (*shape, 3) and mask.shape == shape
-    assert cache.original[0] == [64, 96]
+    assert image.shape == (*shape, 3) and mask.shape == (1, *shape)
 
 
 def test_folds_split_the_rows_and_always_train_on_minus_one():

@@ -10,15 +10,19 @@ from conftest import ROOT
 
 FLOORS = [
     {"config", "errors", "settings"},
-    {"console", "images", "rle", "metrics", "postprocess", "pictures", "runs"},
-    {"layouts", "splits", "audit", "dataset", "augmentations", "datamodule", "folds"},
+    {"console", "images", "rle", "rle_table", "metrics", "postprocess", "pictures", "runs", "dataspec", "groups"},
+    {"layouts", "pairing", "splits", "audit", "examine", "leaks", "dataset", "augmentations", "datamodule", "folds"},
     {"model_dispatcher", "losses", "hardware"},
     {"lightning_module", "callbacks", "trainer", "train"},
     {"predictor", "scoring", "inference", "tester"},
-    {"submission", "cv", "weights", "samples", "summary", "smoke", "cars", "studio", "demo"},
+    {
+        *("submission", "cv", "weights", "samples", "summary", "smoke", "data", "rle_check"),
+        *("cars", "studio", "brush", "scenes", "screens", "scans", "scene_layouts", "demo"),
+    },
 ]
 SCRIPTS = {
     "folds", "train", "tester", "cv", "inference", "submission", "weights", "samples", "summary", "smoke", "demo",
+    "data", "rle_check",
 }  # fmt: skip
 MODULES = {path.stem: ast.parse(path.read_text()) for path in sorted((ROOT / "src").glob("*.py"))}
 
@@ -54,7 +58,8 @@ def test_only_scripts_read_the_settings_and_only_settings_the_constants():
 
 
 def test_floors_without_torch_stay_without():
-    for name in (*FLOORS[0], *FLOORS[1], "layouts", "splits", "audit", "folds", "cars", "studio"):
+    for name in (*FLOORS[0], *FLOORS[1], "layouts", "pairing", "splits", "audit", "examine", "leaks", "folds", "cars", "studio",
+                 "scenes", "scene_layouts", "data", "rle_check"):  # fmt: skip
         assert not {"torch", "pytorch_lightning", "segmentation_models_pytorch"} & imported(MODULES[name]), name
 
 

@@ -17,6 +17,7 @@ import metrics
 import predictor
 import rle
 import runs
+import settings
 import smoke
 import submission
 import tester
@@ -225,7 +226,7 @@ def test_the_submission_decodes_to_the_predicted_masks_in_the_samples_order(trai
         np.testing.assert_array_equal(rle.decode(text, (64, 96), "C"), p8 >= 128)
         areas += (p8 >= 128).sum()
     assert areas > 0
-    assert 0 < demo.score(CSV, Path("input/demo")) < 1
+    assert 0 < demo.score(settings.load(TINY)) < 1
     about = json.loads(CSV.with_suffix(".json").read_text())
     assert about["sha256"] == runs.sha256(CSV) and about["models"][0]["fold"] == "0"
 
@@ -251,14 +252,14 @@ def test_ids_that_differ_from_the_sample_are_refused(trained, refused):
     assert not CSV.exists()
 
 
-def test_the_demos_answers_score_themselves_perfectly(demo_data):
+def test_the_demos_answers_score_themselves_perfectly(folds_table):
     """The submission's path and the demo's scoring agree on what a mask is."""
-    answers = Path("input/demo") / demo.ANSWERS
-    assert demo.score(answers, Path("input/demo")) == 1
+    answers = "input/demo/.answers/test_masks.csv"
+    assert demo.score(settings.load([*TINY, f"SUBMISSION={answers}"])) == 1
     rows = pd.read_csv(answers)
     rows["rle_mask"] = ["1 1"] * len(rows)
     rows.to_csv("wrong.csv", index=False)
-    assert demo.score(Path("wrong.csv"), Path("input/demo")) == 0
+    assert demo.score(settings.load([*TINY, "SUBMISSION=wrong.csv"])) == 0
 
 
 def test_one_folder_an_image_goes_all_the_way(workplace, capsys):

@@ -25,11 +25,45 @@ RUN = Path("lightning_logs/demo/fold0_seed42")
 def test_losses_by_hand():
     logits = torch.zeros(1, 1, 2, 2)  # probability one half everywhere
     target = torch.tensor([[[[1, 1], [0, 0]]]])
-    assert losses.bce(logits, target.float()).item() == pytest.approx(np.log(2))
-    assert losses.dice(logits, target).item() == pytest.approx(1 - (2 * 1 + 1) / (2 + 2 + 1))
-    assert losses.iou(logits, target).item() == pytest.approx(1 - (1 + 1) / (3 + 1))
+    assert losses.Loss("bce")(logits, target).item() == pytest.approx(np.log(2))
+    assert losses.Loss("dice")(logits, target).item() == pytest.approx(1 - (2 * 1 + 1) / (2 + 2 + 1))
+    assert losses.Loss("iou")(logits, target).item() == pytest.approx(1 - (1 + 1) / (3 + 1))
     both = losses.Loss("0.5*bce + dice")(logits, target).item()
     assert both == pytest.approx(0.5 * np.log(2) + 0.4)
+
+
+def test_losses_of_one_class_a_pixel_by_hand():
+    """Two pixels of class 0, one of class 1, one not labelled; three classes, every probability one third."""
+    logits = torch.zeros(1, 3, 2, 2)
+    logits[0, 2, 1, 1] = 50  # where nothing is labelled any prediction will do
+    target = torch.tensor([[[[0, 0], [1, 255]]]], dtype=torch.uint8)
+    assert losses.Loss("ce", "multiclass")(logits, target).item() == pytest.approx(np.log(3))
+    dice = [1 - (2 * n / 3 + 1) / (1 + n + 1) for n in (2, 1, 0)]  # a third of three pixels is 1
+    assert losses.Loss("dice", "multiclass")(logits, target).item() == pytest.approx(np.mean(dice))
+    assert losses.Loss("dice", "multiclass", (1, 2))(logits, target).item() == pytest.approx(np.mean(dice[1:]))
+    assert losses.Loss("iou", "multiclass", (1,))(logits, target).item() == pytest.approx(1 - (1 / 3 + 1) / (1 + 2 / 3 + 1))
+    with pytest.raises(UserError, match="say ce"):
+        losses.Loss("bce + dice", "multiclass")
+
+
+@pytest.mark.parametrize("name", ["ce", "dice", "iou"])
+def test_losses_of_classes_agree_with_a_peer_and_stay_finite(name):
+    smp = pytest.importorskip("segmentation_models_pytorch")
+    target = torch.randint(0, 3, (4, 1, 8, 8), dtype=torch.uint8)
+    logits = torch.randn(4, 3, 8, 8)
+    ours = losses.Loss(name, "multiclass")(logits, target)
+    peer = {
+        "ce": torch.nn.functional.cross_entropy,
+        "dice": smp.losses.DiceLoss("multiclass", smooth=0.5),
+        "iou": smp.losses.JaccardLoss("multiclass", smooth=1.0),
+    }[name]
+    theirs = torch.stack([peer(logits[i : i + 1], target[i : i + 1, 0].long()) for i in range(4)]).mean()
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+    for value in (6e4, -6e4):
+        half = torch.full((2, 3, 4, 4), value, dtype=torch.float16, requires_grad=True)
+        loss = losses.Loss(name, "multiclass")(half, torch.full((2, 1, 4, 4), 255, dtype=torch.uint8))
+        loss.backward()  # nothing is labelled
+        assert torch.isfinite(loss) and torch.isfinite(half.grad).all()
 
 
 @pytest.mark.parametrize("name", list(losses.LOSSES))
@@ -136,9 +170,10 @@ def curves(run=RUN):
 def test_a_trained_run_holds_all_that_follows_needs(trained):
     about = json.loads((RUN / "model.json").read_text())
     assert about["network"] == {
-        "MODEL_NAME": "smp_linknet_tu-test_resnet", "classes": 1, "IMAGE_SIZE": [32, 64], "RESIZE": "stretch",
+        "MODEL_NAME": "smp_linknet_tu-test_resnet", "IMAGE_SIZE": [32, 64], "RESIZE": "stretch",
         "MODEL_MEAN": [0.485, 0.456, 0.406], "MODEL_STD": [0.229, 0.224, 0.225],
     }  # fmt: skip
+    assert about["data"]["task"] == "binary" and about["data"]["classes"] == ["foreground"]
     assert about["weights"] == "last epoch, moving average 0.99" and about["epochs"] == 2
     assert about["steps"] == 2 * (32 // 8)
     for name in (
@@ -210,7 +245,7 @@ def test_early_stopping_stops(folds_table):
 
 
 def test_a_loss_that_is_no_number_ends_the_run_with_a_sentence(folds_table, refused, monkeypatch):
-    monkeypatch.setitem(losses.LOSSES, "bce", lambda logits, target: logits.sum() * float("nan"))
+    monkeypatch.setitem(losses.LOSSES, "bce", lambda logits, *_: logits.sum() * float("nan"))
     refused(train.main, [*TINY, "FOLD=0", "LOSS=bce"], "The loss became nan at epoch 0, batch 0", "lower LR")
     assert not (RUN / "model.json").exists()
 
@@ -248,6 +283,8 @@ def test_a_torn_checkpoint_is_not_resumed_from(trained, refused, content):
         (["FOLD=7"], ["FOLD=7", "has 0, 1"]),
         (["FOLD=00"], ["FOLD=00"]),
         (["FOLD=0", "LOSS=dise"], ["Did you mean dice"]),
+        (["FOLD=0", "TASK=multilabel"], ["TASK=multilabel", "says binary", "make folds"]),
+        (["FOLD=0", "IN_CHANNELS=4"], ["IN_CHANNELS=4", "says 3"]),
         (["FOLD=0", "MODEL_NAME=smp_unet_resnet43"], ["resnet34"]),
         (["FOLD=0", "MODEL_NAME=smp_unet"], ["smp_<architecture>_<encoder>"]),
         (["FOLD=0", "PRECISION=16", "DEVICE=cpu"], ["needs a CUDA GPU"]),
