@@ -63,6 +63,6 @@ CHECKPOINT = "last"  # last | best: the best epoch is chosen on the fold that is
 THRESHOLD = 0.5  # a pixel is foreground where the probability reaches it; multiclass takes the likeliest class
 EMPTY = "one"  # Dice of an empty prediction on an empty mask: one | zero | skip (left out of the mean)
 MIN_AREA = 0  # objects of fewer pixels are removed; 0: none
-# auto (the layout's) | carvana | dsb2018 | tgs | airbus | siim | hubmap | uwmgi | contrails | vesuvius; also how a table
-# of training masks is read
+# auto (the layout's) | carvana | dsb2018 | tgs | airbus | siim | hubmap | uwmgi | contrails | vesuvius; also how a
+# table of training masks is read
 DIALECT = "auto"

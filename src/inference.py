@@ -1,4 +1,4 @@
-"""make inference: a folder of images -> a prediction folder, one 8-bit probability PNG an image (and class) at its original size.
+"""make inference: a folder of images -> a prediction folder, one 8-bit probability PNG an image (and class), full size.
 
 One model (FOLD=0), the mean of several (FOLD=0,1,2), or, without FOLD, of every finished fold of the experiment.
 """
@@ -60,7 +60,7 @@ def load_predictor(settings: Any, folders: list[Path]) -> Any:
 def write_maps(
     predictions: Any, spec: DataSpec, folder: Path, name_of: Any, total: int, label: str
 ) -> list[tuple[str, Any, Any]]:
-    """Write each image's probability maps in threads; returns twelve spread over all (name, image, p8), for a picture."""
+    """Write each image's probability maps in threads; returns twelve spread over all (name, image, p8) to show."""
     shown, waiting = [], deque()
     wanted = {index * total // 12 for index in range(12)}
     with ThreadPoolExecutor(2) as pool:
@@ -150,7 +150,8 @@ def main(argv: list[str] | None = None) -> None:
     contact_sheet(picture_of(folder), shown, spec, settings.THRESHOLD, settings.MIN_AREA)
     of_classes = f" of {len(spec.classes)} classes each" if len(spec.classes) > 1 else ""
     print(
-        f"{len(files)} probability maps{of_classes} -> {folder}\n{len(shown)} of them as a picture -> {picture_of(folder)}"
+        f"{len(files)} probability maps{of_classes} -> {folder}\n"
+        f"{len(shown)} of them as a picture -> {picture_of(folder)}"
     )
     same = " ".join(f"{name}={value}" for name, value in (("FOLD", flags.FOLD), ("NAME", flags.NAME)) if value)
     print(f"Next: make submission {same}".rstrip())

@@ -142,27 +142,29 @@ def _beside(places: Places) -> Found | None:
     return None
 
 
+def _holds_run_lengths(path: Path) -> bool:
+    """Whether a CSV has columns of ids and run lengths, and is no submission."""
+    submission = any(word in path.name.lower() for word in ("sample", "submission"))
+    return not submission and rle_table.find_columns(rle_table.read_header(path)) is not None
+
+
 def _rle(places: Places) -> Found | None:
     """A table of run lengths (ImageId,EncodedPixels or the like) with a folder of images."""
     if places.masks:
         return None
-    tables = [
-        (path, columns)
-        for path in sorted(places.root.glob("*.csv"))
-        if not any(word in path.name.lower() for word in ("sample", "submission")) and (columns := rle_table.find_columns(rle_table.read_header(path)))
-    ]
+    tables = [path for path in sorted(places.root.glob("*.csv")) if _holds_run_lengths(path)]
     train = places.train or child(places.root, ("train_images", "train_hq", "train", "train_v2", "images"))
     if train and child(train, ("images",)):
         train = child(train, ("images",))
     if not tables or not train:
         return None
     if len(tables) > 1:
-        named = [item for item in tables if item[0].stem in ("train", "train-rle", "train_masks")]
+        named = [path for path in tables if path.stem in ("train", "train-rle", "train_masks")]
         if len(named) != 1:
-            shown = listing([str(path) for path, _ in tables])
+            shown = listing([str(path) for path in tables])
             raise UserError(f"Which of these tables holds the training masks?{shown}\nCall that one train.csv.")
         tables = named
-    path, _ = tables[0]
+    path = tables[0]
     table, files = rle_table.read(path), keys_of(train)
     by_id: dict[str, Path] = {}
     for file in files.values():

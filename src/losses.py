@@ -43,7 +43,7 @@ class Target:
         return probability if self.valid is None else probability * self.valid
 
 
-def ce(logits: Tensor, target: Target, scored: list[int]) -> Tensor:
+def ce(logits: Tensor, target: Target, _: list[int]) -> Tensor:
     """Cross-entropy, the mean over all labelled pixels of each image: binary for each class, or of the softmax."""
     if target.task != "multiclass":
         return F.binary_cross_entropy_with_logits(logits, target.planes)

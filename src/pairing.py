@@ -151,9 +151,7 @@ def _longest_start(key: str, pictures: dict[str, Path]) -> str | None:
     return None
 
 
-def _stacks(
-    places: Places, about: str, pictures: dict[str, Path], drawn: dict[str, Path], _: Path
-) -> Found | None:
+def _stacks(places: Places, about: str, pictures: dict[str, Path], drawn: dict[str, Path], _: Path) -> Found | None:
     """Slices <id>_<z> of one image, with the mask <id>."""
     slices: dict[str, list[str]] = {}
     for key in pictures:

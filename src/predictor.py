@@ -113,8 +113,8 @@ class Predictor:
             frames = [images.image_to_network(image, model.size, model.resize) for _, image in batch]
             probabilities = self._forward(model, np.stack(frames))
             for position, (_, image) in enumerate(batch):
-                for total, probability in zip(sums[position], probabilities[position], strict=True):
-                    total += images.from_network(probability, image.shape[:2], model.size, model.resize)
+                for index, probability in enumerate(probabilities[position]):
+                    sums[position][index] += images.from_network(probability, image.shape[:2], model.size, model.resize)
         for (path, image), total in zip(batch, sums, strict=True):
             yield path, image, total / len(self.models)
 

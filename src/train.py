@@ -118,8 +118,8 @@ def fit(settings: Any, fold: str, resume: bool = False, overwrite: bool = False)
     classes = "" if spec.task == "binary" else f"{spec.task}, {len(spec.classes)} classes; "
     print(
         f"{settings.EXPERIMENT}, fold {fold}: {len(train_rows)} images to train on, {len(valid_rows)} held out; "
-        f"{classes}{settings.MODEL_NAME}, {millions:.1f} M parameters, {settings.IMAGE_SIZE[0]} x {settings.IMAGE_SIZE[1]} px; "
-        f"{device}, {reason} -> {folder}",
+        f"{classes}{settings.MODEL_NAME}, {millions:.1f} M parameters, {settings.IMAGE_SIZE[0]} x "
+        f"{settings.IMAGE_SIZE[1]} px; {device}, {reason} -> {folder}",
         flush=True,
     )
     module, start = _module(settings, spec, network, loss), time.monotonic()

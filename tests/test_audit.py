@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 import audit
 import cars
+import likeness
+import nomination
 import studio
 
 HEIGHT, WIDTH, CARS, VIEWS = 160, 240, 14, (1, 2, 5, 9, 10)
@@ -49,7 +51,7 @@ def cropped(image, random):
 
 
 def any_version(image, random):
-    return np.ascontiguousarray(audit.turned(image, int(random.integers(1, 8))))
+    return np.ascontiguousarray(likeness.turned(image, int(random.integers(1, 8))))
 
 
 KINDS = {
@@ -124,7 +126,7 @@ def test_two_hundred_pairs_of_different_cars_compared_at_full_resolution_are_not
     ]
     alike.sort(key=lambda pair: np.abs(images[pair[0]].astype(float) - images[pair[1]]).mean())
     views = [(one, two) for one in range(len(names)) for two in range(one) if names[one][0] == names[two][0]]
-    worst = [audit.compare(images[one], images[two], np.zeros(4))[0] for one, two in alike[:170] + views[:30]]
+    worst = [likeness.compare(images[one], images[two], np.zeros(4))[0] for one, two in alike[:170] + views[:30]]
     assert len(worst) == 200
     assert min(worst) > 1.3 * audit.SURE
 
@@ -133,10 +135,10 @@ def test_two_hundred_pairs_of_different_cars_compared_at_full_resolution_are_not
 @settings(max_examples=40, deadline=None)
 def test_the_descriptor_is_the_same_for_all_eight_versions(seed, version):
     thumb = np.random.default_rng(seed).integers(0, 256, (64, 64)).astype(np.uint8)
-    spectra = audit._spectra(np.stack([thumb, audit.turned(thumb, version)]))
-    coarse = audit._cropped(spectra, audit.WINDOWS[:1])[:, 0]
-    np.testing.assert_allclose(*audit.invariants(coarse), atol=1e-4)
-    np.testing.assert_allclose(audit._turned_spectra(spectra[0], version), spectra[1], atol=0.05)
+    spectra = nomination._spectra(np.stack([thumb, likeness.turned(thumb, version)]))
+    coarse = nomination._cropped(spectra, nomination.WINDOWS[:1])[:, 0]
+    np.testing.assert_allclose(*nomination.invariants(coarse), atol=1e-4)
+    np.testing.assert_allclose(nomination._turned_spectra(spectra[0], version), spectra[1], atol=0.05)
 
 
 def found(images, groups=None):
@@ -147,10 +149,10 @@ def found(images, groups=None):
 def test_every_mirrored_and_turned_copy_has_its_name_and_nothing_else_is_found():
     random = np.random.default_rng(0)
     image = random.integers(0, 256, (8, 11, 3)).astype(np.uint8)
-    versions = [np.ascontiguousarray(audit.turned(image, version)) for version in range(8)]
+    versions = [np.ascontiguousarray(likeness.turned(image, version)) for version in range(8)]
     pairs = found([*versions, random.integers(0, 256, (8, 11, 3)).astype(np.uint8), random.permutation(image)])
     assert audit.tie(list("abcdefghij"), pairs) == list("aaaaaaaaij")
-    assert all(pair.how == audit.relation(versions[pair.first], versions[pair.second]) for pair in pairs)
+    assert all(pair.how == likeness.relation(versions[pair.first], versions[pair.second]) for pair in pairs)
 
 
 def test_a_folder_of_equal_copies_is_compared_with_the_first_only():

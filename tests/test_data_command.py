@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import archives
 import console
 import data
 from conftest import write_instances
@@ -150,16 +151,16 @@ def test_a_file_that_is_also_a_folder_is_refused(clean, refused):
 
 
 def test_a_bomb_is_refused_by_its_headers(clean, refused, monkeypatch):
-    monkeypatch.setattr(data, "HONEST", 10**6)
+    monkeypatch.setattr(archives, "HONEST", 10**6)
     make_zip(clean / "hostile.zip", [(f"{part}.png", bytes(8 * 10**6)) for part in range(2)])
-    monkeypatch.setattr(data, "RATIO", 100)
+    monkeypatch.setattr(archives, "RATIO", 100)
     refused(data.main, ["ZIP=hostile.zip"], "zip bomb")
 
 
 def test_a_bomb_of_tar_is_refused_before_it_is_read_to_its_end(clean, refused, monkeypatch):
     make_tar(clean / "hostile.tar.gz", [(f"{part}.png", bytes(4 * 10**6), tarfile.REGTYPE) for part in range(4)])
-    monkeypatch.setattr(data, "HONEST", 10**6)
-    monkeypatch.setattr(data, "RATIO", 100)
+    monkeypatch.setattr(archives, "HONEST", 10**6)
+    monkeypatch.setattr(archives, "RATIO", 100)
     read, seen = tarfile.TarFile.next, []
     monkeypatch.setattr(tarfile.TarFile, "next", lambda tar: seen.append(1) or read(tar))
     refused(data.main, ["ZIP=hostile.tar.gz"], "zip bomb")
@@ -171,28 +172,28 @@ def test_a_bomb_within_is_refused(clean, refused, monkeypatch):
     with zipfile.ZipFile(inner, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("zeros.png", bytes(8 * 10**6))
     make_zip(clean / "hostile.zip", [("inner.zip", inner.getvalue())])
-    monkeypatch.setattr(data, "HONEST", 10**6)
-    monkeypatch.setattr(data, "RATIO", 100)
+    monkeypatch.setattr(archives, "HONEST", 10**6)
+    monkeypatch.setattr(archives, "RATIO", 100)
     refused(data.main, ["ZIP=hostile.zip"], "inner.zip in hostile.zip", "zip bomb")
 
 
 def test_bytes_are_counted_while_unpacking_because_headers_lie(clean, refused, monkeypatch):
     make_zip(clean / "hostile.zip", [("a.png", bytes(300_000))])
-    monkeypatch.setattr(data, "HONEST", 100_000)
-    monkeypatch.setattr(data, "RATIO", 1)
-    monkeypatch.setattr(data, "BLOCK", 40_000)
-    honest = data._zip_entries
-    lying = lambda *args: (data.Entry(entry.name, 10, entry.open) for entry in honest(*args))  # noqa: E731
-    monkeypatch.setattr(data, "_zip_entries", lying)
+    monkeypatch.setattr(archives, "HONEST", 100_000)
+    monkeypatch.setattr(archives, "RATIO", 1)
+    monkeypatch.setattr(archives, "BLOCK", 40_000)
+    honest = archives._zip_entries
+    lying = lambda *args: (archives.Entry(entry.name, 10, entry.open) for entry in honest(*args))  # noqa: E731
+    monkeypatch.setattr(archives, "_zip_entries", lying)
     refused(data.main, ["ZIP=hostile.zip"], "zip bomb")
-    monkeypatch.setattr(data, "HONEST", 10**6)
+    monkeypatch.setattr(archives, "HONEST", 10**6)
     refused(data.main, ["ZIP=hostile.zip"], "300000 bytes where 10 are promised")
 
 
 def test_a_full_disk_is_foreseen(clean, refused, monkeypatch):
     make_zip(clean / "hostile.zip", [("a.png", bytes(3 * 10**6))])
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**10, 0, data.SPARE + 2 * 10**6))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**10, 0, archives.SPARE + 2 * 10**6))
     refused(data.main, ["ZIP=hostile.zip"], "3 MB", "2 MB", "Make room")
 
 
@@ -290,7 +291,7 @@ def test_archives_within_are_unpacked_where_they_belong(workplace, capsys):
 def test_the_room_of_an_archive_within_is_given_back(workplace, monkeypatch):
     make_zip(workplace / "x.zip", [(f"{name}.zip", zipped([("a.png", bytes(10**6))])) for name in "ab"])
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**10, 0, data.SPARE + 35 * 10**5))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**10, 0, archives.SPARE + 35 * 10**5))
     assert data.main(["ZIP=x.zip"]) == 0
     assert tree("input/x") == ["a/a.png", "b/a.png"]
 

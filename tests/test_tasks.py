@@ -82,8 +82,8 @@ def check_scores(names: list[str], scored: list[str], truth_of, predict) -> None
         (image, name) for image in set(scores["image"]) for name in scored
     }
     for row in scores.itertuples():
-        truth, labelled = truth_of(row.image, getattr(row, "_2"))
-        predicted = predict(p8_of(RUN / "val", row.image, names), names.index(getattr(row, "_2")))
+        truth, labelled = truth_of(row.image, row._2)
+        predicted = predict(p8_of(RUN / "val", row.image, names), names.index(row._2))
         assert row.tp == (predicted & truth & labelled).sum()
         assert row.fp == (predicted & ~truth & labelled).sum()
         assert row.fn == (~predicted & truth & labelled).sum()
@@ -195,7 +195,8 @@ def test_class_maps_as_values_palettes_colours_and_planes_are_the_same_masks(wor
     ("auto", {"a": [0, 1, 255], "b": [0]}, "", ["multiclass, 2 classes (background, class1); pixels of 255"]),
     ("multiclass", {"a": [3, 200], "b": [3]}, "", ["multiclass, 2 classes (class3, class200)"]),
     ("multilabel", {"a": [0, 3, 200], "b": [3]}, "", ["multilabel, 2 classes (class3, class200)"]),
-    ("auto", {"a": [0, 1], "b": [1, 2]}, "name,value\na,0\nb,1\nc,2\nd,3", ["4 classes (a, b, c, d)", "No mask shows d"]),
+    ("auto", {"a": [0, 1], "b": [1, 2]}, "name,value\na,0\nb,1\nc,2\nd,3",
+     ["4 classes (a, b, c, d)", "No mask shows d"]),
 ])  # fmt: skip
 def test_the_task_is_told_by_the_masks(task, masks, classes, words, workplace, capsys):
     small(masks, classes)
@@ -285,7 +286,7 @@ def test_sixteen_bits_and_stacks_go_all_the_way(workplace):
         folder = ROOT / "images" if number < 8 else ROOT / "test/images"
         folder.mkdir(parents=True, exist_ok=True)
         for z in range(5):
-            Image.fromarray((picture[..., z % 3].astype(np.uint16) * 4 + 1000)).save(folder / f"p{number}_{z}.png")
+            Image.fromarray(picture[..., z % 3].astype(np.uint16) * 4 + 1000).save(folder / f"p{number}_{z}.png")
         if number < 8:
             write_mask(ROOT / "masks" / f"p{number}.png", labels == 1)
     run_all()
@@ -338,6 +339,7 @@ def test_a_spec_that_says_something_else_is_refused(change):
         dataspec.from_json(None, "x.json")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not NUCLEI.is_dir(), reason="the nuclei are not here")
 def test_the_nuclei_in_three_layouts_are_the_same_data(workplace):
     """As the competition has them, as two folders, and as a table of run lengths: the same folds, masks and scores."""

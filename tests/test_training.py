@@ -41,7 +41,9 @@ def test_losses_of_one_class_a_pixel_by_hand():
     dice = [1 - (2 * n / 3 + 1) / (1 + n + 1) for n in (2, 1, 0)]  # a third of three pixels is 1
     assert losses.Loss("dice", "multiclass")(logits, target).item() == pytest.approx(np.mean(dice))
     assert losses.Loss("dice", "multiclass", (1, 2))(logits, target).item() == pytest.approx(np.mean(dice[1:]))
-    assert losses.Loss("iou", "multiclass", (1,))(logits, target).item() == pytest.approx(1 - (1 / 3 + 1) / (1 + 2 / 3 + 1))
+    assert losses.Loss("iou", "multiclass", (1,))(logits, target).item() == pytest.approx(
+        1 - (1 / 3 + 1) / (1 + 2 / 3 + 1)
+    )
     with pytest.raises(UserError, match="say ce"):
         losses.Loss("bce + dice", "multiclass")
 

@@ -1,0 +1,144 @@
+"""Two pictures, mirrored, turned, scaled or cropped, brought onto each other and compared block by block."""
+
+import cv2
+import numpy as np
+
+LONGEST = 1024  # pixels of the longer side, when compared
+UPRIGHT = "the same picture"
+VERSIONS = (
+    (0, False, UPRIGHT),
+    (0, True, "mirrored"),
+    (1, False, "turned by 90"),
+    (2, False, "turned by 180"),
+    (3, False, "turned by 270"),
+    (1, True, "mirrored and turned by 90"),
+    (2, True, "mirrored and turned by 180"),
+    (3, True, "mirrored and turned by 270"),
+)
+
+
+def grey(image: np.ndarray) -> np.ndarray:
+    """uint8 (H, W, C) or (H, W) -> uint8 (H, W); three channels are RGB, of others the mean is taken."""
+    if image.ndim == 2:
+        return image
+    if image.shape[2] == 3:
+        return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    return image[..., 0] if image.shape[2] == 1 else (image.mean(axis=2) + 0.5).astype(np.uint8)
+
+
+def turned(image: np.ndarray, version: int) -> np.ndarray:
+    """One of the eight mirrored and turned versions of (H, W[, C])."""
+    turns, mirrored, _ = VERSIONS[version]
+    return np.rot90(image[:, ::-1] if mirrored else image, turns)
+
+
+def relation(first: np.ndarray, second: np.ndarray) -> str:
+    """How `second` is `first`, to the pixel ("mirrored", ...), or "" where it is another picture."""
+    for version, (_, _, name) in enumerate(VERSIONS):
+        candidate = turned(second, version)
+        few = slice(None, None, 1 + min(first.shape[:2]) // 16)  # tells nearly all apart, at once
+        alike = candidate.shape == first.shape and np.array_equal(first[few, few], candidate[few, few])
+        if alike and np.array_equal(first, candidate):
+            return name
+    return ""
+
+
+def _window(image: np.ndarray, margins: np.ndarray, height: int, width: int) -> np.ndarray:
+    """What of (H, W[, C]) lies between the margins, resampled to (height, width[, C])."""
+    tall, wide = 1 - margins[0] - margins[1], 1 - margins[2] - margins[3]
+    rows, columns = image.shape[:2]
+    if height < 0.99 * rows * tall or width < 0.99 * columns * wide:  # linear interpolation alone would alias
+        rows, columns = (
+            max(1, min(side, round(want))) for side, want in ((rows, height / tall), (columns, width / wide))
+        )
+        image = cv2.resize(image, (columns, rows), interpolation=cv2.INTER_AREA)
+    x, y = wide * columns / width, tall * rows / height
+    matrix = np.array([[x, 0, margins[2] * columns + x / 2 - 0.5], [0, y, margins[0] * rows + y / 2 - 0.5]])
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(image, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+
+
+def _refine(fixed: np.ndarray, moving: np.ndarray, margins: np.ndarray, steps: int) -> np.ndarray:
+    """Gauss-Newton on pixels: the margins of grey `moving` (H, W) at which it is `fixed` (h, w), float32."""
+    height, width = fixed.shape
+    u, v = (
+        (np.arange(width, dtype=np.float32) + 0.5) / width,
+        ((np.arange(height, dtype=np.float32) + 0.5) / height)[:, None],
+    )
+    for _ in range(steps):
+        now = _window(moving, margins, height, width)
+        down, along = np.gradient(now)
+        down, along = down * height / (1 - margins[0] - margins[1]), along * width / (1 - margins[2] - margins[3])
+        usable = (fixed > 3) & (fixed < 252) & (now > 3) & (now < 252)
+        if usable.sum() < 50:
+            break
+        parts = np.stack([down * (1 - v), -down * v, along * (1 - u), -along * u, now, np.ones_like(now)]) * usable
+        parts = parts.reshape(6, -1)
+        normal = (parts @ parts.T).astype(np.float64)
+        normal[np.diag_indices(6)] += 1e-3 * np.trace(normal[:4, :4]) / 4 * np.array([1, 1, 1, 1, 0, 0]) + 1e-3
+        solved = np.linalg.solve(normal, (parts @ fixed.ravel()).astype(np.float64))
+        change = np.clip(solved[:4] / max(solved[4], 0.2), -0.02, 0.02)
+        margins = np.clip(margins + change, -0.05, 0.2)
+        if np.abs(change).max() * max(height, width) < 0.02:
+            break
+    return margins
+
+
+def _disagreement(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
+    """The mean of the worst twentieth of blocks, and the contrast's change; aligned float32 (h, w, C), blurred.
+
+    A block's value is what remains of it after brightness and contrast are fitted over the picture, relative to the
+    block's own deviation: about 1 where the two have nothing in common. Copies agree everywhere; two objects before the
+    same background do not where the objects are.
+    """
+    height, width, channels = first.shape
+    share = 24 / max(height, width)
+    blocks = tuple(max(1, min(side // 4, round(side * share))) for side in (width, height))
+
+    def means(values: np.ndarray) -> np.ndarray:
+        return cv2.resize(values, blocks, interpolation=cv2.INTER_AREA)
+
+    def variances(values: np.ndarray) -> np.ndarray:
+        return np.maximum(means(values**2) - means(values) ** 2, 0)
+
+    # compression removes what is faint beside the rest of the picture
+    noise = np.clip(0.12 * first.std(), 2, 8)
+    left, deviation, contrasts = np.zeros(blocks[::-1]), np.full(blocks[::-1], noise**2), []
+    for channel in range(channels):
+        one, two = np.ascontiguousarray(first[..., channel]), np.ascontiguousarray(second[..., channel])
+        usable = (one > 3) & (one < 252) & (two > 3) & (two < 252)
+        if usable.sum() < max(20, 0.02 * usable.size):
+            return 9.0, 1.0
+        here, there = one[usable], two[usable]
+        contrast = np.mean((here - here.mean()) * (there - there.mean())) / max(there.var(), 1e-6)
+        rest = one - contrast * two - (here.mean() - contrast * there.mean())
+        # what was cut off at 0 or 255 may have been any amount beyond
+        rest = np.where((one >= 252) | (two <= 3), np.maximum(rest, 0), rest)
+        rest = np.where((one <= 3) | (two >= 252), np.minimum(rest, 0), rest)
+        left += means(rest**2) / channels
+        deviation += np.maximum(variances(one), contrast**2 * variances(two)) / channels
+        contrasts.append(contrast)
+    worst = np.sort(np.sqrt(left / deviation), axis=None)
+    return float(worst[-max(1, len(worst) // 20) :].mean()), float(np.mean(contrasts))
+
+
+def compare(outer: np.ndarray, inner: np.ndarray, margins: np.ndarray) -> tuple[float, np.ndarray, float]:
+    """Align uint8 (H, W, C) `inner`, the right way up, within `outer` -> disagreement, margins, contrast."""
+    seen = (outer.shape[0] * (1 - margins[0] - margins[1]), outer.shape[1] * (1 - margins[2] - margins[3]))
+    height, width = min(inner.shape[0], round(seen[0])), min(inner.shape[1], round(seen[1]))
+    shrink = min(1, LONGEST / max(height, width))
+    height, width = max(1, round(height * shrink)), max(1, round(width * shrink))
+    moving, fixed = grey(outer).astype(np.float32), grey(inner).astype(np.float32)
+    for longest, steps in ((128, 8), (480, 3)):
+        size = min(1, longest / max(height, width))
+        shape = max(1, round(width * size)), max(1, round(height * size))
+        if min(shape) >= 8:
+            margins = _refine(cv2.resize(fixed, shape, interpolation=cv2.INTER_AREA), moving, margins, steps)
+    if outer.shape[2] != inner.shape[2]:
+        outer, inner = grey(outer)[..., None], grey(inner)[..., None]
+    pair = cv2.resize(inner, (width, height), interpolation=cv2.INTER_AREA), _window(outer, margins, height, width)
+    one, two = (
+        cv2.GaussianBlur(part.astype(np.float32), (0, 0), 1.0).reshape(height, width, -1) for part in pair
+    )  # the blur takes away what resampling and compression change
+    disagreement, contrast = _disagreement(one, two)
+    return disagreement, margins, contrast
