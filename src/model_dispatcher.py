@@ -109,13 +109,8 @@ def build(
     if download:
         refuse_offline(encoder, packed)
     body = _create(name, architecture, encoder, classes, channels, packed if download else None)
-    if file and channels == 3:
+    if file:
         load_encoder(body.encoder, file)
-    elif file:  # its first layer is RGB's; smp sums or repeats that for other channels
-        rgb = _create(name, architecture, encoder, classes, 3, None).encoder
-        load_encoder(rgb, file)
-        rgb.set_in_channels(channels, pretrained=True)
-        body.encoder.load_state_dict(rgb.state_dict())
     return Segmenter(body, mean, std)
 
 
@@ -187,7 +182,8 @@ def refuse_offline(encoder: str, packed: Path, seconds: float = 1.5) -> None:
 def load_encoder(encoder: nn.Module, file: Path) -> None:
     """Load weights into an encoder; a classifier's head (fc, classifier, ...) in the file is left out.
 
-    Raises UserError where the file is broken or is another network's.
+    The first layer of RGB is summed or repeated for other channels. Raises UserError where the file is broken or is
+    another network's.
     """
     state = read_weights(file)
     own = encoder.state_dict()
@@ -196,6 +192,7 @@ def load_encoder(encoder: nn.Module, file: Path) -> None:
             if any(key.startswith(prefix) and key.removeprefix(prefix) in own for key in state):
                 state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
                 break
+    state = {key: _for_channels(value, own[key]) if key in own else value for key, value in state.items()}
     missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
     wrong = [key for key in own if key in state and state[key].shape != own[key].shape]
     if missing or wrong:
@@ -207,6 +204,17 @@ def load_encoder(encoder: nn.Module, file: Path) -> None:
         )
         raise UserError(f"{file}: not the weights of this encoder; it {what}.")
     encoder.load_state_dict({key: value for key, value in state.items() if key in own}, strict=False)
+
+
+def _for_channels(weight: Tensor, own: Tensor) -> Tensor:
+    """A kernel of RGB (O, 3, h, w) for `own`'s channels, such that a grey picture gets the same answer (smp's rule)."""
+    channels = own.shape[1] if own.ndim == 4 else 0
+    of_rgb = weight.ndim == 4 and weight.shape[1] == 3 and weight.shape[2:] == own.shape[2:]
+    if not of_rgb or channels == 3:
+        return weight
+    if channels == 1:
+        return weight.sum(1, keepdim=True)
+    return weight[:, [index % 3 for index in range(channels)]] * (3 / channels)
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 
 HIT, EXTRA, MISSED = (60, 190, 90), (230, 70, 60), (60, 110, 240)  # RGB: true positive, false positive, false negative
 PALETTE = (  # of classes: distinct for most eyes, Okabe and Ito's and some more
-    (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167),
+    (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (213, 94, 0), (204, 121, 167), (0, 114, 178),
     (120, 94, 240), (148, 203, 61), (166, 86, 40), (250, 110, 130), (90, 200, 190),
 )  # fmt: skip
 LEGEND = "green: right, red: predicted but not true, blue: missed"

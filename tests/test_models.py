@@ -123,6 +123,28 @@ def test_encoder_weights_from_a_file_are_loaded(tmp_path, suffix):
         torch.testing.assert_close(value, source.state_dict()[name])
 
 
+@pytest.mark.parametrize("name", [SMALL, "smp_unet_resnet18"])
+@pytest.mark.parametrize("channels", [1, 4])
+def test_encoder_weights_of_rgb_serve_other_channels(name, channels, tmp_path):
+    source = dispatcher.build(name).body.encoder
+    save_file(source.state_dict(), tmp_path / "encoder.safetensors")
+    means = (0.5,) * channels
+    network = dispatcher.build(
+        name, channels=channels, mean=means, std=means, encoder_weights=str(tmp_path / "encoder.safetensors")
+    )
+    ours, theirs = network.body.encoder.state_dict(), source.state_dict()
+    different = [key for key in theirs if ours[key].shape != theirs[key].shape]
+    assert len(different) == 1 and ours[different[0]].shape[1] == channels  # the first layer alone
+    for key in theirs.keys() - set(different):
+        torch.testing.assert_close(ours[key], theirs[key])
+    first = theirs[different[0]]
+    expected = first.sum(1) if channels == 1 else first[:, 0] * 3 / 4  # the answer to a grey picture stays
+    torch.testing.assert_close(ours[different[0]][:, 0], expected)
+    assert network.eval()(torch.rand(1, channels, 32, 32)).shape == (1, 1, 32, 32)
+    with pytest.raises(UserError, match="NORMALISE=measured"):
+        dispatcher.build(name, channels=channels)
+
+
 def test_packed_weights_are_imagenets_without_a_network(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     source = dispatcher.build(SMALL).body.encoder

@@ -134,6 +134,24 @@ def test_one_class_a_pixel_goes_all_the_way(workplace, capsys):
         assert Image.open(picture).size[0] > 500
 
 
+def test_out_of_fold_scores_of_several_classes(workplace, capsys):
+    write()
+    assert folds.main(COMMON[:-1]) == 0
+    for fold in "01":
+        assert train.main([*COMMON[:-1], f"FOLD={fold}"]) == 0
+        assert tester.main([*COMMON[:-1], f"FOLD={fold}"]) == 0
+    assert tester.main([*COMMON[:-1], "OOF=1"]) == 0
+    assert "class by class" in capsys.readouterr().out
+    place = Path("lightning_logs/x/oof_seed42")
+    scores, summary = pd.read_csv(place / "scores.csv"), json.loads((place / "summary.json").read_text())
+    assert len(scores) == 8 * 2 and not scores.duplicated(["image", "class"]).any()
+    assert summary["model"]["image"]["dice"] == pytest.approx(scores["dice"].mean(), abs=1e-5)
+    path = Path("lightning_logs/x/fold1_seed42/val/scores.csv")
+    path.write_text("\n".join(path.read_text().splitlines()[:-1]) + "\n")  # one class of one image is lost
+    assert tester.main([*COMMON[:-1], "OOF=1"]) == 2
+    assert "lack a class's row" in capsys.readouterr().err
+
+
 def test_classes_that_overlap_go_all_the_way(workplace, capsys):
     write_planes()
     run_all()
