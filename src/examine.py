@@ -228,8 +228,8 @@ def _eight_bits(levels: np.ndarray) -> np.ndarray:
 
 
 def _histogram(levels: np.ndarray) -> np.ndarray:
-    """Counts (C, 256) or (C, 65536) of some 65,000 evenly spread pixels."""
-    step = max(1, int((levels.shape[0] * levels.shape[1] / 65536) ** 0.5))
+    """Counts (C, 256) or (C, 65536) of some 16,000 evenly spread pixels."""
+    step = max(1, int((levels.shape[0] * levels.shape[1] / 16384) ** 0.5))
     some, count = levels[::step, ::step], 256 if levels.dtype == np.uint8 else 65536
     return np.stack([np.bincount(some[..., c].ravel(), minlength=count) for c in range(levels.shape[2])])
 

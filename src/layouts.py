@@ -178,8 +178,8 @@ def _rle(places: Places) -> Found | None:
     ]
     unlisted = len(pairs) - len(ids)
     note = f"; {unlisted} images without a row in it have an empty mask" if unlisted else ""
-    sentence = f"run lengths in {path}, images in {train}{note}"
     dialect = rle_table.guess_dialect(rle_table.read_header(path))
+    sentence = f"run lengths in {path}, by their columns {dialect}'s (make rle-check shows it), images in {train}{note}"
     return Found("rle", sentence, pairs if ids else [], alone, dialect=dialect, classes=table.classes)
 
 
