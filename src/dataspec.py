@@ -65,8 +65,13 @@ class DataSpec:
         return json.loads(json.dumps(asdict(self)))
 
     def read_image(self, path: Path, max_pixels: int = 100_000_000) -> np.ndarray:
-        """Decode to uint8 (H, W, channels). Raises UserError."""
-        return images.read_image(path, max_pixels, self.channels, self.window)
+        """Decode to uint8 (H, W, channels). Raises UserError, also for 16 bits where training saw 8."""
+        image = images.read_levels(path, max_pixels, self.channels)
+        if image.dtype == np.uint8:
+            return image
+        if self.bits == 8:
+            raise UserError(f"{path}: 16 bits a channel, and all training images have 8; convert it as those were.")
+        return images.through_window(image, self.window)
 
     def read_mask(
         self, root: Path, reference: str, shape: tuple[int, int], max_pixels: int = 100_000_000
@@ -237,12 +242,31 @@ def from_json(values: Any, where: str) -> DataSpec:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{where} does not say what the data are ({error}). Write it again: make folds") from error
-    good_names = len(set(spec.classes)) == len(spec.classes) and 1 <= len(spec.classes) <= MOST_CLASSES
-    if spec.task not in TASKS or not good_names or not 1 <= spec.channels <= 1024 or len(spec.window) != 2:
-        raise UserError(
-            f"{where} does not say what the data are ({spec.task}, {len(spec.classes)} classes). Run make folds."
-        )
+    wrong = _contradictions(spec, values)
+    if wrong:
+        raise UserError(f"{where} does not say what the data are: {wrong}. Run make folds.")
     return spec
+
+
+def _contradictions(spec: DataSpec, values: dict[str, Any]) -> str:
+    """What cannot be of a DataSpec, "" where nothing is: files are edited by hand."""
+    count = len(spec.classes)
+    keys = [*spec.values, *(part for colour in spec.colours for part in colour), *spec.ignore]
+    highest = 255 if spec.colours else 65535
+    checks = {
+        f"task {spec.task}": spec.task in TASKS,
+        f"{count} classes": isinstance(values["classes"], list) and 1 <= count <= MOST_CLASSES,
+        "a class twice": len(set(spec.classes)) == count,
+        "nothing but background": bool(spec.scored) or spec.task == "binary",
+        f"{len(spec.values)} values": len(spec.values) in (0, count),
+        f"{len(spec.colours)} colours": len(spec.colours) in (0, count) and all(len(c) == 3 for c in spec.colours),
+        f"ignore {spec.ignore}": len(spec.ignore) in (0, 3 if spec.colours else 1),
+        f"values up to {highest}": all(0 <= key <= highest for key in keys),
+        f"{spec.channels} channels": 1 <= spec.channels <= 1024,
+        f"window {spec.window}": len(spec.window) == 2 and spec.window[0] < spec.window[1],
+        f"mean {spec.mean} and deviation {spec.std}": len(spec.mean) == len(spec.std) == spec.channels,
+    }
+    return next((said for said, fine in checks.items() if not fine), "")
 
 
 def read(sidecar: Path) -> DataSpec:

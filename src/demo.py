@@ -229,12 +229,23 @@ def render(root: Path, wanted: dict[str, Any], overwrite: bool) -> None:
     print(f"Rendered {done['count'] + done['test_count']} pictures in {time.monotonic() - start:.0f} s -> {root}")
 
 
+def without_flags(given: list[str]) -> list[str]:
+    """The arguments without this command's own flags, written FLAG=value, --flag=value or --flag value."""
+    kept, value_follows = [], False
+    for text in given:
+        own = text.partition("=")[0].lstrip("-").upper() in FLAGS
+        if not own and not value_follows:
+            kept.append(text)
+        value_follows = own and text.startswith("--") and "=" not in text
+    return kept
+
+
 @command
 def main(argv: list[str] | None = None) -> None:
     given = list(sys.argv[1:] if argv is None else argv)
     _, flags = settings_module.command_line(given, __doc__, FLAGS)
     wanted = wanted_data(flags)
-    layout, argv = wanted["layout"], [text for text in given if text.partition("=")[0].lstrip("-").upper() not in FLAGS]
+    layout, argv = wanted["layout"], without_flags(given)
     if not flags.RECIPE:
         argv.insert(0, "RECIPE=demo" if layout == "carvana" else "RECIPE=demo,layouts")
     for text in [] if layout == "carvana" else [f"DATASET=demo_{layout}", *ALSO.get(layout, [])]:

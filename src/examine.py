@@ -49,17 +49,25 @@ def read_classes(root: Path) -> dict[str, tuple[int, ...]]:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = [{str(key).strip().lower(): value for key, value in row.items()} for row in csv.DictReader(file)]
         keys = ("value",) if rows and "value" in rows[0] else ("r", "g", "b")
-        found = {str(row["name"]).strip(): tuple(int(row[key]) for key in keys) for row in rows}
+        found = {_class_name(row["name"]): tuple(int(row[key]) for key in keys) for row in rows}
     except (KeyError, ValueError, TypeError, csv.Error) as error:
         raise UserError(
             f"{path}: expected the columns name,value or name,r,g,b with whole numbers ({error})."
         ) from error
     ok = all(name.isprintable() and name for name in found) and all(
-        0 <= v <= 65535 for key in found.values() for v in key
+        0 <= part <= (65535 if len(key) == 1 else 255) for key in found.values() for part in key
     )
     if not found or len(found) < len(rows) or len(set(found.values())) < len(rows) or not ok:
-        raise UserError(f"{path}: expected a row for each class, each name and value once, values from 0 to 65535.")
+        raise UserError(
+            f"{path}: expected a row for each class, each name and value once, values from 0 to 65535, colours to 255."
+        )
     return found
+
+
+def _class_name(text: str) -> str:
+    """A class's name as it is written, but for background, which means something."""
+    name = str(text).strip()
+    return BACKGROUND if name.lower() == BACKGROUND else name
 
 
 def guess(
@@ -76,12 +84,17 @@ def guess(
         )
     base = DataSpec(channels=channels, stacked=bool(stacked.any()), rle=dialect)
     table, references = read_classes(root), list(frame["mask"])
+    maps = [text for text in references if _is_map(text)]
+    if classes and maps:
+        raise UserError(
+            f"{root}: {len(maps)} masks are single files, such as {maps[0]}, others one a class; all or none can be."
+        )
     if classes:
         spec = _of_own_masks(base, task, classes)
-    elif table and any(_is_map(reference) for reference in references):
+    elif table and maps:
         spec = _of_table(base, task, table, ignore)
     else:
-        spec = _of_values(base, task, [root / text for text in references if _is_map(text)], ignore)
+        spec = _of_values(base, task, [root / text for text in maps], ignore)
     if len(spec.classes) > MOST_CLASSES:
         raise UserError(f"{root}: {len(spec.classes)} classes; at most {MOST_CLASSES} are possible.")
     safe = {runs.plain_name(name) for name in spec.classes}
@@ -101,7 +114,9 @@ def _of_own_masks(base: DataSpec, task: str, classes: tuple[str, ...]) -> DataSp
         task = "multilabel" if len(classes) > 1 else "binary"
     if task == "binary" and len(classes) > 1:
         raise UserError(f"TASK=binary, but there are {len(classes)} classes: {', '.join(classes)}. TASK=multilabel.")
-    names = tuple(name for name in classes if name != BACKGROUND)
+    names = tuple(name for name in classes if name.lower() != BACKGROUND)
+    if not names:
+        raise UserError(f"The only class with masks is {classes[0]}, which is never scored; rename it.")
     return replace(base, task=task, classes=(BACKGROUND, *names) if task == "multiclass" else names)
 
 
@@ -133,6 +148,8 @@ def _of_values(base: DataSpec, task: str, paths: list[Path], ignore: int) -> Dat
     """Class maps without a table: what values they have tells. Folders of instance masks are binary."""
     files = [path for path in paths if path.is_file() and path.suffix.lower() not in (".jpg", ".jpeg")]
     sampled = [files[index * len(files) // min(len(files), _SAMPLE)] for index in range(min(len(files), _SAMPLE))]
+    if task in ("multiclass", "multilabel") and files:
+        images.read_labels(files[0])  # its own sentence, where it is no class map
     if task == "binary" or not files or (task == "auto" and not _look_like_classes(map(_values, sampled), ignore)):
         if task in ("multiclass", "multilabel"):
             raise UserError(
@@ -262,6 +279,10 @@ def describe(spec: DataSpec, areas: np.ndarray) -> str:
     """What was found, for people, and classes that no mask shows."""
     names = ", ".join(spec.classes[:12]) + (f", ... ({len(spec.classes)})" if len(spec.classes) > 12 else "")
     said = [f"Task: {spec.task}" + (f", {len(spec.classes)} classes ({names})" if spec.task != "binary" else "")]
+    if spec.task == "multilabel" and spec.ignore:
+        said[0] += (
+            f"; pixels of {','.join(map(str, spec.ignore))} show none of them (only TASK=multiclass leaves some out)"
+        )
     if spec.task == "multiclass" and spec.ignore:
         said[0] += f"; pixels of {','.join(map(str, spec.ignore))} are not labelled"
     if spec.channels != 3 or spec.bits != 8:

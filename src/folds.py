@@ -13,6 +13,7 @@ import audit
 import console
 import examine
 import groups
+import images
 import layouts
 import leaks
 import runs
@@ -31,7 +32,9 @@ def index_table(settings: Any, table: str) -> tuple[Any, layouts.Found]:
     """The images and masks to split, from TABLE or the layout, and what is known of them."""
     if table:
         frame, classes = own_table(Path(table), settings)
-        return frame, layouts.Found("table", f"{table}, a table of your own", [], classes=classes)
+        first = frame["image"][0]
+        channels = len(images.slices(Path(settings.INPUT) / first)) if "{z}" in first else 3
+        return frame, layouts.Found("table", f"{table}, your own", [], classes=classes, channels=channels)
     found = layouts.find(settings.INPUT, settings.LAYOUT, settings.TRAIN_PATH, settings.MASK_PATH)
     frame = layouts.table(found, settings.GROUP)
     print(f"Found {found.sentence}: {len(frame)} pairs. The first ones:")
@@ -148,11 +151,15 @@ def choose(
     """
     path = Path(settings.TRAIN_FOLDS)
     there, own = path.is_file(), users_own(path)
-    same = there and not own and runs.read_json(path.with_suffix(".json"), "").get("made_with") == made_with
-    adopted = bool(table) and Path(table) == path
+    before = runs.read_json(path.with_suffix(".json"), "").get("made_with") if there and not own else None
+    same, adopted = before == made_with, bool(table) and Path(table) == path
     if there and not (same or adopted or overwrite):
+        old = before or {}
+        differ = [
+            f"{name}: {old.get(name)} there, {value} now" for name, value in made_with.items() if old.get(name) != value
+        ]
         raise UserError(
-            f"{path} was made otherwise (now {made_with}). "
+            f"{path} was made otherwise:{listing(differ)}\n"
             "Keep both with OUTPUT=folder, or replace it: make folds OVERWRITE=1"
         )
     old = splits.read(path) if same and not overwrite else None
@@ -196,6 +203,11 @@ def main(argv: list[str] | None = None) -> None:
     )
     table = flags.TABLE or (str(path) if not overwrite and users_own(path) else "")
     frame, found = index_table(settings, table)
+    given = "kfold" in frame
+    if given:
+        splits.check(frame, Path(table or settings.INPUT))  # before the long decode
+    if given and tie:
+        raise UserError("TIE=1 moves copies into one fold, and these folds are given; remove the copies, or the folds.")
     dialect = settings.DIALECT if settings.DIALECT != "auto" else found.dialect or layouts.table_dialect(frame, root)
     spec = examine.guess(
         frame,
@@ -221,10 +233,12 @@ def main(argv: list[str] | None = None) -> None:
         "tie": tie,
         "task": spec.task,
         "classes": list(spec.classes),
+        "values": spec.as_json()["colours"] or list(spec.values),
+        "ignore": list(spec.ignore),
         "channels": spec.channels,
     }
     result = choose(frame, areas, settings, table=table, overwrite=overwrite, made_with=made_with)
-    unsure = leaks.refuse(result, pairs)
+    unsure = leaks.refuse(result, pairs, given)
 
     balance = splits.balance(result, areas, spec.scored_names)
     strategy = (

@@ -47,7 +47,12 @@ def read_image(
 ) -> np.ndarray:
     """Decode to uint8 (H, W, channels) by the table above; 16-bit values from `window` to 0..255. Raises UserError."""
     levels = read_levels(path, max_pixels, channels)
-    return levels if levels.dtype == np.uint8 else _window_table(*window)[levels]
+    return levels if levels.dtype == np.uint8 else through_window(levels, window)
+
+
+def through_window(levels: np.ndarray, window: tuple[float, float]) -> np.ndarray:
+    """uint16 of any shape -> uint8: `window` (low, high) becomes 0 to 255, what lies beyond is cut off."""
+    return _window_table(*window)[levels]
 
 
 @functools.lru_cache(8)
@@ -176,7 +181,8 @@ def read_mask(path: Path, max_pixels: int = _MAX_PIXELS) -> np.ndarray:
         shown = ", ".join(map(str, present[:8])) + (", ..." if len(present) > 8 else "")
         raise UserError(
             f"{path}: a binary mask has 0 and one other value; this one has {len(present)}: {shown}. "
-            "Draw it with 0 and 255, or make it one file per class."
+            "Draw it with 0 and 255; where these are classes say TASK=multiclass, where they are colours name them in "
+            "classes.csv (name,r,g,b)."
         )
     return foreground.astype(np.uint8)
 

@@ -138,7 +138,11 @@ def main(argv: list[str] | None = None) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     by_path = dict(zip(files, names[: len(files)], strict=True))
     predictions = predictor.predict(files, settings.MAX_PIXELS)
-    shown = write_maps(predictions, spec, partial, by_path.get, len(files), "predicting")
+    try:
+        shown = write_maps(predictions, spec, partial, by_path.get, len(files), "predicting")
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)  # half a prediction is of no use
+        raise
     manifest = {
         "root": str(root),
         "images": list(by_path.values()),

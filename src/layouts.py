@@ -13,7 +13,7 @@ import groups
 import rle_table
 from errors import UserError, listing
 from images import SUFFIXES, list_images
-from pairing import Found, Pair, Places, child, keys_of, match, stack, unique
+from pairing import Found, Pair, Places, child, files_below, keys_of, match, stack, unique
 
 IMAGE_FOLDERS = (
     "images",
@@ -74,6 +74,8 @@ def _instances(places: Places) -> Found | None:
             alone.append(
                 f"{folder}: {len(pictures)} images and {len(objects)} masks; expected one image and at least one mask"
             )
+    if len(pairs) < len(alone):  # images/ and masks/ one level deeper, or of other data: not this layout
+        return None
     sentence = f"one folder per image with a mask per object, as in the 2018 Data Science Bowl: {train}"
     return Found("instances", sentence, pairs, alone, dialect="dsb2018")
 
@@ -152,7 +154,7 @@ def _rle(places: Places) -> Found | None:
     """A table of run lengths (ImageId,EncodedPixels or the like) with a folder of images."""
     if places.masks:
         return None
-    tables = [path for path in sorted(places.root.glob("*.csv")) if _holds_run_lengths(path)]
+    tables = [path for path in sorted(places.root.glob("*.csv")) if path.is_file() and _holds_run_lengths(path)]
     train = places.train or child(places.root, ("train_images", "train_hq", "train", "train_v2", "images"))
     if train and child(train, ("images",)):
         train = child(train, ("images",))
@@ -166,12 +168,21 @@ def _rle(places: Places) -> Found | None:
         tables = named
     path = tables[0]
     table, files = rle_table.read(path), keys_of(train)
-    by_id: dict[str, Path] = {}
-    for file in files.values():
-        by_id[file.name] = by_id[file.stem] = file
-    strangers = [image_id for image_id in table.ids if image_id not in by_id]
-    alone = [f"{path}: {image_id} is no image in {train}" for image_id in strangers]
-    ids = {by_id[image_id]: image_id for image_id in table.ids if image_id in by_id}
+    by_id: dict[str, list[Path]] = {}
+    for key, file in files.items():
+        for image_id in {file.name, file.stem, key, key + file.suffix}:
+            by_id.setdefault(image_id, []).append(file)
+    alone = [f"{path}: {image_id} is no image in {train}" for image_id in table.ids if image_id not in by_id]
+    alone += [
+        f"{path}: {image_id} is {' and '.join(map(str, by_id[image_id][:3]))}"
+        for image_id in table.ids
+        if len(by_id.get(image_id, [])) > 1
+    ]
+    ids: dict[Path, str] = {}
+    for image_id in (image_id for image_id in table.ids if image_id in by_id):
+        file = by_id[image_id][0]
+        if ids.setdefault(file, image_id) != image_id:
+            alone.append(f"{path}: {ids[file]} and {image_id} are both {file}")
     name = places.below(path)
     pairs = [
         Pair(places.below(file), rle_table.reference(name, ids[file]) if file in ids else "") for file in files.values()
@@ -261,6 +272,9 @@ def classes_of(references: list[str], root: Path) -> tuple[str, ...]:
             name = path.name.removeprefix(start).removesuffix(ending)
             if path.name == f"{start}{name}{ending}" and (root / text.replace("{class}", name)).exists():
                 found.add(name)
+    unfit = [text for text in references if "{class}" in text]
+    if unfit and not found:
+        raise UserError(f"{root}: no file fits {unfit[0]}, whatever the class; paths are relative to INPUT.")
     return tuple(sorted(found))
 
 
@@ -275,15 +289,17 @@ def check(frame, where: str):  # noqa: ANN001, ANN201 (a DataFrame)
     if (frame["image"] == "").any():
         raise UserError(f"{where}{int((frame['image'] == '').sum())} rows have no image.")
     for column in ("image", "mask"):
-        bad = [
-            repr(path)
-            for path in frame[column]
-            if path.startswith(("/", "~")) or ".." in Path(path).parts or not path.isprintable()
-        ]
+        bad = [repr(path) for path in frame[column] if _leads_out(path)]
         if bad:
             raise UserError(f"{where}{column}: expected printable paths relative to INPUT:{listing(bad)}")
     refuse_twins(list(frame["image"]), where)
     return frame
+
+
+def _leads_out(reference: str) -> bool:
+    """Whether a path, or that of the table that it names, may lie outside INPUT or cannot be kept in a table."""
+    path = rle_table.parse_reference(reference)[0] if reference.startswith(rle_table.PREFIX) else reference
+    return path.startswith(("/", "~")) or ".." in Path(path).parts or not reference.isprintable()
 
 
 def refuse_twins(names: list[str], where: str) -> None:
@@ -307,15 +323,14 @@ def test_images(input_path: str, test_path: str = "", stacked: bool = False) -> 
         folder = next((root / name for name in TEST_FOLDERS if (root / name).is_dir()), None)
     if folder is None or not folder.is_dir():
         raise UserError(f"{test_path or input_path}: no test images there; TEST_PATH=folder names theirs.")
-    files = [
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES and path.name[0] != "." and path.parent.name != "masks" and path.is_file()
-    ]
+    files = [path for path in files_below(folder) if path.parent.name.lower() not in MASK_FOLDERS]
     stems = {path.stem for path in files}
     files = [path for path in files if not any(path.stem.removesuffix(end) in stems - {path.stem} for end in BESIDE)]
     if not files:
         raise UserError(f"{folder}: no images there (endings: {' '.join(sorted(SUFFIXES))}).")
     if stacked:
+        lone = [str(path) for path in files if "{z}" not in stack(path.as_posix())]
+        if lone:
+            raise UserError(f"{folder}: the model takes stacks of slices, <id>_<z>; these are none:{listing(lone)}")
         files = list({Path(stack(path.as_posix())) for path in files})
     return folder, sorted(files)

@@ -25,8 +25,11 @@ def find(frame: Any, examined: Examined, root: Path, max_pixels: int) -> list[au
     return audit.copies(examined.thumbnails, read, list(frame["group"]), track)
 
 
-def refuse(frame: Any, pairs: list[audit.Pair]) -> list[audit.Pair]:
-    """Raise UserError for copies that lie in different folds; returns those that only look alike."""
+def refuse(frame: Any, pairs: list[audit.Pair], given: bool) -> list[audit.Pair]:
+    """Raise UserError for copies that lie in different folds; returns those that only look alike.
+
+    given: the folds came with the data or the user's table, and cannot be changed here.
+    """
     over_folds = audit.across(pairs, frame["kfold"].tolist())
     sure = [pair for pair in over_folds if pair.sure]
     if sure:
@@ -37,7 +40,11 @@ def refuse(frame: Any, pairs: list[audit.Pair]) -> list[audit.Pair]:
         ]
         raise UserError(
             f"{len(sure)} images lie in two folds, so a model would be scored on what it has seen:{listing(shown)}\n"
-            "Tie them into one group: make folds TIE=1 (or remove the copies)."
+            + (
+                "Remove the copies, or give them one fold in a table of your own."
+                if given
+                else "Tie them into one group: make folds TIE=1 (or remove the copies)."
+            )
         )
     inside = sum(pair.sure for pair in pairs)
     same_fold = f"; {inside} pairs of copies, each within one fold" if inside else ""

@@ -134,7 +134,7 @@ def compare(outer: np.ndarray, inner: np.ndarray, margins: np.ndarray) -> tuple[
         shape = max(1, round(width * size)), max(1, round(height * size))
         if min(shape) >= 8:
             margins = _refine(cv2.resize(fixed, shape, interpolation=cv2.INTER_AREA), moving, margins, steps)
-    if outer.shape[2] != inner.shape[2]:
+    if outer.shape[2] != inner.shape[2] or outer.shape[2] > 4:  # cv2 resizes up to four channels
         outer, inner = grey(outer)[..., None], grey(inner)[..., None]
     pair = cv2.resize(inner, (width, height), interpolation=cv2.INTER_AREA), _window(outer, margins, height, width)
     one, two = (

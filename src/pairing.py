@@ -61,6 +61,8 @@ def relative(path: Path, input_path: str) -> str:
     Raises UserError where it lies outside or its name cannot be kept in a table.
     """
     text = Path(os.path.relpath(path, input_path)).as_posix()
+    if "{class}" in text or "{z}" in text:  # they stand for something in a table
+        raise UserError(f"{path}: a name with {{class}} or {{z}} in it cannot be kept in a table; rename it.")
     if text.startswith(".."):
         raise UserError(
             f"{path} does not lie below INPUT={input_path}; set INPUT to a folder that holds images and masks."
@@ -79,12 +81,46 @@ def unique(keyed: Iterable[tuple[str, Path]]) -> dict[str, Path]:
     return found
 
 
+def files_below(folder: Path) -> list[Path]:
+    """Every image file below `folder`, sorted, in linked folders too; hidden files and folders are left out."""
+    found, seen = [], set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        folders[:] = [] if real in seen else [name for name in folders if name[0] != "."]
+        if real not in seen:
+            found += [Path(place, name) for name in names if name[0] != "." and Path(name).suffix.lower() in SUFFIXES]
+        seen.add(real)
+    return sorted(path for path in found if path.is_file())
+
+
 def keys_of(folder: Path) -> dict[str, Path]:
     """Relative path without the ending -> file, of every image below `folder`."""
-    files = sorted(
-        path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.name[0] != "." and path.is_file()
-    )
-    return unique((path.relative_to(folder).with_suffix("").as_posix(), path) for path in files)
+    return unique((path.relative_to(folder).with_suffix("").as_posix(), path) for path in files_below(folder))
+
+
+def _of_classes(
+    places: Places,
+    about: str,
+    pictures: dict[str, Path],
+    drawn: dict[str, Path],
+    masks: Path,
+    pattern: str,
+    classes: Iterable[str],
+) -> Found:
+    """One file a class: `pattern`, such as {image}_{class}, below `masks`; what is named otherwise has no partner."""
+    names, suffix = tuple(sorted(classes)), Counter(path.suffix for path in drawn.values()).most_common(1)[0][0]
+    pattern += suffix
+    expected = {pattern.replace("{image}", key).replace("{class}", name) for key in pictures for name in names}
+    alone = [
+        f"{path}: fits no image by the name of most, {pattern}"
+        for path in drawn.values()
+        if path.relative_to(masks).as_posix() not in expected
+    ]
+    pairs = [
+        Pair(places.below(path), f"{places.below(masks)}/{pattern.replace('{image}', key)}", _stratum(key))
+        for key, path in pictures.items()
+    ]
+    return Found("folders", f"{about}, one file a class: {', '.join(names)}", pairs, alone, classes=names)
 
 
 def match(places: Places, train: Path, masks: Path) -> Found:
@@ -133,14 +169,9 @@ def _same_names(
             for path in found.values()
         ]
         return Found("folders", about, [], alone)
-    start = endings[0][0]
-    classes = tuple(ending[1:] for ending in endings)
-    suffix = next(iter(drawn.values())).suffix
-    pairs = [
-        Pair(places.below(path), f"{places.below(masks)}/{key}{start}{{class}}{suffix}", _stratum(key))
-        for key, path in pictures.items()
-    ]
-    return Found("folders", f"{about}, one file a class: {', '.join(classes)}", pairs, alone, classes=classes)
+    start = Counter(ending[0] for ending in endings).most_common(1)[0][0]
+    classes = {ending[1:] for ending in endings}
+    return _of_classes(places, about, pictures, drawn, masks, f"{{image}}{start}{{class}}", classes)
 
 
 def _longest_start(key: str, pictures: dict[str, Path]) -> str | None:
@@ -188,15 +219,9 @@ def _class_folders(
     parts = {key: key.partition("/") for key in drawn}
     if not any(rest in pictures for _, _, rest in parts.values()):
         return None
-    classes = tuple(sorted({name for name, _, _ in parts.values()}))
-    alone = [f"{drawn[key]}: no image" for key, (_, _, rest) in parts.items() if rest not in pictures]
-    suffix = next(iter(drawn.values())).suffix
-    alone += [f"{path}: ends in {path.suffix}, others in {suffix}" for path in drawn.values() if path.suffix != suffix]
-    pairs = [
-        Pair(places.below(path), f"{places.below(masks)}/{{class}}/{key}{suffix}", _stratum(key))
-        for key, path in pictures.items()
-    ]
-    return Found("folders", f"{about}, one folder a class: {', '.join(classes)}", pairs, alone, classes=classes)
+    return _of_classes(
+        places, about, pictures, drawn, masks, "{class}/{image}", {name for name, _, _ in parts.values()}
+    )
 
 
 def _folder_per_image(
@@ -212,12 +237,7 @@ def _folder_per_image(
     alone = [f"{masks / owner}: no image" for owner in owners if owner not in pictures]
     names = Counter(name for found in owners.values() for name in found)
     if max(names.values()) > 1 and not any(name.isdecimal() for name in names):
-        classes, suffix = tuple(sorted(names)), next(iter(drawn.values())).suffix
-        pairs = [
-            Pair(places.below(path), f"{places.below(masks)}/{key}/{{class}}{suffix}", _stratum(key))
-            for key, path in pictures.items()
-        ]
-        return Found("folders", f"{about}, one file a class: {', '.join(classes)}", pairs, alone, classes=classes)
+        return _of_classes(places, about, pictures, drawn, masks, "{image}/{class}", names)
     alone += [f"{path}: no masks" for key, path in pictures.items() if key not in owners]
     pairs = [
         Pair(places.below(path), places.below(masks / key), _stratum(key))

@@ -142,7 +142,7 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
             for row in reader:
                 yield reader.line_num, row
     except (ValueError, csv.Error) as error:
-        raise UserError(f"{path}: not readable as CSV in UTF-8 ({error}).") from error
+        raise UserError(f"{path}: not readable as CSV in UTF-8 ({error}). Save it as that, or move it away.") from error
 
 
 def _cells(path: Path, header: list[str], rows: Iterator[tuple[int, list[str]]]) -> Iterator[tuple[int, str, str, str]]:

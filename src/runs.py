@@ -72,7 +72,12 @@ def read_manifest(folder: Path, cure: str) -> dict[str, Any]:
     path = folder / MANIFEST
     manifest = read_json(path, cure, {"images": list, "models": list, "data": dict})
     models = all(isinstance(part, dict) and {"folder", "weights_sha256"} <= part.keys() for part in manifest["models"])
-    if not manifest["models"] or not models or not all(isinstance(image, str) for image in manifest["images"]):
+    if (
+        not manifest["models"]
+        or not manifest["images"]
+        or not models
+        or not all(isinstance(image, str) for image in manifest["images"])
+    ):
         raise UserError(f"{path} is not what inference writes. {cure}")
     return manifest
 

@@ -76,7 +76,11 @@ def score_fold(settings: Any, fold: str) -> dict[str, Any]:
     partial = run / ".val.partial"  # an earlier scoring stays until this one is whole
     shutil.rmtree(partial, ignore_errors=True)
     predictions = predictor.predict([root / image for image in rows["image"]], settings.MAX_PIXELS)
-    write_maps(predictions, spec, partial, lambda path: path.relative_to(root).as_posix(), len(rows), "predicting")
+    try:
+        write_maps(predictions, spec, partial, lambda path: path.relative_to(root).as_posix(), len(rows), "predicting")
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
     manifest = {
         "root": settings.INPUT,
         "images": list(rows["image"]),

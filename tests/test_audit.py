@@ -223,3 +223,15 @@ def test_copies_of_one_original_are_across_folds_although_never_compared():
 
 def test_an_unsure_pair_makes_no_chain():
     assert audit.across([pair(0, 1, sure=False), pair(1, 2)], [0, 1, 1]) == [pair(0, 1, sure=False)]
+
+
+@pytest.mark.parametrize("channels", [2, 5, 9])
+def test_near_copies_of_stacks_are_found(channels):
+    random = np.random.default_rng(0)
+    base = cv2.GaussianBlur(random.integers(0, 255, (96, 128, channels)).astype(np.float32).mean(2), (0, 0), 3)
+    base = np.clip((base - base.min()) * (255 / np.ptp(base)), 0, 255).astype(np.uint8)
+    stack = np.repeat(base[..., None], channels, axis=2)
+    darker = (stack * 0.9).astype(np.uint8)
+    thumbnails = np.stack([audit.thumbnail(image) for image in (stack, darker)])
+    pairs = audit.copies(thumbnails, lambda row: (stack, darker)[row])
+    assert [(pair.first, pair.second, pair.sure) for pair in pairs] == [(0, 1, True)]

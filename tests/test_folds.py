@@ -116,7 +116,7 @@ def test_an_image_mirrored_into_another_fold_is_refused_and_can_be_tied(demo_dat
     rows = [*frame[["image", "mask", "kfold"]].itertuples(index=False, name=None), *((*pair, "1") for pair in pairs)]
     pd.DataFrame(rows, columns=["image", "mask", "kfold"]).to_csv(table, index=False)
     said = refused(
-        folds.main, [*TINY, "TABLE=own.csv"], "images lie in two folds", source["image"], "copy0_01.png", "TIE=1"
+        folds.main, [*TINY, "TABLE=own.csv"], "images lie in two folds", source["image"], "copy0_01.png", "one fold in"
     )
     assert "mirrored" in said
     assert not TABLE.exists()
@@ -141,7 +141,10 @@ def test_a_group_in_two_folds_is_refused(folds_table, refused):
         (lambda frame: frame.assign(kfold="9" * 30), ["whole number"]),
         (lambda frame: frame.head(0), ["has no rows"]),
         (lambda frame: frame.assign(mask=""), ["all 64 masks are empty"]),
-        (lambda frame: frame.assign(image="train_hq").head(1), ["train_hq: a folder, expected an image"]),
+        (
+            lambda frame: frame.assign(image=["train_hq", *frame["image"][1:]]),
+            ["train_hq: a folder, expected an image"],
+        ),
         (lambda frame: frame.assign(kfold=frame["kfold"].replace("1", "2")), ["without a gap"]),
         (lambda frame: pd.concat([frame, frame.head(1)]), ["listed twice"]),
         (lambda frame: frame.assign(image=["../../etc/passwd", *frame["image"][1:]]), ["relative to INPUT", "passwd"]),
