@@ -246,15 +246,18 @@ def _likely_versions(spectra: np.ndarray, found: np.ndarray) -> tuple[np.ndarray
     return found[row], order[row, column]
 
 
-def _evenly_exposed(thumbnails: np.ndarray, found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Spectra of pairs, outer ones and inner ones, after what one of a pair has cut off is cut off in the other."""
-    pair = thumbnails[found[:, [0, 2]]].reshape(len(found), 2, -1)
-    dark, light = (pair <= 3).mean(2).max(1), (pair >= 252).mean(2).max(1)
-    pair = np.sort(pair, axis=2), pair
-    last = pair[0].shape[2] - 1
-    low = np.take_along_axis(pair[0], np.rint(dark * last).astype(int)[:, None, None], 2)
-    high = np.take_along_axis(pair[0], np.rint((1 - light) * last).astype(int)[:, None, None], 2)
-    even = np.clip(pair[1], low, high).reshape(-1, 2, SIDE, SIDE)
+def _evenly_exposed(
+    thumbnails: np.ndarray, ordered: np.ndarray, cut: np.ndarray, found: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Spectra of pairs, outer ones and inner ones, after what one of a pair has cut off is cut off in the other.
+
+    ordered (N, 4096): each thumbnail's pixels by value; cut (N, 2): the shares of them that are dark and light.
+    """
+    pair = found[:, [0, 2]]
+    share, last = cut[pair].max(1), ordered.shape[1] - 1  # (B, 2)
+    low = ordered[pair, np.rint(share[:, :1] * last).astype(int)][..., None]
+    high = ordered[pair, np.rint((1 - share[:, 1:]) * last).astype(int)][..., None]
+    even = np.clip(thumbnails[pair].reshape(len(pair), 2, -1), low, high).reshape(-1, 2, SIDE, SIDE)
     return _spectra(even[:, 0]), _spectra(even[:, 1])
 
 
@@ -270,11 +273,12 @@ def nominate(thumbnails: np.ndarray, groups: np.ndarray) -> list[Nominee]:
     cut = np.stack([(thumbnails <= 3).mean((1, 2)), (thumbnails >= 252).mean((1, 2))], axis=1)
     differs = (np.abs(cut[found[:, 0]] - cut[found[:, 2]]) > 0.01).any(1)
     doubt = np.flatnonzero((residual > NEAR) & (residual < 0.3) & differs)
-    for start in range(0, len(doubt), 1024):
-        at = doubt[start : start + 1024]
+    ordered = np.sort(thumbnails.reshape(len(thumbnails), -1), axis=1) if len(doubt) else thumbnails
+    for start in range(0, len(doubt), 4096):
+        at = doubt[start : start + 4096]
         rows = np.arange(len(at))
         again = np.stack([rows, found[at, 1], rows + len(at)], axis=1)
-        even = np.concatenate(_evenly_exposed(thumbnails, found[at]))
+        even = np.concatenate(_evenly_exposed(thumbnails, ordered, cut, found[at]))
         margins[at], residual[at] = _fit(even, again, versions[at], 4)
     order, seen, nominees = np.argsort(residual, kind="stable"), set(), []
     for at in order[: int((residual <= NEAR).sum()) + FAR_CHECKS]:
