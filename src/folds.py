@@ -19,6 +19,7 @@ import leaks
 import runs
 import settings as settings_module
 import splits
+from dataspec import DataSpec
 from errors import UserError, command, listing
 
 FLAGS = {
@@ -192,6 +193,28 @@ def write(table: Any, path: Path, about: dict[str, Any]) -> None:
     runs.write_json(path.with_suffix(".json"), {**about, "sha256": runs.sha256(path)})
 
 
+def strategy(given: bool, own: bool, classes: int) -> str:
+    """How the folds came about, for people."""
+    if given:
+        return "the user's own" if own else "the split that came with the data"
+    return "groups kept together, stratified by mask area" + (" and classes" if classes > 1 else "")
+
+
+def deliver(result: Any, areas: np.ndarray, spec: DataSpec, about: dict[str, Any], path: Path) -> None:
+    """Write the table, its JSON and the picture of its balance, and say where they lie."""
+    import pictures
+
+    balance = splits.balance(result, areas, spec.scored_names)
+    write(result, path, {**about, "balance": balance, "data": spec.as_json()})
+    print(console.table(balance))
+    picture = path.with_name("folds.png")
+    pictures.balance(picture, result["kfold"].to_numpy(), areas, result["group"].to_numpy(), spec.scored_names)
+    print(
+        f"{len(result)} images in {result['group'].nunique()} groups, {about['strategy']} -> {path}\n"
+        f"balance as a picture -> {picture}"
+    )
+
+
 @command
 def main(argv: list[str] | None = None) -> None:
     settings, flags = settings_module.command_line(argv, __doc__, FLAGS)
@@ -240,33 +263,14 @@ def main(argv: list[str] | None = None) -> None:
     result = choose(frame, areas, settings, table=table, overwrite=overwrite, made_with=made_with)
     unsure = leaks.refuse(result, pairs, given)
 
-    balance = splits.balance(result, areas, spec.scored_names)
-    strategy = (
-        "the split that came with the data"
-        if "kfold" in frame and not table
-        else "the user's own"
-        if "kfold" in frame
-        else "groups kept together, stratified by mask area" + (" and classes" if len(spec.scored) > 1 else "")
-    )
     about = {
         "layout": found.layout,
         "dialect": dialect,
-        "strategy": strategy,
-        "made_with": None if table and "kfold" in frame else made_with,
-        "balance": balance,
-        "data": spec.as_json(),
+        "strategy": strategy(given, bool(table), len(spec.scored)),
+        "made_with": None if table and given else made_with,
     }
-    write(result, path, about)
-    print(console.table(balance))
-    import pictures
-
+    deliver(result, areas, spec, about, path)
     leaks.show_unsure(result, unsure, root, spec, path.with_name("alike.csv"))
-    picture = path.with_name("folds.png")
-    pictures.balance(picture, result["kfold"].to_numpy(), areas, result["group"].to_numpy(), spec.scored_names)
-    print(
-        f"{len(result)} images in {result['group'].nunique()} groups, {strategy} -> {path}\n"
-        f"balance as a picture -> {picture}"
-    )
 
 
 if __name__ == "__main__":
