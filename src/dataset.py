@@ -4,7 +4,6 @@ The cache's name is a hash of all that it was made from (files with size and tim
 RESIZE), so a stale one is never read; it is written under another name and renamed when whole.
 """
 
-import glob
 import hashlib
 import json
 import os
@@ -53,7 +52,7 @@ class Cache:
         return {**self.__dict__, "_bytes": None}
 
 
-def _files(root: Path, reference: str) -> list[Path]:
+def _files(root: Path, reference: str, spec: DataSpec) -> list[Path]:
     """The files behind an image or a mask's reference (see dataspec)."""
     if reference == "":
         return []
@@ -63,15 +62,15 @@ def _files(root: Path, reference: str) -> list[Path]:
     if "{z}" in path.name:
         return images.slices(path)
     if "{class}" in reference:
-        return sorted(root.glob(glob.escape(reference).replace("{class}", "*")))
+        return [path for path in spec.class_paths(root, reference) if path.exists()]
     if not path.exists():
         raise UserError(f"{path}: no such file, but the folds table lists it. Put it back, or run make folds again.")
     return sorted(path.iterdir()) if path.is_dir() else [path]
 
 
-def _stamp(root: Path, reference: str) -> list:
+def _stamp(root: Path, reference: str, spec: DataSpec) -> list:
     """What tells a changed file: name, size and time, of each file behind a reference."""
-    stats = [(file.name, file.stat()) for file in _files(root, reference)]
+    stats = [(file.name, file.stat()) for file in _files(root, reference, spec)]
     return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
 
 
@@ -89,7 +88,7 @@ def open_cache(
     Raises UserError for files that are missing or broken, all of them listed.
     """
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        stamps = list(pool.map(lambda pair: [pair, _stamp(root, pair[0]), _stamp(root, pair[1])], pairs))
+        stamps = list(pool.map(lambda pair: [pair, *(_stamp(root, reference, spec) for reference in pair)], pairs))
     meaning = {name: value for name, value in spec.as_json().items() if name not in ("mean", "std")}
     made_from = json.dumps([_VERSION, str(root.resolve()), size, resize, meaning, stamps])
     path = folder / f"{size[0]}x{size[1]}-{resize}-{hashlib.sha256(made_from.encode()).hexdigest()[:16]}.bin"

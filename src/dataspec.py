@@ -93,6 +93,10 @@ class DataSpec:
         picture = self.read_image(root / image, max_pixels)
         return picture, self.read_mask(root, mask, picture.shape[:2], max_pixels)
 
+    def class_paths(self, root: Path, reference: str) -> list[Path]:
+        """Where each scored class's mask lies for `masks/{class}/a.png`; one that is empty may be missing."""
+        return [root / reference.replace("{class}", name) for name in self.scored_names]
+
     def class_planes(self, mask: np.ndarray) -> np.ndarray:
         """A mask (K, H, W) -> bool (S, H, W), one plane for each scored class."""
         if self.task != "multiclass":
@@ -127,8 +131,7 @@ class DataSpec:
             _refuse_size(root / reference, mask.shape, shape)
             return mask[None] > 0
         planes = np.zeros((len(self.scored), *shape), bool)
-        for plane, name in zip(planes, self.scored_names, strict=True):
-            path = root / reference.replace("{class}", name)
+        for plane, path in zip(planes, self.class_paths(root, reference), strict=True):
             if path.exists():
                 mask = images.read_mask(path, max_pixels)
                 _refuse_size(path, mask.shape, shape)

@@ -56,14 +56,6 @@ def legend(names: tuple[str, ...]) -> list[tuple[str, tuple[int, int, int]]]:
     return [(name, colour_of(index, len(names))) for index, name in enumerate(names)] if len(names) > 1 else []
 
 
-def class_map(masks: np.ndarray) -> np.ndarray:
-    """0/1 (S, H, W) -> RGB (H, W, 3): each class in its colour on black, the last one on top."""
-    shown = np.zeros((*masks.shape[1:], 3), np.uint8)
-    for index, mask in enumerate(masks):
-        shown[mask > 0] = colour_of(index, len(masks))
-    return shown
-
-
 def errors(image: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
     """RGB in grey with right, extra and missed pixels of 0/1 (S, H, W) coloured.
 
