@@ -74,14 +74,17 @@ class DataSpec:
         return images.through_window(image, self.window)
 
     def read_mask(
-        self, root: Path, reference: str, shape: tuple[int, int], max_pixels: int = 100_000_000
+        self, root: Path, reference: str, shape: tuple[int, int], max_pixels: int = 100_000_000, image: str = ""
     ) -> np.ndarray:
-        """The mask that `reference` names -> uint8 (K, H, W). Raises UserError, also where its size is not `shape`."""
+        """The mask that `reference` names -> uint8 (K, H, W).
+
+        Raises UserError, also where its size is not `shape`, that of `image`, which the sentence then names.
+        """
         if self.task == "binary" or reference == "" or reference.startswith("rle:") or "{class}" in reference:
-            return self._from_planes(self._read_planes(root, reference, shape, max_pixels), reference)
+            return self._from_planes(self._read_planes(root, reference, shape, max_pixels, image), reference)
         path = root / reference
         labels = self._read_class_map(path, max_pixels)
-        _refuse_size(path, labels.shape, shape)
+        _refuse_size(path, labels.shape, shape, image)
         if self.task == "multiclass":
             return labels[None]
         return (labels[None] == np.arange(len(self.classes), dtype=np.uint8)[:, None, None]).astype(np.uint8)
@@ -91,7 +94,7 @@ class DataSpec:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Image uint8 (H, W, channels) and mask (K, H, W) of one row; UserError where their sizes differ."""
         picture = self.read_image(root / image, max_pixels)
-        return picture, self.read_mask(root, mask, picture.shape[:2], max_pixels)
+        return picture, self.read_mask(root, mask, picture.shape[:2], max_pixels, image)
 
     def class_paths(self, root: Path, reference: str) -> list[Path]:
         """Where each scored class's mask lies for `masks/{class}/a.png`; one that is empty may be missing."""
@@ -117,7 +120,9 @@ class DataSpec:
             return _pad_as(small, mask.shape[1:], size, resize, padding)[None]
         return np.stack([images.mask_to_network(plane, size, resize) for plane in mask])
 
-    def _read_planes(self, root: Path, reference: str, shape: tuple[int, int], max_pixels: int) -> np.ndarray:
+    def _read_planes(
+        self, root: Path, reference: str, shape: tuple[int, int], max_pixels: int, image: str
+    ) -> np.ndarray:
         """bool (C, H, W) of the classes but the background, from a reference that gives each its own mask."""
         if reference == "":
             return np.zeros((len(self.scored), *shape), bool)
@@ -128,13 +133,13 @@ class DataSpec:
             return np.stack([rows.mask(image_id, name, shape, dialect) for name in names]) > 0
         if "{class}" not in reference:
             mask = images.read_mask(root / reference, max_pixels)
-            _refuse_size(root / reference, mask.shape, shape)
+            _refuse_size(root / reference, mask.shape, shape, image)
             return mask[None] > 0
         planes = np.zeros((len(self.scored), *shape), bool)
         for plane, path in zip(planes, self.class_paths(root, reference), strict=True):
             if path.exists():
                 mask = images.read_mask(path, max_pixels)
-                _refuse_size(path, mask.shape, shape)
+                _refuse_size(path, mask.shape, shape, image)
                 plane[:] = mask > 0
         return planes
 
@@ -208,9 +213,9 @@ def describe(key: int, colour: bool) -> str:
     return f"{key >> 16},{key >> 8 & 255},{key & 255}" if colour else str(int(key))
 
 
-def _refuse_size(path: Path, have: tuple[int, ...], want: tuple[int, ...]) -> None:
+def _refuse_size(path: Path, have: tuple[int, ...], want: tuple[int, ...], image: str) -> None:
     if tuple(have) != tuple(want):
-        raise UserError(f"{path}: {have[1]} x {have[0]} pixels, but its image has {want[1]} x {want[0]}.")
+        raise UserError(f"{path}: {have[1]} x {have[0]} pixels, but its image {image} has {want[1]} x {want[0]}.")
 
 
 def _pad_as(

@@ -131,7 +131,7 @@ def score(settings: Any) -> float:
     shapes, truths = {}, {}
     for image_id, image in image_ids(list(names), dialect).items():
         shapes[image_id] = images.read_size(root / image)
-        planes = spec.class_planes(spec.read_mask(root / ANSWERS, names[image], shapes[image_id]))
+        planes = spec.class_planes(spec.read_mask(root / ANSWERS, names[image], shapes[image_id], image=image))
         for name, plane in zip(spec.scored_names if dialect.has_classes else ("",), planes, strict=True):
             truths[image_id, name] = plane
     ours, dices = dict(read_masks(path, dialect, lambda key: shapes[key[0]])), []

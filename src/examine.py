@@ -203,7 +203,7 @@ def examine(frame: Any, root: Path, spec: DataSpec, max_pixels: int) -> Examined
     def one(pair: tuple[str, str]) -> tuple[np.ndarray, np.ndarray, np.ndarray] | str:
         try:
             levels = images.read_levels(root / pair[0], max_pixels, spec.channels)
-            mask = spec.read_mask(root, pair[1], levels.shape[:2], max_pixels)
+            mask = spec.read_mask(root, pair[1], levels.shape[:2], max_pixels, pair[0])
         except UserError as error:
             return str(error)
         labelled = spec.labelled(mask)

@@ -215,14 +215,6 @@ def _names(files: list[Path]) -> str:
     return ", ".join(file.name for file in files[:4]) + (", ..." if len(files) > 4 else "")
 
 
-def read_pair(image_path: Path, mask_path: Path, max_pixels: int = _MAX_PIXELS) -> tuple[np.ndarray, np.ndarray]:
-    """Image and mask of one row; UserError where their sizes differ."""
-    image, mask = read_image(image_path, max_pixels), read_mask(mask_path, max_pixels)
-    if image.shape[:2] != mask.shape:
-        raise UserError(f"{mask_path}: {_size(mask)} pixels, but its image {image_path} has {_size(image)}.")
-    return image, mask
-
-
 def list_images(folder: Path) -> list[Path]:
     """The image files directly in `folder`, sorted by name; hidden files are left out."""
     return sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES and file.name[0] != ".")

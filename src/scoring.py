@@ -32,7 +32,7 @@ def constant_mask(root: Path, frame: Any, spec: DataSpec, max_pixels: int, side:
     """
 
     def small(row: tuple[str, str]) -> np.ndarray:
-        mask = spec.read_mask(root, row[1], images.read_size(root / row[0]), max_pixels)
+        mask = spec.read_mask(root, row[1], images.read_size(root / row[0]), max_pixels, row[0])
         planes = spec.class_planes(mask).astype(np.uint8)
         return np.stack([images.mask_to_network(plane, (side, side), "stretch") for plane in planes])
 
@@ -63,7 +63,7 @@ def rows(
     columns = zip(table["image"], table["mask"], table["group"], table["kfold"], strict=True)
     for image, mask_reference, group, fold in console.track(columns, len(table), "scoring"):
         p8 = read_maps(image)
-        mask = spec.read_mask(root, mask_reference, p8.shape[1:], max_pixels)
+        mask = spec.read_mask(root, mask_reference, p8.shape[1:], max_pixels, image)
         truths, labelled = spec.class_planes(mask), spec.labelled(mask)
         predicted = postprocess.to_masks(p8, spec.task, spec.scored, threshold, min_area)
         best = redrawn(mask, spec, size, resize)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageOps
 
 import images
+from dataspec import DataSpec
 from errors import UserError
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 9, 3)).astype(np.uint8)
@@ -621,9 +622,9 @@ def test_a_mask_with_several_values_is_refused(tmp_path):
 
 
 def test_sizes_that_differ_are_named(tmp_path):
-    image, mask = save(tmp_path / "i.png", RGB), save(tmp_path / "m.png", MASK[:5] * 255)
+    save(tmp_path / "i.png", RGB), save(tmp_path / "m.png", MASK[:5] * 255)
     with pytest.raises(UserError, match=r"m\.png: 9 x 5 pixels, but its image .*i\.png has 9 x 6"):
-        images.read_pair(image, mask)
+        DataSpec().read_pair(tmp_path, "i.png", "m.png")
 
 
 @given(st.integers(1, 60), st.integers(1, 60), st.sampled_from(["stretch", "fit", "none"]))
