@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from likeness import VERSIONS, compare, relation, turned
-from nomination import SIDE, Nominee, nominate, thumbnail
+from nomination import Nominee, nominate
+from spectra import SIDE, thumbnail
 
 __all__ = ["Pair", "across", "copies", "thumbnail", "tie"]
 

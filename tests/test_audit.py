@@ -13,6 +13,7 @@ import audit
 import cars
 import likeness
 import nomination
+import spectra
 import studio
 
 HEIGHT, WIDTH, CARS, VIEWS = 160, 240, 14, (1, 2, 5, 9, 10)
@@ -135,10 +136,10 @@ def test_two_hundred_pairs_of_different_cars_compared_at_full_resolution_are_not
 @settings(max_examples=40, deadline=None)
 def test_the_descriptor_is_the_same_for_all_eight_versions(seed, version):
     thumb = np.random.default_rng(seed).integers(0, 256, (64, 64)).astype(np.uint8)
-    spectra = nomination._spectra(np.stack([thumb, likeness.turned(thumb, version)]))
-    coarse = nomination._cropped(spectra, nomination.WINDOWS[:1])[:, 0]
-    np.testing.assert_allclose(*nomination.invariants(coarse), atol=1e-4)
-    np.testing.assert_allclose(nomination._turned_spectra(spectra[0], version), spectra[1], atol=0.05)
+    lowest = spectra.spectra_of(np.stack([thumb, likeness.turned(thumb, version)]))
+    coarse = spectra.cropped(lowest, nomination.WINDOWS[0])
+    np.testing.assert_allclose(*spectra.invariants(coarse), atol=1e-4)
+    np.testing.assert_allclose(spectra.turned(lowest[0], version), lowest[1], atol=0.05)
 
 
 def found(images, groups=None):

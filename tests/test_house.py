@@ -15,7 +15,7 @@ FLOORS = [
         *("dataspec", "groups", "archives"),
     },
     {
-        *("layouts", "pairing", "splits", "likeness", "nomination", "audit", "examine", "leaks", "folds"),
+        *("layouts", "pairing", "splits", "likeness", "spectra", "nomination", "audit", "examine", "leaks", "folds"),
         *("dataset", "augmentations", "datamodule"),
     },
     {"model_dispatcher", "losses", "hardware"},

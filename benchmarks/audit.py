@@ -1,0 +1,96 @@
+"""How much longer than decoding all images once does `make folds` take to look for near copies among them?
+
+python benchmarks/audit.py [--images 20000] [--height 1280] [--width 1918]
+
+Renders cars, blends random crops of two of them into JPEGs that are all different pictures, and times, on all cores,
+decoding alone (the limit), decoding with a thumbnail of each, and the search with its full-resolution checks.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
+
+import audit
+import cars
+import studio
+from images import read_image
+
+BASES = 40
+
+
+def _base(number: int, height: int, width: int) -> np.ndarray:
+    return studio.render(cars.make_car(42, number), 1 + number % 16, height, width, 42)[0]
+
+
+def _crop(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    height, width = image.shape[:2]
+    top, left = random.integers(0, height // 3), random.integers(0, width // 3)
+    part = image[top : top + 2 * height // 3, left : left + 2 * width // 3]
+    part = part[:, ::-1] if random.random() < 0.5 else part
+    return cv2.resize(np.roll(part, int(random.integers(3)), axis=2), (width, height))
+
+
+def _write_different(number: int, bases: list[np.ndarray], path: Path) -> Path:
+    random = np.random.default_rng(number)
+    one, other = (_crop(bases[at], random) for at in random.choice(len(bases), 2, replace=False))
+    Image.fromarray(cv2.addWeighted(one, 0.5, other, 0.5, 0)).save(path, quality=90)
+    return path
+
+
+def _pictures(folder: Path, given: argparse.Namespace) -> list[Path]:
+    heights, widths = ([side] * BASES for side in (given.height, given.width))
+    with ProcessPoolExecutor() as pool:
+        bases = list(tqdm(pool.map(_base, range(BASES), heights, widths), "render", BASES, mininterval=5))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        written = pool.map(lambda at: _write_different(at, bases, folder / f"{at}.jpg"), range(given.images))
+        return list(tqdm(written, "blend", given.images))
+
+
+def _measure(files: list[Path], name: str) -> None:
+    def timed(what: str, task: Callable) -> tuple[float, list]:
+        start = time.perf_counter()
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            results = list(tqdm(pool.map(task, files), what, len(files), mininterval=5))
+        return time.perf_counter() - start, results
+
+    before, _ = timed("decode", lambda path: read_image(path).shape)
+    both, thumbnails = timed("decode and thumbnail", lambda path: audit.thumbnail(read_image(path)))
+    after, _ = timed("decode", lambda path: read_image(path).shape)
+    checks, start, limit = [], time.perf_counter(), (before + after) / 2
+
+    def track(items: Iterable, total: int) -> Iterable:
+        checks.append(total)
+        return items
+
+    pairs = audit.copies(np.stack(thumbnails), lambda at: read_image(files[at]), track=track)
+    search = time.perf_counter() - start
+    print(f"{name}: decoding alone {limit:.1f} s (before {before:.1f}, after {after:.1f})")
+    print(f"with thumbnails {both:.1f} s, search {search:.1f} s with {checks[0]} checks; {len(pairs)} pairs said alike")
+    print(f"{(both + search) / limit:.2f} of the time of decoding once")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=20_000)
+    parser.add_argument("--height", type=int, default=1280)
+    parser.add_argument("--width", type=int, default=1918)
+    given = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as folder:
+        files = _pictures(Path(folder), given)
+        _measure(files, f"{given.images:,} JPEGs of {given.width} x {given.height}")
+
+
+if __name__ == "__main__":
+    main()
