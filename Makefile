@@ -17,7 +17,7 @@ GIVEN = $(foreach name,$(.VARIABLES),$(if $(filter command%line,$(subst $() ,%,$
 ARGS = $(foreach name,$(filter-out VENV PYTHON,$(GIVEN)),$(call quoted,$(name)))
 RUN = $(PYTHON) src/$@.py $(ARGS)
 
-.PHONY: help demo data rle-check folds train tester oof cv inference submission samples summary smoke weights test test-slow lint install
+.PHONY: help demo data rle-check folds train tester oof cv inference submission samples summary lr batch smoke weights test test-slow lint install
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | while IFS=$$'\t' read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
@@ -62,6 +62,12 @@ submission: $(READY)  ## probability maps -> submission.csv, checked
 	@$(RUN)
 
 samples: $(READY)  ## a picture of what the network gets, before and after augmentation
+	@$(RUN)
+
+lr: $(READY)  ## the learning rate finder: a curve and a suggestion: make lr FOLD=0
+	@$(RUN)
+
+batch: $(READY)  ## the largest TRAIN_BATCH_SIZE that a GPU holds
 	@$(RUN)
 
 summary: $(READY)  ## layers, parameters and multiply-adds of the network

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
@@ -34,27 +33,26 @@ def _base(number: int, height: int, width: int) -> np.ndarray:
     return studio.render(cars.make_car(42, number), 1 + number % 16, height, width, 42)[0]
 
 
-def _crop(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    height, width = image.shape[:2]
-    top, left = random.integers(0, height // 3), random.integers(0, width // 3)
-    part = image[top : top + 2 * height // 3, left : left + 2 * width // 3]
-    part = part[:, ::-1] if random.random() < 0.5 else part
-    return cv2.resize(np.roll(part, int(random.integers(3)), axis=2), (width, height))
+def _crop(image: np.ndarray, height: int, width: int, random: np.random.Generator) -> np.ndarray:
+    top, left = random.integers(0, image.shape[0] - height + 1), random.integers(0, image.shape[1] - width + 1)
+    part = image[top : top + height, left : left + width]
+    return part[:, ::-1] if random.random() < 0.5 else part
 
 
-def _write_different(number: int, bases: list[np.ndarray], path: Path) -> Path:
+def _write_different(number: int, bases: list[np.ndarray], given: argparse.Namespace, path: Path) -> Path:
     random = np.random.default_rng(number)
-    one, other = (_crop(bases[at], random) for at in random.choice(len(bases), 2, replace=False))
-    Image.fromarray(cv2.addWeighted(one, 0.5, other, 0.5, 0)).save(path, quality=90)
+    chosen = random.choice(len(bases), 2, replace=False)
+    one, other = (_crop(bases[at], given.height, given.width, random) for at in chosen)
+    cv2.imwrite(str(path), cv2.addWeighted(one, 0.5, other, 0.5, 0), [cv2.IMWRITE_JPEG_QUALITY, 90])
     return path
 
 
 def _pictures(folder: Path, given: argparse.Namespace) -> list[Path]:
-    heights, widths = ([side] * BASES for side in (given.height, given.width))
+    heights, widths = ([3 * side // 2] * BASES for side in (given.height, given.width))
     with ProcessPoolExecutor() as pool:
         bases = list(tqdm(pool.map(_base, range(BASES), heights, widths), "render", BASES, mininterval=5))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        written = pool.map(lambda at: _write_different(at, bases, folder / f"{at}.jpg"), range(given.images))
+        written = pool.map(lambda at: _write_different(at, bases, given, folder / f"{at}.jpg"), range(given.images))
         return list(tqdm(written, "blend", given.images))
 
 

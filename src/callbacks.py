@@ -11,6 +11,9 @@ import torch
 from pytorch_lightning.callbacks import Callback, TQDMProgressBar, WeightAveraging
 from torch import Tensor
 
+import model_dispatcher
+from errors import UserError
+
 
 class AveragedWeights(WeightAveraging):
     """Exponential moving average of the weights, scored at validation and shipped at the end.
@@ -56,6 +59,25 @@ class LastAndPrevious(Callback):
             temporary.unlink(missing_ok=True)  # half of one, where the disk is full
 
 
+class FrozenEncoder(Callback):
+    """Keeps the encoder as it is for the first epochs, so that a fresh decoder's gradients do not spoil its weights.
+
+    Its batch norms keep their statistics too.
+    """
+
+    def __init__(self, epochs: int) -> None:
+        self.epochs = epochs
+
+    def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if not hasattr(module.network.body, "encoder"):
+            raise UserError("FREEZE_ENCODER: this network has no encoder that could be frozen; leave it out.")
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        encoder, frozen = module.network.body.encoder, trainer.current_epoch < self.epochs
+        encoder.requires_grad_(not frozen)
+        encoder.train(not frozen)
+
+
 class BestWeights(Callback):
     """Keeps the network with the highest validation Dice in checkpoints/best.safetensors (CHECKPOINT=best)."""
 
@@ -95,6 +117,7 @@ class EpochLine(Callback):
             ("train_loss_epoch", "train loss"),
             ("valid_loss", "valid loss"),
             ("valid_dice", "valid Dice"),
+            ("valid_iou", "valid IoU"),
         ):
             if name in values:
                 parts.append(f"{label} {values[name]:.4f}")
@@ -115,5 +138,6 @@ def save_network(network: torch.nn.Module, path: Path) -> None:
 
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file({name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}, temporary)
+    state = model_dispatcher.shipped_state(network)
+    save_file({name: value.detach().cpu().contiguous() for name, value in state.items()}, temporary)
     os.replace(temporary, path)

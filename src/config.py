@@ -12,6 +12,8 @@ WEIGHTS = "input/weights"  # ImageNet weights that `make weights` packed for wor
 DEVICE = "auto"  # auto | cpu | cuda | mps
 PRECISION = "auto"  # auto (16 on CUDA, 32 elsewhere) | 16 | bf16 | 32
 WORKERS = -1  # processes that load samples; -1: one a core, at most 8; 0: in the training process
+LOGGER = "tensorboard"  # tensorboard | wandb (pip install wandb; WANDB_MODE=offline) | none; metrics.csv always
+STEP_IMAGES = 4  # held-out images drawn into steps/ after each epoch, and as steps.gif; 0: none
 PROFILER = ""  # "" | simple | advanced | pytorch: Lightning's report, in the run folder
 SUBMISSION = "{OUTPUT}/submission.csv"
 
@@ -34,7 +36,10 @@ MAX_PIXELS = 100_000_000  # an image whose header promises more is refused befor
 LIMIT = 0  # 0: all; n: only n batches of everything (make smoke)
 
 # === network: what is trained
-MODEL_NAME = "smp_unet_resnet34"  # smp_<architecture>_<encoder>, whatever smp can build, tu- encoders included
+# smp_<architecture>_<encoder>: whatever smp can build, tu- encoders included | unet: the plain one |
+# unetify_<timm name> or unetify_tv-<torchvision name>: a U-Net's decoder around a backbone
+MODEL_NAME = "smp_unet_resnet34"
+MAX_FEATURES = 512  # of the plain unet, at its bottom
 ENCODER_WEIGHTS = "imagenet"  # imagenet | none | a local .safetensors or .pth
 IMAGE_SIZE = (256, 256)  # height, width of what the network sees; IMAGE_SIZE=256 means a square
 RESIZE = "stretch"  # stretch | fit (keep the aspect, pad) | none (own size; a batch needs equal sizes)
@@ -48,13 +53,30 @@ EPOCHS = 20
 TRAIN_BATCH_SIZE = 8
 VALID_BATCH_SIZE = 16
 ACCUMULATE = 1  # batches per optimiser step
-LOSS = "ce + dice"  # names joined by +, each with an optional weight: 0.5*ce + dice
-LR = 1e-3  # the peak, after the warm-up
-WARMUP = 0.1  # share of all steps over which the learning rate rises; after it a cosine to zero
+LOSS = "ce + dice"  # names joined by +, with weights and arguments: 0.5*dice + focal(gamma=2); README lists them
+OPTIMIZER = "adamw"  # adam | adamw | sgd | radam | nadam
+LR = 1e-3  # the peak, after the warm-up; make lr FOLD=0 suggests one
+ENCODER_LR = 1.0  # the encoder's share of LR: 0.1 where it is pretrained
+MOMENTUM = 0.9  # of sgd
 WEIGHT_DECAY = 1e-2  # not on norms and biases
+SCHEDULE = "cosine"  # cosine (to zero) | restarts | onecycle | poly | constant | plateau (halved when Dice stalls)
+WARMUP = 0.1  # share of all steps over which the learning rate rises
+CYCLES = 3  # of restarts
+PATIENCE = 3  # epochs without a better validation Dice before plateau halves the learning rate
 GRADIENT_CLIP = 1.0  # largest norm of the gradient; 0: off
+FREEZE_ENCODER = 0  # the first epochs, in which the encoder stays as it is, its batch norms too
 EMA = 0.99  # decay of the averaged weights that are scored and shipped; 0: off
-AUGMENT = "turns"  # none | flips | upright (mirrored, a little turned) | turns (no side is up: cells, satellites)
+DEEP_SUPERVISION = 0  # coarser levels of the decoder that are trained too, and not shipped; 0: none
+# none | flips | upright (mirrored, a little turned) | turns (no side is up: cells, satellites) | affine (Carvana's) |
+# nails | strong (for random weights)
+AUGMENT = "turns"
+AUGMENT_ON = "cpu"  # cpu: in the loader's processes | device: with Kornia, a batch at a time, after the transfer
+CROP = (0, 0)  # height, width of random crops to train on, of IMAGE_SIZE's frame or RESIZE=none's; 0,0: whole images
+MIX = "none"  # none | mixup | cutmix | both
+MIX_ALPHA = 0.4  # of the beta distribution of mixup's and CutMix's shares; smaller: one image prevails
+BALANCE = "none"  # none | strata (each as often as any other) | name=2,other=1 (the strata's shares; else 1)
+FOREGROUND = 0.0  # share of the training images (with CROP: of the crops) that show some; 0: as they come
+OVERFIT = 0  # n: train and validate on the first n training images; fails under Dice 0.9; its own folder, ..._overfit
 SEED = 42
 EARLY_STOPPING = 0  # epochs without a better validation Dice before stopping; 0: off, the schedule runs to its end
 CHECKPOINT = "last"  # last | best: the best epoch is chosen on the fold that is reported, and every number says so

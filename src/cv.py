@@ -58,6 +58,8 @@ def run_fold(settings: Any, fold: str, overwrite: bool) -> str:
 def main(argv: list[str] | None = None) -> None:
     settings, flags = settings_module.command_line(argv, __doc__, FLAGS)
     overwrite = settings_module.flag_is_on(flags.OVERWRITE)
+    if settings.OVERFIT:
+        raise UserError("OVERFIT scores the images it trains on: there is nothing to cross-validate; train one fold.")
     frame = splits.read(Path(settings.TRAIN_FOLDS))
     folds = [str(fold) for fold in sorted(set(frame["kfold"]) - {-1})]
     failed = []

@@ -72,6 +72,7 @@ def download(slug: str, folder: Path) -> Path:
 @contextmanager
 def workroom(target: Path) -> Iterator[Path]:
     """An empty folder beside `target`, removed whatever happens; what was moved aside into its old/ comes back."""
+    new = not target.parent.exists()
     target.parent.mkdir(parents=True, exist_ok=True)
     room = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
@@ -80,6 +81,8 @@ def workroom(target: Path) -> Iterator[Path]:
         if (room / "old").exists() and not target.exists():
             os.replace(room / "old", target)
         shutil.rmtree(room)
+        if new and not any(target.parent.iterdir()):
+            target.parent.rmdir()
 
 
 def check_target(target: Path, archive: Path | None, overwrite: bool) -> None:

@@ -5,6 +5,7 @@ same order.
 """
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,16 +18,40 @@ from dataset import Augment, Cache, MaskDataset
 from errors import UserError
 
 
-def epoch_order(seed: int, epoch: int, rows: np.ndarray) -> np.ndarray:
-    """The order of `rows` in an epoch: a permutation that depends on nothing but its arguments."""
-    return rows[np.random.default_rng([seed, epoch]).permutation(len(rows))]
+def epoch_order(seed: int, epoch: int, rows: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+    """The order of `rows` in an epoch: a permutation that depends on nothing but its arguments.
+
+    `weights`, one a row: the epoch is as long, but rows come as often as their weights say, give or take one.
+    """
+    random = np.random.default_rng([seed, epoch])
+    if weights is not None:
+        # a comb over the shuffled rows' weights (systematic resampling) varies less than drawing each row by itself
+        mixed = random.permutation(len(rows))
+        edges = np.cumsum(weights[mixed]) * (len(rows) / weights.sum())
+        teeth = np.searchsorted(edges, random.random() + np.arange(len(rows)), side="right")
+        rows = rows[mixed[np.minimum(teeth, len(rows) - 1)]]
+    return rows[random.permutation(len(rows))]
+
+
+def balance_weights(strata: list[str], shares: dict[str, float]) -> np.ndarray:
+    """A weight for each row such that all strata come equally often, or by their `shares` (1 where unnamed)."""
+    counts = Counter(strata)
+    return np.array([shares.get(stratum, 1.0) / counts[stratum] for stratum in strata])
+
+
+def foreground_weights(weights: np.ndarray, shown: np.ndarray, share: float) -> np.ndarray:
+    """`weights` changed so that `share` of an epoch shows foreground; unchanged where all rows do, or none."""
+    inside, outside = weights[shown].sum(), weights[~shown].sum()
+    if not inside or not outside:
+        return weights
+    return np.where(shown, weights * share / inside, weights * (1 - share) / outside)
 
 
 class EpochSampler(Sampler):
-    """Yields (epoch, row). Lightning calls `set_epoch` before each epoch, after a resume too."""
+    """Yields (epoch, row, how often the row came before). Lightning calls `set_epoch` before each epoch."""
 
-    def __init__(self, rows: np.ndarray, seed: int, shuffle: bool) -> None:
-        self.rows, self.seed, self.shuffle, self.epoch = rows, seed, shuffle, 0
+    def __init__(self, rows: np.ndarray, seed: int, weights: np.ndarray | None = None) -> None:
+        self.rows, self.seed, self.weights, self.epoch = rows, seed, weights, 0
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -34,9 +59,27 @@ class EpochSampler(Sampler):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        order = epoch_order(self.seed, self.epoch, self.rows) if self.shuffle else self.rows
-        return ((self.epoch, int(row)) for row in order)
+    def __iter__(self) -> Iterator[tuple[int, int, int]]:
+        seen: Counter[int] = Counter()
+        for row in epoch_order(self.seed, self.epoch, self.rows, self.weights).tolist():
+            yield self.epoch, row, seen[row]
+            seen[row] += 1
+
+
+class ShapeBatches(Sampler):
+    """Batches of (0, row, 0) of equal shapes, in the rows' order wherever all have one."""
+
+    def __init__(self, rows: np.ndarray, shapes: list, size: int) -> None:
+        groups: dict[tuple, list] = {}
+        for row in rows.tolist():
+            groups.setdefault(tuple(shapes[row]), []).append((0, row, 0))
+        self.batches = [group[at : at + size] for group in groups.values() for at in range(0, len(group), size)]
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int, int]]]:
+        return iter(self.batches)
 
 
 def split_rows(kfold: np.ndarray, fold: str) -> tuple[np.ndarray, np.ndarray]:
@@ -76,8 +119,12 @@ class MaskDataModule(pl.LightningDataModule):
         train_batch_size: int,
         valid_batch_size: int,
         num_workers: int = 0,
+        weights: np.ndarray | None = None,
+        cropped: bool = False,
     ) -> None:
+        """`weights`: how often each training row comes; `cropped`: the augmentation makes all of one size."""
         super().__init__()
+        self.weights, self.cropped = weights, cropped
         self.cache, self.train_rows, self.valid_rows = cache, train_rows, valid_rows
         self.augment, self.seed, self.num_workers = augment, seed, num_workers
         self.train_batch_size = min(train_batch_size, len(train_rows))
@@ -85,23 +132,31 @@ class MaskDataModule(pl.LightningDataModule):
         self._refuse_mixed_shapes()
 
     def _refuse_mixed_shapes(self) -> None:
-        """RESIZE=none leaves images at their own size, and a batch needs equal ones."""
-        shapes = [tuple(self.cache.shapes[row]) for row in (*self.train_rows, *self.valid_rows)]
-        if len(set(shapes)) > 1 and max(self.train_batch_size, self.valid_batch_size) > 1:
+        """RESIZE=none leaves images at their own size, and a training batch needs equal ones."""
+        shapes = [tuple(self.cache.shapes[row]) for row in self.train_rows]
+        if len(set(shapes)) > 1 and self.train_batch_size > 1 and not self.cropped:
             raise UserError(
                 f"RESIZE=none, but the images have {len(set(shapes))} different sizes, {shapes[0]} and others; "
-                "a batch needs equal ones. RESIZE=fit keeps their aspect, or set TRAIN_BATCH_SIZE=1 VALID_BATCH_SIZE=1."
+                "a batch needs equal ones. CROP=256 trains on crops, RESIZE=fit keeps the aspect, TRAIN_BATCH_SIZE=1 "
+                "takes one at a time."
             )
 
-    def _loader(self, rows: np.ndarray, batch_size: int, train: bool) -> DataLoader:
-        dataset = MaskDataset(self.cache, self.seed, self.augment if train else None)
+    def _loader(self, train: bool) -> DataLoader:
+        if train:
+            dataset = MaskDataset(self.cache, self.seed, self.augment)
+            order: dict[str, Any] = {
+                "sampler": EpochSampler(self.train_rows, self.seed, self.weights),
+                "batch_size": self.train_batch_size,
+                "drop_last": True,
+            }
+        else:
+            dataset = MaskDataset(self.cache, self.seed)
+            order = {"batch_sampler": ShapeBatches(self.valid_rows, self.cache.shapes, self.valid_batch_size)}
         processes = self.num_workers if train or self.num_workers == 0 else max(1, self.num_workers // 2)
         options: dict[str, Any] = {"persistent_workers": True, "prefetch_factor": 2} if processes else {}
         return DataLoader(
             dataset,
-            batch_size=batch_size,
-            sampler=EpochSampler(rows, self.seed, shuffle=train),
-            drop_last=train,
+            **order,
             num_workers=processes,
             pin_memory=torch.cuda.is_available(),
             worker_init_fn=_quiet_worker,
@@ -109,7 +164,7 @@ class MaskDataModule(pl.LightningDataModule):
         )
 
     def train_dataloader(self) -> DataLoader:
-        return self._loader(self.train_rows, self.train_batch_size, train=True)
+        return self._loader(train=True)
 
     def val_dataloader(self) -> DataLoader | list:
-        return self._loader(self.valid_rows, self.valid_batch_size, train=False) if len(self.valid_rows) else []
+        return self._loader(train=False) if len(self.valid_rows) else []

@@ -146,14 +146,14 @@ def _build(
     write_json(path.with_suffix(".json"), about)  # last: it says that the file is whole
 
 
-Augment = Callable[[np.ndarray, np.ndarray, tuple[int, int, int]], tuple[np.ndarray, np.ndarray]]
+Augment = Callable[[np.ndarray, np.ndarray, tuple[int, ...]], tuple[np.ndarray, np.ndarray]]
 
 
 class MaskDataset(torch.utils.data.Dataset):
-    """Samples by (epoch, row): {"image": uint8 (C, H, W), "mask": uint8 (K, H, W) as in dataspec, "row": int}.
+    """Samples by (epoch, row, repeat): {"image": uint8 (C, H, W), "mask": uint8 (K, H, W) as in dataspec, "row": int}.
 
-    The augmentation is keyed on (seed, epoch, row), so a sample does not depend on the worker or on what was loaded
-    before.
+    The augmentation is keyed on (seed, epoch, row) and on how often the row came before in the epoch, so a sample does
+    not depend on the worker or on what was loaded before.
     """
 
     def __init__(self, cache: Cache, seed: int, augment: Augment | None = None) -> None:
@@ -162,10 +162,11 @@ class MaskDataset(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.cache)
 
-    def __getitem__(self, key: tuple[int, int]) -> dict:
-        epoch, row = key
+    def __getitem__(self, place: tuple[int, int, int]) -> dict:
+        epoch, row, repeat = place
         image, mask = self.cache[row]
         if self.augment is not None:
-            image, mask = self.augment(image, mask, (self.seed, epoch, row))
+            key = (self.seed, epoch, row, repeat) if repeat else (self.seed, epoch, row)
+            image, mask = self.augment(image, mask, key)
         pixels = image.transpose(2, 0, 1).copy()  # one copy: contiguous, and no longer a view of the read-only file
         return {"image": torch.from_numpy(pixels), "mask": torch.from_numpy(mask.copy()), "row": row}

@@ -10,6 +10,7 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -25,7 +26,7 @@ import rle
 import runs
 import scene_layouts
 import settings as settings_module
-from errors import UserError, command
+from errors import UserError, command, nearest
 from scene_layouts import ANSWERS, DONE
 
 FLAGS = {
@@ -39,6 +40,12 @@ FLAGS = {
 }
 
 
+# A recipe -> the layout that it is made for, and what is laid over it to be done in minutes
+RECIPES = {
+    **dict.fromkeys(("nails", "nails_kornia", "nails_tf", "scratch", "pretrained"), ("folders", "quick")),
+    "carvana_fp16": ("carvana", "quick"),
+    "ui_overfit": ("ui", "quick,quick_unet"),
+}
 # What a user of that layout would type too: a dialect, where the layout has none, and what the data need
 ALSO = {
     **{name: ["DIALECT=hubmap"] for name in ("folders", "split", "ui", "table")},
@@ -151,16 +158,22 @@ def whole_path(settings: Any, layout: str, forwarded: list[str]) -> None:
     import tester
     import train
 
-    start = time.monotonic()
+    start, run = time.monotonic(), runs.run_folder(settings.LOGS, settings.EXPERIMENT, "0", settings.SEED)
     table = [f"TABLE={settings.INPUT}/my.csv"] if layout == "table" else []
     console.step("[1/6] make folds", folds.main, [*forwarded, *table])
     console.step("[2/6] make train", train.main, ["FOLD=0", *forwarded, "OVERWRITE=1"])
     console.step("[3/6] make tester", tester.main, ["FOLD=0", *forwarded])
+    if settings.OVERFIT:
+        print(f"""
+The demo took {(time.monotonic() - start) / 60:.1f} minutes; a network that learnt its images by heart submits nothing.
+Look at:
+  {run / "steps" / "steps.gif"}
+  {run / "val" / "worst.png"}""")
+        return
     console.step("[4/6] make inference", inference.main, ["FOLD=0", *forwarded])
     console.step("[5/6] make submission", submission.main, ["FOLD=0", *forwarded])
     print("\n[6/6] the submission against the demo's own answers", flush=True)
     leaderboard = score(settings)
-    run = runs.run_folder(settings.LOGS, settings.EXPERIMENT, "0", settings.SEED)
     summary = runs.read_json(run / "val" / "summary.json", "")
     predictions = inference.picture_of(inference.prediction_folder(settings, "0"))
     dice = {name: summary[name]["image"]["dice"] for name in ("model", "constant", "ceiling")}
@@ -203,9 +216,7 @@ def wanted_data(flags: Any) -> dict[str, Any]:
         }
     if flags.LAYOUT not in scene_layouts.LAYOUTS:
         known = ["carvana", *scene_layouts.LAYOUTS]
-        raise UserError(
-            f"LAYOUT={flags.LAYOUT} is none of: {', '.join(known)}.{settings_module.nearest(flags.LAYOUT, known)}"
-        )
+        raise UserError(f"LAYOUT={flags.LAYOUT} is none of: {', '.join(known)}.{nearest(flags.LAYOUT, known)}")
     for name in ("CARS", "TEST_CARS", "WIDTH"):
         if getattr(flags, name):
             raise UserError(f"{name} is for Carvana's layout; LAYOUT={flags.LAYOUT} has COUNT.")
@@ -229,11 +240,11 @@ def render(root: Path, wanted: dict[str, Any], overwrite: bool) -> None:
     print(f"Rendered {done['count'] + done['test_count']} pictures in {time.monotonic() - start:.0f} s -> {root}")
 
 
-def without_flags(given: list[str]) -> list[str]:
-    """The arguments without this command's own flags, written FLAG=value, --flag=value or --flag value."""
+def _without(given: list[str], names: Sequence[str]) -> list[str]:
+    """The arguments without these flags, written FLAG=value, --flag=value or --flag value."""
     kept, value_follows = [], False
     for text in given:
-        own = text.partition("=")[0].lstrip("-").upper() in FLAGS
+        own = text.partition("=")[0].lstrip("-").upper() in names
         if not own and not value_follows:
             kept.append(text)
         value_follows = own and text.startswith("--") and "=" not in text
@@ -244,11 +255,15 @@ def without_flags(given: list[str]) -> list[str]:
 def main(argv: list[str] | None = None) -> None:
     given = list(sys.argv[1:] if argv is None else argv)
     _, flags = settings_module.command_line(given, __doc__, FLAGS)
+    made_for, over = RECIPES.get(flags.RECIPE, ("carvana", ""))
+    flags.LAYOUT = flags.LAYOUT or made_for
     wanted = wanted_data(flags)
-    layout, argv = wanted["layout"], without_flags(given)
-    if not flags.RECIPE:
+    layout, argv = wanted["layout"], _without(given, tuple(FLAGS))
+    if over:
+        argv = [f"RECIPE={flags.RECIPE},{over}", *_without(argv, ("RECIPE",))]
+    elif not flags.RECIPE:
         argv.insert(0, "RECIPE=demo" if layout == "carvana" else "RECIPE=demo,layouts")
-    for text in [] if layout == "carvana" else [f"DATASET=demo_{layout}", *ALSO.get(layout, [])]:
+    for text in [] if layout == "carvana" else [f"DATASET=demo_{layout}", "N_FOLDS=4", *ALSO.get(layout, [])]:
         if not any(argument.startswith(text.partition("=")[0] + "=") for argument in argv):
             argv.append(text)
     settings, _ = settings_module.command_line(argv, __doc__, FLAGS)

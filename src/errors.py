@@ -1,12 +1,23 @@
 """Errors that a user can cause: one sentence with the cure, exit code 2, no traceback."""
 
+import difflib
 import functools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 
 class UserError(Exception):
     """What came, what was expected and what to do about it, in one sentence (a list may follow it, one item a line)."""
+
+
+class UnlearnedError(Exception):
+    """A training ran to its end and failed its own test (OVERFIT); exit code 1, no traceback."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`" Did you mean X?"`, or nothing where nothing is near."""
+    match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f" Did you mean {match[0]}?" if match else ""
 
 
 def listing(items: Sequence[str], most: int = 20) -> str:
@@ -18,7 +29,7 @@ def listing(items: Sequence[str], most: int = 20) -> str:
 
 
 def command(main: Callable[[list[str] | None], None]) -> Callable[[list[str] | None], int]:
-    """Make a script's `main(argv)` return its exit code: 0, 2 after a user's error, 130 after Ctrl-C."""
+    """Make a script's `main(argv)` return its exit code: 0, 1 (UnlearnedError), 2 (UserError), 130 (Ctrl-C)."""
 
     @functools.wraps(main)
     def wrapped(argv: list[str] | None = None) -> int:
@@ -27,6 +38,9 @@ def command(main: Callable[[list[str] | None], None]) -> Callable[[list[str] | N
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             return 2
+        except UnlearnedError as error:
+            print(f"failed: {error}", file=sys.stderr)
+            return 1
         except OSError as error:  # a full disk, a file where a folder should be, no permission
             where = f": {error.filename}" if error.filename else ""
             print(f"error: {error.strerror or error}{where}", file=sys.stderr)

@@ -4,6 +4,8 @@ Paths are POSIX and relative to INPUT; what a mask's reference may be says datas
 returns what it found or None, and one line in LAYOUTS. Images and masks are paired by name, never by position.
 """
 
+import bisect
+import functools
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -261,6 +263,11 @@ def table(found: Found, group: str = "auto"):  # noqa: ANN201 (a DataFrame; pand
 def classes_of(references: list[str], root: Path) -> tuple[str, ...]:
     """The classes that have masks of their own, by these references: those of a table, or what {class} stands for."""
     found: set[str] = set()
+
+    @functools.cache
+    def listed(folder: Path) -> list[str]:
+        return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+
     for table in {rle_table.parse_reference(text)[0] for text in references if text.startswith("rle:")}:
         found |= set(rle_table.read(root / table).classes)
     for text in (text for text in references if "{class}" in text):
@@ -268,9 +275,14 @@ def classes_of(references: list[str], root: Path) -> tuple[str, ...]:
         folder = (root / before) if before.endswith("/") else (root / before).parent
         start = "" if before.endswith("/") else Path(before).name
         ending = after.partition("/")[0]
-        for path in folder.iterdir() if folder.is_dir() else ():
-            name = path.name.removeprefix(start).removesuffix(ending)
-            if path.name == f"{start}{name}{ending}" and (root / text.replace("{class}", name)).exists():
+        names = listed(folder)
+        for entry in names[bisect.bisect_left(names, start) :]:
+            if not entry.startswith(start):
+                break
+            name = entry[len(start) :].removesuffix(ending)
+            if name in found or entry != f"{start}{name}{ending}":
+                continue
+            if (root / text.replace("{class}", name)).exists():
                 found.add(name)
     unfit = [text for text in references if "{class}" in text]
     if unfit and not found:

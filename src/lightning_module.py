@@ -1,42 +1,33 @@
-"""One step for training and validation, counts, optimiser and schedule. Knows no settings, files or folds."""
+"""One step for training and validation, and counts. Knows no settings, files or folds."""
 
-import math
+from collections.abc import Callable
 from typing import Any
 
+import mixing
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
 import metrics
+import optimisers
 from dataspec import IGNORED
 from errors import UserError
 
-
-def learning_rate_factor(step: int, total: int, warmup: float) -> float:
-    """Share of the peak learning rate at optimiser step `step` of `total`.
-
-    A linear rise over `warmup`, then a cosine to zero.
-    """
-    rise = max(1, round(warmup * total))
-    if step < rise:
-        return (step + 1) / rise
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rise) / max(1, total - rise))))
-
-
-def decay_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Optimiser groups: weight decay on matrices and kernels, none on norms and biases (1-D)."""
-    weights = [parameter for parameter in network.parameters() if parameter.ndim > 1]
-    others = [parameter for parameter in network.parameters() if parameter.ndim <= 1]
-    return [{"params": weights, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+Key = tuple[int, ...]
+Augment = Callable[[Tensor, Tensor, Key], tuple[Tensor, Tensor]]
 
 
 class SegmentationModule(pl.LightningModule):
     """Trains `network` (images in [0, 1] -> logits) with `loss` on batches of dataset.MaskDataset.
 
+    `augment`: on the batch's own device, (uint8 images, uint8 masks, key) -> (float32 images in [0, 1], masks). `mix`:
+    "none" or a kind of mixing.mix. A network in training that returns a list (deep supervision) has the finest
+    logits first; each next counts half as much (Isensee et al. 2021, nnU-Net).
+
     In an accumulation window every sample weighs 1 / (samples in the window), the ragged last window included.
-    Logs train_loss, valid_loss, valid_dice (mean over images and scored classes), valid_dice_pooled (mean over the
-    classes) and, with several, valid_dice_<class>, at the network's size.
+    Logs train_loss, valid_loss, valid_dice and valid_iou (means over images and scored classes), valid_dice_pooled
+    (mean over the classes) and, with several, valid_dice_<class>, at the network's size.
     `classes`: all of the network's outputs; `scored`: the indices of those that count.
     """
 
@@ -46,8 +37,17 @@ class SegmentationModule(pl.LightningModule):
         loss: nn.Module,
         *,
         lr: float,
-        warmup: float = 0.1,
+        encoder_lr: float = 1.0,
+        optimiser: str = "adamw",
+        momentum: float = 0.9,
         weight_decay: float = 1e-2,
+        schedule: str = "cosine",
+        warmup: float = 0.1,
+        cycles: int = 1,
+        patience: int = 2,
+        augment: Augment | None = None,
+        mix: str = "none",
+        mix_alpha: float = 0.4,
         task: str = "binary",
         classes: tuple[str, ...] = ("foreground",),
         scored: tuple[int, ...] = (0,),
@@ -56,26 +56,28 @@ class SegmentationModule(pl.LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.network, self.loss = network, loss
-        self.save_hyperparameters(ignore=["network", "loss"])
+        self.network, self.loss, self.augment = network, loss, augment
+        self.save_hyperparameters(ignore=["network", "loss", "augment"])
         self._counts: list[np.ndarray] = []
 
-    def forward(self, images: Tensor) -> Tensor:
-        """uint8 (N, channels, H, W) -> logits (N, C, H, W)."""
-        x = images.float().div_(255).contiguous(memory_format=torch.channels_last)
-        return self.network(x)
+    def forward(self, images: Tensor) -> Any:
+        """uint8, or float in [0, 1], (N, channels, H, W) -> logits (N, C, H, W), or a list of them in training."""
+        x = images if images.is_floating_point() else images.float().div_(255)
+        return self.network(x.contiguous(memory_format=torch.channels_last))
 
-    def _step(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        logits = self(batch["image"])
-        return self.loss(logits, batch["mask"]), logits
+    def _loss(self, logits: Any, mask: Tensor) -> Tensor:
+        """The loss, with deep supervision the mean over the levels that weighs each half as much as the one before."""
+        levels = logits if isinstance(logits, list) else [logits]
+        shares = [0.5**level for level in range(len(levels))]
+        losses = [share * self.loss(one, mask) for share, one in zip(shares, levels, strict=True)]
+        return sum(losses) / sum(shares)
 
     def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
+        key = (self.hparams.seed, self.trainer.current_epoch, index)
         # what the network itself draws (dropout, drop path) is a function of the step too, so that a resumed run
         # repeats it
-        torch.manual_seed(
-            int(np.random.SeedSequence([self.hparams.seed, self.trainer.current_epoch, index]).generate_state(1)[0])
-        )
-        loss, _ = self._step(batch)
+        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
+        loss = self._mixed_loss(batch["image"], batch["mask"], key)
         if not torch.isfinite(loss):
             where = f"epoch {self.trainer.current_epoch}, batch {index}"
             raise UserError(
@@ -87,6 +89,20 @@ class SegmentationModule(pl.LightningModule):
         )
         return loss * self._window_share(index)
 
+    def _mixed_loss(self, images: Tensor, masks: Tensor, key: Key) -> Tensor:
+        """The training loss of a batch, augmented on the device and mixed where that is asked for."""
+        if self.augment is not None:
+            images, masks = self.augment(images, masks, key)
+        if self.hparams.mix == "none":
+            return self._loss(self(images), masks)
+        images = images if images.is_floating_point() else images.float().div_(255)
+        mixed = mixing.mix(images, masks, self.hparams.mix, self.hparams.mix_alpha, key)
+        logits = self(mixed.images)
+        loss = self._loss(logits, mixed.masks)
+        if mixed.partners is None:
+            return loss
+        return mixed.share * loss + (1 - mixed.share) * self._loss(logits, mixed.partners)
+
     def _window_share(self, index: int) -> float:
         """Lightning divides each batch's loss by `accumulate`; in the last window fewer batches may come.
 
@@ -97,9 +113,8 @@ class SegmentationModule(pl.LightningModule):
         return accumulate / in_window
 
     def validation_step(self, batch: dict[str, Tensor], _: int) -> None:
-        loss, logits = self._step(batch)
-        self.log("valid_loss", loss, batch_size=len(logits), prog_bar=True)
-        mask = batch["mask"]
+        mask, logits = batch["mask"], self(batch["image"])
+        self.log("valid_loss", self._loss(logits, mask), batch_size=len(logits), prog_bar=True)
         if self.hparams.task == "multiclass":
             labelled, scored = mask != IGNORED, torch.tensor(self.hparams.scored, device=mask.device).view(1, -1, 1, 1)
             predicted, truth = (logits.argmax(1, keepdim=True) == scored) & labelled, mask == scored
@@ -117,16 +132,23 @@ class SegmentationModule(pl.LightningModule):
         counts = np.concatenate(self._counts, axis=1)  # (3, N, S)
         summary = metrics.summarise(*counts, self.hparams.empty)
         self.log("valid_dice", summary["image"]["dice"], prog_bar=True)
+        self.log("valid_iou", summary["image"]["iou"])
         self.log("valid_dice_pooled", summary["pooled"]["dice"])
         if len(self.hparams.scored) > 1:
             for column, index in enumerate(self.hparams.scored):
                 one = metrics.summarise(*counts[:, :, column : column + 1], self.hparams.empty)
                 self.log(f"valid_dice_{self.hparams.classes[index]}", one["image"]["dice"])
 
-    def configure_optimizers(self) -> dict[str, Any]:
-        optimiser = torch.optim.AdamW(decay_groups(self.network, self.hparams.weight_decay), lr=self.hparams.lr)
-        total = int(self.trainer.estimated_stepping_batches)
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimiser, lambda step: learning_rate_factor(step, total, self.hparams.warmup)
+    def configure_optimizers(self) -> tuple[list, list]:
+        chosen = self.hparams
+        groups = optimisers.parameter_groups(self.network, chosen.lr, chosen.encoder_lr, chosen.weight_decay)
+        optimiser = optimisers.make_optimiser(chosen.optimiser, groups, chosen.lr, chosen.momentum)
+        schedules = optimisers.make_schedule(
+            chosen.schedule,
+            optimiser,
+            int(self.trainer.estimated_stepping_batches),
+            warmup=chosen.warmup,
+            cycles=chosen.cycles,
+            patience=chosen.patience,
         )
-        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return [optimiser], schedules

@@ -12,6 +12,7 @@ PALETTE = (  # of classes: distinct for most eyes, Okabe and Ito's and some more
     (120, 94, 240), (148, 203, 61), (166, 86, 40), (250, 110, 130), (90, 200, 190),
 )  # fmt: skip
 LEGEND = "green: right, red: predicted but not true, blue: missed"
+PAPER, INK, GREY = (250, 250, 248), (25, 25, 28), (105, 105, 110)
 
 
 def thumbnail(image: np.ndarray, width: int) -> np.ndarray:
@@ -104,6 +105,36 @@ def sheet(
         top += height
     path.parent.mkdir(parents=True, exist_ok=True)
     canvas.save(path)
+
+
+def outlines(image: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    """RGB (H, W, 3) with a line along the inside of each class of `masks`, dark-edged where there is one class only.
+
+    masks: bool (S, kH, kW), k times as large as the image, so that the lines come out smooth. Where an object leaves
+    the image there is no line.
+    """
+    shown = cv2.resize(image, masks.shape[:0:-1], interpolation=cv2.INTER_LINEAR)
+    line = max(2, masks.shape[2] // 130)
+    around = np.ones((2 * line + 1, 2 * line + 1), np.uint8)
+    for index, mask in enumerate(masks.astype(np.uint8)):
+        if len(masks) == 1:
+            shown[cv2.dilate(mask, around[line:, line:]) != cv2.erode(mask, around, borderValue=1)] = INK
+        shown[(mask > 0) & (cv2.erode(mask, around, borderValue=1) == 0)] = colour_of(index, len(masks))
+    return cv2.resize(shown, image.shape[1::-1], interpolation=cv2.INTER_AREA)
+
+
+def heat(probability: np.ndarray) -> np.ndarray:
+    """Probabilities in [0, 1] (S, H, W) -> RGB: a heat map of one class, of several their colours mixed as light.
+
+    Black is 0 in both; 1 is the heat map's lightest colour, or the class's own.
+    """
+    if len(probability) == 1:
+        p8 = (probability[0] * 255 + 0.5).astype(np.uint8)
+        return cv2.cvtColor(cv2.applyColorMap(p8, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
+    dark = np.ones((*probability.shape[1:], 3), np.float32)
+    for index, plane in enumerate(probability):
+        dark *= 1 - plane[..., None] * (np.array(colour_of(index, len(probability)), np.float32) / 255)
+    return ((1 - dark) * 255 + 0.5).astype(np.uint8)
 
 
 def balance(path: Path, kfold: np.ndarray, areas: np.ndarray, groups: np.ndarray, classes: tuple[str, ...]) -> None:

@@ -50,6 +50,7 @@ def load(folder: Path, device: str = "cpu") -> Model:
             channels=spec.channels,
             mean=tuple(map(float, parts["MODEL_MEAN"])),
             std=tuple(map(float, parts["MODEL_STD"])),
+            max_features=int(parts.get("MAX_FEATURES", 512)),  # models of before it was a setting have no such network
         )
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{folder / runs.MODEL} lacks or has a wrong value ({error}). {cure}") from error

@@ -16,10 +16,10 @@ def main(argv: list[str] | None = None) -> None:
     frame = splits.read(Path(settings.TRAIN_FOLDS))
     import augmentations
     import pictures
+    from assembly import data_spec, open_cache
     from datamodule import epoch_order, split_rows
     from dataset import MaskDataset
     from errors import UserError
-    from train import data_spec, open_cache
 
     if flags.COUNT and not (flags.COUNT.isdecimal() and int(flags.COUNT) > 0):
         raise UserError(f"COUNT={flags.COUNT} is not a number of images.")
@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> None:
     plain, augmented = MaskDataset(cache, settings.SEED), MaskDataset(cache, settings.SEED, augment)
     rows = []
     for row in epoch_order(settings.SEED, 0, train_rows)[: int(flags.COUNT or 8)]:
-        samples = [plain[0, row], *(augmented[epoch, row] for epoch in range(3))]
+        samples = [plain[0, row, 0], *(augmented[epoch, row, 0] for epoch in range(3))]
         cells = [
             pictures.overlays(
                 pictures.as_rgb(sample["image"].permute(1, 2, 0).numpy()),

@@ -135,7 +135,7 @@ def summarise(scores: Any, classes: tuple[str, ...], empty: str) -> dict[str, An
 
 def announce(title: str, summary: dict[str, Any]) -> None:
     """Print the scores with what has to stand beside them."""
-    print(f"{title}: {summary['images']} held-out images in {summary['groups']} groups, at their original size")
+    print(f"{title}: {summary['images']} {summary['scored_on']} in {summary['groups']} groups, at their original size")
     lines = {
         "mean over images": summary["model"]["image"],
         "pooled over pixels": summary["model"]["pooled"],

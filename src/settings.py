@@ -6,7 +6,6 @@ Precedence: config.py, then the recipes from left to right, then NAME=value of t
 import argparse
 import ast
 import dataclasses
-import difflib
 import math
 import re
 from pathlib import Path
@@ -14,9 +13,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import config
-from errors import UserError, listing
+from errors import UserError, listing, nearest
 
 RECIPES = Path(__file__).parent / "recipes"
+OVERFITTED = "_overfit"  # OVERFIT's experiments are called so: scores of training images lie beside no other
 SECTIONS: dict[str, list[str]] = {}  # heading -> names, as config.py groups them
 for _line in Path(config.__file__).read_text(encoding="utf-8").splitlines():
     if _heading := re.match(r"# === (\w+):", _line):
@@ -28,12 +28,17 @@ DEFAULTS: dict[str, Any] = {name: getattr(config, name) for names in SECTIONS.va
 _CHOICES = {
     "DEVICE": ("auto", "cpu", "cuda", "mps"),
     "PRECISION": ("auto", "16", "bf16", "32"),
+    "LOGGER": ("tensorboard", "wandb", "none"),
+    "OPTIMIZER": ("adam", "adamw", "sgd", "radam", "nadam"),
+    "SCHEDULE": ("cosine", "restarts", "onecycle", "poly", "constant", "plateau"),
+    "AUGMENT_ON": ("cpu", "device"),
+    "MIX": ("none", "mixup", "cutmix", "both"),
     "PROFILER": ("", "simple", "advanced", "pytorch"),
     "LAYOUT": ("auto", "carvana", "instances", "split", "beside", "folders", "rle"),
     "TASK": ("auto", "binary", "multiclass", "multilabel"),
     "NORMALISE": ("auto", "measured", "constants"),
     "RESIZE": ("stretch", "fit", "none"),
-    "AUGMENT": ("none", "flips", "upright", "turns"),
+    "AUGMENT": ("none", "flips", "upright", "turns", "affine", "nails", "strong"),
     "CHECKPOINT": ("last", "best"),
     "EMPTY": ("one", "zero", "skip"),
     "DIALECT": ("auto", "carvana", "dsb2018", "tgs", "airbus", "siim", "hubmap", "uwmgi", "contrails", "vesuvius"),
@@ -52,6 +57,18 @@ _RANGES = {  # lowest and highest value that makes sense
     "VALID_BATCH_SIZE": (1, 10**5),
     "ACCUMULATE": (1, 10**5),
     "LR": (0.0, 100.0),
+    "ENCODER_LR": (0.0, 100.0),
+    "MOMENTUM": (0.0, 0.9999),
+    "CYCLES": (1, 1000),
+    "PATIENCE": (0, 10**6),
+    "FREEZE_ENCODER": (0, 10**6),
+    "DEEP_SUPERVISION": (0, 8),
+    "MAX_FEATURES": (1, 8192),
+    "STEP_IMAGES": (0, 64),
+    "CROP": (0, 20_000),
+    "MIX_ALPHA": (0.01, 100.0),
+    "FOREGROUND": (0.0, 1.0),
+    "OVERFIT": (0, 10**9),
     "WARMUP": (0.0, 0.99),
     "WEIGHT_DECAY": (0.0, 10.0),
     "GRADIENT_CLIP": (0.0, 1e9),
@@ -70,12 +87,6 @@ Settings = dataclasses.make_dataclass(
 )
 Settings.__module__ = __name__  # so that it travels to other processes
 Settings.__doc__ = "One run's constants (see config.py), frozen; made by `load`."
-
-
-def nearest(name: str, known: Any) -> str:
-    """`" Did you mean X?"`, or nothing where nothing is near."""
-    match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f" Did you mean {match[0]}?" if match else ""
 
 
 def _parse(name: str, text: str) -> Any:
@@ -143,13 +154,18 @@ def load(overrides: list[str] = [], recipes: str = "") -> Any:  # noqa: B006 (ne
 
     Raises UserError for an unknown name or recipe, a wrong type, a value out of range, an unknown placeholder.
     """
-    values = dict(DEFAULTS)
-    for recipe in filter(None, recipes.split(",")):
-        _lay(values, read_recipe(recipe), f"recipe {recipe}: ")
+    values, names = dict(DEFAULTS), [name for name in recipes.split(",") if name]
+    lines = [(read_recipe(name), f"recipe {name}: ") for name in names]
+    if names:
+        values["EXPERIMENT"] = "_".join(names)  # unless one of them, or the command line, names it
+    for recipe, where in lines:
+        _lay(values, recipe, where)
     _lay(values, overrides)
     values = _expand(values)
     for name, value in values.items():
         _check(name, value)
+    if values["OVERFIT"]:
+        values["EXPERIMENT"] = values["EXPERIMENT"].removesuffix(OVERFITTED) + OVERFITTED
     return Settings(**values)
 
 

@@ -15,14 +15,14 @@ def main(argv: list[str] | None = None) -> None:
     from pytorch_lightning.utilities.model_summary import ModelSummary
     from torch.utils.flop_counter import FlopCounterMode
 
+    from assembly import build_network, data_spec
     from lightning_module import SegmentationModule
     from losses import Loss
-    from train import build_network, data_spec
 
     there = Path(settings.TRAIN_FOLDS).with_suffix(".json").is_file()
     spec = data_spec(settings) if there else DataSpec()  # before make folds: RGB, one class
     network = build_network(settings, spec, encoder_weights="none").eval()
-    module = SegmentationModule(network, Loss(settings.LOSS, spec.task), lr=settings.LR)
+    module = SegmentationModule(network, Loss(settings.LOSS, spec.task, spec.scored, len(spec.classes)), lr=settings.LR)
     print(ModelSummary(module, max_depth=4))
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(torch.zeros(1, spec.channels, *settings.IMAGE_SIZE))

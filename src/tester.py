@@ -23,11 +23,15 @@ FLAGS = {
     "FOLD": "the fold whose held-out images are scored",
     "OOF": "1: gather every tested fold and score each image once",
 }
+HELD_OUT_IMAGES, TRAINING_IMAGES = "held-out images", "training images (OVERFIT)"
 SCORES, SUMMARY, WORST = "scores.csv", "summary.json", "worst.png"
 
 
 def held_out(frame: Any, folder: Path, table: Path) -> tuple[Any, Any]:
-    """The rows a run may be scored on and those it trained on. Raises UserError where the table is another by now."""
+    """The rows a run may be scored on and those it trained on. Raises UserError where the table is another by now.
+
+    An OVERFIT run is scored on its own training rows, and its summary says so.
+    """
     about = runs.read_model(folder)
     if about["folds_sha256"] != runs.sha256(table):
         raise UserError(
@@ -35,7 +39,7 @@ def held_out(frame: Any, folder: Path, table: Path) -> tuple[Any, Any]:
             "so its held-out images may be among those it has seen. "
             f"Put the old table back (a copy is {folder / runs.FOLDS}), or train again with OVERWRITE=1."
         )
-    if about["fold"] == "full":
+    if about["fold"] == "full" and not about.get("overfit"):
         raise UserError(
             f"{folder} was trained on every image; there is no held-out one to score. Score folds 0, 1, ... instead."
         )
@@ -46,7 +50,10 @@ def held_out(frame: Any, folder: Path, table: Path) -> tuple[Any, Any]:
             f"and {table.with_suffix('.json')} has other ones by now ({now.task}; {', '.join(now.classes)}; "
             f"{now.channels} channels, or another window). Train again with OVERWRITE=1."
         )
-    inside = frame["kfold"] == int(about["fold"])
+    inside = frame["kfold"].astype(str) == about["fold"]
+    if about.get("overfit"):
+        learnt = frame[~inside].head(about["overfit"]).reset_index(drop=True)
+        return learnt, learnt
     return frame[inside].reset_index(drop=True), frame[~inside]
 
 
@@ -99,6 +106,7 @@ def score_fold(settings: Any, fold: str) -> dict[str, Any]:
     summary = {
         "experiment": settings.EXPERIMENT,
         "fold": fold,
+        "scored_on": TRAINING_IMAGES if model.about.get("overfit") else HELD_OUT_IMAGES,
         **to_mask,
         "weights": model.about["weights"],
         **scoring.summarise(scores, spec.scored_names, settings.EMPTY),
@@ -116,6 +124,8 @@ def tested_fold(settings: Any, frame: Any, fold: int) -> tuple[Any, dict[str, An
     table = Path(settings.TRAIN_FOLDS)
     run = runs.finished_run(settings.LOGS, settings.EXPERIMENT, str(fold), settings.SEED)
     held_out(frame, run, table)
+    if runs.read_model(run).get("overfit"):
+        raise UserError(f"{run} learnt its images by heart (OVERFIT); its training scores are no out-of-fold ones.")
     again = f"Score it again: make tester FOLD={fold}"
     summary = runs.read_json(run / "val" / SUMMARY, again, {"weights": str})
     now = {"threshold": settings.THRESHOLD, "min_area": settings.MIN_AREA, "empty_policy": settings.EMPTY}
@@ -161,6 +171,7 @@ def gather(settings: Any) -> dict[str, Any]:
     summary = {
         "experiment": settings.EXPERIMENT,
         "folds": dict(zip(map(int, folds), means, strict=True)),
+        "scored_on": HELD_OUT_IMAGES,
         **to_mask,
         "weights": ", ".join(sorted({part["weights"] for part in summaries})),
         **scoring.summarise(scores, spec.scored_names, settings.EMPTY),

@@ -1,6 +1,7 @@
 """Lightning's Trainer as this project uses it: our callbacks, our loggers, our order of samples. Knows no settings."""
 
 import logging
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -34,6 +35,9 @@ def make(
     ema: float = 0.0,
     keep_best: bool = False,
     patience: int = 0,
+    freeze_encoder: int = 0,
+    logger: str = "tensorboard",
+    hooks: list[Any] | None = None,
     profiler: str = "",
     limit: int = 0,
     held_out: bool = True,
@@ -41,11 +45,14 @@ def make(
 ) -> pl.Trainer:
     """A Trainer that writes into the run folder.
 
-    `held_out`: there are validation images; `limit`: batches an epoch, 0 all.
+    `held_out`: there are validation images; `limit`: batches an epoch, 0 all; `hooks`: further callbacks.
     """
-    _quieten()
+    quieten()
     terminal = sys.stderr.isatty()
-    hooks: list[Any] = [LearningRateMonitor("step"), callbacks.EpochLine(tqdm.write if terminal else print)]
+    hooks = [*(hooks or []), callbacks.EpochLine(tqdm.write if terminal else print)]
+    loggers = _loggers(folder, resume, logger)
+    hooks += [LearningRateMonitor("step")] if loggers else []
+    hooks += [callbacks.FrozenEncoder(freeze_encoder)] if freeze_encoder else []
     hooks += [callbacks.AveragedWeights(ema)] if ema else []
     hooks += [callbacks.BestWeights(folder / "checkpoints" / "best.safetensors")] if keep_best else []
     hooks += [EarlyStopping("valid_dice", mode="max", patience=patience)] if patience else []
@@ -61,7 +68,7 @@ def make(
         limit_train_batches=limit or None,
         limit_val_batches=(limit or None) if held_out else 0,
         num_sanity_val_steps=0,
-        logger=_loggers(folder, resume),
+        logger=loggers,
         callbacks=hooks,
         profiler=PROFILERS[profiler](dirpath=folder, filename="profile") if profiler else None,
         enable_checkpointing=False,
@@ -72,7 +79,7 @@ def make(
     )
 
 
-def _quieten() -> None:
+def quieten() -> None:
     """Lightning's hints and advertisements; its errors stay."""
     for name in ("pytorch_lightning.utilities.rank_zero", "pytorch_lightning.accelerators.cuda"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -86,8 +93,11 @@ def _quieten() -> None:
         warnings.filterwarnings("ignore", message=text)
 
 
-def _loggers(folder: Path, resume: bool) -> list[Any]:
-    """TensorBoard and CSV, straight into the run folder. Lightning's CSV logger would delete a resumed run's curves."""
+def _loggers(folder: Path, resume: bool, logger: str) -> list[Any]:
+    """metrics.csv, and TensorBoard or W&B, in the run folder. Raises UserError where wandb is not installed.
+
+    Lightning's CSV logger would delete a resumed run's curves.
+    """
     place = {"save_dir": folder.parent, "name": "", "version": folder.name}
     curves = folder / "metrics.csv"
     before = curves.read_text(encoding="utf-8", errors="replace") if resume and curves.is_file() else ""
@@ -96,7 +106,21 @@ def _loggers(folder: Path, resume: bool) -> list[Any]:
     if before:
         curves.write_text(before, encoding="utf-8")
         writer.metrics_keys = before.split("\n", 1)[0].strip().split(",")
-    return [table, TensorBoardLogger(**place)]
+    if logger == "wandb":
+        return [table, _wandb(folder)]
+    return [table, TensorBoardLogger(**place)] if logger == "tensorboard" else [table]
+
+
+def _wandb(folder: Path) -> Any:
+    """Weights & Biases, one run for each run folder; WANDB_PROJECT and WANDB_MODE=offline are its own variables."""
+    try:
+        import wandb  # noqa: F401 (an optional package; Lightning's logger would fail later)
+    except ImportError as error:
+        raise UserError("LOGGER=wandb: wandb is not installed. pip install wandb, or LOGGER=tensorboard.") from error
+    from pytorch_lightning.loggers import WandbLogger
+
+    project = os.environ.get("WANDB_PROJECT", "maskfold")
+    return WandbLogger(name=f"{folder.parent.name}/{folder.name}", project=project, save_dir=folder)
 
 
 def refuse_broken(checkpoint: Path) -> None:

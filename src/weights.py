@@ -3,7 +3,7 @@
 import sys
 
 import settings as settings_module
-from errors import command
+from errors import UserError, command
 
 
 @command
@@ -13,6 +13,10 @@ def main(argv: list[str] | None = None) -> None:
     from callbacks import save_network
 
     _, encoder = model_dispatcher.parse(settings.MODEL_NAME)
+    if not encoder:
+        raise UserError(
+            f"MODEL_NAME={settings.MODEL_NAME} has no ImageNet weights to pack; smp_... and unetify_... have."
+        )
     path = model_dispatcher.packed_weights(encoder, settings.WEIGHTS)
     if path.is_file():
         print(f"{path} is there already.")

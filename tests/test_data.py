@@ -8,12 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
+import assembly
 import augmentations
 import dataset
 import samples
 import settings
 import splits
-import train
 from conftest import TINY
 from datamodule import MaskDataModule, epoch_order, split_rows
 from errors import UserError
@@ -21,7 +21,7 @@ from errors import UserError
 
 def open_demo(*overrides):
     loaded = settings.load([*TINY, *overrides])
-    return loaded, train.open_cache(loaded, splits.read(Path(loaded.TRAIN_FOLDS)), train.data_spec(loaded))
+    return loaded, assembly.open_cache(loaded, splits.read(Path(loaded.TRAIN_FOLDS)), assembly.data_spec(loaded))
 
 
 def batches(cache, workers, epochs=2, augment="turns", rows=24):
@@ -113,7 +113,7 @@ def test_augmentation_mixes_no_classes_and_takes_any_channels(name, channels):
 
 def test_samples_stay_uint8_until_the_device(folds_table):
     _, cache = open_demo()
-    sample = dataset.MaskDataset(cache, 0)[0, 3]
+    sample = dataset.MaskDataset(cache, 0)[0, 3, 0]
     assert sample["image"].dtype == torch.uint8 and sample["image"].shape == (3, 32, 64)
     assert sample["mask"].dtype == torch.uint8 and sample["mask"].shape == (1, 32, 64)
     assert sample["row"] == 3 and set(sample["mask"].unique().tolist()) == {0, 1}

@@ -454,3 +454,10 @@ def test_without_the_client_the_page_is_named(clean, refused, monkeypatch):
     refused(
         data.main, ["COMPETITION=cells"], "/nowhere/python -m pip install kaggle", "competitions/cells/data", "ZIP="
     )
+
+
+def test_a_refusal_leaves_no_empty_input_folder_behind(workplace, refused):
+    Path("input").rmdir()
+    make_zip(Path("bad.zip"), [("../out.txt", "x")])
+    refused(data.main, ["ZIP=bad.zip", "DATASET=bowl"])
+    assert not Path("input").exists()

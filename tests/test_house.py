@@ -8,6 +8,7 @@ import pytest
 
 from conftest import ROOT
 
+KERNEL_MODEL = ("model_dispatcher", "unet", "backbones", "encoder_weights")
 FLOORS = [
     {"config", "errors", "settings"},
     {
@@ -16,10 +17,13 @@ FLOORS = [
     },
     {
         *("layouts", "pairing", "splits", "likeness", "spectra", "nomination", "audit", "examine", "leaks", "folds"),
-        *("dataset", "augmentations", "datamodule"),
+        *("augmentations", "crops", "device_augmentations", "mixing", "dataset", "datamodule"),
     },
-    {"model_dispatcher", "losses", "hardware"},
-    {"lightning_module", "callbacks", "trainer", "train"},
+    {"encoder_weights", "backbones", "unet", "model_dispatcher", "losses", "optimisers", "hardware"},
+    {
+        *("lightning_module", "callbacks", "boards", "step_images", "trainer", "lr_finder", "assembly"),
+        *("train", "lr", "batch"),
+    },
     {"predictor", "scoring", "inference", "tester"},
     {
         *("submission", "cv", "weights", "samples", "summary", "smoke", "data", "rle_check"),
@@ -28,7 +32,7 @@ FLOORS = [
 ]
 SCRIPTS = {
     "folds", "train", "tester", "cv", "inference", "submission", "weights", "samples", "summary", "smoke", "demo",
-    "data", "rle_check",
+    "data", "rle_check", "lr", "batch",
 }  # fmt: skip
 # a package counts as one module, whose imports are those of all its files
 FILES = {path.stem: [path] for path in sorted((ROOT / "src").glob("*.py"))}
@@ -67,14 +71,14 @@ def test_only_scripts_read_the_settings_and_only_settings_the_constants():
 
 
 def test_floors_without_torch_stay_without():
-    with_torch = {"dataset", "augmentations", "datamodule"}
+    with_torch = {"dataset", "augmentations", "datamodule", "device_augmentations", "mixing"}
     delivery = {"cars", "studio", "scenes", "scene_layouts", "data", "rle_check"}
     for name in (*FLOORS[0], *FLOORS[1], *(FLOORS[2] - with_torch), *delivery):
         assert not {"torch", "pytorch_lightning", "segmentation_models_pytorch"} & imported(MODULES[name]), name
 
 
 def test_what_a_kaggle_kernel_takes_along_never_imports_lightning():
-    for name in ("predictor", "model_dispatcher", *FLOORS[1], "errors"):
+    for name in ("predictor", *KERNEL_MODEL, *FLOORS[1], "errors"):
         assert "pytorch_lightning" not in imported(MODULES[name]), name
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+import encoder_weights
 import model_dispatcher as dispatcher
 import summary
 import weights
@@ -89,6 +90,7 @@ def test_what_cannot_be_built_is_refused_with_smps_reason(name, words):
 
 def test_offline_imagenet_fails_at_once_with_three_ways_out(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nobody listens on the discard port
+    dispatcher.parse(SMALL)  # imports smp, which takes longer
     start = time.monotonic()
     with pytest.raises(UserError) as error:
         dispatcher.build("smp_unet_resnet34", encoder_weights="imagenet", weights_folder=str(tmp_path))
@@ -102,7 +104,7 @@ def test_a_dead_name_server_does_not_hold_it_up(tmp_path, monkeypatch):
         time.sleep(3)
         raise TimeoutError
 
-    monkeypatch.setattr(dispatcher.socket, "create_connection", hang)
+    monkeypatch.setattr(encoder_weights.socket, "create_connection", hang)
     start = time.monotonic()
     with pytest.raises(UserError, match="cannot be reached"):
         dispatcher.refuse_offline("resnet34", tmp_path / "x", seconds=0.2)
@@ -202,3 +204,68 @@ def test_make_summary_counts_parameters_and_multiply_adds(workplace, capsys):
     assert "14.33 M parameters" in said
     assert "G multiply-adds for one image of 64 x 64 px" in said
     assert "encoder" in said and "decoder" in said
+
+
+def test_imagenet_for_a_unet_around_a_backbone(tmp_path, monkeypatch):
+    """timm's comes from the hub, torchvision's from its own server; here both from a local file in their place."""
+    import timm
+    import torchvision
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    published = timm.create_model("test_resnet")
+    save_file(published.state_dict(), tmp_path / "model.safetensors")
+    monkeypatch.setattr("timm.models._hub.hf_hub_download", lambda *_, **__: str(tmp_path / "model.safetensors"))
+    ours = dispatcher.build("unetify_test_resnet", encoder_weights="imagenet", weights_folder=str(tmp_path))
+    for key, value in ours.body.encoder.state_dict().items():
+        torch.testing.assert_close(value, published.state_dict()[key], rtol=0, atol=0)
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    published = torchvision.models.resnet18()
+    (tmp_path / "checkpoints").mkdir()
+    torch.save(published.state_dict(), tmp_path / "checkpoints" / "resnet18-f37072fd.pth")
+    build = {"channels": 1, "mean": (0.5,), "std": (0.5,), "weights_folder": str(tmp_path)}
+    ours = dispatcher.build("unetify_tv-resnet18", encoder_weights="imagenet", **build).body.encoder
+    torch.testing.assert_close(ours.conv1.weight, published.conv1.weight.sum(1, keepdim=True))
+    torch.testing.assert_close(ours.layer4.state_dict(), published.layer4.state_dict(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", ["unetify_test_resnet", "unetify_tv-resnet18"])
+def test_unetify_offline_fails_at_once_with_three_ways_out(name, tmp_path, monkeypatch):
+    def unreachable(*_, **__):
+        raise OSError
+
+    monkeypatch.setattr(encoder_weights.socket, "create_connection", unreachable)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    for proxy in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "HF_HUB_OFFLINE"):
+        monkeypatch.delenv(proxy, raising=False)
+    with pytest.raises(UserError) as error:
+        dispatcher.build(name, encoder_weights="imagenet", weights_folder=str(tmp_path))
+    server = "download.pytorch.org" if "tv-" in name else "huggingface.co"
+    for words in (f"{server} cannot be reached", "make weights", "ENCODER_WEIGHTS=path", "ENCODER_WEIGHTS=none"):
+        assert words in str(error.value)
+
+
+def test_a_download_that_fails_says_why(tmp_path, monkeypatch):
+    def broken(*_, **__):
+        raise ConnectionError("the line is cut")
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("timm.models._hub.hf_hub_download", broken)
+    with pytest.raises(UserError, match=r"could not be downloaded \(ConnectionError: the line is cut\)"):
+        dispatcher.build("unetify_test_resnet", encoder_weights="imagenet", weights_folder=str(tmp_path))
+
+
+def test_make_weights_packs_for_unetify_and_smp_alike(workplace, monkeypatch, refused):
+    played = dispatcher.build("unetify_test_convnext")
+    real = dispatcher.build
+    monkeypatch.setattr(dispatcher, "build", lambda *_, **__: played)
+    assert weights.main(["MODEL_NAME=unetify_test_convnext"]) == 0
+    monkeypatch.setattr(dispatcher, "build", real)
+    source = played.body.encoder.state_dict()
+    ours = dispatcher.build("unetify_test_convnext", encoder_weights="imagenet").body.encoder
+    torch.testing.assert_close(ours.state_dict(), source, rtol=0, atol=0)
+    smps = dispatcher.build("smp_unet_tu-test_convnext", encoder_weights="imagenet").body.encoder.model
+    torch.testing.assert_close(smps.state_dict(), source, rtol=0, atol=0)
+    refused(weights.main, ["MODEL_NAME=unet"], "MODEL_NAME=unet has no ImageNet weights")
+    with pytest.raises(UserError, match="MODEL_NAME=unet has no ImageNet weights; say ENCODER_WEIGHTS=none"):
+        dispatcher.build("unet", encoder_weights="imagenet")

@@ -12,107 +12,12 @@ from safetensors.torch import load_file
 from torch import nn
 
 import callbacks
-import lightning_module
 import losses
 import train
 from conftest import TINY
-from errors import UserError
-from lightning_module import SegmentationModule, learning_rate_factor
+from lightning_module import SegmentationModule
 
 RUN = Path("lightning_logs/demo/fold0_seed42")
-
-
-def test_losses_by_hand():
-    logits = torch.zeros(1, 1, 2, 2)  # probability one half everywhere
-    target = torch.tensor([[[[1, 1], [0, 0]]]])
-    assert losses.Loss("bce")(logits, target).item() == pytest.approx(np.log(2))
-    assert losses.Loss("dice")(logits, target).item() == pytest.approx(1 - (2 * 1 + 1) / (2 + 2 + 1))
-    assert losses.Loss("iou")(logits, target).item() == pytest.approx(1 - (1 + 1) / (3 + 1))
-    both = losses.Loss("0.5*bce + dice")(logits, target).item()
-    assert both == pytest.approx(0.5 * np.log(2) + 0.4)
-
-
-def test_losses_of_one_class_a_pixel_by_hand():
-    """Two pixels of class 0, one of class 1, one not labelled; three classes, every probability one third."""
-    logits = torch.zeros(1, 3, 2, 2)
-    logits[0, 2, 1, 1] = 50  # where nothing is labelled any prediction will do
-    target = torch.tensor([[[[0, 0], [1, 255]]]], dtype=torch.uint8)
-    assert losses.Loss("ce", "multiclass")(logits, target).item() == pytest.approx(np.log(3))
-    dice = [1 - (2 * n / 3 + 1) / (1 + n + 1) for n in (2, 1, 0)]  # a third of three pixels is 1
-    assert losses.Loss("dice", "multiclass")(logits, target).item() == pytest.approx(np.mean(dice))
-    assert losses.Loss("dice", "multiclass", (1, 2))(logits, target).item() == pytest.approx(np.mean(dice[1:]))
-    assert losses.Loss("iou", "multiclass", (1,))(logits, target).item() == pytest.approx(
-        1 - (1 / 3 + 1) / (1 + 2 / 3 + 1)
-    )
-    with pytest.raises(UserError, match="say ce"):
-        losses.Loss("bce + dice", "multiclass")
-
-
-@pytest.mark.parametrize("name", ["ce", "dice", "iou"])
-def test_losses_of_classes_agree_with_a_peer_and_stay_finite(name):
-    smp = pytest.importorskip("segmentation_models_pytorch")
-    target = torch.randint(0, 3, (4, 1, 8, 8), dtype=torch.uint8)
-    logits = torch.randn(4, 3, 8, 8)
-    ours = losses.Loss(name, "multiclass")(logits, target)
-    peer = {
-        "ce": torch.nn.functional.cross_entropy,
-        "dice": smp.losses.DiceLoss("multiclass", smooth=0.5),
-        "iou": smp.losses.JaccardLoss("multiclass", smooth=1.0),
-    }[name]
-    theirs = torch.stack([peer(logits[i : i + 1], target[i : i + 1, 0].long()) for i in range(4)]).mean()
-    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
-    for value in (6e4, -6e4):
-        half = torch.full((2, 3, 4, 4), value, dtype=torch.float16, requires_grad=True)
-        loss = losses.Loss(name, "multiclass")(half, torch.full((2, 1, 4, 4), 255, dtype=torch.uint8))
-        loss.backward()  # nothing is labelled
-        assert torch.isfinite(loss) and torch.isfinite(half.grad).all()
-
-
-@pytest.mark.parametrize("name", list(losses.LOSSES))
-def test_losses_fall_with_better_predictions_and_stay_finite(name):
-    loss = losses.Loss(name)
-    target = torch.zeros(3, 1, 8, 8, dtype=torch.uint8)
-    target[0, :, 2:5, 2:5], target[1] = 1, 1  # an object, a full mask, an empty mask
-    sharp = (target.float() * 2 - 1) * 8
-    values = [loss(sharp * share, target).item() for share in (-1, 0, 0.2, 1)]
-    assert values == sorted(values, reverse=True)
-    assert values[-1] < 0.01
-    for extreme in (6e4, -6e4, 0.0):  # what half precision can hold
-        logits = torch.full((3, 1, 8, 8), extreme, dtype=torch.float16, requires_grad=True)
-        value = loss(logits, target)
-        value.backward()
-        assert value.dtype == torch.float32 and torch.isfinite(value) and torch.isfinite(logits.grad).all()
-
-
-@pytest.mark.parametrize("name", list(losses.LOSSES))
-def test_a_loss_is_the_mean_over_its_images(name):
-    loss = losses.Loss(name)
-    logits, target = torch.randn(6, 1, 8, 8), (torch.rand(6, 1, 8, 8) < 0.3).byte()
-    parts = torch.stack([loss(logits[i : i + 2], target[i : i + 2]) for i in range(0, 6, 2)])
-    torch.testing.assert_close(loss(logits, target), parts.mean())
-
-
-@pytest.mark.parametrize(
-    ("text", "word"), [("dise", "Did you mean dice"), ("x*bce", "no number"), ("bce +", "no loss ''"), ("", "no loss")]
-)
-def test_an_unknown_loss_is_refused(text, word):
-    with pytest.raises(UserError, match=word):
-        losses.Loss(text)
-
-
-def test_the_learning_rate_rises_then_falls_to_zero():
-    factors = [learning_rate_factor(step, 100, 0.1) for step in range(101)]
-    assert factors[9] == 1.0 and factors[0] == pytest.approx(0.1)
-    assert factors[:10] == sorted(factors[:10]) and factors[10:] == sorted(factors[10:], reverse=True)
-    assert factors[100] == pytest.approx(0, abs=1e-9)
-    assert all(0 <= learning_rate_factor(step, 1, 0.0) <= 1 for step in range(5))
-
-
-def test_norms_and_biases_are_not_decayed():
-    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
-    decayed, free = lightning_module.decay_groups(network, 0.1)
-    assert [parameter.ndim for parameter in decayed["params"]] == [4] and decayed["weight_decay"] == 0.1
-    assert [parameter.ndim for parameter in free["params"]] == [1, 1, 1] and free["weight_decay"] == 0
 
 
 class Batches(torch.utils.data.Dataset):
@@ -355,12 +260,6 @@ def test_a_checkpoint_of_something_else_is_not_resumed_from(trained, refused):
     (RUN / "model.json").unlink()
     torch.save({"weights": torch.zeros(2)}, RUN / "checkpoints" / "last.ckpt")
     refused(train.main, [*TINY, "FOLD=0", "RESUME=1"], "no checkpoint of a training")
-
-
-@pytest.mark.parametrize("text", ["0*bce", "-1*bce", "nan*bce", "inf*dice"])
-def test_a_weight_that_trains_nothing_is_refused(text):
-    with pytest.raises(UserError, match="no number above 0"):
-        losses.Loss(text)
 
 
 def test_nothing_but_empty_masks_under_skip_is_refused(workplace, refused):

@@ -1,0 +1,89 @@
+"""Names -> optimisers and learning rate schedules, each a pure function of the step wherever it can be."""
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR, LinearLR, ReduceLROnPlateau
+
+OPTIMISERS = ("adam", "adamw", "sgd", "radam", "nadam")
+SCHEDULES = ("cosine", "restarts", "onecycle", "poly", "constant", "plateau")
+POWER = 0.9  # of poly (Chen et al. 2017, DeepLab)
+ONECYCLE_START = 1 / 25  # share of the peak that onecycle begins with (Smith and Topin 2019; torch's default)
+PLATEAU_FACTOR = 0.5
+
+
+def parameter_groups(network: nn.Module, lr: float, encoder_lr: float, weight_decay: float) -> list[dict[str, Any]]:
+    """Optimiser groups: encoder (at `encoder_lr` times `lr`) and the rest, each split by weight decay.
+
+    Norms and biases (1-D) have no weight decay. The encoder is what the network's body calls `encoder`; a network
+    without one has the rest only.
+    """
+    encoder = getattr(getattr(network, "body", network), "encoder", None)
+    inside = {id(parameter) for parameter in encoder.parameters()} if encoder is not None else set()
+    groups: dict[tuple[bool, bool], list] = {}
+    for parameter in network.parameters():
+        groups.setdefault((id(parameter) in inside, parameter.ndim > 1), []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "lr": lr * (encoder_lr if of_encoder else 1.0),
+            "weight_decay": weight_decay if decayed else 0.0,
+        }
+        for (of_encoder, decayed), parameters in sorted(groups.items(), key=lambda item: item[0])
+    ]
+
+
+def make_optimiser(name: str, groups: list[dict[str, Any]], lr: float, momentum: float) -> torch.optim.Optimizer:
+    """One of OPTIMISERS over `groups`; `momentum` is SGD's (Nesterov's).
+
+    Weight decay is decoupled (Loshchilov and Hutter 2019) but for adam and sgd, where torch adds it to the gradient.
+    """
+    if name == "sgd":
+        return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0)
+    if name in ("radam", "nadam"):
+        kind = torch.optim.RAdam if name == "radam" else torch.optim.NAdam
+        return kind(groups, lr=lr, decoupled_weight_decay=True)
+    return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[name](groups, lr=lr)
+
+
+def factor(name: str, step: int, total: int, warmup: float, cycles: int = 1) -> float:
+    """Share of the peak learning rate at optimiser step `step` of `total`, 0 to 1; all schedules but plateau.
+
+    A rise over the share `warmup` (linear; onecycle's is a cosine from a 25th), then: cosine to zero; `restarts`, that
+    cosine `cycles` times (Loshchilov and Hutter 2017); onecycle, a cosine to a 250,000th; poly, (1 - t)^0.9; constant.
+    """
+    rise = max(1, round(warmup * total))
+    if step < rise:
+        if name == "onecycle":
+            return ONECYCLE_START + (1 - ONECYCLE_START) * 0.5 * (1 - math.cos(math.pi * step / rise))
+        return (step + 1) / rise
+    t = min(1.0, (step - rise) / max(1, total - rise))
+    if name == "constant":
+        return 1.0
+    if name == "poly":
+        return (1 - t) ** POWER
+    if name == "restarts":
+        t = 1.0 if t == 1.0 else t * cycles % 1.0
+    low = ONECYCLE_START * 1e-4 if name == "onecycle" else 0.0
+    return low + (1 - low) * 0.5 * (1 + math.cos(math.pi * t))
+
+
+def make_schedule(
+    name: str, optimiser: torch.optim.Optimizer, total: int, *, warmup: float, cycles: int, patience: int
+) -> list[dict[str, Any]]:
+    """Lightning's scheduler configurations for one of SCHEDULES over `total` optimiser steps.
+
+    plateau: after the warm-up the rate is halved whenever the validation Dice has not risen for `patience` epochs.
+    """
+    if name != "plateau":
+        schedule = LambdaLR(optimiser, lambda step: factor(name, step, total, warmup, cycles))
+        return [{"scheduler": schedule, "interval": "step"}]
+    rise = max(1, round(warmup * total))
+    # both multiply the present rate, so they do not overwrite each other
+    reduce = ReduceLROnPlateau(optimiser, mode="max", factor=PLATEAU_FACTOR, patience=patience)
+    return [
+        {"scheduler": LinearLR(optimiser, 1 / rise, total_iters=rise - 1), "interval": "step"},
+        {"scheduler": reduce, "interval": "epoch", "monitor": "valid_dice"},
+    ]

@@ -1,0 +1,83 @@
+"""Recipes: every file loads, lays over others from left to right, and names its experiment."""
+
+import pytest
+
+import demo
+import settings
+from errors import UserError
+
+NAMES = sorted(path.stem for path in settings.RECIPES.glob("*.cfg"))
+TUTORIALS = {
+    "carvana_fp16": {
+        "MODEL_NAME": "smp_unet_resnet34", "IMAGE_SIZE": (1024, 1024), "LOSS": "iou", "OPTIMIZER": "adam", "LR": 1e-3,
+        "TRAIN_BATCH_SIZE": 4, "ACCUMULATE": 64, "N_FOLDS": 5, "EPOCHS": 7, "AUGMENT": "affine",
+    },
+    "nails": {
+        "MODEL_NAME": "smp_unet_efficientnet-b4", "IMAGE_SIZE": (384, 384), "LOSS": "symmetric_lovasz",
+        "OPTIMIZER": "adamw", "SCHEDULE": "cosine", "FREEZE_ENCODER": 1, "GRADIENT_CLIP": 5.0,
+        "AUGMENT": "nails", "AUGMENT_ON": "cpu",
+    },
+    "nails_tf": {"LOSS": "dice + focal", "OPTIMIZER": "radam", "BALANCE": "strata", "THRESHOLD": 0.5},
+    "ui_overfit": {"MODEL_NAME": "unet", "MAX_FEATURES": 256, "IMAGE_SIZE": (256, 256), "OVERFIT": 100},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_recipe_loads_and_gives_each_line_its_reason_or_stands_below_one(name):
+    loaded = settings.load(recipes=name)
+    text = (settings.RECIPES / f"{name}.cfg").read_text(encoding="utf-8")
+    assert text.startswith("# ") and len(settings.read_recipe(name)) >= 4
+    assert loaded.EXPERIMENT != "demo" or name == "demo"
+
+
+@pytest.mark.parametrize("name", TUTORIALS)
+def test_the_tutorials_settings_are_theirs(name):
+    loaded = settings.load(recipes=name)
+    assert {key: getattr(loaded, key) for key in TUTORIALS[name]} == TUTORIALS[name]
+
+
+def test_nails_kornia_differs_from_nails_in_the_place_of_augmentation_only():
+    one, other = (
+        settings.snapshot(settings.load(recipes="nails")),
+        settings.snapshot(settings.load(recipes="nails_kornia")),
+    )
+    assert {name for name in one if one[name] != other[name]} == {"AUGMENT_ON", "EXPERIMENT"}
+
+
+def test_recipes_lie_over_each_other_and_the_command_line_over_all():
+    loaded = settings.load(["LR=0.5"], "nails,quick")
+    assert (loaded.LOSS, loaded.MODEL_NAME, loaded.LR) == ("symmetric_lovasz", "smp_unet_tu-resnet10t", 0.5)
+    assert settings.load(recipes="quick,nails").MODEL_NAME == "smp_unet_efficientnet-b4"
+
+
+@pytest.mark.parametrize(
+    ("recipes", "overrides", "experiment"),
+    [
+        ("", [], "demo"),
+        ("nails", [], "nails"),
+        ("nails,quick", [], "nails_quick"),
+        ("nails", ["EXPERIMENT=mine"], "mine"),
+        ("demo,layouts", ["DATASET=x"], "x"),
+        ("ui_overfit", [], "ui_overfit"),
+        ("ui_overfit,quick", [], "ui_overfit_quick_overfit"),
+        ("", ["OVERFIT=3"], "demo_overfit"),
+    ],
+)
+def test_a_recipe_names_its_experiment(recipes, overrides, experiment):
+    assert experiment == settings.load(overrides, recipes).EXPERIMENT
+
+
+def test_a_copy_of_a_recipe_is_an_experiment_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(settings, "RECIPES", tmp_path)
+    (tmp_path / "mine.cfg").write_text("# my own\nLOSS = dice  # only that\n", encoding="utf-8")
+    assert (settings.load(recipes="mine").LOSS, settings.load(recipes="mine").EXPERIMENT) == ("dice", "mine")
+    (tmp_path / "broken.cfg").write_text("LOS = dice\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"recipe broken: config.py has no LOS. Did you mean LOSS\?"):
+        settings.load(recipes="broken")
+    with pytest.raises(UserError, match=r"no recipe mime .* Did you mean mine\?"):
+        settings.load(recipes="mime")
+
+
+def test_the_demo_knows_the_layout_of_every_tutorial_and_lays_quick_over_it():
+    assert set(demo.RECIPES) == set(NAMES) - {"demo", "layouts", "quick", "quick_unet", "smoke"}
+    assert all(over.startswith("quick") for _, over in demo.RECIPES.values())
