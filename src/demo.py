@@ -167,7 +167,7 @@ def whole_path(settings: Any, layout: str, forwarded: list[str]) -> None:
         print(f"""
 The demo took {(time.monotonic() - start) / 60:.1f} minutes; a network that learnt its images by heart submits nothing.
 Look at:
-  {run / "steps" / "steps.gif"}
+  {run / "steps.gif"}
   {run / "val" / "worst.png"}""")
         return
     console.step("[4/6] make inference", inference.main, ["FOLD=0", *forwarded])
@@ -186,6 +186,7 @@ The demo took {(time.monotonic() - start) / 60:.1f} minutes. Mean Dice:
   {dice["constant"]:.4f}  a constant mask that ignores the image
   {dice["ceiling"]:.4f}  the true masks, shrunk to {height} x {width} px and enlarged again
 Look at:
+  {run / "steps.gif"}
   {run / "val" / "worst.png"}
   {predictions}
   {Path(settings.TRAIN_FOLDS).with_name("folds.png")}

@@ -137,7 +137,7 @@ def _run(
     except torch.cuda.OutOfMemoryError as error:
         raise UserError(
             f"The GPU's memory is too small for TRAIN_BATCH_SIZE={settings.TRAIN_BATCH_SIZE} at {settings.IMAGE_SIZE}. "
-            f"Halve it and double ACCUMULATE (now {settings.ACCUMULATE}), with OVERWRITE=1."
+            f"Halve it and double ACCUMULATE (now {settings.ACCUMULATE}), with OVERWRITE=1; make batch finds what fits."
         ) from error
     except SystemExit as stopped:  # Lightning's answer to Ctrl-C
         whole = "RESUME=1 goes on from the last whole epoch" if last.exists() else "No epoch was whole yet; start again"
@@ -197,7 +197,8 @@ def _ship(settings: Any, spec: DataSpec, module: Any, folder: Path, fold: str, t
         "settings": settings_module.snapshot(settings),
     }
     runs.write_json(folder / runs.MODEL, about)
-    what = f"Dice on the {settings.OVERFIT} images it was trained on" if settings.OVERFIT else "validation Dice"
+    learnt = len(trainer.datamodule.train_rows)
+    what = f"Dice on the {learnt} images it was trained on" if settings.OVERFIT else "validation Dice"
     reached = (
         f"{what} {float(dice):.4f} at {settings.IMAGE_SIZE[0]} x {settings.IMAGE_SIZE[1]} px, "
         if dice is not None
@@ -210,8 +211,8 @@ def _ship(settings: Any, spec: DataSpec, module: Any, folder: Path, fold: str, t
 
     if settings.OVERFIT and not float(dice) >= OVERFIT_DICE:
         raise UnlearnedError(
-            f"The network did not learn {settings.OVERFIT} images by heart: Dice {float(dice):.4f}, expected at least "
-            f"{OVERFIT_DICE}. Look at {folder / 'steps'}; with AUGMENT=none and more EPOCHS it should get there, or "
+            f"The network did not learn {learnt} images by heart: Dice {float(dice):.4f}, expected at least "
+            f"{OVERFIT_DICE}. Look at {folder / 'steps.gif'}; with AUGMENT=none and more EPOCHS it should get there, or "
             "masks and images do not belong together."
         )
 

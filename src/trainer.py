@@ -86,6 +86,7 @@ def quieten() -> None:
     for text in (
         ".*LeafSpec.*",
         ".*does not have many workers.*",
+        ".*have no .val_dataloader.*",
         ".*Checkpoint directory.*",
         ".*Experiment logs directory.*",
         ".*Precision .* is not supported.*",

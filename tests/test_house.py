@@ -13,6 +13,7 @@ FLOORS = [
     {"config", "errors", "settings"},
     {
         *("console", "images", "decode", "tiff", "rle", "rle_table", "metrics", "postprocess", "pictures", "runs"),
+        "boards",
         *("dataspec", "groups", "archives"),
     },
     {
@@ -21,7 +22,7 @@ FLOORS = [
     },
     {"encoder_weights", "backbones", "unet", "model_dispatcher", "losses", "optimisers", "hardware"},
     {
-        *("lightning_module", "callbacks", "boards", "step_images", "trainer", "lr_finder", "assembly"),
+        *("lightning_module", "callbacks", "step_images", "trainer", "lr_finder", "assembly"),
         *("train", "lr", "batch"),
     },
     {"predictor", "scoring", "inference", "tester"},

@@ -81,3 +81,14 @@ def test_a_copy_of_a_recipe_is_an_experiment_of_its_own(tmp_path, monkeypatch):
 def test_the_demo_knows_the_layout_of_every_tutorial_and_lays_quick_over_it():
     assert set(demo.RECIPES) == set(NAMES) - {"demo", "layouts", "quick", "quick_unet", "smoke"}
     assert all(over.startswith("quick") for _, over in demo.RECIPES.values())
+
+
+def test_the_documentation_lists_every_loss_and_name_as_the_code_has_it():
+    import losses
+
+    text = (settings.RECIPES.parents[1] / "docs" / "training.md").read_text(encoding="utf-8")
+    for _, about, signature in losses.describe():
+        assert f"| `{signature}` | {about} |" in text
+    for constant in ("OPTIMIZER", "SCHEDULE", "AUGMENT"):
+        missing = [name for name in settings._CHOICES[constant] if f"`{name}`" not in text and name != "none"]
+        assert not missing, (constant, missing)

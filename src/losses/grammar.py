@@ -8,9 +8,9 @@ import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
-from errors import UserError
+from errors import UserError, nearest
 
 
 @dataclass(frozen=True)
@@ -117,3 +117,18 @@ def signature(name: str, function: Callable) -> str:
     short = {key: f"{value:.4g}" if isinstance(value, float) else value for key, value in defaults.items()}
     known = ", ".join(f"{key}={value}" for key, value in short.items())
     return f"{name}({known})" if known else name
+
+
+def checked_arguments(term: Term, function: Callable) -> dict[str, Any]:
+    """The arguments of `term`, lists as tuples. Raises UserError for one that `function` does not take as it is."""
+    known = arguments_of(function)
+    for name, value in term.arguments.items():
+        if name not in known:
+            usage = f"Expected {signature(term.name, function)}." if known else "It takes none."
+            raise UserError(f"LOSS: {term.name} has no argument '{name}'.{nearest(name, known)} {usage}")
+        kind = known[name].annotation
+        fits = isinstance(value, bool) if kind is bool else get_args(kind)[1].holds(value)
+        if not fits:
+            wanted = "True or False" if kind is bool else get_args(kind)[1]
+            raise UserError(f"LOSS: {term.name} got {name}={value!r}; expected {wanted}.")
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in term.arguments.items()}
