@@ -264,6 +264,7 @@ def _contradictions(spec: DataSpec, values: dict[str, Any]) -> str:
     checks = {
         f"task {spec.task}": spec.task in TASKS,
         f"{count} classes": isinstance(values["classes"], list) and 1 <= count <= MOST_CLASSES,
+        f"{count} classes of a binary task": spec.task != "binary" or count == 1,
         "a class twice": len(set(spec.classes)) == count,
         "nothing but background": bool(spec.scored) or spec.task == "binary",
         f"{len(spec.values)} values": len(spec.values) in (0, count),

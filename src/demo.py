@@ -43,7 +43,7 @@ FLAGS = {
 # A recipe -> the layout that it is made for, and what is laid over it to be done in minutes
 RECIPES = {
     **dict.fromkeys(("nails", "nails_kornia", "nails_tf", "scratch", "pretrained"), ("folders", "quick")),
-    "carvana_fp16": ("carvana", "quick"),
+    "carvana_fp16": ("carvana", "quick,quick_carvana"),
     "ui_overfit": ("ui", "quick,quick_unet"),
 }
 # What a user of that layout would type too: a dialect, where the layout has none, and what the data need

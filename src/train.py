@@ -197,23 +197,21 @@ def _ship(settings: Any, spec: DataSpec, module: Any, folder: Path, fold: str, t
         "settings": settings_module.snapshot(settings),
     }
     runs.write_json(folder / runs.MODEL, about)
+    _report(settings, fold, None if dice is None else float(dice), trainer, folder, f"{minutes:.1f} minutes", weights)
+
+
+def _report(settings: Any, fold: str, dice: float | None, trainer: Any, folder: Path, took: str, weights: str) -> None:
+    """Say what was reached. Raises UnlearnedError where OVERFIT's test fails; `dice` is None without a validation."""
     learnt = len(trainer.datamodule.train_rows)
     what = f"Dice on the {learnt} images it was trained on" if settings.OVERFIT else "validation Dice"
-    reached = (
-        f"{what} {float(dice):.4f} at {settings.IMAGE_SIZE[0]} x {settings.IMAGE_SIZE[1]} px, "
-        if dice is not None
-        else ""
-    )
-    print(
-        f"Trained fold {fold} in {minutes:.1f} minutes: {reached}weights of the {weights} -> {folder / runs.WEIGHTS}",
-        flush=True,
-    )
-
-    if settings.OVERFIT and not float(dice) >= OVERFIT_DICE:
+    height, width = settings.IMAGE_SIZE
+    reached = f"{what} {dice:.4f} at {height} x {width} px, " if dice is not None else ""
+    print(f"Trained fold {fold} in {took}: {reached}weights of the {weights} -> {folder / runs.WEIGHTS}", flush=True)
+    if settings.OVERFIT and dice is not None and not dice >= OVERFIT_DICE:
         raise UnlearnedError(
-            f"The network did not learn {learnt} images by heart: Dice {float(dice):.4f}, expected at least "
-            f"{OVERFIT_DICE}. Look at {folder / 'steps.gif'}; with AUGMENT=none and more EPOCHS it should get there, or "
-            "masks and images do not belong together."
+            f"The network did not learn {learnt} images by heart: Dice {dice:.4f}, expected at least {OVERFIT_DICE}. "
+            f"Look at {folder / 'steps.gif'}; with AUGMENT=none and more EPOCHS it should get there, or masks and "
+            "images do not belong together."
         )
 
 

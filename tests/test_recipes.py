@@ -1,5 +1,8 @@
 """Recipes: every file loads, lays over others from left to right, and names its experiment."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 import demo
@@ -79,7 +82,7 @@ def test_a_copy_of_a_recipe_is_an_experiment_of_its_own(tmp_path, monkeypatch):
 
 
 def test_the_demo_knows_the_layout_of_every_tutorial_and_lays_quick_over_it():
-    assert set(demo.RECIPES) == set(NAMES) - {"demo", "layouts", "quick", "quick_unet", "smoke"}
+    assert set(demo.RECIPES) == set(NAMES) - {"demo", "layouts", "quick", "quick_unet", "quick_carvana", "smoke"}
     assert all(over.startswith("quick") for _, over in demo.RECIPES.values())
 
 
@@ -92,3 +95,26 @@ def test_the_documentation_lists_every_loss_and_name_as_the_code_has_it():
     for constant in ("OPTIMIZER", "SCHEDULE", "AUGMENT"):
         missing = [name for name in settings._CHOICES[constant] if f"`{name}`" not in text and name != "none"]
         assert not missing, (constant, missing)
+
+
+def test_a_tutorials_demo_walks_the_whole_path_under_its_recipe(workplace, capsys):
+    small = ["IMAGE_SIZE=32,32", "EPOCHS=1", "WORKERS=0", "MODEL_NAME=smp_linknet_tu-test_resnet", "COUNT=12"]
+    assert demo.main(["RECIPE=nails_tf", *small]) == 0
+    said = capsys.readouterr().out
+    assert "make train FOLD=0 RECIPE=nails_tf,quick" in said and "DATASET=demo_folders" in said
+    about = json.loads(Path("lightning_logs/nails_tf_quick/fold0_seed42/model.json").read_text(encoding="utf-8"))
+    chosen = about["settings"]
+    assert (chosen["OPTIMIZER"], chosen["LOSS"], chosen["BALANCE"]) == ("radam", "dice + focal", "strata")
+    assert Path("lightning_logs/nails_tf_quick/fold0_seed42/steps.gif").is_file()
+    assert Path("output/demo_folders/submission.csv").is_file()
+
+
+def test_the_overfit_demo_ends_with_its_training_scores(workplace, capsys, monkeypatch):
+    import train
+
+    monkeypatch.setattr(train, "OVERFIT_DICE", 0.0)  # test_modes.py holds the test itself
+    small = ["IMAGE_SIZE=32,32", "EPOCHS=1", "MODEL_NAME=smp_linknet_tu-test_resnet", "COUNT=8", "WORKERS=0"]
+    assert demo.main(["RECIPE=ui_overfit", *small, "STEP_IMAGES=0", "OVERFIT=4", "TRAIN_BATCH_SIZE=4"]) == 0
+    said = capsys.readouterr().out
+    assert "submits nothing" in said and "4 training images (OVERFIT)" in said
+    assert "make inference" not in said and not Path("output/demo_ui/submission.csv").exists()

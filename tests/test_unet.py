@@ -48,7 +48,12 @@ def disc(size=32):
     return (0.1 * torch.rand(1, 3, size, size) + 0.7 * mask).clamp(0, 1), mask
 
 
-@pytest.mark.parametrize("name", KINDS)
+# what differs in kind is tried each time, the rest in make test-slow
+OFTEN = ("unet", TINY, "unetify_test_convnext", "unetify_tv-resnet18")
+RARELY = [pytest.param(name, marks=pytest.mark.slow) for name in KINDS if name not in OFTEN]
+
+
+@pytest.mark.parametrize("name", [*OFTEN, *RARELY])
 def test_odd_sizes_and_any_channels_give_logits_of_that_size(name):
     network = network_of(name, channels=5, classes=2, max_features=64)
     assert tuple(feature.stride for feature in network.body.features) == KINDS[name]
@@ -59,7 +64,7 @@ def test_odd_sizes_and_any_channels_give_logits_of_that_size(name):
         assert network(torch.rand(1, 5, 1, 1)).shape == (1, 2, 1, 1)
 
 
-@pytest.mark.parametrize("name", ["unet", "unetify_test_convnext", "unetify_tv-resnet18"])
+@pytest.mark.parametrize("name", ["unet", "unetify_test_convnext"])
 def test_grey_images(name):
     network = network_of(name, channels=1, max_features=32).eval()
     dark, bright = torch.zeros(1, 1, 40, 40), torch.ones(1, 1, 40, 40)
@@ -108,7 +113,7 @@ def test_it_learns_one_picture_by_heart(name):
     assert (predicted & (masks > 0)).sum() / (predicted | (masks > 0)).sum() > 0.8
 
 
-@pytest.mark.parametrize("name", ["unet", "unetify_test_convnext", "unetify_efficientvit_m0", "unetify_tv-resnet18"])
+@pytest.mark.parametrize("name", ["unet", "unetify_test_convnext", *RARELY])
 def test_every_parameter_has_a_part_in_the_answer(name):
     """One that has none would stop training on several devices: a classifier's head, a stage after the last feature."""
     network = network_of(name, max_features=32).train()
@@ -138,6 +143,7 @@ def test_the_same_seed_gives_the_same_network():
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::torch.jit.TracerWarning")  # it is deprecated, and used
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["unet", "unetify_test_convnext", "unetify_tv-resnet18"])
 def test_tracing_keeps_the_answer(name):
     network, image = network_of(name, max_features=32, deep_supervision=1).eval(), torch.rand(1, 3, 45, 64)
@@ -258,7 +264,7 @@ def test_supervision_changes_nothing_else():
     torch.testing.assert_close(dispatcher.shipped_state(supervised), without, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("name", ["unet", TINY, "unetify_test_convnext", "unetify_tv-resnet18"])
+@pytest.mark.parametrize("name", [TINY, "unetify_tv-resnet18"])
 def test_an_encoders_file_gives_exactly_that_encoder(name, tmp_path):
     source, path = network_of(name, max_features=32).body.encoder, tmp_path / "encoder.safetensors"
     save_file({key: value.contiguous() for key, value in source.state_dict().items()}, path)
