@@ -135,7 +135,7 @@ def scored_network(trainer: pl.Trainer, module: pl.LightningModule) -> Iterator[
 
 
 def animate(frames: list[Path], path: Path, most: int = MOST_BYTES) -> None:
-    """Write pictures as one GIF that pauses on the last, all of one size that makes at most `most` bytes.
+    """Write pictures as one GIF that pauses on the last, shrunk to at most `most` bytes or a side of 320 pixels.
 
     All share one palette of 256 colours, so that what does not change does not flicker. Of many frames at most
     MOST_FRAMES are taken, evenly spaced.
