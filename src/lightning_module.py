@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
-import mixing
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
 import metrics
+import mixing
 import optimisers
 from dataspec import IGNORED
 from errors import UserError
