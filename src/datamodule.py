@@ -40,9 +40,9 @@ def balance_weights(strata: list[str], shares: dict[str, float]) -> np.ndarray:
 
 
 def foreground_weights(weights: np.ndarray, shown: np.ndarray, share: float) -> np.ndarray:
-    """`weights` changed so that `share` of an epoch shows foreground; unchanged where all rows do, or none."""
+    """`weights` changed so that `share` of an epoch shows foreground; unchanged where that much does, or none."""
     inside, outside = weights[shown].sum(), weights[~shown].sum()
-    if not inside or not outside:
+    if not inside or not outside or inside >= share * (inside + outside):
         return weights
     return np.where(shown, weights * share / inside, weights * (1 - share) / outside)
 

@@ -59,6 +59,15 @@ class SegmentationModule(pl.LightningModule):
         self.network, self.loss, self.augment = network, loss, augment
         self.save_hyperparameters(ignore=["network", "loss", "augment"])
         self._counts: list[np.ndarray] = []
+        self._plateau: Any = None  # stepped here: Lightning would do it after the epoch's checkpoint is written
+        self._plateau_state: dict[str, Any] | None = None
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self._plateau is not None:
+            checkpoint["plateau"] = self._plateau.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._plateau_state = checkpoint.get("plateau")
 
     def forward(self, images: Tensor) -> Any:
         """uint8, or float in [0, 1], (N, channels, H, W) -> logits (N, C, H, W), or a list of them in training."""
@@ -82,7 +91,7 @@ class SegmentationModule(pl.LightningModule):
             where = f"epoch {self.trainer.current_epoch}, batch {index}"
             raise UserError(
                 f"The loss became {loss.item()} at {where}. "
-                "Try a lower LR, GRADIENT_CLIP=1 or PRECISION=32; RESUME=1 goes on from the last epoch."
+                "RESUME=1 PRECISION=32 goes on from the last epoch; a lower LR or GRADIENT_CLIP needs OVERWRITE=1."
             )
         self.log(
             "train_loss", loss.detach(), on_step=True, on_epoch=True, prog_bar=True, batch_size=len(batch["image"])
@@ -134,6 +143,8 @@ class SegmentationModule(pl.LightningModule):
         self.log("valid_dice", summary["image"]["dice"], prog_bar=True)
         self.log("valid_iou", summary["image"]["iou"])
         self.log("valid_dice_pooled", summary["pooled"]["dice"])
+        if self._plateau is not None:
+            self._plateau.step(summary["image"]["dice"])
         if len(self.hparams.scored) > 1:
             for column, index in enumerate(self.hparams.scored):
                 one = metrics.summarise(*counts[:, :, column : column + 1], self.hparams.empty)
@@ -149,6 +160,9 @@ class SegmentationModule(pl.LightningModule):
             int(self.trainer.estimated_stepping_batches),
             warmup=chosen.warmup,
             cycles=chosen.cycles,
-            patience=chosen.patience,
         )
+        if chosen.schedule == "plateau":
+            self._plateau = optimisers.make_plateau(optimiser, chosen.patience)
+            if self._plateau_state:  # of the checkpoint, which Lightning loads before it asks for optimisers
+                self._plateau.load_state_dict(self._plateau_state)
         return [optimiser], schedules

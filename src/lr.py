@@ -19,13 +19,15 @@ FLAGS = {
 def parts(settings: Any, fold: str) -> tuple[Any, Any, str, str]:
     """The training's module and loaders for a fold, with the device and precision; nothing is written but the cache."""
     import assembly
+    import train
     from hardware import choose_device, choose_precision
     from losses import Loss
 
     frame = splits.read(Path(settings.TRAIN_FOLDS))
+    train.refuse_what_does_nothing(settings, fold)
     train_rows, valid_rows = assembly.fold_rows(settings, frame, fold)
     spec = assembly.data_spec(settings)
-    device, loss = choose_device(settings.DEVICE), Loss(settings.LOSS, spec.task, spec.scored)
+    device, loss = choose_device(settings.DEVICE), Loss(settings.LOSS, spec.task, spec.scored, len(spec.classes))
     precision, _ = choose_precision(settings.PRECISION, device)
     network = assembly.network(settings, spec, min(settings.TRAIN_BATCH_SIZE, len(train_rows)))
     data = assembly.loaders(settings, spec, frame, train_rows, valid_rows)

@@ -71,19 +71,19 @@ def factor(name: str, step: int, total: int, warmup: float, cycles: int = 1) -> 
 
 
 def make_schedule(
-    name: str, optimiser: torch.optim.Optimizer, total: int, *, warmup: float, cycles: int, patience: int
+    name: str, optimiser: torch.optim.Optimizer, total: int, *, warmup: float, cycles: int
 ) -> list[dict[str, Any]]:
-    """Lightning's scheduler configurations for one of SCHEDULES over `total` optimiser steps.
-
-    plateau: after the warm-up the rate is halved whenever the validation Dice has not risen for `patience` epochs.
-    """
+    """Lightning's scheduler configuration for one of SCHEDULES over `total` steps; plateau's is its warm-up."""
     if name != "plateau":
         schedule = LambdaLR(optimiser, lambda step: factor(name, step, total, warmup, cycles))
         return [{"scheduler": schedule, "interval": "step"}]
     rise = max(1, round(warmup * total))
-    # both multiply the present rate, so they do not overwrite each other
-    reduce = ReduceLROnPlateau(optimiser, mode="max", factor=PLATEAU_FACTOR, patience=patience)
-    return [
-        {"scheduler": LinearLR(optimiser, 1 / rise, total_iters=rise - 1), "interval": "step"},
-        {"scheduler": reduce, "interval": "epoch", "monitor": "valid_dice"},
-    ]
+    return [{"scheduler": LinearLR(optimiser, 1 / rise, total_iters=rise - 1), "interval": "step"}]
+
+
+def make_plateau(optimiser: torch.optim.Optimizer, patience: int) -> ReduceLROnPlateau:
+    """Halves the rate whenever the Dice that `step` is given has not risen for `patience` epochs.
+
+    It multiplies the present rate, as the warm-up does, so they do not overwrite each other.
+    """
+    return ReduceLROnPlateau(optimiser, mode="max", factor=PLATEAU_FACTOR, patience=patience)

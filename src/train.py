@@ -42,7 +42,7 @@ def fit(settings: Any, fold: str, resume: bool = False, overwrite: bool = False)
     from hardware import choose_device, choose_precision
     from losses import Loss
 
-    _refuse_what_does_nothing(settings, fold)
+    refuse_what_does_nothing(settings, fold)
     train_rows, valid_rows = assembly.fold_rows(settings, frame, fold)
     spec = assembly.data_spec(settings)
     device, loss = choose_device(settings.DEVICE), Loss(settings.LOSS, spec.task, spec.scored, len(spec.classes))
@@ -66,7 +66,7 @@ def fit(settings: Any, fold: str, resume: bool = False, overwrite: bool = False)
     return folder
 
 
-def _refuse_what_does_nothing(settings: Any, fold: str) -> None:
+def refuse_what_does_nothing(settings: Any, fold: str) -> None:
     """Settings that contradict each other, or that nothing would come of. Raises UserError."""
     by_dice = {
         "CHECKPOINT=best": settings.CHECKPOINT == "best",
@@ -207,7 +207,7 @@ def _report(settings: Any, fold: str, dice: float | None, trainer: Any, folder: 
     height, width = settings.IMAGE_SIZE
     reached = f"{what} {dice:.4f} at {height} x {width} px, " if dice is not None else ""
     print(f"Trained fold {fold} in {took}: {reached}weights of the {weights} -> {folder / runs.WEIGHTS}", flush=True)
-    if settings.OVERFIT and dice is not None and not dice >= OVERFIT_DICE:
+    if settings.OVERFIT and not settings.LIMIT and dice is not None and not dice >= OVERFIT_DICE:
         raise UnlearnedError(
             f"The network did not learn {learnt} images by heart: Dice {dice:.4f}, expected at least {OVERFIT_DICE}. "
             f"Look at {folder / 'steps.gif'}; with AUGMENT=none and more EPOCHS it should get there, or masks and "

@@ -55,7 +55,9 @@ def make(
     hooks += [callbacks.FrozenEncoder(freeze_encoder)] if freeze_encoder else []
     hooks += [callbacks.AveragedWeights(ema)] if ema else []
     hooks += [callbacks.BestWeights(folder / "checkpoints" / "best.safetensors")] if keep_best else []
-    hooks += [EarlyStopping("valid_dice", mode="max", patience=patience)] if patience else []
+    hooks += (
+        [EarlyStopping("valid_dice", mode="max", patience=patience, check_on_train_epoch_end=False)] if patience else []
+    )
     hooks += [callbacks.Bar()] if terminal else []
     hooks += [callbacks.LastAndPrevious(folder / "checkpoints")]
     return pl.Trainer(

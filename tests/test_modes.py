@@ -145,6 +145,8 @@ def test_foreground_comes_as_often_as_asked_for_and_a_repeat_is_augmented_anew()
     weights = datamodule.foreground_weights(np.ones(100), shown, 0.5)
     order = datamodule.epoch_order(0, 0, np.arange(100), weights)
     assert abs(int((order < 20).sum()) - 50) <= 1
+    plenty = datamodule.foreground_weights(np.ones(100), ~shown, 0.5)
+    assert (plenty == 1).all()  # four fifths show some already
     unchanged = datamodule.foreground_weights(np.ones(100), shown | True, 0.5)
     assert (unchanged == 1).all()
     places = list(datamodule.EpochSampler(np.arange(100), 0, weights))

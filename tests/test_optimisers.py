@@ -72,14 +72,15 @@ def test_a_share_is_never_negative_nor_above_the_peak(name, total, warmup, cycle
 
 def test_plateau_rises_and_is_halved_when_the_dice_stalls():
     optimiser = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.8)
-    warm, reduce = optimisers.make_schedule("plateau", optimiser, 40, warmup=0.1, cycles=1, patience=1)
+    (warm,) = optimisers.make_schedule("plateau", optimiser, 40, warmup=0.1, cycles=1)
+    reduce = optimisers.make_plateau(optimiser, patience=1)
     rates = []
     for step in range(40):
         rates.append(optimiser.param_groups[0]["lr"])
         optimiser.step()
         warm["scheduler"].step()
         if step % 10 == 9:
-            reduce["scheduler"].step(0.5)  # never better
+            reduce.step(0.5)  # never better
     assert rates[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 0.8])
     assert rates[25] == pytest.approx(0.8) and rates[-1] == pytest.approx(0.4)
-    assert (reduce["monitor"], reduce["interval"], warm["interval"]) == ("valid_dice", "epoch", "step")
+    assert warm["interval"] == "step"

@@ -102,9 +102,24 @@ def test_a_checkpoint_loads_without_running_code(trained):
     assert state["global_step"] == 8
 
 
-def test_resume_gives_the_weights_of_the_uninterrupted_run(trained, monkeypatch):
-    """Stopped after the first of three epochs, then gone on: bit for bit the same network and the whole curve."""
-    arguments = [*TINY, "EPOCHS=3", "FOLD=0"]
+@pytest.mark.parametrize(
+    "extra",
+    [
+        [],
+        [
+            "SCHEDULE=plateau",
+            "PATIENCE=0",
+            "THRESHOLD=1",
+            "FREEZE_ENCODER=1",
+            "AUGMENT_ON=device",
+            "MIX=both",
+            "BALANCE=strata",
+        ],
+    ],
+)
+def test_resume_gives_the_weights_of_the_uninterrupted_run(trained, monkeypatch, extra):
+    """Stopped after an epoch, then gone on: bit for bit the same network and the whole curve."""
+    arguments = [*TINY, "EPOCHS=3", "FOLD=0", *extra]
     assert train.main([*arguments, "EXPERIMENT=whole"]) == 0
 
     class PowerCut(BaseException):
