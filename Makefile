@@ -17,7 +17,7 @@ GIVEN = $(foreach name,$(.VARIABLES),$(if $(filter command%line,$(subst $() ,%,$
 ARGS = $(foreach name,$(filter-out VENV PYTHON,$(GIVEN)),$(call quoted,$(name)))
 RUN = $(PYTHON) src/$@.py $(ARGS)
 
-.PHONY: help demo data rle-check folds train tester oof cv inference submission samples summary lr batch smoke weights test test-slow lint install
+.PHONY: help demo data rle-check folds train tester oof cv tune ensemble compare leaderboard report inference submission samples summary lr batch smoke weights test test-slow lint install
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | while IFS=$$'\t' read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
@@ -53,6 +53,21 @@ oof: $(READY)  ## score all tested folds together, each image exactly once
 	@$(PYTHON) src/tester.py OOF=1 $(ARGS)
 
 cv: $(READY)  ## train and test every fold, one process each, then oof
+	@$(RUN)
+
+tune: $(READY)  ## the best rule from probability to mask, with an honest (cross-fitted) score
+	@$(RUN)
+
+ensemble: $(READY)  ## the mean of experiments or seeds: make ensemble OF=a,b NAME=c (WEIGHTED=1: cross-fitted weights)
+	@$(RUN)
+
+compare: $(READY)  ## is y better than x? make compare A=x B=y
+	@$(RUN)
+
+leaderboard: $(READY)  ## all experiments, by their cross-fitted scores
+	@$(RUN)
+
+report: $(READY)  ## one HTML file about an experiment: make report EXPERIMENT=x
 	@$(RUN)
 
 inference: $(READY)  ## test images -> probability maps, by one fold or the mean of several

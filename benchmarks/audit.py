@@ -27,6 +27,7 @@ import studio
 from images import read_image
 
 BASES = 40
+PART = 100  # images that are decoded in turn without and with their thumbnails
 
 
 def _base(number: int, height: int, width: int) -> np.ndarray:
@@ -56,17 +57,24 @@ def _pictures(folder: Path, given: argparse.Namespace) -> list[Path]:
         return list(tqdm(written, "blend", given.images))
 
 
-def _measure(files: list[Path], name: str) -> None:
-    def timed(what: str, task: Callable) -> tuple[float, list]:
-        start = time.perf_counter()
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            results = list(tqdm(pool.map(task, files), what, len(files), mininterval=5))
-        return time.perf_counter() - start, results
+def _timed(task: Callable, files: list[Path]) -> tuple[float, list]:
+    start = time.perf_counter()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        results = list(pool.map(task, files))
+    return time.perf_counter() - start, results
 
-    before, _ = timed("decode", lambda path: read_image(path).shape)
-    both, thumbnails = timed("decode and thumbnail", lambda path: audit.thumbnail(read_image(path)))
-    after, _ = timed("decode", lambda path: read_image(path).shape)
-    checks, start, limit = [], time.perf_counter(), (before + after) / 2
+
+def _measure(files: list[Path], name: str) -> None:
+    """Both passes in turns over small parts, each first every other time, so that a busier machine slows both."""
+    spent, thumbnails = {"decode": 0.0, "both": 0.0}, []
+    tasks = {"decode": lambda path: read_image(path).shape, "both": lambda path: audit.thumbnail(read_image(path))}
+    for start in tqdm(range(0, len(files), PART), "decode, with and without thumbnails", mininterval=5):
+        part = files[start : start + PART]
+        for what in list(tasks) if (start // PART) % 2 else reversed(tasks):
+            seconds, results = _timed(tasks[what], part)
+            spent[what] += seconds
+            thumbnails += results if what == "both" else []
+    checks, start = [], time.perf_counter()
 
     def track(items: Iterable, total: int) -> Iterable:
         checks.append(total)
@@ -74,9 +82,9 @@ def _measure(files: list[Path], name: str) -> None:
 
     pairs = audit.copies(np.stack(thumbnails), lambda at: read_image(files[at]), track=track)
     search = time.perf_counter() - start
-    print(f"{name}: decoding alone {limit:.1f} s (before {before:.1f}, after {after:.1f})")
-    print(f"with thumbnails {both:.1f} s, search {search:.1f} s with {checks[0]} checks; {len(pairs)} pairs said alike")
-    print(f"{(both + search) / limit:.2f} of the time of decoding once")
+    print(f"{name}: decoding alone {spent['decode']:.1f} s")
+    print(f"with thumbnails {spent['both']:.1f} s, search {search:.1f} s with {checks[0]} checks; {len(pairs)} pairs")
+    print(f"{(spent['both'] + search) / spent['decode']:.3f} of the time of decoding once")
 
 
 def main(arguments: list[str] | None = None) -> None:

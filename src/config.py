@@ -82,9 +82,18 @@ EARLY_STOPPING = 0  # epochs without a better validation Dice before stopping; 0
 CHECKPOINT = "last"  # last | best: the best epoch is chosen on the fold that is reported, and every number says so
 
 # === scoring: from probability to mask to number
-THRESHOLD = 0.5  # a pixel is foreground where the probability reaches it; multiclass takes the likeliest class
+METRIC = "dice"  # what the competition is decided by: dice, dsb2018, contrails, hd95, ...; docs/scores.md lists them
+MEASURES = ""  # more to report beside it: "boundary_iou, surface_dice(tolerance=2)"
 EMPTY = "one"  # Dice of an empty prediction on an empty mask: one | zero | skip (left out of the mean)
+TTA = "none"  # the mean over views of each image: none | flips | d4 | scales | d4+scales
+TTA_MEAN = "probability"  # probability | logit: what is averaged over the views
+POSTPROCESS = "settings"  # settings (the six lines below) | tuned (what make tune found; inference and submission)
+THRESHOLD = 0.5  # a pixel is foreground where the probability reaches it; multiclass takes the likeliest class
 MIN_AREA = 0  # objects of fewer pixels are removed; 0: none
+FILL_HOLES = 0  # 1: holes in a mask are filled
+KEEP_LARGEST = 0  # n: only the n largest objects of an image stay; 0: all
+TOP_THRESHOLD = 0.0  # an image's mask is empty unless TOP_AREA pixels reach this probability; 0: no such test
+TOP_AREA = 0
 # auto (the layout's) | carvana | dsb2018 | tgs | airbus | siim | hubmap | uwmgi | contrails | vesuvius; also how a
 # table of training masks is read
 DIALECT = "auto"

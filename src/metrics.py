@@ -8,6 +8,7 @@ import numpy as np
 
 COUNTS = ("tp", "fp", "fn", "tn")
 SCORES = ("dice", "iou", "precision", "recall")
+TN_SCORES = ("specificity", "accuracy")  # those that count true negatives too
 POLICIES = {"one": 1.0, "zero": 0.0, "skip": float("nan")}
 
 
@@ -25,25 +26,41 @@ def count(prediction: np.ndarray, truth: np.ndarray, labelled: np.ndarray | None
     return {"tp": tp, "fp": fp, "fn": fn, "tn": prediction.size - tp - fp - fn}
 
 
-def scores(tp, fp, fn, empty: str = "one") -> dict[str, np.ndarray]:  # noqa: ANN001 (numbers or arrays of them)
-    """Dice, IoU, precision and recall in [0, 1], elementwise, from counts.
+def scores(tp, fp, fn, empty: str = "one", *, tn=None) -> dict[str, np.ndarray]:  # noqa: ANN001 (numbers or arrays)
+    """Dice, IoU, precision and recall in [0, 1], elementwise, from counts; with `tn` specificity and accuracy too.
 
-    Where neither mask has foreground, all four are what the policy `empty` says (skip: NaN). Precision without any
-    predicted pixel, and recall without any true one, are 0 otherwise.
+    Where neither mask has foreground, the four are what the policy `empty` says (skip: NaN). Precision without any
+    predicted pixel, and recall without any true one, are 0 otherwise. Specificity and accuracy count background as
+    well: there the policy only speaks where the truth has no background, or the image no labelled pixel.
     """
     tp, fp, fn = (np.asarray(item, dtype=np.float64) for item in (tp, fp, fn))
-    nothing = tp + fp + fn == 0
-
-    def ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-        value = np.divide(above, below, out=np.zeros_like(below), where=below > 0)
-        return np.where(nothing, POLICIES[empty], value)
-
-    return {
-        "dice": ratio(2 * tp, 2 * tp + fp + fn),
-        "iou": ratio(tp, tp + fp + fn),
-        "precision": ratio(tp, tp + fp),
-        "recall": ratio(tp, tp + fn),
+    nothing, policy = tp + fp + fn == 0, POLICIES[empty]
+    found = {
+        "dice": f_score(tp, fp, fn, 1, empty),
+        "iou": _ratio(tp, tp + fp + fn, policy),
+        "precision": np.where(nothing, policy, _ratio(tp, tp + fp, 0.0)),
+        "recall": np.where(nothing, policy, _ratio(tp, tp + fn, 0.0)),
     }
+    if tn is not None:
+        tn = np.asarray(tn, dtype=np.float64)
+        found["specificity"] = _ratio(tn, tn + fp, policy)
+        found["accuracy"] = _ratio(tp + tn, tp + fp + fn + tn, policy)
+    return found
+
+
+def f_score(tp, fp, fn, beta: float, empty: str = "one") -> np.ndarray:  # noqa: ANN001 (numbers or arrays of them)
+    """F-beta in [0, 1], elementwise: recall counts `beta` times as much as precision (van Rijsbergen 1979).
+
+    beta = 1 is Dice. Without any foreground it is what the policy `empty` says (skip: NaN).
+    """
+    tp, fp, fn = (np.asarray(item, dtype=np.float64) for item in (tp, fp, fn))
+    hits = (1 + beta**2) * tp
+    return _ratio(hits, hits + beta**2 * fn + fp, POLICIES[empty])
+
+
+def _ratio(above: np.ndarray, below: np.ndarray, otherwise: float) -> np.ndarray:
+    """above / below, and `otherwise` where below is 0."""
+    return np.divide(above, below, out=np.full_like(below, otherwise), where=below > 0)
 
 
 def summarise(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray, empty: str) -> dict[str, dict[str, float]]:

@@ -1,9 +1,65 @@
-"""From probability to mask, the same in tester, inference and submission."""
+"""From probability to mask, the same in tester, tuning, inference and submission."""
 
 import math
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import cv2
 import numpy as np
+
+from errors import UserError
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How the probabilities of one class become its mask.
+
+    In this order: the whole image's mask is empty where fewer than `top_area` pixels reach `top_threshold` (0: no such
+    test; "two thresholds and an area", the winners of Kaggle's pneumothorax competition, 2019); pixels that reach
+    `threshold` are foreground; holes are filled; objects (8 neighbours) of fewer than `min_area` pixels are removed;
+    the `keep_largest` largest stay (0: all).
+    """
+
+    threshold: float = 0.5
+    min_area: int = 0
+    fill_holes: int = 0
+    keep_largest: int = 0
+    top_threshold: float = 0.0
+    top_area: int = 0
+
+    def as_json(self) -> dict[str, Any]:
+        """A JSON-ready dict; `from_json` reads it back."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        parts = [f"threshold {self.threshold:g}"]
+        if self.top_threshold and self.top_area:
+            parts.append(f"empty below {self.top_area} px of {self.top_threshold:g}")
+        if self.fill_holes:
+            parts.append("holes filled")
+        if self.min_area > 1:
+            parts.append(f"objects of {self.min_area} px and more")
+        if self.keep_largest:
+            parts.append("the largest" if self.keep_largest == 1 else f"the {self.keep_largest} largest")
+        return ", ".join(parts)
+
+
+def from_json(values: Any, where: str) -> Rule:
+    """A Rule from what `as_json` gave. Raises UserError where that is something else."""
+    try:
+        rule = Rule(
+            threshold=float(values["threshold"]),
+            min_area=int(values["min_area"]),
+            fill_holes=int(values["fill_holes"]),
+            keep_largest=int(values["keep_largest"]),
+            top_threshold=float(values["top_threshold"]),
+            top_area=int(values["top_area"]),
+        )
+        if not 0 < rule.threshold <= 1 or not 0 <= rule.top_threshold <= 1 or min(asdict(rule).values()) < 0:
+            raise ValueError(str(rule))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{where} holds no rule from probability to mask ({error}).") from error
+    return rule
 
 
 def level(threshold: float) -> int:
@@ -16,28 +72,50 @@ def to_p8(probability: np.ndarray) -> np.ndarray:
     return (probability * 255 + 0.5).astype(np.uint8)
 
 
-def to_mask(p8: np.ndarray, threshold: float, min_area: int = 0) -> np.ndarray:
-    """uint8 probabilities (H, W) -> 0/1 (H, W) without the objects (8 neighbours) of fewer than `min_area` pixels."""
-    return without_specks((p8 >= level(threshold)).astype(np.uint8), min_area)
+def to_mask(p8: np.ndarray, rule: Rule) -> np.ndarray:
+    """uint8 probabilities (H, W) -> 0/1 (H, W) by `rule`."""
+    if rule.top_threshold and np.count_nonzero(p8 >= level(rule.top_threshold)) < rule.top_area:
+        return np.zeros(p8.shape, np.uint8)
+    mask = (p8 >= level(rule.threshold)).astype(np.uint8)
+    if rule.fill_holes:
+        mask = without_holes(mask)
+    return kept_objects(mask, rule.min_area, rule.keep_largest)
 
 
-def without_specks(mask: np.ndarray, min_area: int) -> np.ndarray:
-    """The mask 0/1 (H, W) without the objects (8 neighbours) of fewer than `min_area` pixels."""
-    if min_area > 1 and mask.any():
+def without_holes(mask: np.ndarray) -> np.ndarray:
+    """The mask 0/1 (H, W) with its holes filled: background (4 neighbours) that does not reach the image's border."""
+    framed = np.pad(mask, 1)  # so that the outside is one region, found from a corner
+    cv2.floodFill(framed, None, (0, 0), 2, flags=4)
+    return (framed[1:-1, 1:-1] != 2).astype(np.uint8)
+
+
+def kept_objects(mask: np.ndarray, min_area: int, keep_largest: int = 0) -> np.ndarray:
+    """The mask 0/1 (H, W) with only its objects (8 neighbours) of `min_area` pixels, and of them the n largest.
+
+    Of two equally large ones the first in reading order stays.
+    """
+    if (min_area > 1 or keep_largest) and mask.any():
         _, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
-        keep = stats[:, cv2.CC_STAT_AREA] >= min_area
-        keep[0] = False
-        mask = keep[labels].astype(np.uint8)
+        areas = stats[1:, cv2.CC_STAT_AREA]
+        keep = areas >= min_area
+        if keep_largest:
+            keep[np.argsort(-areas, kind="stable")[keep_largest:]] = False
+        mask = np.concatenate([[False], keep])[labels].astype(np.uint8)
     return mask
 
 
-def to_masks(p8: np.ndarray, task: str, scored: tuple[int, ...], threshold: float, min_area: int = 0) -> np.ndarray:
-    """uint8 probabilities (C, H, W) of all classes -> 0/1 (S, H, W) of the scored ones.
+def to_masks(p8: np.ndarray, task: str, scored: tuple[int, ...], rules: tuple[Rule, ...]) -> np.ndarray:
+    """uint8 probabilities (C, H, W) of all classes -> 0/1 (S, H, W) of the scored ones, each by its own rule.
 
-    Multiclass: each pixel is its likeliest class's, the first one's where several are equal; objects that are too small
-    are then nobody's. Otherwise each class is cut at the threshold by itself.
+    Multiclass: each pixel is its likeliest class's, the first one's where several are equal; objects that a rule
+    removes are then nobody's. Otherwise each class is cut by itself.
     """
     if task != "multiclass":
-        return np.stack([to_mask(p8[index], threshold, min_area) for index in scored])
+        return np.stack([to_mask(p8[index], rule) for index, rule in zip(scored, rules, strict=True)])
     best = p8.argmax(0)
-    return np.stack([without_specks((best == index).astype(np.uint8), min_area) for index in scored])
+    return np.stack(
+        [
+            kept_objects((best == index).astype(np.uint8), rule.min_area, rule.keep_largest)
+            for index, rule in zip(scored, rules, strict=True)
+        ]
+    )

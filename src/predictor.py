@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 import dataspec
 import images
 import model_dispatcher
 import runs
+import tta as tta_module
 from dataspec import DataSpec
 from errors import UserError
 
@@ -79,13 +81,34 @@ def _refuse_mixed_tables(models: list[Model]) -> None:
 class Predictor:
     """The mean probability of one or more models, image by image, in batches of equal size.
 
-    half: 16-bit autocast, for CUDA only.
+    half: 16-bit autocast, for CUDA only. tta, tta_mean: the views that each model's answer is a mean over, by the names
+    of tta.views, and the kind of mean (tta.MEANS). Raises UserError for other names, and for models that do not go
+    together.
     """
 
-    def __init__(self, models: list[Model], device: str = "cpu", batch_size: int = 8, half: bool = False) -> None:
+    def __init__(
+        self,
+        models: list[Model],
+        device: str = "cpu",
+        batch_size: int = 8,
+        half: bool = False,
+        tta: str = "none",
+        tta_mean: str = "probability",
+    ) -> None:
         _refuse_mixed_tables(models)
+        tta_module.refuse_mean(tta_mean)
         self.models, self.device, self.batch_size, self.half = models, device, batch_size, half
+        self.tta, self.tta_mean, self.views = tta_module.canonical(tta), tta_mean, tta_module.views(tta)
         self.spec = models[0].spec
+
+    def about(self) -> dict[str, Any]:
+        """How the models are asked, JSON-ready: tta, tta_mean and the [height, width, resize] of each model's frame.
+
+        What is the same is said the same: d4+scales for scales+d4, and of a single view no other mean than the default.
+        """
+        sizes = [[*model.size, model.resize] for model in self.models]
+        mean = self.tta_mean if len(self.views) > 1 else tta_module.MEANS[0]
+        return {"tta": self.tta, "tta_mean": mean, "sizes": sizes}
 
     def predict(
         self, paths: Iterable[Path], max_pixels: int = 100_000_000
@@ -124,10 +147,30 @@ class Predictor:
         """uint8 (N, h, w, channels) -> float32 probabilities (N, C, h, w)."""
         x = torch.from_numpy(frames).to(self.device).permute(0, 3, 1, 2).float().div_(255)
         x = x.contiguous(memory_format=torch.channels_last)
+        try:
+            answer = tta_module.predict(
+                lambda view: self._logits(model, view), x, self.spec.task, self.views, self.tta_mean
+            )
+        except Exception as error:  # networks raise what they like
+            self._refuse_fixed_size(model, x, error)
+            raise
+        return answer.cpu().numpy()
+
+    def _logits(self, model: Model, x: Tensor) -> Tensor:
+        """float32 (N, channels, h, w) in [0, 1] -> float32 logits (N, C, h, w)."""
         with torch.autocast(self.device, torch.float16, enabled=self.half):
             logits = model.network(x)
-        logits = logits.float()
-        return (logits.softmax(1) if self.spec.task == "multiclass" else logits.sigmoid()).cpu().numpy()
+        return logits.float()
+
+    def _refuse_fixed_size(self, model: Model, x: Tensor, error: Exception) -> None:
+        """Raise UserError where the model failed because it does not take images of the views' sizes."""
+        refused = tta_module.refused_sizes(model.network, x.shape, self.views)
+        if refused:
+            sizes = ", ".join(f"{height} x {width}" for height, width in refused)
+            raise UserError(
+                f"TTA={self.tta}: the model of {model.folder} takes images of {x.shape[-2]} x {x.shape[-1]}, and does "
+                f"not take the views of {sizes} (its encoder is for one size only). TTA=flips keeps the size."
+            ) from error
 
 
 def _read_ahead(

@@ -1,11 +1,13 @@
-"""Held-out masks against predicted ones: rows of counts, their summary, and what has to stand beside a score.
+"""Held-out masks against predicted ones: rows of counts and of the METRIC's values.
 
 Beside the model stand the constant mask, which ignores the image, and the ceiling that the network's size sets.
 """
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +15,63 @@ import numpy as np
 
 import console
 import images
+import measures
 import metrics
+import objects
 import postprocess
 from dataspec import DataSpec
+from errors import UserError
 
+KINDS = {"model": "", "constant": "constant_", "ceiling": "ceiling_"}  # summary's name -> prefix of the columns
 COLUMNS = (
     *("image", "class", "kfold", "group", *metrics.COUNTS, *metrics.SCORES),
-    *(f"{kind}_{key}" for kind in ("constant", "ceiling") for key in ("tp", "fp", "fn")),
-)  # of scores.csv
-_KINDS = {"model": "", "constant": "constant_", "ceiling": "ceiling_"}  # summary's name -> prefix of the columns
-_POLICIES = {"one": "counts as 1", "zero": "counts as 0", "skip": "is left out of the mean"}
+    *(f"{kind}_{key}" for kind in ("constant", "ceiling") for key in metrics.COUNTS),
+    *(f"{prefix}score" for prefix in KINDS.values()),
+)  # of scores.csv; a column for each of MEASURES follows
 
 
-def constant_mask(root: Path, frame: Any, spec: DataSpec, max_pixels: int, side: int = 128) -> np.ndarray:
-    """The best masks that ignore the image, found on the training rows of `frame` stretched to (side, side).
+@dataclass(frozen=True)
+class Scale:
+    """What is measured: the METRIC, by which everything is decided, more measures by name, and the empty masks' policy.
 
-    0/1 (S, side, side), one for each scored class.
+    An image's `score` is the METRIC's value; of a metric that counts all images' pixels together, that of this image
+    by itself, which is for sorting only.
     """
+
+    metric: str
+    also: tuple[str, ...]
+    empty: str
+
+    @property
+    def measure(self) -> measures.Measure:
+        return measures.get(self.metric)
+
+    @property
+    def has_objects(self) -> bool:
+        return any(measures.get(name).kind == "objects" for name in (self.metric, *self.also))
+
+    def value(self, name: str, prediction: np.ndarray, truth: np.ndarray, labelled: Any, objects_there: Any) -> float:
+        """The measure `name` of one image and class; masks 0/1 (H, W), the truth's objects int32 (H, W) or None."""
+        measure = measures.get(name)
+        if measure.pooled:
+            return float(measure.from_counts(**metrics.count(prediction, truth, labelled), empty=self.empty))
+        return measure.value(prediction, truth, labelled=labelled, truth_objects=objects_there, empty=self.empty)
+
+    def total(self, counts: np.ndarray, values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """The METRIC over images for each row of their weights: (N, S, 4), (N, S), (B, N) -> (B,)."""
+        return measures.total(self.measure, counts, values, weights, self.empty)
+
+
+def scale(metric: str, also: str, empty: str) -> Scale:
+    """The Scale of the constants METRIC, MEASURES (a list with commas) and EMPTY. Raises UserError for a wrong name."""
+    names = tuple(part.strip() for part in re.split(r",(?![^(]*\))", also) if part.strip())
+    for name in (metric, *names):
+        measures.get(name)
+    return Scale(metric, names, empty)
+
+
+def small_masks(root: Path, frame: Any, spec: DataSpec, max_pixels: int, side: int = 128) -> np.ndarray:
+    """The masks of `frame` stretched to (side, side), 0/1 uint8 (S, N, side, side), a plane for each scored class."""
 
     def small(row: tuple[str, str]) -> np.ndarray:
         mask = spec.read_mask(root, row[1], images.read_size(root / row[0]), max_pixels, row[0])
@@ -38,8 +80,12 @@ def constant_mask(root: Path, frame: Any, spec: DataSpec, max_pixels: int, side:
 
     pairs = list(zip(frame["image"], frame["mask"], strict=True))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        stacked = np.stack(list(console.track(pool.map(small, pairs), len(pairs), "training masks")), axis=1)
-    return np.stack([metrics.best_constant(masks.mean(0), masks) for masks in stacked])
+        return np.stack(list(console.track(pool.map(small, pairs), len(pairs), "training masks")), axis=1)
+
+
+def constant_mask(masks: np.ndarray) -> np.ndarray:
+    """The best masks that ignore the image, 0/1 (S, side, side), for training masks (S, N, side, side)."""
+    return np.stack([metrics.best_constant(of_class.mean(0), of_class) for of_class in masks])
 
 
 def rows(
@@ -51,44 +97,55 @@ def rows(
     *,
     size: tuple[int, int],
     resize: str,
-    threshold: float,
-    min_area: int,
-    empty: str,
+    rules: tuple[postprocess.Rule, ...],
+    scale: Scale,
     max_pixels: int,
 ) -> Iterator[dict[str, Any]]:
-    """One dict an image and scored class of `table`: counts and scores of its prediction, and both references' counts.
+    """One dict an image and scored class of `table`: counts and scores of its prediction and of both references.
 
-    `read_maps` gives an image's probability maps, uint8 (C, H, W).
+    `read_maps` gives an image's probability maps, uint8 (C, H, W). Raises UserError where a map has not the mask's
+    size: a score at the network's size would not be the original's.
     """
     columns = zip(table["image"], table["mask"], table["group"], table["kfold"], strict=True)
-    for image, mask_reference, group, fold in console.track(columns, len(table), "scoring"):
-        p8 = read_maps(image)
-        mask = spec.read_mask(root, mask_reference, p8.shape[1:], max_pixels, image)
+    for image, reference, group, fold in console.track(columns, len(table), "scoring"):
+        p8, there = read_maps(image), None
+        _refuse_other_size(image, p8.shape[1:], images.read_size(root / image))
+        mask = spec.read_mask(root, reference, p8.shape[1:], max_pixels, image)
         truths, labelled = spec.class_planes(mask), spec.labelled(mask)
-        predicted = postprocess.to_masks(p8, spec.task, spec.scored, threshold, min_area)
+        if scale.has_objects:
+            there = objects.read(spec, root, reference, p8.shape[1:], max_pixels, image)
+        predicted = postprocess.to_masks(p8, spec.task, spec.scored, rules)
         best = redrawn(mask, spec, size, resize)
         for index, name in enumerate(spec.scored_names):
-            truth = truths[index]
-            counts = metrics.count(predicted[index], truth, labelled)
-            scores = metrics.scores(counts["tp"], counts["fp"], counts["fn"], empty)
+            truth, its_objects = truths[index], None if there is None else there[index]
+            alone = stretched(constant[index], truth.shape)
+            masks = {"": predicted[index], "constant_": alone, "ceiling_": best[index]}
+            counts = {prefix: metrics.count(drawn, truth, labelled) for prefix, drawn in masks.items()}
+            values = metrics.scores(*(counts[""][key] for key in ("tp", "fp", "fn")), scale.empty)
             yield {
                 "image": image,
                 "class": name,
                 "kfold": fold,
                 "group": group,
-                **counts,
-                **{key: round(float(value), 6) for key, value in scores.items()},
-                **_reference("constant_", _stretched(constant[index], truth.shape), truth, labelled),
-                **_reference("ceiling_", best[index], truth, labelled),
-            }
+                **counts[""],
+                **{key: round(float(values[key]), 6) for key in metrics.SCORES},
+                **{f"{prefix}{key}": counts[prefix][key] for prefix in masks if prefix for key in metrics.COUNTS},
+                **{f"{prefix}score": scale.value(scale.metric, drawn, truth, labelled, its_objects)
+                   for prefix, drawn in masks.items()},
+                **{other: scale.value(other, predicted[index], truth, labelled, its_objects) for other in scale.also},
+            }  # fmt: skip
 
 
-def _reference(prefix: str, mask: np.ndarray, truth: np.ndarray, labelled: np.ndarray | None) -> dict[str, int]:
-    counts = metrics.count(mask, truth, labelled)
-    return {f"{prefix}{key}": counts[key] for key in ("tp", "fp", "fn")}
+def _refuse_other_size(image: str, have: tuple[int, ...], want: tuple[int, int]) -> None:
+    if tuple(have) != tuple(want):
+        raise UserError(
+            f"The probability map of {image} has {have[1]} x {have[0]} pixels, and the image {want[1]} x {want[0]}: a "
+            "score at another size is not the original's. Predict again: make tester FOLD=k"
+        )
 
 
-def _stretched(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+def stretched(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """A small 0/1 mask enlarged to `shape`, bool (H, W)."""
     return images.from_network(mask.astype(np.float32), shape, mask.shape, "stretch") >= 0.5
 
 
@@ -107,85 +164,3 @@ def redrawn(mask: np.ndarray, spec: DataSpec, size: tuple[int, int], resize: str
     if spec.task != "multiclass":
         return np.stack(enlarged) >= 127.5
     return np.argmax(enlarged, axis=0) == np.array(spec.scored)[:, None, None]
-
-
-def summarise(scores: Any, classes: tuple[str, ...], empty: str) -> dict[str, Any]:
-    """Mean over images and pooled over pixels, of the model, of the constant mask and of the resolution's ceiling.
-
-    `scores` has the rows of an image together, one for each of `classes` in their order; with several the figures are
-    means over the classes, and "classes" holds the model's for each.
-    """
-    counts = {
-        name: [scores[f"{prefix}{key}"].to_numpy().reshape(-1, len(classes)) for key in ("tp", "fp", "fn")]
-        for name, prefix in _KINDS.items()
-    }
-    tp, fp, fn = counts["model"]
-    truth_empty = tp + fn == 0
-    each = {name: metrics.summarise(tp[:, i], fp[:, i], fn[:, i], empty) for i, name in enumerate(classes)}
-    return {
-        "images": len(tp),
-        "groups": int(scores["group"].nunique()),
-        "empty_masks": int(truth_empty.sum()),
-        "empty_and_predicted_empty": int((truth_empty & (fp == 0)).sum()),
-        "empty_policy": empty,
-        **{name: metrics.summarise(*values, empty) for name, values in counts.items()},
-        "classes": each,
-    }
-
-
-def announce(title: str, summary: dict[str, Any]) -> None:
-    """Print the scores with what has to stand beside them."""
-    print(f"{title}: {summary['images']} {summary['scored_on']} in {summary['groups']} groups, at their original size")
-    lines = {
-        "mean over images": summary["model"]["image"],
-        "pooled over pixels": summary["model"]["pooled"],
-        "constant mask, mean": summary["constant"]["image"],
-        "ceiling of the size, mean": summary["ceiling"]["image"],
-    }
-    print(console.table([{"": name, **values} for name, values in lines.items()]))
-    several = len(summary["classes"]) > 1
-    if several:
-        print("  Each line is the mean over the classes; the model's, mean over images, class by class:")
-        print(console.table([{"": name, **values["image"]} for name, values in summary["classes"].items()]))
-    policy, of = summary["empty_policy"], f" of {summary['images']} x {len(summary['classes'])}" if several else ""
-    print(
-        f"  {summary['empty_masks']}{of} masks are empty; an empty prediction on an empty mask {_POLICIES[policy]} "
-        f"(EMPTY={policy}).\n"
-        f"  Threshold {summary['threshold']}, weights of the {summary['weights']}.\n"
-        "  The constant mask ignores the image; the ceiling is what the true mask scores after it was shrunk to the\n"
-        "  network's size and enlarged again."
-    )
-
-
-def worst_sheet(
-    path: Path,
-    scores: Any,
-    table: Any,
-    root: Path,
-    read_maps: Callable[[str, int], np.ndarray],
-    spec: DataSpec,
-    *,
-    threshold: float,
-    min_area: int,
-    max_pixels: int,
-    most: int = 12,
-) -> None:
-    """Contact sheet of the images with the lowest Dice (image, truth, prediction, error), the mean over their classes.
-
-    `read_maps(image, fold)` gives probability maps; `table` has each image's mask.
-    """
-    import pictures
-
-    lines, mask_of = [], dict(zip(table["image"], table["mask"], strict=True))
-    dices = scores.groupby(["image", "kfold"], sort=False)["dice"].mean().sort_values(kind="stable").head(most)
-    for (image, fold), dice in dices.items():
-        pixels, mask = spec.read_pair(root, image, mask_of[image], max_pixels)
-        truth, picture = spec.class_planes(mask), pictures.as_rgb(pixels)
-        predicted = postprocess.to_masks(read_maps(image, fold), spec.task, spec.scored, threshold, min_area)
-        cells = [picture, pictures.overlays(picture, truth), pictures.overlays(picture, predicted)]
-        if (labelled := spec.labelled(mask)) is not None:
-            truth, predicted = truth & labelled, predicted * labelled
-        lines.append((f"Dice {dice:.4f}   {Path(image).name}", [*cells, pictures.errors(picture, truth, predicted)]))
-    note = f"the {len(lines)} images with the lowest Dice; {pictures.LEGEND}"
-    titles = ["image", "truth", "prediction", "error"]
-    pictures.sheet(path, lines, titles, note=note, legend=pictures.legend(spec.scored_names))

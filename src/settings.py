@@ -41,6 +41,8 @@ _CHOICES = {
     "AUGMENT": ("none", "flips", "upright", "turns", "affine", "nails", "strong"),
     "CHECKPOINT": ("last", "best"),
     "EMPTY": ("one", "zero", "skip"),
+    "TTA_MEAN": ("probability", "logit"),
+    "POSTPROCESS": ("settings", "tuned"),
     "DIALECT": ("auto", "carvana", "dsb2018", "tgs", "airbus", "siim", "hubmap", "uwmgi", "contrails", "vesuvius"),
 }
 _TABLES = ("TRAIN_FOLDS", "SUBMISSION")  # a JSON is written beside each
@@ -77,6 +79,10 @@ _RANGES = {  # lowest and highest value that makes sense
     "EARLY_STOPPING": (0, 10**6),
     "THRESHOLD": (0.004, 1.0),
     "MIN_AREA": (0, 10**9),
+    "FILL_HOLES": (0, 1),
+    "KEEP_LARGEST": (0, 10**6),
+    "TOP_THRESHOLD": (0.0, 1.0),
+    "TOP_AREA": (0, 10**9),
     "IMAGE_SIZE": (8, 20_000),
     "MODEL_MEAN": (-10.0, 10.0),
     "MODEL_STD": (1e-6, 10.0),

@@ -13,12 +13,14 @@ from typing import Any
 import console
 import dataspec
 import postprocess
+import predictions
 import rle
+import rules
 import runs
 import settings as settings_module
 from dataspec import DataSpec
 from errors import UserError, command, listing
-from inference import prediction_folder, read_maps
+from inference import prediction_folder
 
 Key = tuple[str, str]  # an image's id and a class, "" where the dialect has no column for it
 FLAGS = {
@@ -183,7 +185,9 @@ def main(argv: list[str] | None = None) -> None:
     again = f"Predict first: make inference{f' FOLD={flags.FOLD}' if flags.FOLD else ''}"
     manifest = runs.read_manifest(folder, again)
     refuse_stale(folder, manifest, again)
+    predictions.refuse_exchanged(folder, manifest, again)
     spec = dataspec.from_json(manifest["data"], str(folder / runs.MANIFEST))
+    to_mask = rules.chosen(settings, spec, predictions.provenance(manifest["models"], manifest))
     dialect, sample = choose_dialect(settings), find_sample(settings.INPUT)
     classes, ids = check_classes(spec, dialect), image_ids(manifest["images"], dialect)
     keys = [(image_id, name) for image_id in ids for name in classes]
@@ -191,8 +195,8 @@ def main(argv: list[str] | None = None) -> None:
 
     @functools.lru_cache(4)  # of the image's classes together: written, then read for their shape and compared
     def masks_of(image_id: str) -> Any:
-        p8 = read_maps(folder, ids[image_id], spec)
-        return postprocess.to_masks(p8, spec.task, spec.scored, settings.THRESHOLD, settings.MIN_AREA)
+        p8 = predictions.read_maps(folder, ids[image_id], spec)
+        return postprocess.to_masks(p8, spec.task, spec.scored, to_mask)
 
     def mask_of(key: Key) -> Any:
         return masks_of(key[0])[classes.index(key[1])]
@@ -202,8 +206,8 @@ def main(argv: list[str] | None = None) -> None:
     about = {
         "predictions": str(folder),
         "dialect": dialect.name,
-        "threshold": settings.THRESHOLD,
-        "min_area": settings.MIN_AREA,
+        "postprocess": settings.POSTPROCESS,
+        "rules": [rule.as_json() for rule in to_mask],
         "images": len({image_id for image_id, _ in order}),
         "rows": rows,
         "sha256": runs.sha256(path),

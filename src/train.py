@@ -192,6 +192,7 @@ def _ship(settings: Any, spec: DataSpec, module: Any, folder: Path, fold: str, t
         "epochs": trainer.current_epoch,
         "steps": trainer.global_step,
         "minutes": round(minutes, 2),
+        "gpu_gigabytes": round(torch.cuda.max_memory_allocated() / 1e9, 2) if torch.cuda.is_initialized() else None,
         "commit": _commit(),
         "versions": versions,
         "settings": settings_module.snapshot(settings),

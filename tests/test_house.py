@@ -13,7 +13,7 @@ FLOORS = [
     {"config", "errors", "settings"},
     {
         *("console", "images", "decode", "tiff", "rle", "rle_table", "metrics", "postprocess", "pictures", "runs"),
-        "boards",
+        *("boards", "surfaces", "objects", "measures", "bootstrap", "variances", "verdict", "blending", "charts"),
         *("dataspec", "groups", "archives"),
     },
     {
@@ -25,15 +25,19 @@ FLOORS = [
         *("lightning_module", "callbacks", "step_images", "trainer", "lr_finder", "assembly"),
         *("train", "lr", "batch"),
     },
-    {"predictor", "scoring", "inference", "tester"},
     {
+        *("tta", "predictor", "predictions", "rules", "scoring", "summaries", "outoffold", "tuning"),
+        *("inference", "tester", "tune"),
+    },
+    {
+        *("experiments", "ensemble", "compare", "leaderboard", "report"),
         *("submission", "cv", "weights", "samples", "summary", "smoke", "data", "rle_check"),
         *("cars", "studio", "scenes", "scene_layouts", "demo"),
     },
 ]
 SCRIPTS = {
     "folds", "train", "tester", "cv", "inference", "submission", "weights", "samples", "summary", "smoke", "demo",
-    "data", "rle_check", "lr", "batch",
+    "data", "rle_check", "lr", "batch", "tune", "ensemble", "compare", "leaderboard", "report",
 }  # fmt: skip
 # a package counts as one module, whose imports are those of all its files
 FILES = {path.stem: [path] for path in sorted((ROOT / "src").glob("*.py"))}
@@ -79,7 +83,7 @@ def test_floors_without_torch_stay_without():
 
 
 def test_what_a_kaggle_kernel_takes_along_never_imports_lightning():
-    for name in ("predictor", *KERNEL_MODEL, *FLOORS[1], "errors"):
+    for name in ("predictor", "tta", *KERNEL_MODEL, *FLOORS[1], "errors"):
         assert "pytorch_lightning" not in imported(MODULES[name]), name
 
 

@@ -22,6 +22,7 @@ import tester
 import train
 from conftest import NUCLEI, TINY, write_mask
 from errors import UserError
+from postprocess import Rule
 
 COMMON = [argument for argument in TINY if not argument.startswith(("DATASET", "EPOCHS", "AUGMENT"))]
 COMMON += ["DATASET=x", "EPOCHS=1", "AUGMENT=turns", "DIALECT=uwmgi", "FOLD=0"]
@@ -322,12 +323,16 @@ def test_sixteen_bits_and_stacks_go_all_the_way(workplace):
 def test_likeliest_class_and_specks():
     p8 = np.zeros((3, 4, 6), np.uint8)
     p8[0], p8[1, 0, 0], p8[2, 2:, 2:], p8[1, 2:, 2:] = 100, 101, 130, 120
-    masks = postprocess.to_masks(p8, "multiclass", (1, 2), 0.5)
+    masks = postprocess.to_masks(p8, "multiclass", (1, 2), (Rule(),) * 2)
     assert masks.sum((1, 2)).tolist() == [1, 8]
-    assert postprocess.to_masks(p8, "multiclass", (1, 2), 0.5, 2).sum((1, 2)).tolist() == [0, 8]
-    assert postprocess.to_masks(p8, "multilabel", (0, 1, 2), 0.45).sum((1, 2)).tolist() == [0, 8, 8]
+    assert postprocess.to_masks(p8, "multiclass", (1, 2), (Rule(min_area=2),) * 2).sum((1, 2)).tolist() == [0, 8]
+    assert postprocess.to_masks(p8, "multilabel", (0, 1, 2), (Rule(0.45),) * 3).sum((1, 2)).tolist() == [0, 8, 8]
     p8[:] = 85
-    assert postprocess.to_masks(p8, "multiclass", (0, 1, 2), 0.5).sum((1, 2)).tolist() == [24, 0, 0]  # the first one
+    assert postprocess.to_masks(p8, "multiclass", (0, 1, 2), (Rule(),) * 3).sum((1, 2)).tolist() == [
+        24,
+        0,
+        0,
+    ]  # the first one
 
 
 def test_means_over_classes():

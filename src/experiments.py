@@ -1,0 +1,100 @@
+"""Experiments side by side: their out-of-fold scores, checked to be of the models that are there, and their cost."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import outoffold
+import rules
+import runs
+import scoring
+import summaries
+import tester
+import tune
+from errors import UserError
+from outoffold import OutOfFold
+from scoring import Scale
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One experiment under one seed with its score rows, an image's classes together, sorted by image."""
+
+    found: OutOfFold
+    rules: list[dict[str, Any]]
+    counts: np.ndarray  # (N, S, 4)
+    values: np.ndarray  # (N, S)
+
+
+def seeds_of(logs: str, experiment: str) -> list[int]:
+    """The seeds under which an experiment has out-of-fold scores."""
+    names = [re.fullmatch(r"oof_seed(\d+)", path.parent.name) for path in Path(logs, experiment).glob("*/summary.json")]
+    return sorted(int(name[1]) for name in names if name)
+
+
+def gather_line(experiment: str, seed: int) -> str:
+    """The command that writes an experiment's out-of-fold scores."""
+    return f"make oof EXPERIMENT={experiment} SEED={seed}"
+
+
+def read(settings: Any, experiment: str, seed: int, scale: Scale, crossfitted: bool = False) -> Scored:
+    """Scores of an experiment as oof (or, cross-fitted, tune) wrote them.
+
+    Raises UserError where they are of other models, another table, METRIC or EMPTY than now.
+    """
+    found = outoffold.read(settings, experiment, seed)
+    folder = Path(settings.LOGS, experiment, f"oof_seed{seed}")
+    again, path, columns = gather_line(experiment, seed), folder / tester.SUMMARY, scoring.COLUMNS
+    file = tester.SCORES
+    if crossfitted:
+        again, path = f"make tune EXPERIMENT={experiment} SEED={seed}", folder / rules.TUNED
+        file, columns = tune.CROSSFITTED, ("image", "class", "kfold", "group", "tp", "fp", "fn", "tn", "score")
+    summary = runs.read_json(path, f"Run {again}", {"provenance": dict, "metric": str, "empty_policy": str})
+    if summary["provenance"] != found.provenance:
+        raise UserError(f"{path} is of other models or predictions than are there now. Run {again}")
+    now = {"metric": scale.metric, "empty_policy": scale.empty}
+    differ = [f"{name} {summary[name]} there, {value} now" for name, value in now.items() if summary[name] != value]
+    if differ:
+        raise UserError(f"{path} has another {' and '.join(differ)}. Run {again}, or say the METRIC and EMPTY of then.")
+    scores = tester.read_scores(folder, f"Run {again}", columns, file).sort_values("image", kind="stable")
+    classes = len(found.spec.scored)
+    expected = [image for image in found.table["image"] for _ in range(classes)]
+    if list(scores["image"]) != expected:
+        raise UserError(f"{folder / file} does not have each held-out image once. Run {again}")
+    to_mask = summary["rules"] if not crossfitted else []
+    return Scored(found, to_mask, summaries.counts_of(scores, classes), summaries.values_of(scores, classes))
+
+
+def settings_that_differ(parts: list[OutOfFold]) -> dict[str, list[str]]:
+    """NAME: its value in each of these experiments, of the constants in which they differ.
+
+    EXPERIMENT and SEED apart, which always do. An ensemble has no constants of its own, but members ("ensemble of").
+    """
+    whole = [_settings(part) for part in parts]
+    differ = {}
+    for name in sorted(set().union(*whole) - {"EXPERIMENT", "SEED"}):
+        values = [str(values[name]) for values in whole if name in values]
+        if len(set(values)) > 1 or name == "ensemble of":
+            differ[name] = [str(values.get(name, "-")) for values in whole]
+    return differ
+
+
+def _settings(part: OutOfFold) -> dict[str, Any]:
+    if part.provenance["shares"]:
+        shares = ", ".join(f"{name} {share:.2f}" for name, share in part.provenance["shares"].items())
+        return {"ensemble of": shares}
+    about = runs.read_model(Path(part.models[0]["folder"]))
+    fixed = runs.read_json(Path(part.models[0]["folder"]).parent / runs.SETTINGS, "Train it again.")
+    own = about.get("settings", {})
+    return {**{name: own.get(name) for name in fixed if name in own}, "TTA": part.provenance["tta"]}
+
+
+def cost(found: OutOfFold) -> tuple[float, float]:
+    """Minutes of training of all its models together, and the most GPU memory that one took in GB (NaN: none)."""
+    folders = [Path(part["folder"]) for part in found.models]
+    abouts = [runs.read_model(folder) for folder in folders if (folder / runs.MODEL).is_file()]
+    memory = [about["gpu_gigabytes"] for about in abouts if about.get("gpu_gigabytes")]
+    return sum(float(about.get("minutes", np.nan)) for about in abouts), max(memory, default=float("nan"))

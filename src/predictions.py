@@ -1,0 +1,129 @@
+"""Prediction folders: one 8-bit probability PNG an image and class at the original size, and a manifest.
+
+The manifest says which models made it, how, and a fingerprint of the maps, so that others under it are recognised.
+"""
+
+import hashlib
+import os
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import console
+import dataspec
+import images
+import postprocess
+import runs
+from dataspec import DataSpec
+from errors import UserError
+
+
+def write_maps(
+    predictions: Any, spec: DataSpec, folder: Path, name_of: Any, total: int, label: str
+) -> list[tuple[str, Any, Any]]:
+    """Write each image's probability maps in threads; returns twelve spread over all (name, image, p8) to show."""
+    shown, waiting = [], deque()
+    wanted = {index * total // 12 for index in range(12)}
+    with ThreadPoolExecutor(2) as pool:
+        for index, (path, image, probabilities) in enumerate(console.track(predictions, total, label)):
+            p8, name = postprocess.to_p8(probabilities), name_of(path)
+            for file, plane in zip(map_paths(folder, name, spec), p8, strict=True):
+                waiting.append(pool.submit(images.write_gray, file, plane))
+            while len(waiting) > 32:
+                waiting.popleft().result()  # a full disk is raised here
+            if index in wanted:
+                shown.append((name, image, p8))
+        for future in waiting:
+            future.result()
+    return shown
+
+
+def map_paths(folder: Path, image: str, spec: DataSpec) -> list[Path]:
+    """The probability map of each class of `image`, in the classes' order."""
+    names = spec.classes if len(spec.classes) > 1 else ("",)
+    return [runs.prediction_path(folder, image, name) for name in names]
+
+
+def read_maps(folder: Path, image: str, spec: DataSpec) -> Any:
+    """The probability maps of `image`, uint8 (C, H, W). Raises UserError where they are missing or differ in size."""
+    paths = map_paths(folder, image, spec)
+    maps = [images.read_gray(path) for path in paths]
+    for path, p8 in zip(paths, maps, strict=True):
+        if p8.shape != maps[0].shape:
+            raise UserError(f"{path}: {p8.shape}, but {paths[0]} has {maps[0].shape}. Run make inference again.")
+    return np.stack(maps)
+
+
+def write_manifest(
+    folder: Path, root: str, names: list[str], spec: DataSpec, models: list[dict[str, Any]], how: dict[str, Any]
+) -> dict[str, Any]:
+    """Write and return manifest.json: `names` are the images below `root`, `how` the TTA and the networks' sizes."""
+    manifest = {
+        "root": root,
+        "images": names,
+        "data": spec.as_json(),
+        "models": models,
+        **how,
+        "sizes": provenance(models, how)["sizes"],
+        "maps_sha256": fingerprint(folder, names, spec),
+    }
+    runs.write_json(folder / runs.MANIFEST, manifest)
+    return manifest
+
+
+def provenance(models: list[dict[str, Any]], how: dict[str, Any]) -> dict[str, Any]:
+    """What a rule from probability to mask depends on, JSON-ready, of a manifest or of one that is to be written."""
+    return {
+        "folds_sha256": models[0]["folds_sha256"],
+        "tta": how["tta"],
+        "tta_mean": how["tta_mean"],
+        "sizes": [list(size) for size in sorted({tuple(size) for size in how["sizes"]})],
+        "models": sorted({model["weights_sha256"] for model in models}),
+        "shares": {name: round(share, 6) for name, share in sorted(how.get("shares", {}).items())},
+    }
+
+
+def fingerprint(folder: Path, names: list[str], spec: DataSpec) -> str:
+    """The sha256 of all probability maps of a folder, as files, with their names."""
+    paths = [path for name in names for path in map_paths(folder, name, spec)]
+    digest = hashlib.sha256()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for path, found in zip(paths, pool.map(_sha_or_missing, paths), strict=True):
+            digest.update(f"{path.relative_to(folder).as_posix()} {found}\n".encode())
+    return digest.hexdigest()
+
+
+def _sha_or_missing(path: Path) -> str:
+    return runs.sha256(path) if path.is_file() else "missing"
+
+
+def refuse_exchanged(folder: Path, manifest: dict[str, Any], again: str) -> None:
+    """Raises UserError where the maps in `folder` are not those that its manifest was written for."""
+    if not isinstance(manifest.get("maps_sha256"), str) or not {"tta", "tta_mean", "sizes"} <= manifest.keys():
+        raise UserError(f"{folder / runs.MANIFEST} was written by an earlier version of this program. {again}")
+    spec = dataspec.from_json(manifest["data"], str(folder / runs.MANIFEST))
+    if fingerprint(folder, manifest["images"], spec) != manifest["maps_sha256"]:
+        raise UserError(
+            f"{folder} holds other probability maps than those its {runs.MANIFEST} describes: files were exchanged, "
+            f"changed or lost since. {again}"
+        )
+
+
+def contact_sheet(
+    path: Path, shown: list[tuple[str, Any, Any]], spec: DataSpec, rules: tuple[postprocess.Rule, ...]
+) -> None:
+    """Write images, probabilities and masks side by side, with a legend of several classes."""
+    import pictures
+
+    rows = []
+    for name, image, p8 in shown:
+        masks = postprocess.to_masks(p8, spec.task, spec.scored, rules)
+        picture = pictures.as_rgb(image)
+        foreground = p8[list(spec.scored)].max(0)
+        rows.append((f"{Path(name).name}   {masks.any(0).mean():.1%} foreground",
+                     [picture, foreground, pictures.overlays(picture, masks)]))  # fmt: skip
+    title = "probability" if len(spec.scored) == 1 else "highest probability of a class"
+    pictures.sheet(path, rows, ["image", title, "mask"], legend=pictures.legend(spec.scored_names))

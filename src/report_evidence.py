@@ -1,0 +1,149 @@
+"""What a report rests on: the out-of-fold scores, what was tuned, learning curves, and one look at every prediction."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import console
+import outoffold
+import reliability
+import rules
+import runs
+import suspects
+from errors import UserError
+
+SUMMARY = "summary.json"
+_CURVES = {"train loss": "train_loss_epoch", "held-out loss": "valid_loss", "held-out Dice": "valid_dice"}
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """The largest region of an image where network and label disagree, and how many further ones it has."""
+
+    image: str
+    fold: int
+    region: suspects.Region
+    others: int
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One experiment under one seed.
+
+    scores: a row an image and class, as in scores.csv. tuned: what make tune found, {} where it was not run.
+    counts: pixels at each probability and truth (S, 256, 2) of the scored classes, see `reliability`.
+    suspects: images where a confident network disagrees with the label, the largest region first.
+    """
+
+    found: outoffold.OutOfFold
+    scores: Any
+    summary: dict[str, Any]
+    tuned: dict[str, Any]
+    counts: np.ndarray
+    suspects: list[Suspect]
+
+    @property
+    def folds(self) -> list[int]:
+        return sorted(self.found.folders)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.found.spec.scored_names
+
+    def by_image(self) -> Any:
+        """A row an image: image, kfold, group, score (the mean over its classes), area (share of any foreground).
+
+        The score is NaN where the empty masks' policy skips every class of the image.
+        """
+        total = self.scores[["tp", "fp", "fn", "tn"]].sum(axis=1)
+        table = self.scores.assign(area=(self.scores["tp"] + self.scores["fn"]) / total.where(total > 0))
+        parts = table.groupby("image", sort=False)
+        whole = parts.agg({"kfold": "first", "group": "first", "score": "mean", "area": "sum"}).reset_index()
+        whole["area"] = whole["area"].clip(upper=1)  # classes may overlap
+        return whole
+
+
+def gather(settings: Any) -> Evidence:
+    """Read and check what there is of EXPERIMENT and SEED. Raises UserError where it was not cross-validated."""
+    folder = Path(settings.LOGS, settings.EXPERIMENT, f"oof_seed{settings.SEED}")
+    named = f"EXPERIMENT={settings.EXPERIMENT} SEED={settings.SEED}"
+    if not (folder / SUMMARY).is_file():
+        runs.check_name("EXPERIMENT", settings.EXPERIMENT)
+        known = sorted({path.parent.parent.name for path in Path(settings.LOGS).glob(f"*/oof_seed*/{SUMMARY}")})
+        there = f" Experiments that have one: {', '.join(known)}." if known else ""
+        raise UserError(
+            f"{folder} holds no out-of-fold scores, and a report is made of them.{there} Train and score every fold "
+            f"first: make cv {named}"
+        )
+    found, again = outoffold.read(settings), f"Gather them again: make oof {named}"
+    need = {"score": dict, "metric": str, "rules": list, "provenance": dict, "model": dict}
+    summary = runs.read_json(folder / SUMMARY, again, need)
+    import tester
+
+    scores = tester.read_scores(folder, again)
+    if summary["provenance"] != found.provenance or set(scores["image"]) != set(found.table["image"]):
+        raise UserError(f"{folder} was gathered from other predictions than there are by now. {again}")
+    tuned = _tuned(folder, found, named)
+    counts, suspicious = survey(found, settings.MAX_PIXELS)
+    return Evidence(found, scores, summary, tuned, counts, suspicious)
+
+
+def _tuned(folder: Path, found: outoffold.OutOfFold, named: str) -> dict[str, Any]:
+    """What make tune found, {} where it was not run. Raises UserError where it was tuned on other predictions."""
+    if not (folder / rules.TUNED).is_file():
+        return {}
+    again = f"Tune on these: make tune {named}"
+    tuned = runs.read_json(
+        folder / rules.TUNED,
+        again,
+        {"untuned": dict, "crossfitted": dict, "tuned": dict, "optimism": float, "provenance": dict},
+    )
+    if tuned["provenance"] != found.provenance:
+        raise UserError(f"{folder / rules.TUNED} was tuned on other predictions than there are by now. {again}")
+    return tuned
+
+
+def survey(found: outoffold.OutOfFold, max_pixels: int) -> tuple[np.ndarray, list[Suspect]]:
+    """Look at every held-out prediction once: pixels at each probability and truth (S, 256, 2), and the suspects."""
+    spec = found.spec
+    counts, suspicious = np.zeros((len(spec.scored), 256, 2), np.int64), []
+
+    def look(row: tuple[str, str, int]) -> tuple[np.ndarray, list[Suspect]]:
+        image, reference, fold = row
+        p8 = found.maps(image, fold)
+        mask = spec.read_mask(found.root, reference, p8.shape[1:], max_pixels, image)
+        regions = suspects.find(p8, mask, spec)
+        first = [Suspect(image, fold, regions[0], len(regions) - 1)] if regions else []
+        return reliability.count(p8[list(spec.scored)], spec.class_planes(mask), spec.labelled(mask)), first
+
+    columns = found.table[["image", "mask", "kfold"]]
+    rows = list(columns.itertuples(index=False, name=None))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for added, first in console.track(pool.map(look, rows), len(rows), "looking at predictions"):
+            counts += added
+            suspicious += first
+    return counts, sorted(suspicious, key=lambda suspect: -suspect.region.size)
+
+
+def learning_curves(logs: str, experiment: str, seed: int, folds: list[int]) -> dict[int, dict[str, Any]]:
+    """{fold: {curve: (epochs from 1 on, values)}} of each fold that has a metrics.csv; see _CURVES for the names."""
+    import pandas as pd
+
+    curves = {}
+    for fold in folds:
+        path = runs.run_folder(logs, experiment, str(fold), seed) / "metrics.csv"
+        if not path.is_file():
+            continue
+        try:
+            table = pd.read_csv(path)
+            epochs = {name: table[["epoch", column]].dropna() for name, column in _CURVES.items() if column in table}
+        except (ValueError, KeyError) as error:
+            raise UserError(f"{path} is not what training writes ({error}). Move it away to do without.") from error
+        last = {name: part.groupby("epoch")[part.columns[-1]].last() for name, part in epochs.items() if len(part)}
+        if last:
+            curves[fold] = {name: (part.index.to_numpy() + 1, part.to_numpy()) for name, part in last.items()}
+    return curves
