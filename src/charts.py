@@ -204,7 +204,7 @@ def reliability(name: str, curves: Sequence[tuple[str, np.ndarray, np.ndarray, n
     with _chart(name, height=4.9, nrows=2, sharex=True, height_ratios=(3, 1)) as chart:
         above, below = chart.axes
         above.plot([0, 1], [0, 1], color=SOFT, linewidth=1, linestyle=(0, (4, 3)))
-        above.text(0.04, 0.1, "perfect", color=SOFT, fontsize=10, rotation=40)
+        above.text(0.76, 0.66, "perfect", color=SOFT, fontsize=10, rotation=40)
         for index, (label, predicted, observed, pixels) in enumerate(curves):
             full = pixels > 0
             above.plot(predicted[full], observed[full], "o-", color=_colour(index), markersize=5, label=label)

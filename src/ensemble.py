@@ -64,7 +64,7 @@ def place_of(settings: Any, name: str) -> Path:
         raise UserError("What is the ensemble called? make ensemble OF=a,b NAME=c")
     runs.check_name("NAME", name)
     place = Path(settings.LOGS, name)
-    if place.exists() and not (place / outoffold.ENSEMBLE).is_file():
+    if place.exists() and not (place / runs.ENSEMBLE).is_file():
         raise UserError(f"{place} is a trained experiment's; give the ensemble another NAME.")
     return place
 
@@ -152,7 +152,7 @@ def keep(
         "tta": how["tta"],
         "models": models,
     }
-    runs.write_json(place / outoffold.ENSEMBLE, about)
+    runs.write_json(place / runs.ENSEMBLE, about)
 
 
 def blend_tests(settings: Any, name: str, parts: list[OutOfFold], shares: dict[str, float]) -> str:
@@ -203,7 +203,7 @@ def _blend_folders(
         raise
     runs.replace_folder(partial, folder)
     predictions.contact_sheet(inference.picture_of(folder), shown, spec, rules.configured(settings, spec))
-    return f"{len(names)} test images blended -> {folder}\nNext: make submission EXPERIMENT={name} NAME={name}"
+    return f"{len(names)} test images blended -> {folder}\nNext: make submission EXPERIMENT={name}"
 
 
 def _image(spec: Any, root: Path, max_pixels: int, name: str) -> np.ndarray:

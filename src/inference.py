@@ -30,7 +30,9 @@ def chosen_folds(settings: Any, fold: str) -> list[str]:
 
 
 def prediction_folder(settings: Any, fold: str, name: str = "") -> Path:
-    """output/<dataset>/predictions/<experiment>_fold<k>_seed<s>, or the name that the user gave."""
+    """output/<dataset>/predictions/<experiment>_fold<k>_seed<s>, or the name that the user, or an ensemble, has."""
+    if runs.is_ensemble(settings.LOGS, settings.EXPERIMENT):
+        name = name or settings.EXPERIMENT
     folds = "-".join(chosen_folds(settings, fold))
     name = name or f"{settings.EXPERIMENT}_fold{folds}_seed{settings.SEED}"
     runs.check_name("NAME", name)

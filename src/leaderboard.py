@@ -83,8 +83,6 @@ def _number(value: float) -> str:
 
 @command
 def main(argv: list[str] | None = None) -> None:
-    import pandas as pd
-
     settings, _ = settings_module.command_line(argv, __doc__, {})
     scale = scoring.scale(settings.METRIC, "", settings.EMPTY)
     lines, left_out = collect(settings, scale)
@@ -103,6 +101,8 @@ def main(argv: list[str] | None = None) -> None:
         print("  * its epochs were chosen on the folds that are reported (CHECKPOINT=best): the score flatters")
     if any(one["cross-fitted"] == "-" for one in shown):
         print("  -: not tuned; sorted by the untuned score. make tune EXPERIMENT=name gives the cross-fitted one")
+    import pandas as pd
+
     path = Path(settings.OUTPUT, "leaderboard.csv")
     runs.write_text(path, pd.DataFrame(shown).rename(columns={"": "place"}).to_csv(index=False, lineterminator="\n"))
     print(f"the same as a table -> {path}\nIs one really better? make compare A=... B=...")

@@ -19,7 +19,6 @@ from dataspec import DataSpec
 from errors import UserError, listing
 
 VALIDATION = "val"  # the folder of a run's held-out predictions and their scores
-ENSEMBLE = "ensemble.json"  # in the folder of an experiment that is made of others
 
 
 @dataclass(frozen=True)
@@ -101,7 +100,7 @@ def read(settings: Any, experiment: str = "", seed: int | None = None) -> OutOfF
     frame = splits.read(table)
     rows = frame[frame["kfold"] >= 0].sort_values("image", ignore_index=True)
     spec, folds = dataspec.read(table.with_suffix(".json")), sorted(set(rows["kfold"]))
-    if (Path(settings.LOGS) / experiment / ENSEMBLE).is_file():
+    if runs.is_ensemble(settings.LOGS, experiment):
         folders, manifests = _of_ensemble(settings, experiment, seed, folds)
     else:
         folders, manifests = _of_folds(settings, experiment, seed, frame, folds)
@@ -152,7 +151,7 @@ def _of_ensemble(
 ) -> tuple[dict[int, Path], dict[int, dict[str, Any]]]:
     place = Path(settings.LOGS) / experiment
     again = f"Blend it again: make ensemble OF=... NAME={experiment}"
-    about = runs.read_json(place / ENSEMBLE, again, {"folds_sha256": str, "members": list})
+    about = runs.read_json(place / runs.ENSEMBLE, again, {"folds_sha256": str, "members": list})
     if about["folds_sha256"] != runs.sha256(Path(settings.TRAIN_FOLDS)):
         raise UserError(f"{place} was made on another folds table than {settings.TRAIN_FOLDS}. {again}")
     folder = place / f"oof_seed{seed}" / VALIDATION

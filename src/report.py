@@ -12,7 +12,7 @@ import runs
 import settings as settings_module
 from errors import command
 
-TEMPLATE = "report.html.jinja"
+TEMPLATE = "page.html.jinja"
 TITLES = {
     "numbers": "The number to believe",
     "beside": "What stands beside it",
@@ -74,7 +74,7 @@ def empty_said(summary: dict[str, Any], classes: int) -> str:
 
 def settings_of(evidence: Any) -> dict[str, Any]:
     """The tables of the settings that the first network was trained with."""
-    import report_tables
+    from reporting import tables
 
     folder = Path(evidence.found.models[0]["folder"])
     trained = runs.read_model(folder).get("settings", {}) if (folder / runs.MODEL).is_file() else {}
@@ -83,17 +83,16 @@ def settings_of(evidence: Any) -> dict[str, Any]:
     dataset = trained.get("DATASET", settings_module.DEFAULTS["DATASET"])
     defaults = settings_module.snapshot(settings_module.load([f"DATASET={dataset}"]))
     defaults["DATASET"] = settings_module.DEFAULTS["DATASET"]
-    return report_tables.settings_tables({name: trained[name] for name in names}, defaults, sections)
+    return tables.settings_tables({name: trained[name] for name in names}, defaults, sections)
 
 
 def context(evidence: Any, settings: Any) -> dict[str, Any]:
     """Everything that the template shows."""
-    import report_numbers
-    import report_tables
+    from reporting import numbers, tables
 
     found, summary = evidence.found, evidence.summary
-    numbers, metric = report_numbers.numbers(evidence), report_numbers.metric_name(evidence)
-    believed = next(part for part in numbers if part["strong"])
+    estimates, metric = numbers.numbers(evidence), numbers.metric_name(evidence)
+    believed = next(part for part in estimates if part["strong"])
     units = "groups" if summary["groups"] < summary["images"] else "images"
     return {
         "experiment": found.experiment,
@@ -102,17 +101,17 @@ def context(evidence: Any, settings: Any) -> dict[str, Any]:
         "metric": metric,
         "units": units,
         "titles": TITLES,
-        "numbers": numbers,
+        "numbers": estimates,
         "believed": believed,
         "headline": headline(evidence, believed, metric, units),
         "warnings": warnings(evidence, believed),
         "tuned": bool(evidence.tuned),
-        "optimism": report_numbers.number(evidence, evidence.tuned.get("optimism")),
-        "rules": "; ".join(report_numbers.said_rules(summary["rules"], found.spec)),
+        "optimism": numbers.number(evidence, evidence.tuned.get("optimism")),
+        "rules": "; ".join(numbers.said_rules(summary["rules"], found.spec)),
         "empty_said": empty_said(summary, len(evidence.classes)) if summary["empty_masks"] else "",
-        "tables": report_tables.all_tables(evidence, SUSPECTS),
+        "tables": tables.all_tables(evidence, SUSPECTS),
         "settings": settings_of(evidence),
-        "provenance": report_tables.provenance(evidence, datetime.now()),
+        "provenance": tables.provenance(evidence, datetime.now()),
         **drawn(evidence, settings),
     }
 
@@ -120,20 +119,19 @@ def context(evidence: Any, settings: Any) -> dict[str, Any]:
 def drawn(evidence: Any, settings: Any) -> dict[str, Any]:
     """The part of it that has pictures: charts, examples, suspects, with what their sections say of them."""
     import pictures
-    import report_charts
-    import report_evidence
-    import report_pictures
+    from reporting import evidence as evidence_module
+    from reporting import examples, figures
     from suspects import SURE
 
     found = evidence.found
-    curves = report_evidence.learning_curves(settings.LOGS, found.experiment, found.seed, evidence.folds)
+    curves = evidence_module.learning_curves(settings.LOGS, found.experiment, found.seed, evidence.folds)
     return {
-        "figures": report_charts.draw(evidence, curves),
+        "figures": figures.draw(evidence, curves),
         "without_curves": sorted(set(evidence.folds) - set(curves)) if curves else [],
         "ensemble": len(set(found.folders.values())) == 1,
         "legend": [{"name": name, "colour": f"rgb{colour}"} for name, colour in pictures.legend(evidence.classes)],
-        "examples": report_pictures.examples(evidence, settings.MAX_PIXELS),
-        "suspects": report_pictures.suspects(evidence, settings.MAX_PIXELS, SUSPECTS),
+        "examples": examples.examples(evidence, settings.MAX_PIXELS),
+        "suspects": examples.suspects(evidence, settings.MAX_PIXELS, SUSPECTS),
         "suspect_count": len(evidence.suspects),
         "image_count": len(found.table),
         "sure": SURE,
@@ -144,7 +142,7 @@ def render(values: dict[str, Any]) -> str:
     """The page's text; every value is escaped, but for the charts, which are SVG."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    loader = FileSystemLoader(Path(__file__).parent)
+    loader = FileSystemLoader(Path(__file__).parent / "reporting")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     return environment.get_template(TEMPLATE).render(values)
 
@@ -152,9 +150,9 @@ def render(values: dict[str, Any]) -> str:
 @command
 def main(argv: list[str] | None = None) -> None:
     settings, _ = settings_module.command_line(argv, __doc__, {})
-    import report_evidence
+    from reporting import evidence as evidence_module
 
-    evidence = report_evidence.gather(settings)
+    evidence = evidence_module.gather(settings)
     page = render(context(evidence, settings))
     path = Path(settings.OUTPUT, f"report_{settings.EXPERIMENT}_seed{settings.SEED}.html")
     runs.write_text(path, page)

@@ -16,6 +16,7 @@ from errors import UserError, listing
 
 MODEL, WEIGHTS, FOLDS = "model.json", "model.safetensors", "train_folds.csv"
 MANIFEST, SETTINGS = "manifest.json", "settings.json"
+ENSEMBLE = "ensemble.json"  # in the folder of an experiment that is made of others
 FOLD_NAME = r"0|[1-9][0-9]*|full"
 
 
@@ -101,6 +102,11 @@ def finished_run(logs: str, experiment: str, fold: str, seed: int) -> Path:
     folder = run_folder(logs, experiment, fold, seed)
     if (folder / MODEL).is_file() and (folder / WEIGHTS).is_file():
         return folder
+    if is_ensemble(logs, experiment):
+        raise UserError(
+            f"{experiment} is an ensemble and has no network of its own: make inference with each of its members, then "
+            f"make ensemble again blends what they predict. It is scored already (oof_seed{seed}); make tune takes it."
+        )
     have = finished_folds(logs, experiment, seed)
     if have:
         raise UserError(
@@ -116,6 +122,11 @@ def finished_run(logs: str, experiment: str, fold: str, seed: int) -> Path:
     raise UserError(
         f"There is no finished run {folder}.{names} Train it: make train FOLD={fold} EXPERIMENT={experiment}"
     )
+
+
+def is_ensemble(logs: str, experiment: str) -> bool:
+    """Whether `make ensemble` wrote this experiment."""
+    return Path(logs, experiment, ENSEMBLE).is_file()
 
 
 def finished_folds(logs: str, experiment: str, seed: int) -> list[str]:

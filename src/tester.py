@@ -127,6 +127,8 @@ def gather(settings: Any) -> dict[str, Any]:
 
     rules.refuse_tuned(settings)
     scale = scoring.scale(settings.METRIC, settings.MEASURES, settings.EMPTY)
+    if runs.is_ensemble(settings.LOGS, settings.EXPERIMENT):
+        raise UserError(f"{settings.EXPERIMENT} is an ensemble: make ensemble OF=... NAME=... scores what it blends.")
     found = outoffold.read(settings)
     spec, folds = found.spec, sorted(found.folders)
     parts = [tested_fold(settings, found, fold, scale) for fold in folds]
@@ -173,7 +175,9 @@ def publish(
     summaries.worst_sheet(folder / WORST, scores, found.table, found.root, found.maps, found.spec, **how)
     summaries.announce(f"{found.experiment}, out of fold", summary)
     print(console.table([{"fold": fold, scale.metric: mean} for fold, mean in summary["folds"].items()]))
-    print(f"mean of the folds {np.nanmean(means):.4f}, standard deviation {np.nanstd(means, ddof=1):.4f}")
+    kept = [mean for mean in means if np.isfinite(mean)]
+    if len(kept) > 1:
+        print(f"mean of the folds {np.mean(kept):.4f}, standard deviation {np.std(kept, ddof=1):.4f}")
     print(f"scores -> {folder / SCORES}\nthe worst twelve as a picture -> {folder / WORST}", flush=True)
     return summary
 

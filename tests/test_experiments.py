@@ -69,7 +69,7 @@ def test_an_ensemble_is_an_experiment_of_its_own(two, capsys):
     assert leaderboard.main(TINY) == 0
     said = capsys.readouterr().out
     assert "ensemble of=" in said and "three" in said
-    assert submission.main([*TINY, "EXPERIMENT=three", "NAME=three", "POSTPROCESS=tuned"]) == 0
+    assert submission.main([*TINY, "EXPERIMENT=three", "POSTPROCESS=tuned"]) == 0
 
 
 def test_an_equal_ensemble_is_the_rounded_mean_of_its_members(two):
@@ -129,6 +129,8 @@ def test_an_ensemble_over_two_tables_is_refused(two, refused):
 
 def test_an_ensemble_of_a_model_that_was_trained_again_is_stale(two, refused):
     assert ensemble.main([*TINY, "OF=demo,other", "NAME=both"]) == 0
+    refused(inference.main, [*TINY, "EXPERIMENT=both"], "both is an ensemble", "each of its members")
+    refused(tester.main, [*TINY, "EXPERIMENT=both", "OOF=1"], "both is an ensemble")
     about = json.loads((LOGS / "other" / "fold0_seed42" / "model.json").read_text())
     runs.write_json(LOGS / "other" / "fold0_seed42" / "model.json", {**about, "weights_sha256": "0" * 64})
     refused(tune.main, [*TINY, "EXPERIMENT=both"], "blended from an earlier model")

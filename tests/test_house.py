@@ -14,6 +14,7 @@ FLOORS = [
     {
         *("console", "images", "decode", "tiff", "rle", "rle_table", "metrics", "postprocess", "pictures", "runs"),
         *("boards", "surfaces", "objects", "measures", "bootstrap", "variances", "verdict", "blending", "charts"),
+        *("reliability", "suspects"),
         *("dataspec", "groups", "archives"),
     },
     {
@@ -30,7 +31,7 @@ FLOORS = [
         *("inference", "tester", "tune"),
     },
     {
-        *("experiments", "ensemble", "compare", "leaderboard", "report"),
+        *("experiments", "ensemble", "compare", "leaderboard", "report", "reporting"),
         *("submission", "cv", "weights", "samples", "summary", "smoke", "data", "rle_check"),
         *("cars", "studio", "scenes", "scene_layouts", "demo"),
     },

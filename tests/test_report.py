@@ -17,7 +17,6 @@ import outoffold
 import predictions
 import reliability
 import report
-import report_evidence
 import rules
 import runs
 import scoring
@@ -28,6 +27,7 @@ import tester
 import train
 import tune
 from conftest import TINY, write_mask
+from reporting import evidence
 
 X = ["DATASET=x", "N_FOLDS=2", "IMAGE_SIZE=32", "ENCODER_WEIGHTS=none", "EPOCHS=3"]
 PAGE, OOF = Path("output/x/report_x_seed42.html"), Path("lightning_logs/x/oof_seed42")
@@ -178,7 +178,7 @@ def test_a_wrong_label_is_a_candidate_and_a_right_one_is_not(workplace):
     assert "1 of 8 masks are empty; 1 of them are predicted empty, which counts as 1" in page.sections["area"]
 
 
-def test_after_tuning_the_cross_fitted_number_is_the_headline(workplace):
+def test_after_tuning_the_cross_fitted_number_is_the_headline(workplace, refused):
     write_discs(8)
     fabricate(X, lambda number, mask: np.where(mask > 0, 252, 140 + 4 * number).astype(np.uint8))
     assert tune.main(X) == 0
@@ -191,9 +191,12 @@ def test_after_tuning_the_cross_fitted_number_is_the_headline(workplace):
     for kind in ("untuned", "crossfitted", "tuned"):
         assert f"{tuned[kind]['score']:.4f}" in numbers
     assert f"optimism: {tuned['optimism']:.4f}" in numbers and "make tune" not in numbers
-    tuned["provenance"]["tta"] = "d4"
-    (OOF / "tuned.json").write_text(json.dumps(tuned))
-    assert report.main(X) == 2
+    rule = tuned["untuned"]["rules"][0]
+    for part, key, other in ((tuned["provenance"], "tta", "d4"), (tuned, "metric", "iou"), (rule, "threshold", 0.4)):
+        before, part[key] = part[key], other
+        (OOF / "tuned.json").write_text(json.dumps(tuned))
+        refused(report.main, X, "not of the same", "make tune EXPERIMENT=x SEED=42")
+        part[key] = before
 
 
 def test_empty_masks_that_are_skipped_have_no_score_and_are_counted(workplace):
@@ -248,7 +251,7 @@ def test_classes_with_names_that_look_like_html(workplace):
     assert "red&lt;b&gt;&amp;$x$" in text and "p&lt;b&gt;&amp;3.png" in text
     assert [name for section, name in page.names if section == "labels"] == ["images/p<b>&3.png"]
     assert "the label says red<b>&$x$, the network blue" in page.sections["labels"]
-    counts, _ = report_evidence.survey(outoffold.read(settings_module.load(X)), 10**6)
+    counts, _ = evidence.survey(outoffold.read(settings_module.load(X)), 10**6)
     assert counts.sum() == 2 * 8 * 40 * 44 and counts[:, 252, 1].sum() == counts[:, 128:, 1].sum() > 0
     assert counts[:, :128, 1].sum() == 14 * 30  # where the label is wrong
     assert "the likeliest class" in page.sections["numbers"] and "threshold" not in page.sections["numbers"]

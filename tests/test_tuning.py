@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -144,6 +145,26 @@ def test_the_score_of_a_tuned_rule_is_that_of_its_masks(trained, capsys):
     assert tester.main([*arguments, "OOF=1"]) == 0
     summary = json.loads((OOF / "summary.json").read_text())
     assert summary["score"]["model"] == pytest.approx(found["tuned"]["score"], abs=1e-9)
+
+
+def test_everything_follows_the_metric_and_more_is_measured_beside_it(trained, capsys):
+    arguments = [*TINY, "METRIC=hd95", "MEASURES=boundary_iou, surface_dice(tolerance=1)"]
+    for fold in (0, 1):
+        assert tester.main([*arguments, f"FOLD={fold}"]) == 0
+    assert tester.main([*arguments, "OOF=1"]) == 0
+    said = capsys.readouterr().out
+    summary, scores = json.loads((OOF / "summary.json").read_text()), pd.read_csv(OOF / "scores.csv")
+    assert summary["score"]["model"] == pytest.approx(scores["score"].mean())
+    assert summary["score"]["low"] < summary["score"]["model"] < summary["score"]["high"]
+    assert summary["score"]["ceiling"] < summary["score"]["model"] < summary["score"]["constant"]  # less is better
+    assert f"METRIC hd95: {summary['score']['model']:.4f} px" in said and "less is better" in said
+    for name in ("boundary_iou", "surface_dice(tolerance=1)"):
+        assert summary["measures"][name]["model"] == pytest.approx(scores[name].mean())
+        assert f"{name}: {summary['measures'][name]['model']:.4f}" in said
+    assert tune.main([*TINY, "METRIC=hd95"]) == 0
+    found = json.loads((OOF / "tuned.json").read_text())
+    assert found["untuned"]["score"] == pytest.approx(summary["score"]["model"])
+    assert found["tuned"]["score"] <= found["crossfitted"]["score"] and found["optimism"] >= 0
 
 
 @pytest.mark.parametrize(

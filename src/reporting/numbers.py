@@ -6,7 +6,7 @@ from typing import Any
 import measures
 import postprocess
 from dataspec import DataSpec
-from report_evidence import Evidence
+from reporting.evidence import Evidence
 
 NAMES = {"dice": "Dice", "iou": "IoU", "pooled_dice": "Dice", "pooled_iou": "IoU", "hd95": "HD95", "assd": "ASSD"}
 NOTHING = "–"

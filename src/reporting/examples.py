@@ -9,8 +9,8 @@ import numpy as np
 
 import pictures
 import postprocess
-from report_evidence import Evidence, Suspect
-from report_numbers import number, score_name, short
+from reporting.evidence import Evidence, Suspect
+from reporting.numbers import number, score_name, short
 
 SIDE = 300  # px, of a picture's longer side in the page
 QUALITY = 82

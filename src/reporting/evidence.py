@@ -87,23 +87,31 @@ def gather(settings: Any) -> Evidence:
     scores = tester.read_scores(folder, again)
     if summary["provenance"] != found.provenance or set(scores["image"]) != set(found.table["image"]):
         raise UserError(f"{folder} was gathered from other predictions than there are by now. {again}")
-    tuned = _tuned(folder, found, named)
+    tuned = _tuned(folder, summary, named)
     counts, suspicious = survey(found, settings.MAX_PIXELS)
     return Evidence(found, scores, summary, tuned, counts, suspicious)
 
 
-def _tuned(folder: Path, found: outoffold.OutOfFold, named: str) -> dict[str, Any]:
-    """What make tune found, {} where it was not run. Raises UserError where it was tuned on other predictions."""
-    if not (folder / rules.TUNED).is_file():
+def _tuned(folder: Path, summary: dict[str, Any], named: str) -> dict[str, Any]:
+    """What make tune found, {} where it was not run. Raises UserError where it is not about what was gathered."""
+    path = folder / rules.TUNED
+    if not path.is_file():
         return {}
     again = f"Tune on these: make tune {named}"
-    tuned = runs.read_json(
-        folder / rules.TUNED,
-        again,
-        {"untuned": dict, "crossfitted": dict, "tuned": dict, "optimism": float, "provenance": dict},
-    )
-    if tuned["provenance"] != found.provenance:
-        raise UserError(f"{folder / rules.TUNED} was tuned on other predictions than there are by now. {again}")
+    parts = {"untuned": dict, "crossfitted": dict, "tuned": dict, "optimism": float, "provenance": dict}
+    tuned = runs.read_json(path, again, parts)
+    same = {
+        "predictions": tuned["provenance"] == summary["provenance"],
+        "METRIC": tuned.get("metric") == summary["metric"],
+        "EMPTY": tuned.get("empty_policy") == summary.get("empty_policy"),
+        "rule of the settings": tuned["untuned"].get("rules") == summary["rules"],
+    }
+    differ = [name for name, equal in same.items() if not equal]
+    if differ:
+        raise UserError(
+            f"{path} and the scores beside it are not of the same {' and '.join(differ)}, so their numbers cannot "
+            f"stand side by side. {again}"
+        )
     return tuned
 
 

@@ -7,9 +7,9 @@ import numpy as np
 
 import charts
 import reliability
-import report_numbers
 from charts import Estimate, Line
-from report_evidence import Evidence
+from reporting import numbers
+from reporting.evidence import Evidence
 
 Figure = dict[str, str]  # {"svg": ..., "caption": ...}
 MOST_CLASSES = 8  # as many as there are colours; with more their pixels are drawn together
@@ -34,8 +34,8 @@ def _numbers(evidence: Evidence) -> list[Figure]:
     if not evidence.tuned:
         return []
     rows = [Estimate(part["title"], part["score"], part["low"], part["high"], part["strong"])
-            for part in report_numbers.numbers(evidence)]  # fmt: skip
-    name = report_numbers.axis_name(evidence)
+            for part in numbers.numbers(evidence)]  # fmt: skip
+    name = numbers.axis_name(evidence)
     shown = [{"svg": charts.intervals("three", rows, name), "caption": "The three numbers with 95% intervals."}]
     curve = evidence.tuned.get("curve") or {}
     if len(curve.get("thresholds", [])) > 1:
@@ -52,11 +52,11 @@ def _beside(evidence: Evidence) -> Figure:
     rows = [
         Estimate("constant mask", score.get("constant", math.nan)),
         *(Estimate(part["title"].lower(), part["score"], part["low"], part["high"], part["strong"])
-          for part in report_numbers.numbers(evidence) if part["strong"]),
+          for part in numbers.numbers(evidence) if part["strong"]),
         Estimate("ceiling", score.get("ceiling", math.nan)),
     ]  # fmt: skip
     caption = "What ignores the image, what the networks reach, and what their input size allows."
-    return {"svg": charts.intervals("beside", rows, report_numbers.axis_name(evidence)), "caption": caption}
+    return {"svg": charts.intervals("beside", rows, numbers.axis_name(evidence)), "caption": caption}
 
 
 def _foreground(evidence: Evidence) -> Figure:
@@ -90,7 +90,7 @@ def _learning(curves: dict[int, dict[str, Any]]) -> list[Figure]:
 def _by_fold(evidence: Evidence) -> Figure:
     frame = evidence.by_image().dropna(subset=["score"])
     values = [frame["score"][frame["kfold"] == fold].to_numpy(float) for fold in evidence.folds]
-    svg = charts.strips("folds", evidence.folds, values, "fold", report_numbers.axis_name(evidence, image=True))
+    svg = charts.strips("folds", evidence.folds, values, "fold", numbers.axis_name(evidence, image=True))
     return {"svg": svg, "caption": "Each held-out image by the network that did not see it: a dot an image, the middle "
                                    "half, median and mean."}  # fmt: skip
 
@@ -103,8 +103,8 @@ def _by_group(evidence: Evidence) -> list[Figure]:
         return []
     worst = means.sort_values(ascending=evidence.summary["higher_is_better"], kind="stable").head(MOST_GROUPS)
     values = [frame["score"][frame["group"] == group].to_numpy(float) for group in worst.index]
-    labels = [report_numbers.short(group, 18) for group in worst.index]
-    svg = charts.rows_of_points("groups", labels, values, report_numbers.axis_name(evidence, image=True))
+    labels = [numbers.short(group, 18) for group in worst.index]
+    svg = charts.rows_of_points("groups", labels, values, numbers.axis_name(evidence, image=True))
     said = f"The {len(worst)} worst of {len(means)} groups" if len(worst) < len(means) else f"All {len(means)} groups"
     return [{"svg": svg, "caption": f"{said}, the worst first: large dot, the mean; small dots, its images."}]
 
@@ -115,8 +115,8 @@ def _reliability(evidence: Evidence) -> Figure:
         counts, names = counts.sum(0, keepdims=True), ("all classes",)
     curves = [(name, *reliability.curve(part)) for name, part in zip(names, counts, strict=True)]
     caption = (
-        "Above the dashed line the networks are too timid, below it too bold. Below, how many pixels each bin has "
-        "(log): most pixels are easy, so the middle rests on few of them."
+        "On the dashed line probabilities are true; above it there is more foreground than they say, below it less. "
+        "The lower part counts the pixels of each bin (log): most are easy, so the middle rests on few of them."
     )
     return {"svg": charts.reliability("reliability", curves), "caption": caption}
 
@@ -134,7 +134,7 @@ def _by_area(evidence: Evidence) -> list[Figure]:
     what = "an image" if len(evidence.classes) == 1 else "an image and class"
     series = [(name or what, part["area"].to_numpy(float), part["score"].to_numpy(float))
               for name, part in zip(names, parts, strict=True)]  # fmt: skip
-    name = report_numbers.axis_name(evidence, image=True)
+    name = numbers.axis_name(evidence, image=True)
     svg = charts.by_area("area", series, name, _running_median(scores["area"], scores["score"]))
     return [{"svg": svg, "caption": f"A dot {what}; the line is the running median. Empty masks are left out."}]
 

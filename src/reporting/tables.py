@@ -7,8 +7,8 @@ from typing import Any
 
 import reliability
 import runs
-from report_evidence import Evidence
-from report_numbers import NAMES, NOTHING, between, is_number, metric_name, number, said_rules, score_name
+from reporting.evidence import Evidence
+from reporting.numbers import NAMES, NOTHING, between, is_number, metric_name, number, said_rules, score_name
 
 Table = dict[str, Any]  # {"head": [...], "rows": [[...], ...], "left": how many columns are texts}
 _KINDS = (("model", "networks"), ("constant", "constant mask"), ("ceiling", "ceiling"))
