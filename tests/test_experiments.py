@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 
 import compare
-import cv
 import ensemble
 import inference
 import leaderboard
@@ -17,6 +16,7 @@ import predictions
 import runs
 import submission
 import tester
+import train
 import tune
 from conftest import TINY
 
@@ -32,8 +32,11 @@ def two_source(trained_source, tmp_path_factory):
     shutil.copytree(trained_source, place)
     os.chdir(place)
     try:
-        assert cv.main([*TINY, "SEED=1"]) == 0
-        assert cv.main([*TINY, "EXPERIMENT=other", "LOSS=ce", "EPOCHS=1"]) == 0
+        for extra in (["SEED=1"], ["EXPERIMENT=other", "LOSS=ce", "EPOCHS=1"]):
+            for fold in (0, 1):
+                assert train.main([*TINY, *extra, f"FOLD={fold}"]) == 0
+                assert tester.main([*TINY, *extra, f"FOLD={fold}"]) == 0
+            assert tester.main([*TINY, *extra, "OOF=1"]) == 0
     finally:
         os.chdir(before)
     return place
