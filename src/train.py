@@ -52,6 +52,7 @@ def fit(settings: Any, fold: str, resume: bool = False, overwrite: bool = False)
     runs.check_run(folder, fixed, resume, overwrite)
     if resume and (folder / runs.MODEL).is_file():
         print(f"{folder} is finished already; there is nothing to resume.")
+        _refuse_unlearned(settings, len(train_rows), _last_dice(folder), folder)
         return folder
     network = assembly.network(settings, spec, min(settings.TRAIN_BATCH_SIZE, len(train_rows)))
     data = assembly.loaders(settings, spec, frame, train_rows, valid_rows)
@@ -143,6 +144,8 @@ def _run(
         whole = "RESUME=1 goes on from the last whole epoch" if last.exists() else "No epoch was whole yet; start again"
         print(f"\nStopped. {whole} ({folder}).", flush=True)
         raise KeyboardInterrupt from stopped
+    finally:
+        trainer_module.close(trainer)
     return trainer
 
 
@@ -162,9 +165,16 @@ def _ship(settings: Any, spec: DataSpec, module: Any, folder: Path, fold: str, t
     import callbacks
 
     dice, network = trainer.callback_metrics.get("valid_dice"), callbacks.averaged_network(trainer, module)
+    if dice is None:  # resumed after its last epoch
+        dice = _last_dice(folder)
     weights = "last epoch" + (f", moving average {settings.EMA}" if settings.EMA else "")
     if settings.CHECKPOINT == "best":
         best = next(hook for hook in trainer.callbacks if isinstance(hook, callbacks.BestWeights))
+        if best.epoch < 0:
+            raise UserError(
+                f"CHECKPOINT=best: no epoch of {folder} has a validation Dice (EMPTY=skip leaves out images whose mask "
+                "and prediction are empty). Train with CHECKPOINT=last or EMPTY=one, and OVERWRITE=1."
+            )
         import model_dispatcher
 
         model_dispatcher.load_shipped(network, model_dispatcher.read_weights(best.path))
@@ -208,6 +218,23 @@ def _report(settings: Any, fold: str, dice: float | None, trainer: Any, folder: 
     height, width = settings.IMAGE_SIZE
     reached = f"{what} {dice:.4f} at {height} x {width} px, " if dice is not None else ""
     print(f"Trained fold {fold} in {took}: {reached}weights of the {weights} -> {folder / runs.WEIGHTS}", flush=True)
+    _refuse_unlearned(settings, learnt, dice, folder)
+
+
+def _last_dice(folder: Path) -> float | None:
+    """The validation Dice of the last epoch in metrics.csv, None where there is none."""
+    import pandas as pd
+
+    path = folder / "metrics.csv"
+    if not path.is_file():
+        return None
+    table = pd.read_csv(path)
+    values = table["valid_dice"].dropna() if "valid_dice" in table else []
+    return float(values.iloc[-1]) if len(values) else None
+
+
+def _refuse_unlearned(settings: Any, learnt: int, dice: float | None, folder: Path) -> None:
+    """OVERFIT's own test. Raises UnlearnedError where it fails."""
     if settings.OVERFIT and not settings.LIMIT and dice is not None and not dice >= OVERFIT_DICE:
         raise UnlearnedError(
             f"The network did not learn {learnt} images by heart: Dice {dice:.4f}, expected at least {OVERFIT_DICE}. "

@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import uuid
 import warnings
 from pathlib import Path
 from typing import Any
@@ -122,8 +123,21 @@ def _wandb(folder: Path) -> Any:
         raise UserError("LOGGER=wandb: wandb is not installed. pip install wandb, or LOGGER=tensorboard.") from error
     from pytorch_lightning.loggers import WandbLogger
 
-    project = os.environ.get("WANDB_PROJECT", "maskfold")
-    return WandbLogger(name=f"{folder.parent.name}/{folder.name}", project=project, save_dir=folder)
+    kept = folder / "wandb_id.txt"  # a resumed run goes on in the same curves; a new one has an empty folder
+    if not kept.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        kept.write_text(uuid.uuid4().hex[:8], encoding="utf-8")
+    project, run = os.environ.get("WANDB_PROJECT", "maskfold"), kept.read_text(encoding="utf-8")
+    return WandbLogger(
+        name=f"{folder.parent.name}/{folder.name}", project=project, save_dir=folder, id=run, resume="allow"
+    )
+
+
+def close(trainer: pl.Trainer) -> None:
+    """End the W&B run of this training: the next one in the same process would be written into it."""
+    for logger in trainer.loggers:
+        if type(logger).__name__ == "WandbLogger":
+            logger.experiment.finish()
 
 
 def refuse_broken(checkpoint: Path) -> None:

@@ -43,6 +43,19 @@ def test_overfit_learns_its_images_by_heart_in_a_folder_of_its_own(folds_table, 
 def test_overfit_fails_where_nothing_is_learnt(folds_table, capsys):
     assert train.main(["FOLD=0", *SHORT, "OVERFIT=8", "LR=1e-7"]) == 1
     assert "did not learn 8 images by heart: Dice" in capsys.readouterr().err
+    run = Path("lightning_logs/demo_overfit/fold0_seed42")
+    for file in ("", "model.json"):  # finished, and killed just before it was
+        if file:
+            (run / file).unlink()
+        assert train.main(["FOLD=0", *SHORT, "OVERFIT=8", "LR=1e-7", "RESUME=1"]) == 1
+        assert "did not learn 8 images by heart: Dice" in capsys.readouterr().err
+
+
+def test_a_best_epoch_without_any_validation_dice_is_said(folds_table, refused, monkeypatch):
+    import callbacks
+
+    monkeypatch.setattr(callbacks.BestWeights, "on_validation_end", lambda *_: None)  # as with nothing but NaN
+    refused(train.main, ["FOLD=0", *SHORT, "CHECKPOINT=best"], "no epoch of", "EMPTY=skip")
 
 
 def state_of(run=RUN):
@@ -171,5 +184,9 @@ def test_wandb_keeps_an_offline_run_in_the_run_folder(folds_table, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     assert train.main(["FOLD=0", *SHORT, "LOGGER=wandb", "LIMIT=1"]) == 0
-    assert list(RUN.glob("wandb/offline-run-*/*.wandb"))
+    assert len(list(RUN.glob("wandb/offline-run-*/*.wandb"))) == 1
+    (RUN / "model.json").unlink()
+    assert train.main(["FOLD=0", *SHORT, "LOGGER=wandb", "LIMIT=1", "RESUME=1"]) == 0
+    runs_of = {path.stem.removeprefix("run-") for path in RUN.glob("wandb/offline-run-*/*.wandb")}
+    assert runs_of == {(RUN / "wandb_id.txt").read_text()}  # a resumed run goes on in its own curves
     assert (RUN / "metrics.csv").is_file()
