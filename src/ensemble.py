@@ -39,6 +39,9 @@ FLAGS = {
 }
 
 
+EQUAL, WEIGHTED = "equal weights", "weighted, cross-fitted"
+
+
 def members(settings: Any, text: str) -> list[tuple[str, int]]:
     """The (experiment, seed) pairs that OF names. Raises UserError for fewer than two, or one twice."""
     found = []
@@ -210,12 +213,26 @@ def _image(spec: Any, root: Path, max_pixels: int, name: str) -> np.ndarray:
     return spec.read_image(root / name, max_pixels)
 
 
+def pays(scores: dict[str, Any], names: tuple[str, ...], scale: scoring.Scale) -> bool:
+    """Whether the weighted mean scores better, out of fold, than the equal one, which is kept otherwise.
+
+    The weights minimise a squared error, which members that are sure of themselves win; METRIC may think otherwise.
+    """
+    weighted, equal = (summaries.score(scores[way], names, scale) for way in (WEIGHTED, EQUAL))
+    return weighted > equal if scale.measure.higher else weighted < equal
+
+
 def _announce(parts: list[OutOfFold], scores: dict[str, Any], shares: dict[str, float], scale: scoring.Scale) -> None:
     names = parts[0].spec.scored_names
     lines = [{"": label, scale.metric: summaries.score(rows, names, scale)} for label, rows in scores.items()]
     print(console.table(lines))
     weights = ", ".join(f"{name} {share:.3f}" for name, share in shares.items())
-    print(f"  weights from all folds: {weights}; each fold was scored under those of the other folds")
+    if WEIGHTED in scores and not pays(scores, names, scale):
+        print("  Weights do not pay here: the equal ones are kept.")
+    else:
+        print(
+            f"  weights: {weights}{'; each fold was scored under those of the other folds' if WEIGHTED in scores else ''}"
+        )
 
 
 @command
@@ -229,12 +246,14 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(f"NAME={flags.NAME} is one of the members.")
     equal = np.full(len(parts), 1 / len(parts))
     by_fold, shares = dict.fromkeys(parts[0].folders, equal), dict.fromkeys(map(_key, parts), float(equal[0]))
-    scores = {}
+    scores = {EQUAL: score(settings, parts, by_fold, scale)}
+    final = scores[EQUAL]
     if weighted:
-        by_fold, overall = weigh(parts, settings.MAX_PIXELS)
-        shares = dict(zip(map(_key, parts), map(float, overall), strict=True))
-        scores["equal weights"] = score(settings, parts, dict.fromkeys(parts[0].folders, equal), scale)
-    scores["weighted, cross-fitted" if weighted else "equal weights"] = final = score(settings, parts, by_fold, scale)
+        fitted, overall = weigh(parts, settings.MAX_PIXELS)
+        scores[WEIGHTED] = score(settings, parts, fitted, scale)
+        if pays(scores, parts[0].spec.scored_names, scale):
+            by_fold, final = fitted, scores[WEIGHTED]
+            shares = dict(zip(map(_key, parts), map(float, overall), strict=True))
     keep(settings, place, parts, by_fold, shares)
     found = outoffold.read(settings, flags.NAME)
     tester.publish(settings, found, final, scale, rules.configured(settings, found.spec))

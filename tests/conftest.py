@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny networks wait for each other's threads more than they compute
+
 ROOT = Path(__file__).parents[1]
 NUCLEI = Path(os.environ.get("MASKFOLD_NUCLEI", ROOT.parent / "shared" / "data" / "nuclei"))
 TINY = [

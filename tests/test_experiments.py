@@ -64,6 +64,13 @@ def test_an_ensemble_is_an_experiment_of_its_own(two, capsys):
     assert list(about["shares"]) == ["demo:42", "demo:1", "other:42"]
     assert shares.min() >= 0 and shares.sum() == pytest.approx(1)
     assert f"{score('three'):.4f}" in said and "weighted, cross-fitted" in said
+    lines = {
+        name: float(line.split()[-1])
+        for line in said.splitlines()
+        for name in ("equal weights", "cross-fitted")
+        if name in line and "0." in line.split()[-1]
+    }
+    assert score("three") == pytest.approx(max(lines.values()), abs=5e-5) and len(lines) == 2
     own = pd.read_csv(LOGS / "three" / "oof_seed42" / "scores.csv")
     assert len(own) == 64 and own["image"].is_unique
 
@@ -90,8 +97,9 @@ def test_an_equal_ensemble_is_the_rounded_mean_of_its_members(two):
     assert (parts[0] != parts[1]).any()
 
 
-def test_the_weights_of_a_fold_are_chosen_on_the_others(two):
+def test_the_weights_of_a_fold_are_chosen_on_the_others(two, monkeypatch):
     """Masks of fold 0 that only one member can know do not sway the weights that fold 0 is scored with."""
+    monkeypatch.setattr(ensemble, "pays", lambda *_: True)
     assert ensemble.main([*TINY, "OF=demo,other", "NAME=both", "WEIGHTED=1"]) == 0
     before = json.loads((LOGS / "both" / "ensemble.json").read_text())["fold_shares"]
     table = pd.read_csv("output/demo/train_folds.csv")
