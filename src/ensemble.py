@@ -230,9 +230,8 @@ def _announce(parts: list[OutOfFold], scores: dict[str, Any], shares: dict[str, 
     if WEIGHTED in scores and not pays(scores, names, scale):
         print("  Weights do not pay here: the equal ones are kept.")
     else:
-        print(
-            f"  weights: {weights}{'; each fold was scored under those of the other folds' if WEIGHTED in scores else ''}"
-        )
+        whose = "; each fold was scored under those of the others" if WEIGHTED in scores else ""
+        print(f"  weights: {weights}{whose}")
 
 
 @command
