@@ -66,7 +66,11 @@ def draw(path: Path, found: Verdict, a: list[Scored], b: list[Scored], names: tu
         left.axhspan(found.low, found.high, color="tab:blue", alpha=0.15, label="95% interval")
     left.axhline(found.difference, color="tab:blue", label="all folds")
     left.plot(list(map(str, found.folds)), list(found.folds.values()), "o", color="black", label="each fold")
-    left.set(xlabel="fold", ylabel=f"{metric}: {names[1]} - {names[0]}", title=f"{names[1]} is {found.word}")
+    left.set(
+        xlabel="fold",
+        ylabel=f"{metric}: {names[1]} - {names[0]}",
+        title=f"{names[1]} is {found.word} (these {found.about})",
+    )
     left.legend(fontsize=8)
     one, other = (np.nanmean([np.nanmean(part.values, axis=1) for part in parts], axis=0) for parts in (a, b))
     right.scatter(one, other, s=9, alpha=0.4, color="tab:blue", edgecolors="none")
