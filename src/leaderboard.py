@@ -44,9 +44,7 @@ def collect(settings: Any, scale: scoring.Scale) -> tuple[list[dict[str, Any]], 
     for place in sorted(path for path in Path(settings.LOGS).glob("*") if path.is_dir()):
         seeds = experiments.seeds_of(settings.LOGS, place.name)
         if not seeds and any(place.glob(f"*/{runs.MODEL}")):
-            heart = any(runs.read_model(path.parent).get("overfit") for path in place.glob(f"*/{runs.MODEL}"))
-            why = "learnt its images by heart (OVERFIT)" if heart else "not scored out of fold: make cv"
-            left_out.append(f"{place.name}: {why}")
+            left_out.append(f"{place.name}: {_why_unscored(place)}")
         for seed in seeds:
             try:
                 lines.append(line(settings, place.name, seed, scale))
@@ -54,6 +52,14 @@ def collect(settings: Any, scale: scoring.Scale) -> tuple[list[dict[str, Any]], 
                 left_out.append(f"{place.name}, seed {seed}: {error}")
     sign = -1 if scale.measure.higher else 1
     return sorted(lines, key=lambda one: (np.isnan(one["score"]), sign * one["score"])), left_out
+
+
+def _why_unscored(place: Path) -> str:
+    try:
+        heart = any(runs.read_model(path.parent).get("overfit") for path in place.glob(f"*/{runs.MODEL}"))
+    except UserError as error:
+        return str(error)
+    return "learnt its images by heart (OVERFIT)" if heart else "not scored out of fold: make cv"
 
 
 def table(lines: list[dict[str, Any]], differ: dict[str, list[str]]) -> list[dict[str, Any]]:

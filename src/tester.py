@@ -118,7 +118,7 @@ def tested_fold(settings: Any, found: outoffold.OutOfFold, fold: int, scale: sco
         differ = ["threshold, or another rule from probability to mask", *differ]
     if differ:
         raise UserError(f"{folder} was scored with another {' and '.join(differ)} than now. {again}")
-    return read_scores(folder, again, (*scoring.COLUMNS, *scale.also))
+    return read_scores(folder, again, tuple(dict.fromkeys((*scoring.COLUMNS, *scale.also))))  # iou is there already
 
 
 def gather(settings: Any) -> dict[str, Any]:

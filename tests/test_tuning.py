@@ -148,7 +148,7 @@ def test_the_score_of_a_tuned_rule_is_that_of_its_masks(trained, capsys):
 
 
 def test_everything_follows_the_metric_and_more_is_measured_beside_it(trained, capsys):
-    arguments = [*TINY, "METRIC=hd95", "MEASURES=boundary_iou, surface_dice(tolerance=1)"]
+    arguments = [*TINY, "METRIC=hd95", "MEASURES=boundary_iou, surface_dice(tolerance=1), iou"]
     for fold in (0, 1):
         assert tester.main([*arguments, f"FOLD={fold}"]) == 0
     assert tester.main([*arguments, "OOF=1"]) == 0
@@ -158,7 +158,7 @@ def test_everything_follows_the_metric_and_more_is_measured_beside_it(trained, c
     assert summary["score"]["low"] < summary["score"]["model"] < summary["score"]["high"]
     assert summary["score"]["ceiling"] < summary["score"]["model"]  # less is better
     assert f"METRIC hd95: {summary['score']['model']:.4f} px" in said and "less is better" in said
-    for name in ("boundary_iou", "surface_dice(tolerance=1)"):
+    for name in ("boundary_iou", "surface_dice(tolerance=1)", "iou"):
         assert summary["measures"][name]["model"] == pytest.approx(scores[name].mean())
         assert f"{name}: {summary['measures'][name]['model']:.4f}" in said
     assert tune.main([*TINY, "METRIC=hd95"]) == 0
