@@ -4,12 +4,15 @@ import os
 import shutil
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 from PIL import Image
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny networks wait for each other's threads more than they compute
 
+hypothesis.settings.register_profile("untimed", deadline=None)  # a busy machine is no failure
+hypothesis.settings.load_profile("untimed")
 ROOT = Path(__file__).parents[1]
 NUCLEI = Path(os.environ.get("MASKFOLD_NUCLEI", ROOT.parent / "shared" / "data" / "nuclei"))
 TINY = [
@@ -54,9 +57,10 @@ def folds_table(demo_data):
 
 @pytest.fixture(scope="session")
 def trained_source(demo_source, tmp_path_factory):
-    """A working folder in which both folds of the tiny demo are trained and scored, by make cv."""
-    import cv
+    """A working folder in which both folds of the tiny demo are trained and scored."""
     import folds
+    import tester
+    import train
 
     place, before = tmp_path_factory.mktemp("trained"), Path.cwd()
     (place / "input").mkdir()
@@ -64,7 +68,10 @@ def trained_source(demo_source, tmp_path_factory):
     os.chdir(place)
     try:
         assert folds.main(TINY) == 0
-        assert cv.main(TINY) == 0
+        for fold in (0, 1):
+            assert train.main([*TINY, f"FOLD={fold}"]) == 0
+            assert tester.main([*TINY, f"FOLD={fold}"]) == 0
+        assert tester.main([*TINY, "OOF=1"]) == 0
     finally:
         os.chdir(before)
     return place
