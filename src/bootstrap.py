@@ -73,8 +73,12 @@ def score_interval(
     draws: int = 2000,
     seed: int = 0,
     level: float = 0.95,
+    weights: np.ndarray | None = None,
 ) -> tuple[float, float, float]:
-    """The score of counts (N, S, 4) and values (N, S) with its interval over groups (N,): (estimate, low, high)."""
+    """The score of counts (N, S, 4) and values (N, S) with its interval over groups (N,): (estimate, low, high).
+
+    weights: those of `group_weights`, where several scores share them.
+    """
     estimate = float(total(counts, values, np.ones((1, len(values))))[0])
-    drawn = total(counts, values, group_weights(groups, draws, seed))
+    drawn = total(counts, values, group_weights(groups, draws, seed) if weights is None else weights)
     return estimate, *interval(estimate, drawn, effective_groups(groups), level)

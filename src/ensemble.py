@@ -8,7 +8,6 @@ blends the members' test predictions where make inference has made all of them.
 import dataclasses
 import functools
 import operator
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,7 +29,6 @@ import summaries
 import tester
 from errors import UserError, command, listing
 from outoffold import OutOfFold
-from submission import refuse_stale
 
 FLAGS = {
     "OF": "the members: experiments, each with :seed where it is another than SEED: a,b:1,b:2",
@@ -116,9 +114,8 @@ def _write_maps(
 
 def _manifests(parts: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """The models of several manifests, each once, and their TTA and sizes joined."""
-    models = list({model["weights_sha256"]: model for part in parts for model in part["models"]}.values())
     how = {key: " and ".join(sorted({part[key] for part in parts})) for key in ("tta", "tta_mean")}
-    return models, {**how, "sizes": [size for part in parts for size in part["sizes"]]}
+    return predictions.distinct(parts), {**how, "sizes": [size for part in parts for size in part["sizes"]]}
 
 
 def keep(
@@ -131,8 +128,6 @@ def keep(
     """Write the blended held-out maps and ensemble.json."""
     first = parts[0]
     folder = place / f"oof_seed{settings.SEED}" / outoffold.VALIDATION
-    partial = folder.with_name(".val.partial")
-    shutil.rmtree(partial, ignore_errors=True)
     images, folds = list(first.table["image"]), [int(fold) for fold in first.table["kfold"]]
     blended = (
         blending.blend([part.maps(image, fold) for part in parts], weights[fold])
@@ -140,13 +135,9 @@ def keep(
     )
     models, how = _manifests([{**part.provenance, "models": part.models} for part in parts])
     how |= {"shares": shares, "fold_of": dict(zip(images, folds, strict=True))}
-    try:
+    with predictions.whole(folder) as partial:
         _write_maps(partial, images, first.spec, blended, lambda _: None, "blending")
         predictions.write_manifest(partial, settings.INPUT, images, first.spec, models, how)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    runs.replace_folder(partial, folder)
     about = {
         "members": [_key(part) for part in parts],
         "shares": shares,
@@ -169,7 +160,7 @@ def blend_tests(settings: Any, name: str, parts: list[OutOfFold], shares: dict[s
             lacking.append(line)
             continue
         manifest = runs.read_manifest(folder, line)
-        refuse_stale(folder, manifest, line)
+        runs.refuse_stale(folder, manifest, line)
         predictions.refuse_exchanged(folder, manifest, line)
         then, now = part.provenance, predictions.provenance(manifest["models"], manifest)
         if then != now:
@@ -189,22 +180,15 @@ def _blend_folders(
 ) -> str:
     spec, names, root = first.spec, manifests[0]["images"], Path(manifests[0]["root"])
     folder = Path(settings.OUTPUT, "predictions", name)
-    runs.refuse_foreign(folder)
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
     blended = (
         blending.blend([predictions.read_maps(part, image, spec) for part in folders], list(shares.values()))
         for image in names
     )
     models, how = _manifests(manifests)
-    try:
+    with predictions.whole(folder) as partial:
         read = functools.partial(_image, spec, root, settings.MAX_PIXELS)
         shown = _write_maps(partial, names, spec, blended, read, "blending test images")
         predictions.write_manifest(partial, str(root), names, spec, models, {**how, "shares": shares})
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    runs.replace_folder(partial, folder)
     predictions.contact_sheet(inference.picture_of(folder), shown, spec, rules.configured(settings, spec))
     return f"{len(names)} test images blended -> {folder}\nNext: make submission EXPERIMENT={name}"
 

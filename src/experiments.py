@@ -45,7 +45,12 @@ def read(settings: Any, experiment: str, seed: int, scale: Scale, crossfitted: b
 
     Raises UserError where they are of other models, another table, METRIC or EMPTY than now.
     """
-    found = outoffold.read(settings, experiment, seed)
+    return scored(settings, outoffold.read(settings, experiment, seed), scale, crossfitted)
+
+
+def scored(settings: Any, found: OutOfFold, scale: Scale, crossfitted: bool = False) -> Scored:
+    """The same of held-out predictions that were read already."""
+    experiment, seed = found.experiment, found.seed
     folder = Path(settings.LOGS, experiment, f"oof_seed{seed}")
     again, path, columns = gather_line(experiment, seed), folder / tester.SUMMARY, scoring.COLUMNS
     file = tester.SCORES
@@ -86,10 +91,7 @@ def _settings(part: OutOfFold) -> dict[str, Any]:
     if part.provenance["shares"]:
         shares = ", ".join(f"{name} {share:.2f}" for name, share in part.provenance["shares"].items())
         return {"ensemble of": shares}
-    about = runs.read_model(Path(part.models[0]["folder"]))
-    fixed = runs.read_json(Path(part.models[0]["folder"]).parent / runs.SETTINGS, "Train it again.")
-    own = about.get("settings", {})
-    return {**{name: own.get(name) for name in fixed if name in own}, "TTA": part.provenance["tta"]}
+    return {**outoffold.recipe(Path(part.models[0]["folder"])), "TTA": part.provenance["tta"]}
 
 
 def cost(found: OutOfFold) -> tuple[float, float]:

@@ -3,7 +3,6 @@
 One model (FOLD=0), the mean of several (FOLD=0,1,2), or, without FOLD, of every finished fold of the experiment.
 """
 
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -80,17 +79,11 @@ def main(argv: list[str] | None = None) -> None:
         flush=True,
     )
 
-    partial = folder.with_name(f".{folder.name}.partial")  # what was there stays until the new one is whole
-    shutil.rmtree(partial, ignore_errors=True)
     by_path = dict(zip(files, names[: len(files)], strict=True))
-    try:
+    with predictions.whole(folder) as partial:
         maps = predictor.predict(files, settings.MAX_PIXELS)
         shown = predictions.write_maps(maps, spec, partial, by_path.get, len(files), "predicting")
         predictions.write_manifest(partial, str(root), list(by_path.values()), spec, makers, predictor.about())
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)  # half a prediction is of no use
-        raise
-    runs.replace_folder(partial, folder)
     predictions.contact_sheet(picture_of(folder), shown, spec, to_mask)
     of_classes = f" of {len(spec.classes)} classes each" if len(spec.classes) > 1 else ""
     print(

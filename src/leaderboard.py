@@ -30,7 +30,7 @@ def line(settings: Any, experiment: str, seed: int, scale: scoring.Scale) -> dic
              "low": score["low"], "high": score["high"], "untuned": score["model"], "tuned": np.nan, "optimism": np.nan,
              "constant": score["constant"], "minutes": minutes, "gpu": memory}  # fmt: skip
     if (folder / rules.TUNED).is_file():
-        experiments.read(settings, experiment, seed, scale, crossfitted=True)  # refuses what is stale
+        experiments.scored(settings, scored.found, scale, crossfitted=True)  # refuses what is stale
         tuned = runs.read_json(folder / rules.TUNED, "", {"crossfitted": dict, "tuned": dict})
         part = tuned["crossfitted"]
         found |= {"score": part["score"], "low": part["low"], "high": part["high"], "tuned": tuned["tuned"]["score"],

@@ -107,7 +107,7 @@ def read(settings: Any, experiment: str = "", seed: int | None = None) -> OutOfF
     _refuse_twice_or_missing(experiment, manifests, rows)
     _refuse_mixed(experiment, manifests)
     first = manifests[folds[0]]
-    models = list({part["weights_sha256"]: part for fold in folds for part in manifests[fold]["models"]}.values())
+    models = predictions.distinct(manifests[fold] for fold in folds)
     provenance = predictions.provenance(models, first)
     return OutOfFold(experiment, seed, Path(settings.INPUT), rows, spec, folders, models, provenance)
 
@@ -128,7 +128,7 @@ def _of_folds(
         if [part["weights_sha256"] for part in manifest["models"]] != [about["weights_sha256"]]:
             raise UserError(f"{folder} holds predictions of another model than {run / runs.WEIGHTS}. {again}")
         predictions.refuse_exchanged(folder, manifest, again)
-        folders[fold], manifests[fold], recipes[fold] = folder, manifest, _recipe(about, run.parent)
+        folders[fold], manifests[fold], recipes[fold] = folder, manifest, recipe(run)
     for fold in folds:
         differ = [name for name in recipes[fold] if recipes[fold][name] != recipes[folds[0]].get(name)]
         if differ:
@@ -139,10 +139,10 @@ def _of_folds(
     return folders, manifests
 
 
-def _recipe(about: dict[str, Any], place: Path) -> dict[str, Any]:
+def recipe(run: Path) -> dict[str, Any]:
     """What the folds of one experiment share: the constants that its settings.json names, as this model has them."""
-    names = runs.read_json(place / runs.SETTINGS, "Train a fold of it again: make train ... OVERWRITE=1")
-    own = about.get("settings", {})
+    names = runs.read_json(run.parent / runs.SETTINGS, "Train a fold of it again: make train ... OVERWRITE=1")
+    own = runs.read_model(run).get("settings", {})
     return {name: own.get(name) for name in names if name in own}
 
 
@@ -157,10 +157,7 @@ def _of_ensemble(
     folder = place / f"oof_seed{seed}" / VALIDATION
     manifest = runs.read_manifest(folder, again)
     predictions.refuse_exchanged(folder, manifest, again)
-    for part in manifest["models"]:
-        run = Path(part["folder"])
-        if (run / runs.MODEL).is_file() and runs.read_model(run)["weights_sha256"] != part["weights_sha256"]:
-            raise UserError(f"{folder} was blended from an earlier model of {run}. {again}")
+    runs.refuse_stale(folder, manifest, again, "blended from")
     parts = {fold: {**manifest, "images": [i for i, k in manifest["fold_of"].items() if k == fold]} for fold in folds}
     return dict.fromkeys(folds, folder), parts
 

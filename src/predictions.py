@@ -3,9 +3,12 @@
 The manifest says which models made it, how, and a fingerprint of the maps, so that others under it are recognised.
 """
 
+import contextlib
 import hashlib
 import os
+import shutil
 from collections import deque
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -55,6 +58,28 @@ def read_maps(folder: Path, image: str, spec: DataSpec) -> Any:
         if p8.shape != maps[0].shape:
             raise UserError(f"{path}: {p8.shape}, but {paths[0]} has {maps[0].shape}. Run make inference again.")
     return np.stack(maps)
+
+
+@contextlib.contextmanager
+def whole(folder: Path) -> Iterator[Path]:
+    """A new, empty folder to write predictions into, which takes the place of `folder` at the end; none after an error.
+
+    What was there stays until then. Raises UserError where `folder` is not ours to replace.
+    """
+    runs.refuse_foreign(folder)
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        yield partial
+        runs.replace_folder(partial, folder)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)  # half a prediction is of no use
+        raise
+
+
+def distinct(manifests: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The models of several manifests, each once."""
+    return list({model["weights_sha256"]: model for part in manifests for model in part["models"]}.values())
 
 
 def write_manifest(

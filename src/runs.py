@@ -83,6 +83,14 @@ def read_manifest(folder: Path, cure: str) -> dict[str, Any]:
     return manifest
 
 
+def refuse_stale(folder: Path, manifest: dict[str, Any], again: str, made: str = "predicted by") -> None:
+    """Refuse predictions of a model that has been trained again since."""
+    for part in manifest["models"]:
+        run = Path(part["folder"])
+        if (run / MODEL).is_file() and read_model(run)["weights_sha256"] != part["weights_sha256"]:
+            raise UserError(f"{folder} was {made} an earlier model of {run}. {again}")
+
+
 def check_name(constant: str, name: str) -> None:
     """Refuse what is not a plain folder's name, so that nothing elsewhere is ever written or removed."""
     if not re.fullmatch(r"\w[\w.+-]*", name):

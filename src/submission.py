@@ -113,14 +113,6 @@ def check_ids(keys: list[Key], sample: Path | None, dialect: rle.Dialect, partia
     return [key for key in expected if key in have]
 
 
-def refuse_stale(folder: Path, manifest: dict[str, Any], again: str) -> None:
-    """Refuse predictions of a model that has been trained again since."""
-    for part in manifest["models"]:
-        run = Path(part["folder"])
-        if (run / runs.MODEL).is_file() and runs.read_model(run)["weights_sha256"] != part["weights_sha256"]:
-            raise UserError(f"{folder} was predicted by an earlier model of {run}. {again}")
-
-
 def write_rows(path: Path, dialect: rle.Dialect, keys: list[Key], mask_of: Any) -> int:
     """Write the CSV under another name and rename it when whole; returns the number of rows."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -184,7 +176,7 @@ def main(argv: list[str] | None = None) -> None:
     folder = prediction_folder(settings, flags.FOLD, flags.NAME)
     again = f"Predict first: make inference{f' FOLD={flags.FOLD}' if flags.FOLD else ''}"
     manifest = runs.read_manifest(folder, again)
-    refuse_stale(folder, manifest, again)
+    runs.refuse_stale(folder, manifest, again)
     predictions.refuse_exchanged(folder, manifest, again)
     spec = dataspec.from_json(manifest["data"], str(folder / runs.MANIFEST))
     to_mask = rules.chosen(settings, spec, predictions.provenance(manifest["models"], manifest))

@@ -78,10 +78,11 @@ def interval(
     measure: measures.Measure, counts: np.ndarray, values: np.ndarray, weights: np.ndarray, groups: Any, empty: str
 ) -> tuple[float, float, float]:
     """A measure over images with its 95% bootstrap interval: (score, low, high); NaN where there is no interval."""
-    score = float(measures.total(measure, counts, values, np.ones((1, len(counts))), empty)[0])
-    drawn = measures.total(measure, counts, values, weights, empty)
-    low, high = bootstrap.interval(score, drawn, bootstrap.effective_groups(groups))
-    return score, float(low), float(high)
+
+    def total(counts: np.ndarray, values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        return measures.total(measure, counts, values, weights, empty)
+
+    return bootstrap.score_interval(total, counts, values, groups, weights=weights)
 
 
 def _metric(

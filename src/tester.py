@@ -4,7 +4,6 @@ Writes val/ in the run folder: probability PNGs, scores.csv (a row an image), su
 them in lightning_logs/<experiment>/oof_seed<s>/.
 """
 
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -55,40 +54,32 @@ def score_fold(settings: Any, fold: str) -> dict[str, Any]:
 
     model, spec = predictor.models[0], predictor.spec
     to_mask = rules.configured(settings, spec)
-    runs.refuse_foreign(folder)
-    partial = run / ".val.partial"  # an earlier scoring stays until this one is whole
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
+    with predictions.whole(folder) as partial:
         found = predictor.predict([root / image for image in rows["image"]], settings.MAX_PIXELS)
+        names, makers = list(rows["image"]), describe([model])
         predictions.write_maps(
             found, spec, partial, lambda path: path.relative_to(root).as_posix(), len(rows), "predicting"
         )
-        predictions.write_manifest(
-            partial, settings.INPUT, list(rows["image"]), spec, describe([model]), predictor.about()
-        )
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+        predictions.write_manifest(partial, settings.INPUT, names, spec, makers, predictor.about())
 
-    def maps(image: str, _: int = 0) -> np.ndarray:
-        return predictions.read_maps(partial, image, spec)
+        def maps(image: str, _: int = 0) -> np.ndarray:
+            return predictions.read_maps(partial, image, spec)
 
-    constant = scoring.constant_mask(scoring.small_masks(root, train, spec, settings.MAX_PIXELS))
-    how = {"rules": to_mask, "scale": scale, "max_pixels": settings.MAX_PIXELS}
-    rows_of = scoring.rows(rows, root, maps, constant, spec, size=model.size, resize=model.resize, **how)
-    scores = pd.DataFrame(rows_of)
-    summary = {
-        "experiment": settings.EXPERIMENT,
-        "fold": fold,
-        "scored_on": TRAINING_IMAGES if model.about.get("overfit") else HELD_OUT_IMAGES,
-        "rules": [rule.as_json() for rule in to_mask],
-        "tta": predictor.about()["tta"],
-        "weights": model.about["weights"],
-        **summaries.summarise(scores, spec.scored_names, scale),
-    }
-    write_scores(partial, scores, summary)
-    summaries.worst_sheet(partial / WORST, scores, rows, root, maps, spec, **how)
-    runs.replace_folder(partial, folder)
+        constant = scoring.constant_mask(scoring.small_masks(root, train, spec, settings.MAX_PIXELS))
+        how = {"rules": to_mask, "scale": scale, "max_pixels": settings.MAX_PIXELS}
+        rows_of = scoring.rows(rows, root, maps, constant, spec, size=model.size, resize=model.resize, **how)
+        scores = pd.DataFrame(rows_of)
+        summary = {
+            "experiment": settings.EXPERIMENT,
+            "fold": fold,
+            "scored_on": TRAINING_IMAGES if model.about.get("overfit") else HELD_OUT_IMAGES,
+            "rules": [rule.as_json() for rule in to_mask],
+            "tta": predictor.about()["tta"],
+            "weights": model.about["weights"],
+            **summaries.summarise(scores, spec.scored_names, scale),
+        }
+        write_scores(partial, scores, summary)
+        summaries.worst_sheet(partial / WORST, scores, rows, root, maps, spec, **how)
     summaries.announce(f"{settings.EXPERIMENT}, fold {fold}", summary)
     print(f"scores -> {folder / SCORES}\nthe worst twelve as a picture -> {folder / WORST}", flush=True)
     return summary

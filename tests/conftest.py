@@ -1,5 +1,6 @@
 """A tiny demo data set, rendered once, and a fresh working folder for each test."""
 
+import contextlib
 import os
 import shutil
 from pathlib import Path
@@ -55,25 +56,28 @@ def folds_table(demo_data):
     return Path("output/demo/train_folds.csv")
 
 
+def cross_validate(*extra: str) -> None:
+    """What make cv does on the tiny demo's two folds, in this process, which has its imports done."""
+    import tester
+    import train
+
+    for fold in (0, 1):
+        assert train.main([*TINY, *extra, f"FOLD={fold}"]) == 0
+        assert tester.main([*TINY, *extra, f"FOLD={fold}"]) == 0
+    assert tester.main([*TINY, *extra, "OOF=1"]) == 0
+
+
 @pytest.fixture(scope="session")
 def trained_source(demo_source, tmp_path_factory):
     """A working folder in which both folds of the tiny demo are trained and scored."""
     import folds
-    import tester
-    import train
 
-    place, before = tmp_path_factory.mktemp("trained"), Path.cwd()
+    place = tmp_path_factory.mktemp("trained")
     (place / "input").mkdir()
     shutil.copytree(demo_source, place / "input" / "demo")
-    os.chdir(place)
-    try:
+    with contextlib.chdir(place):
         assert folds.main(TINY) == 0
-        for fold in (0, 1):
-            assert train.main([*TINY, f"FOLD={fold}"]) == 0
-            assert tester.main([*TINY, f"FOLD={fold}"]) == 0
-        assert tester.main([*TINY, "OOF=1"]) == 0
-    finally:
-        os.chdir(before)
+        cross_validate()
     return place
 
 

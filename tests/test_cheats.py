@@ -21,7 +21,7 @@ import runs
 import tester
 import train
 import tune
-from conftest import TINY
+from conftest import TINY, cross_validate
 
 TABLE = Path("output/demo/train_folds.csv")
 LOGS = Path("lightning_logs/demo")
@@ -157,10 +157,7 @@ def test_a_score_at_the_networks_size_is_not_the_originals(trained, refused):
 
 def test_the_best_epoch_of_the_reported_fold_is_said_wherever_its_score_is(folds_table, capsys):
     arguments = [*TINY, "CHECKPOINT=best", "EXPERIMENT=best"]
-    for fold in (0, 1):
-        assert train.main([*arguments, f"FOLD={fold}"]) == 0
-        assert tester.main([*arguments, f"FOLD={fold}"]) == 0
-    assert tester.main([*arguments, "OOF=1"]) == 0
+    cross_validate("CHECKPOINT=best", "EXPERIMENT=best")
     assert "chosen on this fold" in capsys.readouterr().out
     assert (
         "chosen on this fold" in json.loads(Path("lightning_logs/best/oof_seed42/summary.json").read_text())["weights"]

@@ -1,5 +1,6 @@
 """Ensembles, comparisons and the leaderboard, through the commands."""
 
+import contextlib
 import json
 import shutil
 from pathlib import Path
@@ -16,9 +17,8 @@ import predictions
 import runs
 import submission
 import tester
-import train
 import tune
-from conftest import TINY
+from conftest import TINY, cross_validate
 
 LOGS = Path("lightning_logs")
 
@@ -26,19 +26,11 @@ LOGS = Path("lightning_logs")
 @pytest.fixture(scope="session")
 def two_source(trained_source, tmp_path_factory):
     """The trained working folder with a second experiment, `other`, and a second seed of `demo`."""
-    import os
-
-    place, before = tmp_path_factory.mktemp("two") / "copy", Path.cwd()
+    place = tmp_path_factory.mktemp("two") / "copy"
     shutil.copytree(trained_source, place)
-    os.chdir(place)
-    try:
-        for extra in (["SEED=1"], ["EXPERIMENT=other", "LOSS=ce", "EPOCHS=1"]):
-            for fold in (0, 1):
-                assert train.main([*TINY, *extra, f"FOLD={fold}"]) == 0
-                assert tester.main([*TINY, *extra, f"FOLD={fold}"]) == 0
-            assert tester.main([*TINY, *extra, "OOF=1"]) == 0
-    finally:
-        os.chdir(before)
+    with contextlib.chdir(place):
+        cross_validate("SEED=1")
+        cross_validate("EXPERIMENT=other", "LOSS=ce", "EPOCHS=1")
     return place
 
 

@@ -14,9 +14,9 @@ import reliability
 import rules
 import runs
 import suspects
+import tester
 from errors import UserError
 
-SUMMARY = "summary.json"
 _CURVES = {"train loss": "train_loss_epoch", "held-out loss": "valid_loss", "held-out Dice": "valid_dice"}
 
 
@@ -71,9 +71,9 @@ def gather(settings: Any) -> Evidence:
     """Read and check what there is of EXPERIMENT and SEED. Raises UserError where it was not cross-validated."""
     folder = Path(settings.LOGS, settings.EXPERIMENT, f"oof_seed{settings.SEED}")
     named = f"EXPERIMENT={settings.EXPERIMENT} SEED={settings.SEED}"
-    if not (folder / SUMMARY).is_file():
+    if not (folder / tester.SUMMARY).is_file():
         runs.check_name("EXPERIMENT", settings.EXPERIMENT)
-        known = sorted({path.parent.parent.name for path in Path(settings.LOGS).glob(f"*/oof_seed*/{SUMMARY}")})
+        known = sorted({path.parent.parent.name for path in Path(settings.LOGS).glob(f"*/oof_seed*/{tester.SUMMARY}")})
         there = f" Experiments that have one: {', '.join(known)}." if known else ""
         raise UserError(
             f"{folder} holds no out-of-fold scores, and a report is made of them.{there} Train and score every fold "
@@ -81,9 +81,7 @@ def gather(settings: Any) -> Evidence:
         )
     found, again = outoffold.read(settings), f"Gather them again: make oof {named}"
     need = {"score": dict, "metric": str, "rules": list, "provenance": dict, "model": dict}
-    summary = runs.read_json(folder / SUMMARY, again, need)
-    import tester
-
+    summary = runs.read_json(folder / tester.SUMMARY, again, need)
     scores = tester.read_scores(folder, again)
     if summary["provenance"] != found.provenance or set(scores["image"]) != set(found.table["image"]):
         raise UserError(f"{folder} was gathered from other predictions than there are by now. {again}")
