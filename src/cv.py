@@ -61,6 +61,9 @@ def main(argv: list[str] | None = None) -> None:
     if settings.OVERFIT:
         raise UserError("OVERFIT scores the images it trains on: there is nothing to cross-validate; train one fold.")
     frame = splits.read(Path(settings.TRAIN_FOLDS))
+    import tester
+
+    tester.refuse_unscorable(settings)
     folds = [str(fold) for fold in sorted(set(frame["kfold"]) - {-1})]
     failed = []
     if not overwrite:
@@ -80,8 +83,6 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(
             f"{len(failed)} of {len(folds)} folds failed; make cv again goes on with them. The first: {failed[0]}"
         )
-    import tester
-
     tester.gather(settings)
 
 

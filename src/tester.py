@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 import console
+import dataspec
 import outoffold
 import predictions
 import rules
@@ -27,6 +28,16 @@ FLAGS = {
 }
 HELD_OUT_IMAGES, TRAINING_IMAGES = "held-out images", "training images (OVERFIT)"
 SCORES, SUMMARY, WORST = "scores.csv", "summary.json", "worst.png"
+
+
+def refuse_unscorable(settings: Any) -> None:
+    """Raises UserError, before any training, for scoring constants that would stop the tester after it."""
+    import tta
+
+    rules.refuse_tuned(settings)
+    rules.configured(settings, dataspec.read(Path(settings.TRAIN_FOLDS).with_suffix(".json")))
+    scoring.scale(settings.METRIC, settings.MEASURES, settings.EMPTY)
+    tta.views(settings.TTA)
 
 
 def write_scores(folder: Path, scores: Any, summary: dict[str, Any]) -> None:

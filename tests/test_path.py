@@ -73,6 +73,12 @@ def test_cross_validation_skips_what_is_finished_and_ends_with_mean_and_spread(t
     assert summary["images"] == 64 and read(OOF / "scores.csv")["image"].is_unique
 
 
+@pytest.mark.parametrize("wrong", ["METRIC=dise", "MEASURES=iuo", "TTA=flop", "TOP_AREA=5", "POSTPROCESS=tuned"])
+def test_what_could_not_be_scored_is_refused_before_the_training(folds_table, refused, wrong):
+    refused(cv.main, [*TINY, wrong], wrong.split("=")[1])
+    assert not Path("lightning_logs").exists()
+
+
 def test_a_fold_that_fails_is_reported_and_the_rest_is_finished(trained, refused):
     shutil.rmtree("lightning_logs/demo/fold0_seed42")
     shutil.rmtree("lightning_logs/demo/fold1_seed42")
