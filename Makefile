@@ -17,10 +17,10 @@ GIVEN = $(foreach name,$(.VARIABLES),$(if $(filter command%line,$(subst $() ,%,$
 ARGS = $(foreach name,$(filter-out VENV PYTHON,$(GIVEN)),$(call quoted,$(name)))
 RUN = $(PYTHON) src/$@.py $(ARGS)
 
-.PHONY: help demo data rle-check folds train tester oof cv tune ensemble compare leaderboard report inference submission samples summary lr batch smoke weights test test-slow lint install
+.PHONY: help demo data rle-check folds train tester oof cv tune ensemble compare leaderboard report inference merge submission kernel kernel-rehearsal kernel-push kernel-fetch samples summary lr batch smoke weights test test-slow lint install
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | while IFS=$$'\t' read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | while IFS=$$'\t' read -r name text; do printf '  make %-16s %s\n' "$$name" "$$text"; done
 
 install: $(READY)  ## create .venv from requirements.txt (the other targets do it by themselves)
 
@@ -73,8 +73,23 @@ report: $(READY)  ## one HTML file about an experiment: make report EXPERIMENT=x
 inference: $(READY)  ## test images -> probability maps, by one fold or the mean of several
 	@$(RUN)
 
+merge: $(READY)  ## the parts of make inference SHARD=i/n -> one prediction folder
+	@$(RUN)
+
 submission: $(READY)  ## probability maps -> submission.csv, checked
 	@$(RUN)
+
+kernel: $(READY)  ## an experiment as a Kaggle notebook that needs no internet (TRAIN=1 FOLD=0: one that trains)
+	@$(PYTHON) src/kaggle_kernel.py $(ARGS)
+
+kernel-rehearsal: $(READY)  ## run that notebook here as Kaggle would, without a network, and compare its submission
+	@$(PYTHON) src/kernel_rehearsal.py $(ARGS)
+
+kernel-push: $(READY)  ## upload it by Kaggle's client
+	@$(PYTHON) src/kernel_push.py $(ARGS)
+
+kernel-fetch: $(READY)  ## the fold that a kernel trained -> lightning_logs/
+	@$(PYTHON) src/kernel_fetch.py $(ARGS)
 
 samples: $(READY)  ## a picture of what the network gets, before and after augmentation
 	@$(RUN)

@@ -87,6 +87,10 @@ MEASURES = ""  # more to report beside it: "boundary_iou, surface_dice(tolerance
 EMPTY = "one"  # Dice of an empty prediction on an empty mask: one | zero | skip (left out of the mean)
 TTA = "none"  # the mean over views of each image: none | flips | d4 | scales | d4+scales
 TTA_MEAN = "probability"  # probability | logit: what is averaged over the views
+TILE = (
+    0  # n: frames larger than n x n pixels (of the network's frame) are predicted in tiles; a multiple of 32; 0: whole
+)
+OVERLAP = 0.25  # of neighbouring tiles, as a share of one
 POSTPROCESS = "settings"  # settings (the six lines below) | tuned (what make tune found; inference and submission)
 THRESHOLD = 0.5  # a pixel is foreground where the probability reaches it; multiclass takes the likeliest class
 MIN_AREA = 0  # objects of fewer pixels are removed; 0: none

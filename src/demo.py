@@ -126,7 +126,8 @@ def score(settings: Any) -> float:
 
     Decodes SUBMISSION as the competition would. Raises UserError where it, or the demo's answers, are not there.
     """
-    from submission import choose_dialect, image_ids, read_masks
+    from inference import choose_dialect
+    from submission_file import image_ids, read_masks
 
     root, path = Path(settings.INPUT), Path(settings.SUBMISSION)
     names = runs.read_json(root / DONE, "Only the demo's own data can be scored: make demo", {"answers": dict})[

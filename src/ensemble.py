@@ -114,7 +114,8 @@ def _write_maps(
 
 def _manifests(parts: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """The models of several manifests, each once, and their TTA and sizes joined."""
-    how = {key: " and ".join(sorted({part[key] for part in parts})) for key in ("tta", "tta_mean")}
+    keys = ["tta", "tta_mean", *(key for key in ("tile", "overlap") if any(key in part for part in parts))]
+    how = {key: " and ".join(sorted({str(part.get(key, "none")) for part in parts})) for key in keys}
     return predictions.distinct(parts), {**how, "sizes": [size for part in parts for size in part["sizes"]]}
 
 

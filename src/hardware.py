@@ -16,6 +16,12 @@ def choose_device(wanted: str = "auto") -> str:
     return wanted
 
 
+def choose_devices(wanted: str = "auto") -> list[str]:
+    """Every GPU of this computer where `wanted` comes to cuda, else the one device. Raises UserError as the above."""
+    device = choose_device(wanted)
+    return [f"cuda:{number}" for number in range(torch.cuda.device_count())] if device == "cuda" else [device]
+
+
 def choose_precision(wanted: str, device: str) -> tuple[str, str]:
     """Lightning's name of the precision and the reason for it, in a few words.
 

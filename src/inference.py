@@ -1,20 +1,35 @@
 """make inference: a folder of images -> a prediction folder, one 8-bit probability PNG an image (and class), full size.
 
-One model (FOLD=0), the mean of several (FOLD=0,1,2), or, without FOLD, of every finished fold of the experiment.
+One model (FOLD=0), the mean of several (FOLD=0,1,2), or, without FOLD, of every finished fold of the experiment, on all
+GPUs of the computer. MAPS=0 keeps the rows of the submission alone. SHARD=1/4 predicts every fourth image; make merge
+joins the four. What was stopped goes on where it was when the same command is given again.
 """
 
+import re
 import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import console
 import layouts
+import parts
 import predictions
+import rle
 import rules
 import runs
 import settings as settings_module
+import submission_file
 from errors import UserError, command
 
-FLAGS = {"FOLD": "0, or 0,1,2, or full; without it every finished fold", "NAME": "name of the prediction folder"}
+FLAGS = {
+    "FOLD": "0, or 0,1,2, or full; without it every finished fold",
+    "NAME": "name of the prediction folder",
+    "SHARD": "i/n: the i-th of n parts of the images, for n computers; make merge joins them",
+    "MAPS": "0: keep the masks' run lengths only, which is all that a submission needs; else probability maps",
+}
 
 
 def chosen_folds(settings: Any, fold: str) -> list[str]:
@@ -46,52 +61,144 @@ def picture_of(folder: Path) -> Path:
 def load_predictor(settings: Any, folders: list[Path]) -> Any:
     """The mean of these run folders' models on the settings' device."""
     import predictor
-    from hardware import choose_device, choose_precision
+    from hardware import choose_devices, choose_precision
 
-    device = choose_device(settings.DEVICE)
-    precision, _ = choose_precision(settings.PRECISION, device)
-    models = [predictor.load(folder, device) for folder in folders]
+    devices = choose_devices(settings.DEVICE)
+    precision, _ = choose_precision(settings.PRECISION, devices[0].partition(":")[0])
+    models = [predictor.load(folder, devices[0]) for folder in folders]
     half, views = precision == "16-mixed", {"tta": settings.TTA, "tta_mean": settings.TTA_MEAN}
-    return predictor.Predictor(models, device, settings.VALID_BATCH_SIZE, half=half, **views)
+    cut = {"tile": settings.TILE, "overlap": settings.OVERLAP}
+    return predictor.Predictor(models, devices, settings.VALID_BATCH_SIZE, half=half, **views, **cut)
+
+
+def choose_dialect(settings: Any) -> rle.Dialect:
+    """DIALECT, or the one of the layout that the folds table was made from."""
+    name = settings.DIALECT
+    if name == "auto":
+        sidecar = Path(settings.TRAIN_FOLDS).with_suffix(".json")
+        name = str(
+            runs.read_json(sidecar, "Run make folds first, or name the competition's DIALECT.").get("dialect", "")
+        )
+        if name not in rle.DIALECTS:
+            raise UserError(
+                f"The layout has no dialect of its own; name the competition's: DIALECT={' or '.join(rle.DIALECTS)}."
+            )
+    return rle.DIALECTS[name]
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """ "2/4" -> (2, 4); "" -> (1, 1). Raises UserError for anything that is no part of a whole."""
+    if not text:
+        return 1, 1
+    match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
+    if not match or not 1 <= int(match[1]) <= int(match[2]):
+        raise UserError(f"SHARD={text}: expected i/n with i from 1 to n, such as SHARD=1/4.")
+    return int(match[1]), int(match[2])
+
+
+def shard_folder(folder: Path, index: int, count: int) -> Path:
+    """Where shard `index` of `count` of a prediction folder lies; the folder itself of a single one."""
+    return folder if count == 1 else folder.with_name(f"{folder.name}.shard{index}of{count}")
+
+
+def _keeper(settings: Any, maps: parts.Maps, to_mask: Any, job: "Job") -> parts.RunLengths:
+    """What keeps the rows of the submission; refuses before the work what make submission would refuse after it."""
+    dialect = choose_dialect(settings)
+    ids = submission_file.image_ids(job.everything, dialect)
+    keys = [(image_id, name) for image_id in ids for name in submission_file.check_classes(maps.spec, dialect)]
+    submission_file.check_ids(keys, submission_file.find_sample(settings.INPUT), dialect, partial=bool(settings.LIMIT))
+    return parts.RunLengths(maps, to_mask, dialect, ids, parts.spread(job.names))
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one call predicts: the images `names` below `root`, part `index` of `count` of `everything`."""
+
+    root: Path
+    everything: list[str]
+    index: int
+    count: int
+    folder: Path
+
+    @property
+    def names(self) -> list[str]:
+        return self.everything[self.index - 1 :: self.count]
+
+
+def find_job(settings: Any, flags: Any, stacked: bool) -> Job:
+    """The images and the folder for their predictions. Raises UserError where there are none, or it is not ours."""
+    index, count = parse_shard(flags.SHARD)
+    root, files = layouts.test_images(settings.INPUT, settings.TEST_PATH, stacked)
+    names = [path.relative_to(root).as_posix() for path in files]
+    layouts.refuse_twins(names, f"{root}: ")
+    if settings.LIMIT:
+        names = names[: settings.LIMIT * settings.VALID_BATCH_SIZE]
+    if count > len(names):
+        raise UserError(f"SHARD={flags.SHARD}: there are only {len(names)} images in {root}.")
+    folder = shard_folder(prediction_folder(settings, flags.FOLD, flags.NAME), index, count)
+    runs.refuse_foreign(folder)
+    return Job(root, names, index, count, folder)
+
+
+def describe(job: Job, predictor: Any) -> dict[str, Any]:
+    """The manifest's part that is known before the work."""
+    from predictor import describe
+
+    makers, how = describe(predictor.models), predictor.about()
+    sizes = predictions.provenance(makers, how)["sizes"]
+    about = {"root": str(job.root), "images": job.names, "data": predictor.spec.as_json(), "models": makers}
+    about |= {**how, "sizes": sizes}
+    if job.count > 1:
+        about["shard"] = {"index": job.index, "of": job.count, "all": parts.digest_of(iter(job.everything))}
+    return about
 
 
 @command
 def main(argv: list[str] | None = None) -> None:
     settings, flags = settings_module.command_line(argv, __doc__, FLAGS)
+    with_maps = not flags.MAPS or settings_module.flag_is_on(flags.MAPS)
     folds = chosen_folds(settings, flags.FOLD)
     folders = [runs.finished_run(settings.LOGS, settings.EXPERIMENT, fold, settings.SEED) for fold in folds]
-    stacked = runs.read_model(folders[0])["data"].get("stacked") is True
-    root, files = layouts.test_images(settings.INPUT, settings.TEST_PATH, stacked)
-    names = [path.relative_to(root).as_posix() for path in files]
-    layouts.refuse_twins(names, f"{root}: ")
-    if settings.LIMIT:
-        files = files[: settings.LIMIT * settings.VALID_BATCH_SIZE]
-    folder = prediction_folder(settings, flags.FOLD, flags.NAME)
-    runs.refuse_foreign(folder)
+    job = find_job(settings, flags, runs.read_model(folders[0])["data"].get("stacked") is True)
     predictor = load_predictor(settings, folders)
-    from predictor import describe
-
-    spec = predictor.spec
-    makers = describe(predictor.models)
-    to_mask = rules.chosen(settings, spec, predictions.provenance(makers, predictor.about()))
+    spec, about = predictor.spec, describe(job, predictor)
+    to_mask = rules.chosen(settings, spec, predictions.provenance(about["models"], about))
+    partial = predictions.partial_of(job.folder)
+    keep = parts.Maps(partial, spec, job.root)
+    if not with_maps:
+        keep = _keeper(settings, keep, to_mask, job)
+    what = f", part {job.index} of {job.count}" if job.count > 1 else ""
     print(
-        f"Mean of {len(folders)} models ({', '.join(str(path) for path in folders)}) on {len(files)} images of {root}",
+        f"Mean of {len(folders)} models ({', '.join(str(path) for path in folders)}) on {len(job.names)} images of "
+        f"{job.root}{what}, on {' and '.join(predictor.devices)}",
         flush=True,
     )
+    plan = {**about, "images": parts.digest_of(iter(job.names)), "half": predictor.half, **keep.about()}
+    start = time.monotonic()
 
-    by_path = dict(zip(files, names[: len(files)], strict=True))
-    with predictions.whole(folder) as partial:
-        maps = predictor.predict(files, settings.MAX_PIXELS)
-        shown = predictions.write_maps(maps, spec, partial, by_path.get, len(files), "predicting")
-        predictions.write_manifest(partial, str(root), list(by_path.values()), spec, makers, predictor.about())
-    predictions.contact_sheet(picture_of(folder), shown, spec, to_mask)
-    of_classes = f" of {len(spec.classes)} classes each" if len(spec.classes) > 1 else ""
+    def predict(paths: list[Path], keep: parts.Keep) -> Iterator[list[Any]]:
+        return predictor.predict(paths, settings.MAX_PIXELS, keep, parts.PART)
+
+    before = parts.work(partial, plan, job.root, job.names, predict, keep)
+    seconds, done = time.monotonic() - start, len(job.names) - before
+    shown = [
+        (name, spec.read_image(job.root / name, settings.MAX_PIXELS), predictions.read_maps(partial, name, spec))
+        for name in parts.spread(job.names)
+    ]
+    predictions.contact_sheet(picture_of(job.folder), shown, spec, to_mask)
+    parts.finish(partial, job.folder, job.names, keep, about)
     print(
-        f"{len(files)} probability maps{of_classes} -> {folder}\n"
-        f"{len(shown)} of them as a picture -> {picture_of(folder)}"
+        f"{done} images in {seconds:.0f} s, {done / max(seconds, 1e-9):.1f} a second\n"
+        f"{keep.label(len(job.names))} -> {job.folder}\n{len(shown)} of them as a picture -> {picture_of(job.folder)}"
     )
-    same = " ".join(f"{name}={value}" for name, value in (("FOLD", flags.FOLD), ("NAME", flags.NAME)) if value)
-    print(f"Next: make submission {same}".rstrip())
+    same = " ".join(console.quoted(text) for text in argv_of(argv) if not re.match("(SHARD|MAPS|TTA.*|TILE)=", text))
+    last = f"make merge {same}, when all {job.count} parts lie in {job.folder.parent}"
+    print("Next: " + (last if job.count > 1 else f"make submission {same}".rstrip()))
+
+
+def argv_of(argv: list[str] | None) -> list[str]:
+    """The NAME=value texts of a command line."""
+    return [text for text in (sys.argv[1:] if argv is None else argv) if "=" in text]
 
 
 if __name__ == "__main__":

@@ -183,7 +183,9 @@ def _refuse_twice_or_missing(experiment: str, manifests: dict[int, dict[str, Any
 def _refuse_mixed(experiment: str, manifests: dict[int, dict[str, Any]]) -> None:
     (first, expected), *others = manifests.items()
     for fold, manifest in others:
-        differ = [key for key in ("tta", "tta_mean", "sizes") if manifest.get(key) != expected.get(key)]
+        differ = [
+            key for key in ("tta", "tta_mean", "tile", "overlap", "sizes") if manifest.get(key) != expected.get(key)
+        ]
         if differ:
             raise UserError(
                 f"Folds {first} and {fold} of {experiment} were predicted with another {' and '.join(differ)}. "

@@ -60,6 +60,11 @@ def read_maps(folder: Path, image: str, spec: DataSpec) -> Any:
     return np.stack(maps)
 
 
+def partial_of(folder: Path) -> Path:
+    """Where a prediction folder is built, before it takes its place."""
+    return folder.with_name(f".{folder.name}.partial")
+
+
 @contextlib.contextmanager
 def whole(folder: Path) -> Iterator[Path]:
     """A new, empty folder to write predictions into, which takes the place of `folder` at the end; none after an error.
@@ -67,7 +72,7 @@ def whole(folder: Path) -> Iterator[Path]:
     What was there stays until then. Raises UserError where `folder` is not ours to replace.
     """
     runs.refuse_foreign(folder)
-    partial = folder.with_name(f".{folder.name}.partial")
+    partial = partial_of(folder)
     shutil.rmtree(partial, ignore_errors=True)
     try:
         yield partial
@@ -105,6 +110,7 @@ def provenance(models: list[dict[str, Any]], how: dict[str, Any]) -> dict[str, A
         "folds_sha256": models[0]["folds_sha256"],
         "tta": how["tta"],
         "tta_mean": how["tta_mean"],
+        **{key: how[key] for key in ("tile", "overlap") if key in how},  # whole frames say nothing of tiles
         "sizes": [list(size) for size in sorted({tuple(size) for size in how["sizes"]})],
         "models": sorted({model["weights_sha256"] for model in models}),
         "shares": {name: round(share, 6) for name, share in sorted(how.get("shares", {}).items())},
@@ -127,6 +133,11 @@ def _sha_or_missing(path: Path) -> str:
 
 def refuse_exchanged(folder: Path, manifest: dict[str, Any], again: str) -> None:
     """Raises UserError where the maps in `folder` are not those that its manifest was written for."""
+    if "rows_sha256" in manifest:
+        raise UserError(
+            f"{folder} holds the masks' run lengths only (MAPS=0), and this needs probability maps. {again}, without "
+            "MAPS=0."
+        )
     if not isinstance(manifest.get("maps_sha256"), str) or not {"tta", "tta_mean", "sizes"} <= manifest.keys():
         raise UserError(f"{folder / runs.MANIFEST} was written by an earlier version of this program. {again}")
     spec = dataspec.from_json(manifest["data"], str(folder / runs.MANIFEST))

@@ -1,9 +1,10 @@
 """Shipped models -> image -> probabilities at the original size. Reads only model.json and model.safetensors."""
 
-import os
+import copy
 from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,15 @@ import dataspec
 import images
 import model_dispatcher
 import runs
+import threads
+import tiles
 import tta as tta_module
 from dataspec import DataSpec
 from errors import UserError
+
+Decoded = tuple[Path, np.ndarray, list[np.ndarray]]  # path, image (H, W, channels), a frame (h, w, channels) a geometry
+Answered = tuple[Path, np.ndarray, list[np.ndarray]]  # path, image, probabilities (C, h, w) a model
+Finish = Callable[[Path, np.ndarray, np.ndarray], Any]  # path, image, probabilities (C, H, W) -> what is kept
 
 
 @dataclass(frozen=True)
@@ -81,90 +88,138 @@ def _refuse_mixed_tables(models: list[Model]) -> None:
 class Predictor:
     """The mean probability of one or more models, image by image, in batches of equal size.
 
-    half: 16-bit autocast, for CUDA only. tta, tta_mean: the views that each model's answer is a mean over, by the names
-    of tta.views, and the kind of mean (tta.MEANS). Raises UserError for other names, and for models that do not go
-    together.
+    devices: one, or several that share the batches ("cuda:0", "cuda:1"); each has the models by itself. half: 16-bit
+    autocast, for CUDA only. tta, tta_mean: the views that each model's answer is a mean over, by the names of
+    tta.views, and the kind of mean (tta.MEANS). tile, overlap: see tiles.predict; 0 is the whole frame at once. Raises
+    UserError for other names, and for models that do not go together.
     """
 
     def __init__(
         self,
         models: list[Model],
-        device: str = "cpu",
+        devices: str | Sequence[str] = "cpu",
         batch_size: int = 8,
         half: bool = False,
         tta: str = "none",
         tta_mean: str = "probability",
+        tile: int = 0,
+        overlap: float = 0.25,
     ) -> None:
         _refuse_mixed_tables(models)
         tta_module.refuse_mean(tta_mean)
-        self.models, self.device, self.batch_size, self.half = models, device, batch_size, half
+        tiles.refuse(tile, overlap)
+        self.models, self.batch_size, self.half = models, batch_size, half
+        self.devices = [devices] if isinstance(devices, str) else list(devices)
         self.tta, self.tta_mean, self.views = tta_module.canonical(tta), tta_mean, tta_module.views(tta)
+        self.tile, self.overlap = tile, overlap
         self.spec = models[0].spec
+        self.frames = list(dict.fromkeys((model.size, model.resize) for model in models))
+        self._networks = [[_placed(model.network, device) for model in models] for device in self.devices]
 
     def about(self) -> dict[str, Any]:
-        """How the models are asked, JSON-ready: tta, tta_mean and the [height, width, resize] of each model's frame.
+        """How the models are asked, JSON-ready: tta, tta_mean, tiles and each model's frame, [height, width, resize].
 
-        What is the same is said the same: d4+scales for scales+d4, and of a single view no other mean than the default.
+        What is the same is said the same: d4+scales for scales+d4, of a single view no other mean than the default, and
+        no tiles where every frame fits into one.
         """
         sizes = [[*model.size, model.resize] for model in self.models]
         mean = self.tta_mean if len(self.views) > 1 else tta_module.MEANS[0]
-        return {"tta": self.tta, "tta_mean": mean, "sizes": sizes}
+        fits = all(resize != "none" and max(size) <= self.tile for size, resize in self.frames)
+        cut = {"tile": self.tile, "overlap": self.overlap} if self.tile and not fits else {}
+        return {"tta": self.tta, "tta_mean": mean, "sizes": sizes, **cut}
 
     def predict(
-        self, paths: Iterable[Path], max_pixels: int = 100_000_000
-    ) -> Iterator[tuple[Path, np.ndarray, np.ndarray]]:
-        """Yield (path, image uint8 (H, W, channels), probabilities float32 (C, H, W)) in order.
+        self, paths: Iterable[Path], max_pixels: int = 100_000_000, finish: Finish | None = None, part: int = 0
+    ) -> Iterator:
+        """Yield (path, image uint8 (H, W, channels), probabilities float32 (C, H, W)) in order, or what `finish` makes.
 
-        Decoding runs ahead in threads; no more than a few batches are in memory at a time.
+        Decoding runs ahead and `finish` behind, in threads, beside the network; no more than a few batches are in
+        memory at a time, however many images there are. part: no batch goes beyond each so many images, because a
+        network's last digits depend on the batch that an image is in.
         """
-        batch: list[tuple[Path, np.ndarray]] = []
-        for path, image in _read_ahead(paths, self.spec, max_pixels, 2 * self.batch_size):
-            if batch and (len(batch) == self.batch_size or not self._same_frame(batch[0][1], image)):
-                yield from self._predict_batch(batch)
+        with ExitStack() as stack:
+            workers = [stack.enter_context(threads.pool(1)) for _ in self.devices]
+            finishing = stack.enter_context(threads.pool())
+            asked: deque[Future] = deque()
+            done: deque[Future] = deque()
+
+            def answered() -> None:
+                for answer in asked.popleft().result():
+                    done.append(finishing.submit(self._finished, *answer, finish))
+
+            for number, batch in enumerate(self._batches(paths, max_pixels, part)):
+                which = number % len(workers)
+                asked.append(workers[which].submit(self._answers, self._networks[which], self.devices[which], batch))
+                if len(asked) > len(workers):  # one at work and one waiting, of each device
+                    answered()
+                while len(done) > self.batch_size:
+                    yield done.popleft().result()
+            while asked:
+                answered()
+            while done:
+                yield done.popleft().result()
+
+    def _batches(self, paths: Iterable[Path], max_pixels: int, part: int) -> Iterator[list[Decoded]]:
+        def decoded(path: Path) -> Decoded:
+            image = self.spec.read_image(path, max_pixels)
+            return path, image, [images.image_to_network(image, size, resize) for size, resize in self.frames]
+
+        batch: list[Decoded] = []
+        for number, item in enumerate(threads.ahead(paths, decoded, 2 * self.batch_size)):
+            full = len(batch) == self.batch_size or (part and number % part == 0)
+            if batch and (full or not _same_frames(batch[0], item)):
+                yield batch
                 batch = []
-            batch.append((path, image))
+            batch.append(item)
         if batch:
-            yield from self._predict_batch(batch)
+            yield batch
 
-    def _same_frame(self, first: np.ndarray, second: np.ndarray) -> bool:
-        """Whether two images may share a batch: with RESIZE=none only equal sizes do."""
-        return first.shape == second.shape or all(model.resize != "none" for model in self.models)
+    def _answers(self, networks: list[torch.nn.Module], device: str, batch: list[Decoded]) -> list[Answered]:
+        """Each image of the batch with each model's probabilities (C, h, w) in the model's frame."""
+        answers = [
+            self._forward(model, network, device, np.stack([frames[self._frame_of(model)] for _, _, frames in batch]))
+            for model, network in zip(self.models, networks, strict=True)
+        ]
+        return [
+            (path, image, [answer[position] for answer in answers]) for position, (path, image, _) in enumerate(batch)
+        ]
 
-    def _predict_batch(self, batch: list[tuple[Path, np.ndarray]]) -> Iterator[tuple[Path, np.ndarray, np.ndarray]]:
-        classes = len(self.spec.classes)
-        sums = [np.zeros((classes, *image.shape[:2]), np.float32) for _, image in batch]
-        for model in self.models:
-            frames = [images.image_to_network(image, model.size, model.resize) for _, image in batch]
-            probabilities = self._forward(model, np.stack(frames))
-            for position, (_, image) in enumerate(batch):
-                for index, probability in enumerate(probabilities[position]):
-                    sums[position][index] += images.from_network(probability, image.shape[:2], model.size, model.resize)
-        for (path, image), total in zip(batch, sums, strict=True):
-            yield path, image, total / len(self.models)
+    def _frame_of(self, model: Model) -> int:
+        return self.frames.index((model.size, model.resize))
+
+    def _finished(self, path: Path, image: np.ndarray, answers: list[np.ndarray], finish: Finish | None) -> Any:
+        shape = image.shape[:2]
+        mean = np.zeros((len(self.spec.classes), *shape), np.float32)
+        for model, answer in zip(self.models, answers, strict=True):
+            for index, probability in enumerate(answer):
+                mean[index] += images.from_network(probability, shape, model.size, model.resize)
+        mean /= len(self.models)
+        return finish(path, image, mean) if finish else (path, image, mean)
 
     @torch.inference_mode()
-    def _forward(self, model: Model, frames: np.ndarray) -> np.ndarray:
+    def _forward(self, model: Model, network: torch.nn.Module, device: str, frames: np.ndarray) -> np.ndarray:
         """uint8 (N, h, w, channels) -> float32 probabilities (N, C, h, w)."""
-        x = torch.from_numpy(frames).to(self.device).permute(0, 3, 1, 2).float().div_(255)
-        x = x.contiguous(memory_format=torch.channels_last)
-        try:
-            answer = tta_module.predict(
-                lambda view: self._logits(model, view), x, self.spec.task, self.views, self.tta_mean
-            )
-        except Exception as error:  # networks raise what they like
-            self._refuse_fixed_size(model, x, error)
-            raise
-        return answer.cpu().numpy()
 
-    def _logits(self, model: Model, x: Tensor) -> Tensor:
-        """float32 (N, channels, h, w) in [0, 1] -> float32 logits (N, C, h, w)."""
-        with torch.autocast(self.device, torch.float16, enabled=self.half):
-            logits = model.network(x)
-        return logits.float()
+        def logits(x: Tensor) -> Tensor:
+            with torch.autocast(torch.device(device).type, torch.float16, enabled=self.half):
+                return network(x).float()
 
-    def _refuse_fixed_size(self, model: Model, x: Tensor, error: Exception) -> None:
-        """Raise UserError where the model failed because it does not take images of the views' sizes."""
-        refused = tta_module.refused_sizes(model.network, x.shape, self.views)
+        def probabilities(part: Tensor) -> Tensor:
+            x = part.to(device).permute(0, 3, 1, 2).float().div_(255).contiguous(memory_format=torch.channels_last)
+            try:
+                return tta_module.predict(logits, x, self.spec.task, self.views, self.tta_mean)
+            except Exception as error:  # networks raise what they like
+                self._refuse_fixed_size(model, network, x, error)
+                raise
+
+        x = torch.from_numpy(frames)
+        if not self.tile:
+            return probabilities(x).cpu().numpy()
+        return tiles.predict(probabilities, x, self.tile, self.overlap, self.batch_size).numpy()
+
+    def _refuse_fixed_size(self, model: Model, network: torch.nn.Module, x: Tensor, error: Exception) -> None:
+        """Raise UserError where the model failed because it does not take images of the views' or the tiles' size."""
+        refused = tta_module.refused_sizes(network, x.shape, self.views)
         if refused:
             sizes = ", ".join(f"{height} x {width}" for height, width in refused)
             raise UserError(
@@ -173,20 +228,15 @@ class Predictor:
             ) from error
 
 
-def _read_ahead(
-    paths: Iterable[Path], spec: DataSpec, max_pixels: int, ahead: int
-) -> Iterator[tuple[Path, np.ndarray]]:
-    """Decode `paths` in threads, in order, at most `ahead` images before they are asked for."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        waiting: deque = deque()
-        for path in paths:
-            waiting.append((path, pool.submit(spec.read_image, path, max_pixels)))
-            if len(waiting) >= ahead:
-                done, future = waiting.popleft()
-                yield done, future.result()
-        while waiting:
-            done, future = waiting.popleft()
-            yield done, future.result()
+def _placed(network: torch.nn.Module, device: str) -> torch.nn.Module:
+    """The network on `device`; another one than where it is gets a copy."""
+    there = next((tensor.device for tensor in network.parameters()), torch.device(device))
+    return network if there == torch.device(device) else copy.deepcopy(network).to(device)
+
+
+def _same_frames(first: Decoded, second: Decoded) -> bool:
+    """Whether two images may share a batch: with RESIZE=none only those of equal size do."""
+    return all(one.shape == other.shape for one, other in zip(first[2], second[2], strict=True))
 
 
 def describe(models: list[Model]) -> list[dict[str, Any]]:

@@ -17,6 +17,8 @@ _SAID = {
     "folds_sha256": "the folds table",
     "tta": "TTA",
     "tta_mean": "TTA_MEAN",
+    "tile": "TILE",
+    "overlap": "OVERLAP",
     "sizes": "the networks' size",
     "models": "the set of models",
     "shares": "the ensemble's shares",

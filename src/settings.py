@@ -77,6 +77,8 @@ _RANGES = {  # lowest and highest value that makes sense
     "EMA": (0.0, 0.999999),
     "SEED": (0, 2**32 - 1),
     "EARLY_STOPPING": (0, 10**6),
+    "TILE": (0, 20_000),
+    "OVERLAP": (0.0, 0.75),
     "THRESHOLD": (0.004, 1.0),
     "MIN_AREA": (0, 10**9),
     "FILL_HOLES": (0, 1),
@@ -201,6 +203,16 @@ def snapshot(settings: Any, sections: tuple[str, ...] = tuple(SECTIONS)) -> dict
     names = [name for section in sections for name in SECTIONS[section]]
     values = {name: getattr(settings, name) for name in names}
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+def as_overrides(settings: Any, without: tuple[str, ...] = ()) -> list[str]:
+    """The NAME=value that make these settings of config.py's constants, but for those in `without`."""
+    default, now = snapshot(load()), snapshot(settings)
+    return [
+        f"{name}={','.join(map(str, value)) if isinstance(value, list) else value}"
+        for name, value in now.items()
+        if value != default[name] and name not in without
+    ]
 
 
 def command_line(argv: list[str] | None, about: str, flags: dict[str, str]) -> tuple[Any, Any]:

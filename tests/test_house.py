@@ -15,7 +15,7 @@ FLOORS = [
         *("console", "images", "decode", "tiff", "rle", "rle_table", "metrics", "postprocess", "pictures", "runs"),
         *("boards", "surfaces", "objects", "measures", "bootstrap", "variances", "verdict", "blending", "charts"),
         *("reliability", "suspects"),
-        *("dataspec", "groups", "archives"),
+        *("dataspec", "groups", "archives", "threads", "submission_file", "wheels", "kernel_guard"),
     },
     {
         *("layouts", "pairing", "splits", "likeness", "spectra", "nomination", "audit", "examine", "leaks", "folds"),
@@ -27,18 +27,32 @@ FLOORS = [
         *("train", "lr", "batch"),
     },
     {
-        *("tta", "predictor", "predictions", "rules", "scoring", "summaries", "outoffold", "tuning"),
+        *(
+            "tta",
+            "tiles",
+            "predictor",
+            "predictions",
+            "parts",
+            "kernel_run",
+            "rules",
+            "scoring",
+            "summaries",
+            "outoffold",
+            "tuning",
+        ),
         *("inference", "tester", "tune"),
     },
     {
         *("experiments", "ensemble", "compare", "leaderboard", "report", "reporting"),
-        *("submission", "cv", "weights", "samples", "summary", "smoke", "data", "rle_check"),
+        *("kaggle_kernel", "kernel_pages", "kernel_rehearsal", "kernel_push", "kernel_fetch"),
+        *("merge", "submission", "cv", "weights", "samples", "summary", "smoke", "data", "rle_check"),
         *("cars", "studio", "scenes", "scene_layouts", "demo"),
     },
 ]
 SCRIPTS = {
     "folds", "train", "tester", "cv", "inference", "submission", "weights", "samples", "summary", "smoke", "demo",
     "data", "rle_check", "lr", "batch", "tune", "ensemble", "compare", "leaderboard", "report",
+    "merge", "kaggle_kernel", "kernel_rehearsal", "kernel_push", "kernel_fetch",
 }  # fmt: skip
 # a package counts as one module, whose imports are those of all its files
 FILES = {path.stem: [path] for path in sorted((ROOT / "src").glob("*.py"))}

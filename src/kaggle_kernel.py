@@ -1,0 +1,332 @@
+"""make kernel EXPERIMENT=x COMPETITION=slug: an experiment as a Kaggle data set and a notebook that works offline.
+
+Writes output/kernel/: dataset/ (source, models, wheels, checksums), kernel/ (the notebook and its metadata), README.md
+with what to type. TRAIN=1 FOLD=0 makes one that trains a fold on Kaggle's GPU instead.
+"""
+
+import ast
+import json
+import os
+import shutil
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import kernel_pages
+import kernel_run
+import layouts
+import parts
+import predictions
+import rules
+import runs
+import settings as settings_module
+import wheels
+from errors import UserError, command
+from inference import choose_dialect, chosen_folds, load_predictor
+
+FLAGS = {
+    "FOLD": "as for make inference: 0, or 0,1,2, or full; without it every finished fold. With TRAIN=1: the one fold",
+    "COMPETITION": "the competition's name as in its address, from which the kernel gets the images",
+    "TRAIN": "1: a kernel that trains FOLD on Kaggle's GPU",
+    "HOURS": "what the competition allows; 9 unless told",
+    "HALF": "1: weights in 16 bits, which halves the upload",
+    "USER": "your name on Kaggle; else that of ~/.kaggle/kaggle.json",
+    "WHEELS": "further packages to take along, by the names they are imported as: timm",
+}
+PLACE = Path("output/kernel")
+UNKNOWN = "YOUR-NAME"  # whose kernel it is, where nobody said
+SOURCE = Path(__file__).parent
+# third-party modules of Kaggle's image (github.com/Kaggle/docker-python, mid 2026); smp is in none of its versions
+KAGGLE_HAS = frozenset({
+    *("PIL", "albumentations", "cv2", "huggingface_hub", "jinja2", "kornia", "matplotlib", "numpy", "pandas"),
+    *("pytorch_lightning", "safetensors", "scipy", "sklearn", "tensorboard", "timm", "torch", "torchmetrics"),
+    *("torchvision", "tqdm", "wandb"),
+})  # fmt: skip
+OF_THIS_COMPUTER = ("DEVICE", "WORKERS", "PRECISION", "LOGGER", "PROFILER")
+MARGIN = 0.01  # share of the pixels that 16 bits may change before they are not used
+
+
+def modules_of(*names: str) -> list[Path]:
+    """The files of these modules of src/ and of all that they import from there, in functions too."""
+    found: dict[str, list[Path]] = {}
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop()
+        folder = SOURCE / name
+        files = sorted(folder.glob("*.py")) if folder.is_dir() else [SOURCE / f"{name}.py"]
+        if name in found or not files[0].is_file():
+            continue
+        found[name] = files
+        waiting += [other for file in files for other in imports_of(file)]
+    return sorted(file for files in found.values() for file in files)
+
+
+def imports_of(file: Path) -> set[str]:
+    """The top-level names that a file imports, anywhere in it."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module.partition(".")[0])
+    return names
+
+
+def owner(user: str) -> str:
+    """The user's name on Kaggle: USER, or the client's token; UNKNOWN where neither is there."""
+    token = Path(os.environ.get("KAGGLE_CONFIG_DIR", Path.home() / ".kaggle"), "kaggle.json")
+    if user or os.environ.get("KAGGLE_USERNAME"):
+        return kernel_pages.slug(user or os.environ["KAGGLE_USERNAME"])
+    if token.is_file():
+        return str(runs.read_json(token, "Give your name by USER=name.", {"username": str})["username"])
+    return UNKNOWN
+
+
+def titled(flags: Any, experiment: str, what: str) -> dict[str, Any]:
+    """The names on Kaggle, of the data set and of the kernel."""
+    user, title = owner(flags.USER), kernel_pages.slug(f"maskfold {experiment} {what}")
+    if kernel_pages.slug(flags.COMPETITION) != flags.COMPETITION:
+        raise UserError(
+            f"COMPETITION={flags.COMPETITION}: expected the name in its address, as in "
+            "kaggle.com/competitions/carvana-image-masking-challenge."
+        )
+    return {
+        "title": title,
+        "dataset": f"{user}/{title}",
+        "kernel": f"{user}/{kernel_pages.slug(f'{title[:43]} kernel')}",
+        "competition": flags.COMPETITION,
+        "experiment": experiment,
+    }
+
+
+def versions() -> dict[str, str]:
+    """What this was made with."""
+    return {"python": sys.version.split()[0], **{name: metadata.version(name) for name in ("torch", "numpy", "timm")}}
+
+
+def copy_source(folder: Path, files: list[Path]) -> None:
+    """Copy files of src/, packages with their folder."""
+    for file in files:
+        target = folder / "source" / file.relative_to(SOURCE)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, target)
+
+
+def take_wheels(folder: Path, files: list[Path], extra: str) -> list[str]:
+    """Pack what these files import and Kaggle lacks; returns the wheels' names."""
+    own = {path.stem for path in SOURCE.glob("*.py")} | {path.parent.name for path in SOURCE.glob("*/__init__.py")}
+    needed = {name for file in files for name in imports_of(file)} - own - sys.stdlib_module_names - KAGGLE_HAS
+    return [wheels.pack(name, folder / "wheels").name for name in sorted({*needed, *filter(None, extra.split(","))})]
+
+
+def relative(path: Path, below: Path, name: str) -> str:
+    """`path` below `below`. Raises UserError where it is elsewhere: on Kaggle there is nothing else."""
+    try:
+        return path.resolve().relative_to(below.resolve()).as_posix()
+    except ValueError as error:
+        raise UserError(
+            f"{name}={path} lies outside of {below}; the kernel has the competition's data only."
+        ) from error
+
+
+def store_model(run: Path, folder: Path, half: bool) -> None:
+    """Copy model.json and model.safetensors; `half`: floats become 16 bits, but for statistics and normalisation.
+
+    Raises UserError for weights that 16 bits cannot hold.
+    """
+    folder.mkdir(parents=True)
+    if not half:
+        for name in (runs.MODEL, runs.WEIGHTS):
+            shutil.copyfile(run / name, folder / name)
+        return
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    state = load_file(run / runs.WEIGHTS)
+    for name, value in state.items():
+        if value.dtype == torch.float32 and value.ndim > 1 and name not in ("mean", "std"):
+            state[name] = value.half()
+            if not torch.isfinite(state[name]).all():
+                raise UserError(f"{run / runs.WEIGHTS}: {name} has values that 16 bits cannot hold; leave HALF=1 out.")
+    save_file(state, folder / runs.WEIGHTS)
+    about = runs.read_model(run)
+    sha = runs.sha256(folder / runs.WEIGHTS)
+    runs.write_json(folder / runs.MODEL, {**about, "weights_sha256": sha, "stored_of": about["weights_sha256"]})
+
+
+def half_is_safe(settings: Any, folders: list[Path], paths: list[Path]) -> tuple[bool, float]:
+    """Whether the models give the same masks in 16 bits, on these images, and the share of pixels that differ."""
+    import numpy as np
+    import torch
+
+    predictor = load_predictor(settings, folders)
+    predictor.half, predictor.views = False, predictor.views[:1]
+    whole = [probability for _, _, probability in predictor.predict(paths, settings.MAX_PIXELS)]
+    predictor.half = True
+    with torch.no_grad():
+        half = [probability for _, _, probability in predictor.predict(paths, settings.MAX_PIXELS)]
+    if not all(np.isfinite(answer).all() for answer in half):
+        return False, 1.0
+    differ = [((a >= settings.THRESHOLD) != (b >= settings.THRESHOLD)).mean() for a, b in zip(whole, half, strict=True)]
+    return float(np.mean(differ)) <= MARGIN, float(np.mean(differ))
+
+
+def write_bundle(partial: Path, about: dict[str, Any]) -> int:
+    """The marker, the checksums and the data set's metadata; returns the bundle's bytes."""
+    folder = partial / "dataset"
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    about["bundle"] = parts.digest_of(f"{path.relative_to(folder)} {runs.sha256(path)}" for path in files)
+    runs.write_json(folder / kernel_run.MARKER, about)
+    files.append(folder / kernel_run.MARKER)
+    runs.write_json(
+        folder / kernel_run.CHECKSUMS, {path.relative_to(folder).as_posix(): runs.sha256(path) for path in files}
+    )
+    runs.write_json(folder / "dataset-metadata.json", kernel_pages.dataset_metadata(about))
+    return sum(path.stat().st_size for path in files)
+
+
+def write_kernel(partial: Path, about: dict[str, Any], cells: list[tuple[str, str]], intro: str, train: bool) -> Path:
+    """The notebook with its metadata, and the README; returns the notebook."""
+    page = partial / "kernel" / f"{about['title']}.ipynb"
+    runs.write_text(page, kernel_pages.notebook(about, cells, intro))
+    runs.write_json(page.parent / "kernel-metadata.json", kernel_pages.kernel_metadata(about, page.name))
+    runs.write_text(partial / "README.md", kernel_pages.readme(about, page.name, train))
+    return page
+
+
+def _hours(text: str) -> float:
+    try:
+        hours = float(text or 9)
+    except ValueError as error:
+        raise UserError(f"HOURS={text}: expected a number of hours, such as 9.") from error
+    if not 0 < hours <= 12:
+        raise UserError(f"HOURS={text}: a kernel may run 12 hours at most; competitions mostly allow 9.")
+    return hours
+
+
+def _tta_refusal(settings: Any) -> None:
+    if runs.is_ensemble(settings.LOGS, settings.EXPERIMENT):
+        raise UserError(
+            f"{settings.EXPERIMENT} is an ensemble; a kernel takes the folds of one experiment along. Make one of its "
+            "best member."
+        )
+
+
+def prediction(settings: Any, flags: Any, partial: Path) -> str:
+    """A kernel that predicts; returns what to say of it."""
+    _tta_refusal(settings)
+    folds = chosen_folds(settings, flags.FOLD)
+    folders = [runs.finished_run(settings.LOGS, settings.EXPERIMENT, fold, settings.SEED) for fold in folds]
+    about = titled(flags, settings.EXPERIMENT, "predict")
+    stacked = runs.read_model(folders[0])["data"].get("stacked") is True
+    root, paths = layouts.test_images(settings.INPUT, settings.TEST_PATH, stacked)
+    about["test_path"] = relative(root, Path(settings.INPUT), "TEST_PATH")
+    about["hours"], dialect = _hours(flags.HOURS), choose_dialect(settings)
+    predictor = load_predictor(settings, folders)
+    how = predictor.about()
+    makers = [{"folds_sha256": model.about["folds_sha256"], **model.about} for model in predictor.models]
+    chosen = rules.chosen(settings, predictor.spec, predictions.provenance(makers, how))
+    plain = rules.configured(settings, predictor.spec)
+    shown = [Path(name) for name in parts.spread([str(path) for path in paths])][:4]
+    safe, differ = half_is_safe(settings, folders, shown)
+    half = settings_module.flag_is_on(flags.HALF)
+    for run in folders:
+        store_model(run, partial / "dataset" / "models" / run.name, half)
+    files = modules_of("kernel_run")
+    copy_source(partial / "dataset", files)
+    packed = take_wheels(partial / "dataset", files, flags.WHEELS)
+    about |= {
+        "models": [run.name for run in folders],
+        "data": predictor.spec.as_json(),
+        "tta": how["tta"],
+        "tta_mean": how["tta_mean"],
+        "tile": settings.TILE,
+        "overlap": settings.OVERLAP,
+        "batch_size": settings.VALID_BATCH_SIZE,
+        "max_pixels": settings.MAX_PIXELS,
+        "dialect": dialect.name,
+        "rules": [rule.as_json() for rule in chosen],
+        "plain_rules": [rule.as_json() for rule in plain],
+        "half_safe": safe,
+        "versions": versions(),
+    }
+    size = write_bundle(partial, about)
+    intro = (
+        f"# {settings.EXPERIMENT}\n\nMade by `make kernel`: {len(folders)} models ({', '.join(about['models'])}), "
+        f"TTA={about['tta']}, {rules_line(chosen)}.\nIt needs no internet, and writes `submission.csv`."
+    )
+    write_kernel(partial, about, kernel_pages.PREDICT, intro, train=False)
+    word = "are used on a GPU" if safe else "are NOT used, also on a GPU"
+    return (
+        f"{len(folders)} models, {len(files)} modules, {', '.join(packed)}: {size / 1e6:.1f} MB to upload\n"
+        f"16 bits change {differ:.4%} of the pixels of {len(shown)} test images: they {word}"
+    )
+
+
+def rules_line(chosen: tuple[Any, ...]) -> str:
+    """The rules in words, once where all are equal."""
+    return "; ".join(dict.fromkeys(map(str, chosen)))
+
+
+def training(settings: Any, flags: Any, partial: Path) -> str:
+    """A kernel that trains one fold; returns what to say of it."""
+    import model_dispatcher
+
+    run = runs.run_folder(settings.LOGS, settings.EXPERIMENT, flags.FOLD or "?", settings.SEED)
+    about = titled(flags, settings.EXPERIMENT, f"train fold {flags.FOLD}")
+    table = Path(settings.TRAIN_FOLDS)
+    for path in (table, table.with_suffix(".json")):
+        if not path.is_file():
+            raise UserError(f"{path}: no such file. Run make folds first: the kernel takes the folds along.")
+    words = [f"FOLD={flags.FOLD}", *settings_module.as_overrides(settings, OF_THIS_COMPUTER)]
+    here = Path()
+    places = {"input": settings.INPUT, "table": settings.TRAIN_FOLDS, "weights": settings.WEIGHTS, "run": str(run)}
+    about |= {name: relative(Path(path).absolute(), here, name.upper()) for name, path in places.items()}
+    _, encoder = model_dispatcher.parse(settings.MODEL_NAME)
+    if encoder and settings.ENCODER_WEIGHTS == "imagenet":
+        packed = model_dispatcher.packed_weights(encoder, settings.WEIGHTS)
+        if not packed.is_file():
+            raise UserError(f"{packed}: no such file; on Kaggle there is no network. Run make weights first.")
+        (partial / "dataset" / "weights").mkdir(parents=True)
+        shutil.copyfile(packed, partial / "dataset" / "weights" / packed.name)
+    elif settings.ENCODER_WEIGHTS not in ("none", "imagenet"):
+        raise UserError("ENCODER_WEIGHTS=file does not travel; put it into input/weights/ under its encoder's name.")
+    for suffix in (".csv", ".json"):
+        (partial / "dataset").mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(table.with_suffix(suffix), partial / "dataset" / f"train_folds{suffix}")
+    files = modules_of("train", "tester", "kernel_run")
+    copy_source(partial / "dataset", [*files, *settings_module.RECIPES.glob("*.cfg")])
+    packed_names = take_wheels(partial / "dataset", files, flags.WHEELS)
+    about |= {"words": words, "hours": 12.0, "versions": versions()}
+    size = write_bundle(partial, about)
+    intro = f"# {settings.EXPERIMENT}, fold {flags.FOLD}\n\nMade by `make kernel TRAIN=1`: it trains without internet."
+    write_kernel(partial, about, kernel_pages.TRAIN, intro, train=True)
+    return f"{len(files)} modules, {', '.join(packed_names)}: {size / 1e6:.1f} MB to upload"
+
+
+@command
+def main(argv: list[str] | None = None) -> None:
+    settings, flags = settings_module.command_line(argv, __doc__, FLAGS)
+    train = settings_module.flag_is_on(flags.TRAIN)
+    if train and not flags.FOLD:
+        raise UserError("Which fold? make kernel TRAIN=1 FOLD=0")
+    if PLACE.exists() and not (PLACE / "dataset" / kernel_run.MARKER).is_file():
+        raise UserError(f"{PLACE} holds no kernel of ours, so it is not ours to replace. Move it away first.")
+    partial = PLACE.with_name(".kernel.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        said = (training if train else prediction)(settings, flags, partial)
+        shutil.rmtree(PLACE, ignore_errors=True)
+        os.replace(partial, PLACE)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    marker = json.loads((PLACE / "dataset" / kernel_run.MARKER).read_text(encoding="utf-8"))
+    print(
+        f"{said}\nthe data set {marker['dataset']} and the notebook {marker['kernel']} -> {PLACE}\n"
+        f"Next: make kernel-rehearsal, then what {PLACE / 'README.md'} says"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

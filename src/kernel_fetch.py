@@ -1,0 +1,87 @@
+"""make kernel-fetch ZIP=file: the run folder that a training kernel packed -> lightning_logs/, checked.
+
+Without ZIP, Kaggle's client fetches the output of the kernel of output/kernel/ first.
+"""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import archives
+import kernel_run
+import runs
+import settings as settings_module
+from errors import UserError, command
+from kaggle_kernel import PLACE
+from kernel_push import ask, find_client
+
+FLAGS = {
+    "ZIP": "what the kernel packed; else it is fetched from Kaggle",
+    "OVERWRITE": "1: replace a run folder of that name",
+}
+
+
+def fetch() -> Path:
+    """The archive of the kernel's output, by Kaggle's client. Raises UserError where it has none."""
+    about = runs.read_json(PLACE / "dataset" / kernel_run.MARKER, "Name the archive: make kernel-fetch ZIP=file")
+    back = PLACE / "back"
+    ask(find_client(), "kernels", "output", about["kernel"], "-p", str(back))
+    archive = back / f"{about['title']}.zip"
+    if not archive.is_file():
+        raise UserError(f"The output of {about['kernel']} has no {archive.name}. Is it a training kernel, and done?")
+    return archive
+
+
+def put(room: Path, logs: Path, overwrite: bool) -> Path:
+    """Move the one run folder below `room` to its place below `logs`; returns that.
+
+    Raises UserError where it is none, does not hold what its model.json says, or belongs to other settings.
+    """
+    found = sorted(room.glob(f"*/*/*/{runs.MODEL}"))
+    if len(found) != 1:
+        raise UserError(f"The archive holds {len(found)} run folders, expected one, as a training kernel packs it.")
+    run = found[0].parent
+    about = runs.read_model(run)
+    runs.check_name("the experiment", run.parent.name)
+    if runs.sha256(run / runs.WEIGHTS) != about["weights_sha256"]:
+        raise UserError(f"{run.name}: {runs.WEIGHTS} is not the file that {runs.MODEL} describes. Fetch it again.")
+    target = logs / run.parent.name / run.name
+    if target.exists() and not overwrite:
+        raise UserError(f"{target} is there already. OVERWRITE=1 replaces it.")
+    fixed = runs.read_json(run.parent / runs.SETTINGS, "Fetch it again.")
+    runs.check_experiment(target.parent, fixed)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists():
+        shutil.rmtree(target)
+    os.replace(run, target)
+    if not (target.parent / runs.SETTINGS).is_file():
+        runs.write_json(target.parent / runs.SETTINGS, fixed)
+    return target
+
+
+@command
+def main(argv: list[str] | None = None) -> None:
+    settings, flags = settings_module.command_line(argv, __doc__, FLAGS)
+    archive, logs = Path(flags.ZIP) if flags.ZIP else fetch(), Path(settings.LOGS)
+    if not archive.is_file():
+        raise UserError(f"ZIP={archive}: no such file.")
+    logs.mkdir(parents=True, exist_ok=True)
+    room = logs / ".fetched"
+    shutil.rmtree(room, ignore_errors=True)
+    try:
+        free = shutil.disk_usage(logs).free - archives.SPARE
+        state = archives.Unpacking(free, max(archives.HONEST, archives.RATIO * archive.stat().st_size))
+        archives.unpack(archive, room, str(archive), state)
+        target = put(room, logs, settings_module.flag_is_on(flags.OVERWRITE))
+    finally:
+        shutil.rmtree(room, ignore_errors=True)
+    fold = runs.read_model(target)["fold"]
+    print(
+        f"fold {fold} of {target.parent.name}, trained on Kaggle -> {target}\n"
+        f"Next: make tester FOLD={fold} EXPERIMENT={target.parent.name}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,55 @@
+"""Inside the rehearsal: hold a Python process to what a Kaggle kernel may do, and write down what it tried.
+
+The rehearsal puts a sitecustomize.py on the path of every Python that it starts, which calls `install`. From then on
+Python's own audit events are looked at: a socket to anywhere but this computer, a file written elsewhere than below the
+places allowed, a file read below the places forbidden (the repository). Each is refused and written to a log.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+_WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+_CHANGES = {  # audit events that change what lies at the path or paths among their first arguments
+    "os.mkdir": 1, "os.rmdir": 1, "os.remove": 1, "os.rename": 2, "os.link": 2, "os.symlink": 2, "os.truncate": 1,
+    "os.chmod": 1, "os.utime": 1, "shutil.rmtree": 1,
+}  # fmt: skip
+
+
+def install(log: str, writable: list[str], forbidden: list[str], pip_too: list[str]) -> None:
+    """Watch this process from now on; there is no way back. `pip_too`: where pip may write besides."""
+    is_pip = any(Path(part).name in ("pip", "pip3") for part in sys.orig_argv[:4])
+    allowed = [os.path.realpath(place) for place in (*writable, *(pip_too if is_pip else []))]
+    closed = [os.path.realpath(place) for place in forbidden]
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+    def refuse(what: str) -> None:
+        os.write(descriptor, f"{what}\n".encode())
+        raise PermissionError(f"rehearsal: {what}")
+
+    def inside(path: Any, places: list[str]) -> bool:
+        name = os.fsdecode(path)
+        real = os.path.realpath(name)
+        return any(real == place or real.startswith(place + os.sep) for place in places)
+
+    def watch(event: str, values: tuple[Any, ...]) -> None:
+        if event == "socket.connect" and isinstance(values[1], tuple):
+            host = str(values[1][0])
+            if not host.startswith("127.") and host not in ("::1", "localhost"):
+                refuse(f"a connection to {host}")
+        elif event == "socket.getaddrinfo" and str(values[0]) not in ("localhost", "127.0.0.1", "None"):
+            refuse(f"a look for the address of {values[0]}")
+        elif event == "open" and isinstance(values[0], str | bytes):
+            path, mode, flags = values
+            changes = bool(flags & _WRITES) if isinstance(flags, int) else any(letter in str(mode) for letter in "wax+")
+            if changes and not inside(path, allowed):
+                refuse(f"writing {os.fsdecode(path)}")
+            if inside(path, closed):
+                refuse(f"reading {os.fsdecode(path)}, which is not in the bundle")
+        elif event in _CHANGES:
+            for path in values[: _CHANGES[event]]:
+                if isinstance(path, str | bytes | os.PathLike) and not inside(path, allowed):
+                    refuse(f"{event} {os.fsdecode(path)}")
+
+    sys.addaudithook(watch)

@@ -1,0 +1,283 @@
+"""make kernel-rehearsal: the kernel of output/kernel/ run here as Kaggle would run it, and its submission compared.
+
+A tree like Kaggle's, a clean environment with the versions of Kaggle's image (and without smp), no network, and the
+notebook's cells one after the other. It fails where something tries to download, writes outside of /kaggle/working,
+needs a file that is not in the bundle, or gives other masks than inference here.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import console
+import images
+import kernel_run
+import rle
+import runs
+import settings as settings_module
+import submission_file
+from errors import UserError, command, listing
+from kaggle_kernel import PLACE
+
+FLAGS = {
+    "WITH": "a Python of your own that has Kaggle's versions; else .venv-kaggle is made (5 GB, minutes)",
+    "MOUNT": "where the data set is mounted: datasets (datasets/<owner>/<slug>, today's) or plain (<slug>, as it was)",
+    "ZIPPED": "1: the competition's test folder as a zip, as old competitions have it",
+}
+ENVIRONMENT = Path(".venv-kaggle")
+REQUIREMENTS = Path(__file__).parents[1] / "requirements-kaggle.txt"
+TOLERANCE = 1e-4  # of an image's pixels: another torch rounds otherwise, and a probability may cross the threshold
+CELLS = """
+import json, sys, time
+for number, cell in enumerate(json.load(open(sys.argv[1]))["cells"]):
+    code = "".join(cell["source"])
+    if cell["cell_type"] == "markdown":
+        print(f"\\n# {code.splitlines()[0].lstrip('# ')}", flush=True)
+    else:
+        start = time.monotonic()
+        exec(compile(code, f"cell {number}", "exec"), globals())
+        print(f"  [{time.monotonic() - start:.1f} s]", flush=True)
+"""
+
+
+def find_python() -> str:
+    """A Python 3.12, which Kaggle has, where one works; else this one."""
+    home = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    for candidate in ("python3.12", *map(str, sorted(home.glob("versions/3.12*/bin/python")))):
+        asked = shutil.which(candidate)
+        if asked and subprocess.run([asked, "-c", ""], capture_output=True, check=False).returncode == 0:
+            return asked
+    return sys.executable
+
+
+def environment(given: str) -> str:
+    """The Python with Kaggle's versions: WITH, or that of .venv-kaggle, which is made where it is missing."""
+    if given:
+        if not shutil.which(given):
+            raise UserError(f"WITH={given}: no such Python.")
+        return os.path.abspath(shutil.which(given))  # noqa: PTH100 (a link to a Python has to stay one)
+    ready = ENVIRONMENT / ".installed"
+    if not ready.is_file() or ready.stat().st_mtime < REQUIREMENTS.stat().st_mtime:
+        python = find_python()
+        print(f"Installing {REQUIREMENTS.name} into {ENVIRONMENT} by {python}: about 5 GB, some minutes", flush=True)
+        shutil.rmtree(ENVIRONMENT, ignore_errors=True)
+        pip = [str(ENVIRONMENT / "bin" / "python"), "-m", "pip", "install", "--quiet", "-r", str(REQUIREMENTS)]
+        for typed in ([python, "-m", "venv", str(ENVIRONMENT)], pip):
+            if subprocess.run(typed, check=False).returncode:
+                raise UserError(f"{' '.join(typed)} failed; WITH=python names a Python that has Kaggle's versions.")
+        ready.touch()
+    return os.path.abspath(ENVIRONMENT / "bin" / "python")  # noqa: PTH100
+
+
+def clean_environment(tree: Path, python: str) -> str:
+    """An environment of its own above that Python's packages, which pip may fill; its Python.
+
+    Raises UserError where those have smp: Kaggle's have not, and the kernel has to bring it.
+    """
+    ask = "import sysconfig, importlib.util as u; print(sysconfig.get_path('purelib')); "
+    ask += "print(u.find_spec('segmentation_models_pytorch') is not None)"
+    below, has_smp = subprocess.run([python, "-c", ask], capture_output=True, text=True, check=True).stdout.split()
+    if has_smp == "True":
+        raise UserError(
+            f"{python} has segmentation_models_pytorch, which Kaggle's image lacks; pip uninstall it there."
+        )
+    subprocess.run([python, "-m", "venv", "--without-pip", str(tree / "venv")], check=True)
+    site = next((tree / "venv" / "lib").glob("python3*/site-packages"))
+    (site / "kaggle.pth").write_text(f"{below}\n", encoding="utf-8")
+    return str(tree / "venv" / "bin" / "python")
+
+
+def build_tree(tree: Path, about: dict[str, Any], settings: Any, mount: str, zipped: bool) -> None:
+    """Lay out input/ (links to the same bytes, or copies), working/, tmp/ and another user's home/ below `tree`."""
+    if mount not in ("datasets", "plain"):
+        raise UserError(f"MOUNT={mount}: expected datasets or plain.")
+    base = tree / "input" / ("datasets" if mount == "datasets" else "")
+    owner = about["dataset"].partition("/")[0] if mount == "datasets" else ""
+    ours = base / owner / about["title"]
+    _copy(PLACE / "dataset", ours)
+    (ours / "dataset-metadata.json").unlink()
+    slug = about["competition"] or settings.DATASET
+    theirs = tree / "input" / ("competitions" if mount == "datasets" else "") / slug
+    _copy(Path(settings.INPUT), theirs)
+    if zipped:
+        folder = theirs / Path(about["test_path"]).parts[0]
+        shutil.make_archive(str(folder), "zip", folder.parent, folder.name)
+        shutil.rmtree(folder)
+    for name in ("working", "tmp", "home", "guard"):
+        (tree / name).mkdir()
+    for path in (tree / "input").rglob("*"):
+        if path.is_dir():
+            path.chmod(0o555)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """A tree of hard links, or of copies where the disk has none; links within are followed."""
+
+    def link(one: str, other: str) -> None:
+        try:
+            os.link(os.path.realpath(one), other)
+        except OSError:
+            shutil.copyfile(one, other)
+
+    shutil.copytree(source, target, copy_function=link)
+
+
+def can_unshare() -> bool:
+    """Whether this user may have a network of its own without any way out."""
+    if not shutil.which("unshare"):
+        return False
+    return subprocess.run(["unshare", "-r", "-n", "true"], capture_output=True, check=False).returncode == 0
+
+
+def run_cells(tree: Path, python: str, page: Path, alone: bool) -> int:
+    """The notebook's cells in one process, watched; what it says is shown and kept in tree/log.txt."""
+    places = {
+        "log": str(tree / "guard" / "refused.txt"),
+        "writable": [str(tree / "working"), str(tree / "tmp"), "/dev"],
+    }
+    prefix = str(Path(python).parents[1])
+    closed = [str(Path(__file__).parents[1] / name) for name in ("src", "output", "lightning_logs", "input", ".venv")]
+    places |= {"forbidden": [*closed, str(Path.cwd() / "lightning_logs")], "pip_too": [prefix]}
+    shutil.copyfile(Path(__file__).with_name("kernel_guard.py"), tree / "guard" / "kernel_guard.py")
+    setup = f"import json, kernel_guard\nkernel_guard.install(**json.loads({json.dumps(places)!r}))\n"
+    (tree / "guard" / "sitecustomize.py").write_text(setup, encoding="utf-8")
+    (tree / "guard" / "cells.py").write_text(CELLS, encoding="utf-8")
+    shutil.copyfile(page, tree / "guard" / page.name)
+    clean = {
+        "PATH": f"{prefix}/bin:/usr/bin:/bin", "HOME": str(tree / "home"), "TMPDIR": str(tree / "tmp"),
+        "PYTHONPATH": str(tree / "guard"), "PYTHONDONTWRITEBYTECODE": "1", "MASKFOLD_KAGGLE": str(tree),
+        "LANG": "C.UTF-8", **{name: os.environ[name] for name in ("OMP_NUM_THREADS",) if name in os.environ},
+    }  # fmt: skip
+    typed = [*(["unshare", "-r", "-n"] if alone else []), python, str(tree / "guard" / "cells.py")]
+    typed.append(str(tree / "guard" / page.name))
+    with (tree / "log.txt").open("w", encoding="utf-8") as log:
+        pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
+        with subprocess.Popen(typed, cwd=tree / "working", env=clean, **pipe) as process:
+            for line in process.stdout:
+                log.write(line)
+                print(f"  | {line}", end="", flush=True)
+    return process.returncode
+
+
+def refuse_breaches(tree: Path, code: int) -> None:
+    """Raises UserError where the kernel failed, or tried what Kaggle does not let it, or left other things behind."""
+    log = tree / "guard" / "refused.txt"
+    tried = list(dict.fromkeys(log.read_text(encoding="utf-8").splitlines())) if log.is_file() else []
+    if tried:
+        raise UserError(f"The kernel tried what it must not; on Kaggle it would fail or mislead:{listing(tried)}")
+    if code:
+        last = (tree / "log.txt").read_text(encoding="utf-8").strip().splitlines()[-12:]
+        raise UserError(f"The kernel failed with exit code {code}:{listing(last)}")
+
+
+def compare(here: Path, there: Path, dialect: rle.Dialect, shapes: dict[str, tuple[int, int]]) -> str:
+    """Say how two submissions agree. Raises UserError where ids differ, or masks by more than TOLERANCE."""
+    if here.read_bytes() == there.read_bytes():
+        return "its submission is, byte for byte, the one that inference makes here"
+    found = [
+        dict(submission_file.read_masks(path, dialect, lambda key: shapes[key[0]])) if path.is_file() else {}
+        for path in (here, there)
+    ]
+    if list(found[0]) != list(found[1]):
+        raise UserError(f"{there} has other ids, or the same in another order, than {here}.")
+    differ = {key: int((mask != found[1][key]).sum()) for key, mask in found[0].items()}
+    share = {key: count / found[0][key].size for key, count in differ.items()}
+    worst = max(share, key=share.get)
+    if share[worst] > TOLERANCE:
+        raise UserError(
+            f"{there}: {sum(count > 0 for count in differ.values())} of {len(differ)} masks differ from those of "
+            f"{here}, {' '.join(worst)} in {share[worst]:.4%} of its pixels; at most {TOLERANCE:.4%} is rounding."
+        )
+    return (
+        f"the same ids; {sum(count > 0 for count in differ.values())} of {len(differ)} masks differ, by "
+        f"{sum(differ.values())} pixels in all, {share[worst]:.4%} of one mask at most: another torch rounds otherwise "
+        f"(allowed: {TOLERANCE:.4%})"
+    )
+
+
+def at_home(settings: Any, about: dict[str, Any], tree: Path) -> tuple[Path, dict[str, tuple[int, int]]]:
+    """The submission that inference makes here of the same models, and each image's size by its id."""
+    import inference
+    import layouts
+    import submission
+
+    target = tree / "home_submission.csv"
+    words = settings_module.as_overrides(settings, ("TTA", "TTA_MEAN", "TILE", "OVERLAP", "SUBMISSION"))
+    folds = ",".join(model.partition("_")[0].removeprefix("fold") for model in about["models"])
+    given = [*words, f"FOLD={folds}", "NAME=kernel-rehearsal"]
+    tta = [
+        f"TTA={about['tta']}",
+        f"TTA_MEAN={about['tta_mean']}",
+        f"TILE={about['tile']}",
+        f"OVERLAP={about['overlap']}",
+    ]
+    console.step("make inference", inference.main, [*given, *tta, "MAPS=0"])
+    console.step("make submission", submission.main, [*given, *tta, f"SUBMISSION={target}"])
+    root, files = layouts.test_images(
+        settings.INPUT, str(Path(settings.INPUT) / about["test_path"]), about["data"].get("stacked") is True
+    )
+    names = [path.relative_to(root).as_posix() for path in files]
+    ids = submission_file.image_ids(names, rle.DIALECTS[about["dialect"]])
+    return target, {image_id: images.read_size(root / image, settings.MAX_PIXELS) for image_id, image in ids.items()}
+
+
+@command
+def main(argv: list[str] | None = None) -> None:
+    settings, flags = settings_module.command_line(argv, __doc__, FLAGS)
+    zipped = settings_module.flag_is_on(flags.ZIPPED)
+    about = runs.read_json(PLACE / "dataset" / kernel_run.MARKER, "Make the kernel first: make kernel EXPERIMENT=x")
+    pages = sorted((PLACE / "kernel").glob("*.ipynb"))
+    if len(pages) != 1:
+        raise UserError(f"{PLACE / 'kernel'} holds {len(pages)} notebooks, expected one. Make it again: make kernel")
+    python, alone, start = environment(flags.WITH), can_unshare(), time.monotonic()
+    tree = Path(tempfile.mkdtemp(prefix="kaggle-"))
+    try:
+        build_tree(tree, about, settings, flags.MOUNT or "datasets", zipped)
+        own = clean_environment(tree, python)
+        net = "a network namespace without a way out" if alone else "a guard on every Python's sockets (no namespaces)"
+        print(f"{about['kernel']} in {tree}, by {python}; kept from the network by {net}", flush=True)
+        code = run_cells(tree, own, pages[0], alone)
+        shutil.copyfile(tree / "log.txt", PLACE / "rehearsal.txt")
+        refuse_breaches(tree, code)
+        said = check_training(tree, about) if "words" in about else check_prediction(tree, about, settings)
+    finally:
+        for path in tree.rglob("*"):
+            if path.is_dir() and not path.is_symlink():
+                path.chmod(0o755)
+        shutil.rmtree(tree, ignore_errors=True)
+    print(
+        f"Rehearsed in {time.monotonic() - start:.0f} s: nothing was downloaded, nothing written outside of working/, "
+        f"nothing needed that is not in the bundle; {said}. Its log -> {PLACE / 'rehearsal.txt'}\n"
+        f"Next: what {PLACE / 'README.md'} says, or make kernel-push"
+    )
+
+
+def check_prediction(tree: Path, about: dict[str, Any], settings: Any) -> str:
+    """Compare the kernel's submission with ours."""
+    made = tree / "working" / "submission.csv"
+    left = sorted(path.name for path in (tree / "working").iterdir())
+    if left != ["submission.csv"]:
+        raise UserError(f"The kernel left {', '.join(left)} in working/; expected submission.csv alone.")
+    ours, shapes = at_home(settings, about, tree)
+    return compare(ours, made, rle.DIALECTS[about["dialect"]], shapes)
+
+
+def check_training(tree: Path, about: dict[str, Any]) -> str:
+    """Whether the run folder is packed for the way home."""
+    made = tree / "working" / f"{about['title']}.zip"
+    if not made.is_file():
+        raise UserError(f"The kernel made no {made.name}.")
+    kept = PLACE / "back" / made.name
+    kept.parent.mkdir(exist_ok=True)
+    shutil.copyfile(made, kept)
+    return f"the run folder is packed, {made.stat().st_size / 1e6:.1f} MB (make kernel-fetch ZIP={kept})"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

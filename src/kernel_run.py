@@ -1,0 +1,288 @@
+"""What a Kaggle kernel does with its bundle: check it, find the test images, fit the budget, write submission.csv.
+
+Shipped with the modules that it imports; runs on Kaggle's versions (torch 2.10, numpy 2.0, pillow 11), without
+Lightning, albumentations or a network. The notebook calls `open_bundle`, then `test_images`, `choose_plan` and
+`predict`; everything is written below /kaggle/working.
+"""
+
+import csv
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import archives
+import dataspec
+import layouts
+import parts
+import postprocess
+import rle
+import rle_table
+import runs
+import submission_file
+from errors import UserError, listing
+
+MARKER, CHECKSUMS = "maskfold.json", "checksums.json"
+DEPTH = 4  # /kaggle/input/datasets/<owner>/<slug>/ and what lies below
+SPARE = 0.9  # of the budget is planned with: the first images are not all images
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """The unpacked data set of a kernel; `about` is its maskfold.json."""
+
+    folder: Path
+    input: Path  # /kaggle/input
+    working: Path  # /kaggle/working
+    about: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the images are predicted: by which models, under which TTA, and whether that is what was planned at home."""
+
+    models: tuple[str, ...]
+    tta: str
+    whole: bool
+    seconds: float = field(default=0.0, compare=False)  # an image, as measured
+
+    def __str__(self) -> str:
+        return f"{len(self.models)} model{'s'[: len(self.models) != 1]} ({', '.join(self.models)}), TTA={self.tta}"
+
+
+def open_bundle(folder: Path, places: Path = Path("/kaggle/input"), working: Path = Path("/kaggle/working")) -> Bundle:
+    """The bundle, every file of it compared with its checksum. Raises UserError for one that is missing or changed."""
+    again = "Upload it again: kaggle datasets version -r zip -p dataset (without -r zip its folders are left out)"
+    expected = runs.read_json(folder / CHECKSUMS, again)
+    problems = []
+    for name, sha in expected.items():
+        path = folder / name
+        if not path.is_file():
+            problems.append(f"{name} is missing")
+        elif runs.sha256(path) != sha:
+            problems.append(f"{name} is another file")
+    if problems:
+        raise UserError(f"{folder} is not the bundle that was made:{listing(problems)}\n{again}")
+    about = runs.read_json(folder / MARKER, again)
+    size = sum((folder / name).stat().st_size for name in expected)
+    print(f"{folder}: {len(expected)} files, {size / 1e6:.1f} MB, each as it was when the bundle was made")
+    _say_versions(about)
+    return Bundle(folder, places, working, about)
+
+
+def _say_versions(about: dict[str, Any]) -> None:
+    import numpy as np
+    import torch
+
+    gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+    print(
+        f"Python {sys.version.split()[0]}, torch {torch.__version__}, numpy {np.__version__} "
+        f"(at home: {about['versions']['python']}, {about['versions']['torch']}, {about['versions']['numpy']}); "
+        f"{' and '.join(gpus) or 'no GPU'}, {os.cpu_count()} cores"
+    )
+
+
+def find_data(bundle: Bundle, *wanted: str) -> Path:
+    """The folder below /kaggle/input that holds all `wanted` (names in it); what comes as an archive is unpacked first.
+
+    Kaggle mounts a competition at competitions/<slug>, and used to at <slug>; a data set at datasets/<owner>/<slug>.
+    """
+    slug = bundle.about.get("competition", "")
+    folders = [folder for folder in _folders(bundle.input) if not folder.is_relative_to(bundle.folder)]
+    folders.sort(key=lambda folder: (slug not in folder.parts, len(folder.parts), folder.as_posix()))
+    for folder in folders:
+        packed = {name: _archive(folder, name) for name in wanted if not (folder / name).exists()}
+        if not packed:
+            return folder
+        if all(packed.values()):
+            return _unpacked(bundle, folder, wanted, packed)
+    there = [str(folder.relative_to(bundle.input)) for folder in folders]
+    raise UserError(
+        f"Nothing below {bundle.input} holds {' and '.join(wanted)}; there are:{listing(there)}\n"
+        f"Add the competition {slug or '(its data)'} to the notebook's inputs."
+    )
+
+
+def _archive(folder: Path, name: str) -> Path | None:
+    return next((path for end in archives.ENDINGS if (path := folder / f"{name}{end}").is_file()), None)
+
+
+def _folders(top: Path) -> list[Path]:
+    """Folders below `top`, no deeper than data sets are mounted; those of many files are not walked through."""
+    found, level = [], [top]
+    for _ in range(DEPTH):
+        level = [child for folder in level for child in _subfolders(folder)]
+        found += level
+    return found
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    with os.scandir(folder) as entries:
+        return sorted(Path(entry.path) for entry in entries if entry.is_dir())[:1000]
+
+
+def _unpacked(bundle: Bundle, folder: Path, wanted: tuple[str, ...], packed: dict[str, Path]) -> Path:
+    """Old competitions have archives beside which nothing is unpacked: theirs go below working, with the tables."""
+    target = bundle.working / ".unpacked"
+    target.mkdir(parents=True, exist_ok=True)
+    for table in folder.glob("*.csv"):
+        shutil.copyfile(table, target / table.name)
+    for name in wanted:
+        if name not in packed or (target / name).exists():
+            if not (target / name).exists():  # beside the archives, as it is
+                (target / name).symlink_to(folder / name)
+            continue
+        archive, room = packed[name], target / f".{name}"
+        free = shutil.disk_usage(target).free - archives.SPARE
+        state = archives.Unpacking(free, max(archives.HONEST, archives.RATIO * archive.stat().st_size))
+        shutil.rmtree(room, ignore_errors=True)
+        archives.unpack(archive, room, str(archive), state)
+        os.replace(room / name if (room / name).is_dir() else room, target / name)  # test_hq.zip may hold test_hq/
+        shutil.rmtree(room, ignore_errors=True)
+    return target
+
+
+def test_images(bundle: Bundle) -> tuple[Path, list[str], Path | None]:
+    """The folder of test images, their names in it, and sample_submission.csv where there is one."""
+    wanted = bundle.about["test_path"]
+    data = find_data(bundle, wanted)
+    root, files = layouts.test_images(str(data), str(data / wanted), bundle.about["data"].get("stacked") is True)
+    names = [path.relative_to(root).as_posix() for path in files]
+    layouts.refuse_twins(names, f"{root}: ")
+    sample = submission_file.find_sample(str(data))
+    print(f"{len(names)} test images in {root}; {sample or 'no sample_submission.csv to check the ids against'}")
+    return root, names, sample
+
+
+def plans(about: dict[str, Any]) -> list[Plan]:
+    """What may be done, best first: as planned at home; then without TTA; then with fewer and fewer folds."""
+    models, tta = tuple(about["models"]), about["tta"]
+    found = [Plan(models, tta, True)]
+    if tta != "none":
+        found.append(Plan(models, "none", False))
+    return found + [Plan(models[:count], "none", False) for count in range(len(models) - 1, 0, -1)]
+
+
+def _predictor(bundle: Bundle, plan: Plan) -> Any:
+    import predictor
+    from hardware import choose_devices
+
+    about, devices = bundle.about, choose_devices("auto")
+    half = devices[0].startswith("cuda") and about["half_safe"]
+    models = [predictor.load(bundle.folder / "models" / name, devices[0]) for name in plan.models]
+    how = {"tta": plan.tta, "tta_mean": about["tta_mean"], "tile": about["tile"], "overlap": about["overlap"]}
+    return predictor.Predictor(models, devices, about["batch_size"], half=half, **how)
+
+
+def _seconds_an_image(bundle: Bundle, plan: Plan, paths: list[Path], keep: Any) -> float:
+    """Measured over all that an image takes: decoding, network, resizing and run lengths; after a first batch."""
+    predictor = _predictor(bundle, plan)
+    batch = predictor.batch_size * len(predictor.devices)
+    for _ in predictor.predict(paths[:batch], bundle.about["max_pixels"], keep):
+        pass
+    timed = paths[: 4 * batch]
+    start = time.monotonic()
+    for _ in predictor.predict(timed, bundle.about["max_pixels"], keep):
+        pass
+    return (time.monotonic() - start) / len(timed)
+
+
+def choose_plan(bundle: Bundle, root: Path, names: list[str], hours: float) -> Plan:
+    """The first of `plans` that fits into `hours`, by the time that some of the images take; decided once, for all.
+
+    Where none does, the last; and that is said.
+    """
+    spread = [root / names[index * len(names) // 64] for index in range(min(64, len(names)))]
+    left = hours * 3600 * SPARE - (time.monotonic() - _STARTED)
+    for plan in plans(bundle.about):
+        seconds = _seconds_an_image(bundle, plan, spread, lambda *_: None)
+        needs = seconds * len(names)
+        print(f"{plan}: {seconds:.3f} s an image, {needs / 60:.1f} minutes of {left / 60:.0f}", flush=True)
+        chosen = Plan(plan.models, plan.tta, plan.whole, seconds)
+        if needs <= left:
+            break
+    else:
+        print("NOT ENOUGH TIME even for that; it is tried all the same. Train a smaller network.", flush=True)
+    print(
+        f"Chosen for all images: {chosen}{'' if chosen.whole else ', less than planned, to fit the time'}", flush=True
+    )
+    return chosen
+
+
+_STARTED = time.monotonic()
+
+
+def rules_of(bundle: Bundle, plan: Plan) -> tuple[postprocess.Rule, ...]:
+    """From probability to mask: a tuned rule is right only for what it was tuned on, all models and the same TTA."""
+    about = bundle.about
+    if about["rules"] != about["plain_rules"] and not plan.whole:
+        print("The tuned rule was tuned on more than this; the constants' rule (THRESHOLD, ...) takes its place.")
+    values = about["rules"] if plan.whole else about["plain_rules"]
+    return tuple(postprocess.from_json(value, MARKER) for value in values)
+
+
+def predict(bundle: Bundle, plan: Plan, root: Path, names: list[str], sample: Path | None) -> Path:
+    """Predict all images and write /kaggle/working/submission.csv, its ids checked against `sample`, and read back."""
+    about = bundle.about
+    spec = dataspec.from_json(about["data"], MARKER)
+    dialect, rules = rle.DIALECTS[about["dialect"]], rules_of(bundle, plan)
+    ids = submission_file.image_ids(names, dialect)
+    keys = [(image_id, name) for image_id in ids for name in submission_file.check_classes(spec, dialect)]
+    order = submission_file.check_ids(keys, sample, dialect, partial=False)
+    partial, target = bundle.working / ".maskfold.partial", bundle.working / "submission.csv"
+    keep = parts.RunLengths(parts.Maps(partial, spec, root), rules, dialect, ids, [])
+    predictor = _predictor(bundle, plan)
+
+    def records(paths: list[Path], keep: parts.Keep) -> Iterator[list[Any]]:
+        return predictor.predict(paths, about["max_pixels"], keep, parts.PART)
+
+    work = {"bundle": about["bundle"], "plan": str(plan), **keep.about()}
+    parts.work(partial, work, root, names, records, keep)
+    keep.manifest(partial, names)
+    rows = submission_file.write_ordered(target, dialect, partial / parts.ROWS, order)
+    shutil.rmtree(partial)
+    shutil.rmtree(bundle.working / ".unpacked", ignore_errors=True)
+    print(f"{rows} rows for {len(names)} images, read back -> {target}")
+    return target
+
+
+def lay_out(bundle: Bundle) -> list[str]:
+    """For a training: input/, output/ and the folds table below working, as they are at home; returns train's words.
+
+    The folds table's own images have to be in the competition's data.
+    """
+    about, working = bundle.about, bundle.working
+    with (bundle.folder / "train_folds.csv").open(newline="", encoding="utf-8") as file:
+        first = next(csv.DictReader(file))
+    mask = first["mask"].removeprefix(rle_table.PREFIX).partition("#")[0]
+    tops = dict.fromkeys(Path(name).parts[0] for name in (first["image"], mask) if name)
+    data, link = find_data(bundle, *tops), working / about["input"]
+    link.parent.mkdir(parents=True, exist_ok=True)
+    if not link.is_symlink():
+        link.symlink_to(data, target_is_directory=True)
+    table = working / about["table"]
+    table.parent.mkdir(parents=True, exist_ok=True)
+    for suffix in (".csv", ".json"):
+        shutil.copyfile(bundle.folder / f"train_folds{suffix}", table.with_suffix(suffix))
+    if (bundle.folder / "weights").is_dir():
+        shutil.copytree(bundle.folder / "weights", working / about["weights"], dirs_exist_ok=True)
+    return about["words"]
+
+
+def bring_back(bundle: Bundle) -> Path:
+    """Pack the run folder for the way home, and remove what would only fill the kernel's output."""
+    about, working = bundle.about, bundle.working
+    run = working / about["run"]
+    if not (run / runs.MODEL).is_file():
+        raise UserError(f"{run} has no {runs.MODEL}: the training did not end.")
+    target = working / f"{about['title']}.zip"
+    (working / about["input"]).unlink()
+    made = shutil.make_archive(str(target.with_suffix("")), "zip", working, run.parent.relative_to(working))
+    for folder in ("input", "output", ".unpacked", Path(about["run"]).parts[0]):
+        shutil.rmtree(working / folder, ignore_errors=True)
+    print(f"{Path(made).stat().st_size / 1e6:.1f} MB -> {made}")
+    return Path(made)
