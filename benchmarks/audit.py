@@ -12,49 +12,19 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import cv2
-import numpy as np
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
+import rendered
+
 import audit
-import cars
-import studio
 from images import read_image
 
-BASES = 40
 PART = 100  # images that are decoded in turn without and with their thumbnails
-
-
-def _base(number: int, height: int, width: int) -> np.ndarray:
-    return studio.render(cars.make_car(42, number), 1 + number % 16, height, width, 42)[0]
-
-
-def _crop(image: np.ndarray, height: int, width: int, random: np.random.Generator) -> np.ndarray:
-    top, left = random.integers(0, image.shape[0] - height + 1), random.integers(0, image.shape[1] - width + 1)
-    part = image[top : top + height, left : left + width]
-    return part[:, ::-1] if random.random() < 0.5 else part
-
-
-def _write_different(number: int, bases: list[np.ndarray], given: argparse.Namespace, path: Path) -> Path:
-    random = np.random.default_rng(number)
-    chosen = random.choice(len(bases), 2, replace=False)
-    one, other = (_crop(bases[at], given.height, given.width, random) for at in chosen)
-    cv2.imwrite(str(path), cv2.addWeighted(one, 0.5, other, 0.5, 0), [cv2.IMWRITE_JPEG_QUALITY, 90])
-    return path
-
-
-def _pictures(folder: Path, given: argparse.Namespace) -> list[Path]:
-    heights, widths = ([3 * side // 2] * BASES for side in (given.height, given.width))
-    with ProcessPoolExecutor() as pool:
-        bases = list(tqdm(pool.map(_base, range(BASES), heights, widths), "render", BASES, mininterval=5))
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        written = pool.map(lambda at: _write_different(at, bases, given, folder / f"{at}.jpg"), range(given.images))
-        return list(tqdm(written, "blend", given.images))
 
 
 def _timed(task: Callable, files: list[Path]) -> tuple[float, list]:
@@ -94,7 +64,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--width", type=int, default=1918)
     given = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
-        files = _pictures(Path(folder), given)
+        files = rendered.pictures(Path(folder), given.images, given.height, given.width)
         _measure(files, f"{given.images:,} JPEGs of {given.width} x {given.height}")
 
 

@@ -123,7 +123,7 @@ def take_wheels(folder: Path, files: list[Path], extra: str) -> list[str]:
 def relative(path: Path, below: Path, name: str) -> str:
     """`path` below `below`. Raises UserError where it is elsewhere: on Kaggle there is nothing else."""
     try:
-        return path.resolve().relative_to(below.resolve()).as_posix()
+        return path.absolute().relative_to(below.absolute()).as_posix()  # by name: input/ may be a link to a disk
     except ValueError as error:
         raise UserError(
             f"{name}={path} lies outside of {below}; the kernel has the competition's data only."
@@ -249,6 +249,7 @@ def prediction(settings: Any, flags: Any, partial: Path) -> str:
         "rules": [rule.as_json() for rule in chosen],
         "plain_rules": [rule.as_json() for rule in plain],
         "half_safe": safe,
+        "stored_half": half,
         "versions": versions(),
     }
     size = write_bundle(partial, about)
@@ -280,9 +281,8 @@ def training(settings: Any, flags: Any, partial: Path) -> str:
         if not path.is_file():
             raise UserError(f"{path}: no such file. Run make folds first: the kernel takes the folds along.")
     words = [f"FOLD={flags.FOLD}", *settings_module.as_overrides(settings, OF_THIS_COMPUTER)]
-    here = Path()
     places = {"input": settings.INPUT, "table": settings.TRAIN_FOLDS, "weights": settings.WEIGHTS, "run": str(run)}
-    about |= {name: relative(Path(path).absolute(), here, name.upper()) for name, path in places.items()}
+    about |= {name: relative(Path(path), Path(), name.upper()) for name, path in places.items()}
     _, encoder = model_dispatcher.parse(settings.MODEL_NAME)
     if encoder and settings.ENCODER_WEIGHTS == "imagenet":
         packed = model_dispatcher.packed_weights(encoder, settings.WEIGHTS)

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-_CHANGES = {  # audit events that change what lies at the path or paths among their first arguments
-    "os.mkdir": 1, "os.rmdir": 1, "os.remove": 1, "os.rename": 2, "os.link": 2, "os.symlink": 2, "os.truncate": 1,
-    "os.chmod": 1, "os.utime": 1, "shutil.rmtree": 1,
+_CHANGES = {  # audit events that change something, and which of their first arguments are the paths that change
+    "os.mkdir": (0,), "os.rmdir": (0,), "os.remove": (0,), "os.rename": (0, 1), "os.link": (1,), "os.symlink": (1,),
+    "os.truncate": (0,), "os.chmod": (0,), "os.utime": (0,), "shutil.rmtree": (0,),
 }  # fmt: skip
 
 
@@ -28,9 +28,11 @@ def install(log: str, writable: list[str], forbidden: list[str], pip_too: list[s
         os.write(descriptor, f"{what}\n".encode())
         raise PermissionError(f"rehearsal: {what}")
 
-    def inside(path: Any, places: list[str]) -> bool:
-        name = os.fsdecode(path)
-        real = os.path.realpath(name)
+    def inside(path: Any, places: list[str], entry: bool = False) -> bool:
+        """Whether the file lies there; with `entry` the name itself, wherever a link of that name leads to."""
+        name = os.path.abspath(os.fsdecode(path))  # noqa: PTH100
+        folder, last = os.path.split(name)
+        real = os.path.join(os.path.realpath(folder), last) if entry else os.path.realpath(name)  # noqa: PTH118
         return any(real == place or real.startswith(place + os.sep) for place in places)
 
     def watch(event: str, values: tuple[Any, ...]) -> None:
@@ -48,8 +50,8 @@ def install(log: str, writable: list[str], forbidden: list[str], pip_too: list[s
             if inside(path, closed):
                 refuse(f"reading {os.fsdecode(path)}, which is not in the bundle")
         elif event in _CHANGES:
-            for path in values[: _CHANGES[event]]:
-                if isinstance(path, str | bytes | os.PathLike) and not inside(path, allowed):
+            for path in (values[position] for position in _CHANGES[event]):
+                if isinstance(path, str | bytes | os.PathLike) and not inside(path, allowed, entry=True):
                     refuse(f"{event} {os.fsdecode(path)}")
 
     sys.addaudithook(watch)

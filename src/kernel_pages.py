@@ -8,6 +8,7 @@ FIND = """import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # nothing is to be asked of a network
@@ -45,6 +46,7 @@ TRAIN = [
     ("Data, folds table and encoder weights, laid out as at home", "words = kernel_run.lay_out(bundle)"),
     (
         "The training, then the score of its held-out masks",
+        'os.environ["MPLCONFIGDIR"] = tempfile.gettempdir()\n'
         'for script in ("train.py", "tester.py"):\n'
         '    subprocess.run([sys.executable, str(BUNDLE / "source" / script), *words], cwd=WORKING, check=True)',
     ),

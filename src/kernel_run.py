@@ -178,7 +178,14 @@ def _predictor(bundle: Bundle, plan: Plan) -> Any:
     return predictor.Predictor(models, devices, about["batch_size"], half=half, **how)
 
 
-def _seconds_an_image(bundle: Bundle, plan: Plan, paths: list[Path], keep: Any) -> float:
+def _keep(bundle: Bundle, plan: Plan, root: Path, names: list[str]) -> parts.RunLengths:
+    about = bundle.about
+    maps = parts.Maps(bundle.working / ".maskfold.partial", dataspec.from_json(about["data"], MARKER), root)
+    dialect = rle.DIALECTS[about["dialect"]]
+    return parts.RunLengths(maps, rules_of(about, plan), dialect, submission_file.image_ids(names, dialect), [])
+
+
+def seconds_an_image(bundle: Bundle, plan: Plan, paths: list[Path], keep: parts.Keep) -> float:
     """Measured over all that an image takes: decoding, network, resizing and run lengths; after a first batch."""
     predictor = _predictor(bundle, plan)
     batch = predictor.batch_size * len(predictor.devices)
@@ -199,7 +206,7 @@ def choose_plan(bundle: Bundle, root: Path, names: list[str], hours: float) -> P
     spread = [root / names[index * len(names) // 64] for index in range(min(64, len(names)))]
     left = hours * 3600 * SPARE - (time.monotonic() - _STARTED)
     for plan in plans(bundle.about):
-        seconds = _seconds_an_image(bundle, plan, spread, lambda *_: None)
+        seconds = seconds_an_image(bundle, plan, spread, _keep(bundle, plan, root, names))
         needs = seconds * len(names)
         print(f"{plan}: {seconds:.3f} s an image, {needs / 60:.1f} minutes of {left / 60:.0f}", flush=True)
         chosen = Plan(plan.models, plan.tta, plan.whole, seconds)
@@ -216,25 +223,20 @@ def choose_plan(bundle: Bundle, root: Path, names: list[str], hours: float) -> P
 _STARTED = time.monotonic()
 
 
-def rules_of(bundle: Bundle, plan: Plan) -> tuple[postprocess.Rule, ...]:
+def rules_of(about: dict[str, Any], plan: Plan) -> tuple[postprocess.Rule, ...]:
     """From probability to mask: a tuned rule is right only for what it was tuned on, all models and the same TTA."""
-    about = bundle.about
-    if about["rules"] != about["plain_rules"] and not plan.whole:
-        print("The tuned rule was tuned on more than this; the constants' rule (THRESHOLD, ...) takes its place.")
     values = about["rules"] if plan.whole else about["plain_rules"]
     return tuple(postprocess.from_json(value, MARKER) for value in values)
 
 
 def predict(bundle: Bundle, plan: Plan, root: Path, names: list[str], sample: Path | None) -> Path:
     """Predict all images and write /kaggle/working/submission.csv, its ids checked against `sample`, and read back."""
-    about = bundle.about
-    spec = dataspec.from_json(about["data"], MARKER)
-    dialect, rules = rle.DIALECTS[about["dialect"]], rules_of(bundle, plan)
-    ids = submission_file.image_ids(names, dialect)
-    keys = [(image_id, name) for image_id in ids for name in submission_file.check_classes(spec, dialect)]
-    order = submission_file.check_ids(keys, sample, dialect, partial=False)
-    partial, target = bundle.working / ".maskfold.partial", bundle.working / "submission.csv"
-    keep = parts.RunLengths(parts.Maps(partial, spec, root), rules, dialect, ids, [])
+    about, keep = bundle.about, _keep(bundle, plan, root, names)
+    if not plan.whole and about["rules"] != about["plain_rules"]:
+        print("The tuned rule was tuned on more than this; the constants' rule (THRESHOLD, ...) takes its place.")
+    keys = [(image_id, name) for image_id in keep.id_of.values() for name in keep.classes]
+    order = submission_file.check_ids(keys, sample, keep.dialect, partial=False)
+    partial, target = keep.maps.folder, bundle.working / "submission.csv"
     predictor = _predictor(bundle, plan)
 
     def records(paths: list[Path], keep: parts.Keep) -> Iterator[list[Any]]:
@@ -243,7 +245,7 @@ def predict(bundle: Bundle, plan: Plan, root: Path, names: list[str], sample: Pa
     work = {"bundle": about["bundle"], "plan": str(plan), **keep.about()}
     parts.work(partial, work, root, names, records, keep)
     keep.manifest(partial, names)
-    rows = submission_file.write_ordered(target, dialect, partial / parts.ROWS, order)
+    rows = submission_file.write_ordered(target, keep.dialect, partial / parts.ROWS, order)
     shutil.rmtree(partial)
     shutil.rmtree(bundle.working / ".unpacked", ignore_errors=True)
     print(f"{rows} rows for {len(names)} images, read back -> {target}")
