@@ -23,14 +23,14 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-SOURCE = Path(__file__).resolve().parent.parent / "src"
-sys.path.insert(0, str(SOURCE))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
 import rendered
 
 import images
 import predictor
 
+SOURCE = Path(predictor.__file__).parent
 SAMPLE = 200  # images of the side-by-side timings
 REPEATS = 3
 
@@ -86,7 +86,7 @@ def _side_by_side(model: predictor.Model, files: list[Path], batch: int) -> None
     print(f"  share of what both allow on this hardware {shared / ours:.2f} (on a CPU they share the cores: their sum)")
 
 
-def _command(run: Path, place: Path, *more: str) -> list[str]:
+def _command(run: Path, *more: str) -> list[str]:
     words = [
         f"EXPERIMENT={run.parent.name}",
         f"LOGS={run.parents[1].resolve()}",
@@ -119,26 +119,26 @@ def _at_scale(run: Path, place: Path, count: int) -> None:
     out = place / "output" / "bench"
 
     def submission(name: str) -> Path:
-        subprocess.run(_command(run, place, "submission.py"), cwd=place, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(_command(run, "submission.py"), cwd=place, check=True, stdout=subprocess.DEVNULL)
         shutil.move(out / "submission.csv", out / name)
         shutil.rmtree(next((out / "predictions").glob(f"{run.parent.name}_*[0-9]")))
         return out / name
 
-    memory = _watched(_command(run, place, "inference.py", "MAPS=0"), place)
+    memory = _watched(_command(run, "inference.py", "MAPS=0"), place)
     end = memory[-1][0]
     print(f"  {count:,} images: {end:.0f} s with the start of Python, {count / end:.1f} images/s")
     for quarter in range(4):
         part = [size for at, size in memory if quarter / 4 <= at / end <= (quarter + 1) / 4]
         print(f"  memory in quarter {quarter + 1}: median {np.median(part):5.0f} MB, largest {max(part):5.0f} MB")
     whole = submission("whole.csv")
-    _watched(_command(run, place, "inference.py", "MAPS=0"), place, kill_at=count // 64 // 2)
+    _watched(_command(run, "inference.py", "MAPS=0"), place, kill_at=count // 64 // 2)
     done = len(list((out / "predictions").glob(".*.partial/parts/0*.json")))
-    resumed = _watched(_command(run, place, "inference.py", "MAPS=0"), place)
+    resumed = _watched(_command(run, "inference.py", "MAPS=0"), place)
     equal = filecmp.cmp(whole, submission("resumed.csv"), shallow=False)
     print(f"  killed after {done * 64} images, went on for {resumed[-1][0]:.0f} s: the submission is equal: {equal}")
     for shard in ("1/2", "2/2"):
-        _watched(_command(run, place, "inference.py", "MAPS=0", f"SHARD={shard}"), place)
-    subprocess.run(_command(run, place, "merge.py"), cwd=place, check=True, stdout=subprocess.DEVNULL)
+        _watched(_command(run, "inference.py", "MAPS=0", f"SHARD={shard}"), place)
+    subprocess.run(_command(run, "merge.py"), cwd=place, check=True, stdout=subprocess.DEVNULL)
     merged = submission("merged.csv")
     lines = [path.read_text().splitlines() for path in (whole, merged)]
     differ = sum(one != other for one, other in zip(*lines, strict=True))
