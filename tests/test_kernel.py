@@ -1,5 +1,6 @@
 """The Kaggle kernel: what is taken along, what it does there, what it refuses, and the rehearsal's own eyes."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -33,14 +34,10 @@ def bundled_source(trained_source, tmp_path_factory):
     """The trained working folder with its kernel made, and its own submission."""
     place = tmp_path_factory.mktemp("bundled") / "copy"
     shutil.copytree(trained_source, place)
-    before = Path.cwd()
-    os.chdir(place)
-    try:
+    with contextlib.chdir(place):
         assert kaggle_kernel.main(ARGS) == 0
         assert inference.main([*TINY, "MAPS=0"]) == 0
         assert submission.main(TINY) == 0
-    finally:
-        os.chdir(before)
     return place
 
 
@@ -362,17 +359,17 @@ def test_a_fold_trained_in_a_kernel_comes_home(folds_table, tmp_path, refused, m
     bundle = kaggle(tmp_path / "kaggle", zipped=True)
     words = kernel_run.lay_out(bundle)
     assert "FOLD=1" in words and "EPOCHS=1" in words
-    code = "import sys; sys.path.insert(0, sys.argv[1]); import train, tester; sys.exit(train.main(sys.argv[2:]))"
-    subprocess.run([sys.executable, "-c", code, str(bundle.folder / "source"), *words], check=True, cwd=bundle.working)
+    import tester
+    import train
+
+    with contextlib.chdir(bundle.working):
+        assert train.main(words) == 0
     packed = kernel_run.bring_back(bundle)
     assert [path.name for path in bundle.working.iterdir()] == [packed.name]
     refused(kernel_fetch.main, [f"ZIP={tmp_path}/none.zip"], "no such file")
     log = fake_client(tmp_path, monkeypatch, archive=packed)
     assert kernel_fetch.main([]) == 0
     assert "kernels output me/maskfold-demo-train-fold-1-kernel -p output/kernel/back" in log.read_text()
-    import tester
-    import train
-
     assert (
         tester.main([*TINY, "EPOCHS=1", "FOLD=1"]) == 0
     )  # the folds table, the settings and the model belong together
