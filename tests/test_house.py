@@ -14,7 +14,7 @@ FLOORS = [
     {
         *("console", "images", "decode", "tiff", "rle", "rle_table", "metrics", "postprocess", "pictures", "runs"),
         *("boards", "surfaces", "objects", "measures", "bootstrap", "variances", "verdict", "blending", "charts"),
-        *("reliability", "suspects"),
+        *("reliability", "suspects", "pseudolabels"),
         *("dataspec", "groups", "archives"),
     },
     {
@@ -32,13 +32,13 @@ FLOORS = [
     },
     {
         *("experiments", "ensemble", "compare", "leaderboard", "report", "reporting"),
-        *("submission", "cv", "weights", "samples", "summary", "smoke", "data", "rle_check"),
+        *("submission", "pseudo", "labellers", "cv", "weights", "samples", "summary", "smoke", "data", "rle_check"),
         *("cars", "studio", "scenes", "scene_layouts", "demo"),
     },
 ]
 SCRIPTS = {
     "folds", "train", "tester", "cv", "inference", "submission", "weights", "samples", "summary", "smoke", "demo",
-    "data", "rle_check", "lr", "batch", "tune", "ensemble", "compare", "leaderboard", "report",
+    "data", "rle_check", "lr", "batch", "tune", "ensemble", "compare", "leaderboard", "report", "pseudo",
 }  # fmt: skip
 # a package counts as one module, whose imports are those of all its files
 FILES = {path.stem: [path] for path in sorted((ROOT / "src").glob("*.py"))}
