@@ -161,6 +161,33 @@ def write_masks(
     return references
 
 
+def made_with(
+    settings: Any, sources: list[Source], lines: list[dict[str, Any]], least: float, to_mask: Any
+) -> dict[str, Any]:
+    """What pseudo-labels were made of, JSON-ready: table, models of each fold, rule and confidence."""
+    table = Path(settings.TRAIN_FOLDS)
+    return {
+        "made_of": str(table),
+        "made_of_sha256": runs.sha256(table),
+        "experiment": settings.EXPERIMENT,
+        "seed": settings.SEED,
+        "confidence": least,
+        "rules": [rule.as_json() for rule in to_mask],
+        "models": {source.fold: [part["weights_sha256"] for part in source.models] for source in sources},
+        "folds": lines,
+    }
+
+
+def write_table(settings: Any, path: Path, base: Any, rows: list[dict], about: dict[str, Any]) -> None:
+    """The rows that were there and the new ones, with a JSON beside them that keeps what the data's pixels mean."""
+    import pandas as pd
+
+    new = pd.DataFrame(rows)
+    result = splits.check(pd.concat([base.assign(**{splits.FOR_FOLD: ""}), new], ignore_index=True), path)
+    sidecar = runs.read_json(Path(settings.TRAIN_FOLDS).with_suffix(".json"), "Run make folds.")
+    folds_script.write(result, path, {**sidecar, "made_with": None, "pseudo": about})
+
+
 def summary(found: list[Found], least: float) -> dict[str, Any]:
     """One source's line: images, how many are confident, their mean foreground, and the confidences' quartiles."""
     kept = [one for one in found if one.confidence >= least]
@@ -246,26 +273,10 @@ def main(argv: list[str] | None = None) -> None:
     print(console.table([summary(part, least) for part in judged]))
     refuse_none(kept, everything, least)
 
-    import pandas as pd
-
-    place = masks_folder(settings, name)
-    models = {source.fold: [part["weights_sha256"] for part in source.models] for source in sources}
-    about = {
-        "made_of": str(source_table),
-        "made_of_sha256": runs.sha256(source_table),
-        "experiment": settings.EXPERIMENT,
-        "seed": settings.SEED,
-        "confidence": least,
-        "rules": [rule.as_json() for rule in to_mask],
-        "models": models,
-        "folds": [summary(part, least) for part in judged],
-    }
+    place, picture = masks_folder(settings, name), masks_folder(settings, name).with_name(f"{name}.png")
+    about = made_with(settings, sources, [summary(part, least) for part in judged], least, to_mask)
     references = write_masks(place, kept, root, spec, to_mask, least, about)
-    rows = pd.DataFrame(new_rows(settings, kept, references, root, place))
-    result = splits.check(pd.concat([base.assign(**{splits.FOR_FOLD: ""}), rows], ignore_index=True), table)
-    sidecar = runs.read_json(source_table.with_suffix(".json"), "Run make folds.")
-    folds_script.write(result, table, {**sidecar, "made_with": None, "pseudo": about})
-    picture = place.with_name(f"{name}.png")
+    write_table(settings, table, base, new_rows(settings, kept, references, root, place), about)
     draw(picture, kept, rejected, root, spec, to_mask, settings, least)
     print(
         f"{len(base)} rows as they were, and {len(kept)} pseudo-labels, each for one fold -> {table}\n"
