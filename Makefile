@@ -17,7 +17,7 @@ GIVEN = $(foreach name,$(.VARIABLES),$(if $(filter command%line,$(subst $() ,%,$
 ARGS = $(foreach name,$(filter-out VENV PYTHON,$(GIVEN)),$(call quoted,$(name)))
 RUN = $(PYTHON) src/$@.py $(ARGS)
 
-.PHONY: help demo data rle-check folds train tester oof cv tune ensemble compare leaderboard report inference merge submission kernel kernel-rehearsal kernel-push kernel-fetch samples summary lr batch smoke weights test test-slow lint install
+.PHONY: help demo data rle-check folds train tester oof cv tune ensemble compare leaderboard report inference pseudo merge submission kernel kernel-rehearsal kernel-push kernel-fetch samples summary lr batch smoke weights test test-slow lint install
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | while IFS=$$'\t' read -r name text; do printf '  make %-16s %s\n' "$$name" "$$text"; done
@@ -71,6 +71,9 @@ report: $(READY)  ## one HTML file about an experiment: make report EXPERIMENT=x
 	@$(RUN)
 
 inference: $(READY)  ## test images -> probability maps, by one fold or the mean of several
+	@$(RUN)
+
+pseudo: $(READY)  ## confident test predictions -> rows to train on, each for the fold that made it: make pseudo EXPERIMENT=x
 	@$(RUN)
 
 merge: $(READY)  ## the parts of make inference SHARD=i/n -> one prediction folder

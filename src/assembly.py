@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import dataspec
+import splits
 from dataspec import DataSpec
 from errors import UserError, nearest
 
@@ -89,9 +90,7 @@ def network(settings: Any, spec: DataSpec, batch: int) -> Any:
 
 def fold_rows(settings: Any, frame: Any, fold: str) -> tuple[Any, Any]:
     """Rows to train and to validate on: a fold's, or with OVERFIT its first n training images for both."""
-    from datamodule import split_rows
-
-    train_rows, valid_rows = split_rows(frame["kfold"].to_numpy(), fold)
+    train_rows, valid_rows = splits.split_rows(frame, fold)
     if not settings.OVERFIT:
         return train_rows, valid_rows
     return train_rows[: settings.OVERFIT], train_rows[: settings.OVERFIT]

@@ -44,7 +44,16 @@ def side(settings: Any, name: str, seeds: str, scale: scoring.Scale, crossfitted
 
 
 def _refuse_different(a: list[Scored], b: list[Scored]) -> None:
-    """The images are the same where the table is, which `experiments.read` has checked; the rules may not be."""
+    """The tables hold out the same, as `experiments.read` has checked; the masks' pixels and the rules may be others.
+
+    A mask that was redrawn between the two scorings shows in its pixels of foreground (tp + fn) and of background.
+    """
+    first, *others = (np.stack([part.counts[..., [0, 2]].sum(-1), part.counts.sum(-1)]) for part in (*a, *b))
+    if not all(np.array_equal(sizes, first) for sizes in others):
+        raise UserError(
+            "These were scored on different masks of the same names: some were redrawn in between. Score all again: "
+            "make tester FOLD=k for each fold, then make oof"
+        )
     used = [part.rules for part in (*a, *b)]
     if any(part != used[0] for part in used):
         raise UserError(

@@ -82,16 +82,6 @@ class ShapeBatches(Sampler):
         return iter(self.batches)
 
 
-def split_rows(kfold: np.ndarray, fold: str) -> tuple[np.ndarray, np.ndarray]:
-    """Rows to train and validate on for fold "0", "1", ... or "full" (every row, no validation). Raises UserError."""
-    if fold == "full":
-        return np.arange(len(kfold)), np.array([], np.int64)
-    have = sorted(set(kfold[kfold >= 0].tolist()))
-    if fold not in map(str, have):
-        raise UserError(f"FOLD={fold}: the folds table has {', '.join(map(str, have))}; expected one of them, or full.")
-    return np.flatnonzero(kfold != int(fold)), np.flatnonzero(kfold == int(fold))
-
-
 def workers(wanted: int) -> int:
     """Loader processes: as wanted, or (-1) one a core, at most 8; on one core none."""
     if wanted >= 0:

@@ -97,7 +97,7 @@ def score(settings: Any, parts: list[OutOfFold], weights: dict[int, np.ndarray],
         def maps(image: str, fold: int = fold) -> np.ndarray:
             return blending.blend([part.maps(image, fold) for part in parts], weights[fold])
 
-        constant = scoring.constant_mask(small[:, (frame["kfold"] != fold).to_numpy()])
+        constant = scoring.constant_mask(small[:, splits.split_rows(frame, str(fold))[0]])
         held_out = first.table[first.table["kfold"] == fold]
         how = {"rules": rules.configured(settings, first.spec), "scale": scale, "max_pixels": settings.MAX_PIXELS}
         rows += scoring.rows(held_out, first.root, maps, constant, first.spec, size=size, resize=resize, **how)

@@ -1,7 +1,10 @@
-"""Experiments side by side: their out-of-fold scores, checked to be of the models that are there, and their cost."""
+"""Experiments side by side: their out-of-fold scores, checked to be of the models that are there, and their cost.
+
+They may have been trained on different folds tables (one with pseudo-labels) as long as these hold out the same.
+"""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import outoffold
 import rules
 import runs
 import scoring
+import splits
 import summaries
 import tester
 import tune
@@ -43,9 +47,26 @@ def gather_line(experiment: str, seed: int) -> str:
 def read(settings: Any, experiment: str, seed: int, scale: Scale, crossfitted: bool = False) -> Scored:
     """Scores of an experiment as oof (or, cross-fitted, tune) wrote them.
 
-    Raises UserError where they are of other models, another table, METRIC or EMPTY than now.
+    Raises UserError where they are of other models, METRIC or EMPTY than now, or of a table that does not hold out what
+    TRAIN_FOLDS does.
     """
-    return scored(settings, outoffold.read(settings, experiment, seed), scale, crossfitted)
+    own, reference = _own_table(settings, experiment, seed), Path(settings.TRAIN_FOLDS)
+    if own != reference:
+        splits.refuse_other_held_out(splits.read(own), own, splits.read(reference), reference)
+    found = outoffold.read(replace(settings, TRAIN_FOLDS=str(own)), experiment, seed)
+    return scored(settings, found, scale, crossfitted)
+
+
+def _own_table(settings: Any, experiment: str, seed: int) -> Path:
+    """The folds table that an experiment was trained on, where it is unchanged; TRAIN_FOLDS otherwise."""
+    table = Path(settings.TRAIN_FOLDS)
+    folds = runs.finished_folds(settings.LOGS, experiment, seed)
+    if not folds or not table.is_file():
+        return table
+    about = runs.read_model(runs.run_folder(settings.LOGS, experiment, folds[0], seed))
+    then = Path(str(about.get("settings", {}).get("TRAIN_FOLDS", table)))
+    there = (path for path in (table, then, table.with_name(then.name)) if path.is_file())
+    return next((path for path in there if runs.sha256(path) == about["folds_sha256"]), table)
 
 
 def scored(settings: Any, found: OutOfFold, scale: Scale, crossfitted: bool = False) -> Scored:
@@ -91,7 +112,9 @@ def _settings(part: OutOfFold) -> dict[str, Any]:
     if part.provenance["shares"]:
         shares = ", ".join(f"{name} {share:.2f}" for name, share in part.provenance["shares"].items())
         return {"ensemble of": shares}
-    return {**outoffold.recipe(Path(part.models[0]["folder"])), "TTA": part.provenance["tta"]}
+    run = Path(part.models[0]["folder"])
+    table = runs.read_model(run).get("settings", {}).get("TRAIN_FOLDS", "-")
+    return {**outoffold.recipe(run), "TRAIN_FOLDS": table, "TTA": part.provenance["tta"]}
 
 
 def cost(found: OutOfFold) -> tuple[float, float]:

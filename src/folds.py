@@ -60,6 +60,11 @@ def own_table(path: Path, settings: Any) -> tuple[Any, tuple[str, ...]]:
     for needed in ("image", "mask", *filter(None, [column])):
         if needed not in frame:
             raise UserError(f"{path} has no column {needed}; it has {', '.join(frame.columns)}.")
+    if splits.FOR_FOLD in frame:
+        raise UserError(
+            f"{path} has pseudo-labels, each for one fold ({splits.FOR_FOLD}): make pseudo wrote it, and it is used "
+            f"as it is: make cv EXPERIMENT=... TRAIN_FOLDS={path}. make folds takes the table that it was made of."
+        )
     if column:
         frame["group"] = frame[column]
     elif settings.GROUP not in ("auto", "none") or "group" not in frame:

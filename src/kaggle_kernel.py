@@ -7,6 +7,7 @@ with what to type. TRAIN=1 FOLD=0 makes one that trains a fold on Kaggle's GPU i
 import ast
 import json
 import os
+import re
 import shutil
 import sys
 from importlib import metadata
@@ -280,6 +281,8 @@ def training(settings: Any, flags: Any, partial: Path) -> str:
     for path in (table, table.with_suffix(".json")):
         if not path.is_file():
             raise UserError(f"{path}: no such file. Run make folds first: the kernel takes the folds along.")
+    if re.search(r"^[^#]*\.\./", table.read_text(encoding="utf-8"), re.M):
+        raise UserError(f"{table} has masks outside of {settings.INPUT} (pseudo-labels), which do not travel.")
     words = [f"FOLD={flags.FOLD}", *settings_module.as_overrides(settings, OF_THIS_COMPUTER)]
     places = {"input": settings.INPUT, "table": settings.TRAIN_FOLDS, "weights": settings.WEIGHTS, "run": str(run)}
     about |= {name: relative(Path(path), Path(), name.upper()) for name, path in places.items()}

@@ -1,7 +1,7 @@
 """make leaderboard: every experiment of the data set, by its cross-fitted score, with what differs and what it cost.
 
 Writes output/<dataset>/leaderboard.csv. Left out, with the reason: what learnt its images by heart, what is not scored
-out of fold, and what was scored on another folds table or by another METRIC.
+out of fold, and what was scored by another METRIC or on a folds table that holds out something else.
 """
 
 import sys

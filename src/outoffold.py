@@ -83,11 +83,11 @@ def held_out(frame: Any, folder: Path, table: Path) -> tuple[Any, Any]:
             f"and {table.with_suffix('.json')} has other ones by now ({now.task}; {', '.join(now.classes)}; "
             f"{now.channels} channels, or another window). Train again with OVERWRITE=1."
         )
-    inside = frame["kfold"].astype(str) == about["fold"]
+    train, inside = splits.split_rows(frame, about["fold"])
     if about.get("overfit"):
-        learnt = frame[~inside].head(about["overfit"]).reset_index(drop=True)
+        learnt = frame.iloc[train].head(about["overfit"]).reset_index(drop=True)
         return learnt, learnt
-    return frame[inside].reset_index(drop=True), frame[~inside]
+    return frame.iloc[inside].reset_index(drop=True), frame.iloc[train]
 
 
 def read(settings: Any, experiment: str = "", seed: int | None = None) -> OutOfFold:

@@ -1,6 +1,8 @@
 """The folds table: assigning groups to folds, checking a table, reading it back.
 
-Columns image, mask, group, stratum, kfold, all texts but the last. kfold -1: always trained on, never validated.
+Columns image, mask, group, stratum, kfold, all texts but the last. kfold -1: always trained on, never validated; with
+a fold (or full) in the optional column for_fold: only where that one is trained, because it is a pseudo-label, and only
+the models of that fold knew nothing of the masks that it holds out. Such an image may have a row for each fold.
 """
 
 from pathlib import Path
@@ -10,6 +12,7 @@ import numpy as np
 from errors import UserError, listing
 
 COLUMNS = ("image", "mask", "group", "stratum", "kfold")
+FOR_FOLD = "for_fold"  # optional: "" for all, or the only FOLD that trains on the row
 
 
 def strata(areas: np.ndarray, labels: list[str], n_folds: int, bins: int = 10) -> list[str]:
@@ -62,7 +65,7 @@ def read(path: Path, cure: str = "Run make folds first."):  # noqa: ANN201 (a Da
     missing = [column for column in COLUMNS if column not in frame]
     if missing:
         raise UserError(f"{path} lacks the column {', '.join(missing)}; expected {', '.join(COLUMNS)}. {cure}")
-    return check(frame[list(COLUMNS)], path)
+    return check(frame[[*COLUMNS, *(column for column in (FOR_FOLD,) if column in frame)]], path)
 
 
 def read_csv(path: Path, cure: str):  # noqa: ANN201 (a DataFrame)
@@ -88,8 +91,10 @@ def check(frame, path: Path):  # noqa: ANN001, ANN201 (a DataFrame)
     if len(odd):
         raise UserError(f"{path}: kfold is to be a whole number from -1 on, got '{odd.iloc[0]}'.")
     folds = frame["kfold"].astype(float).astype(int)
-    if frame["image"].duplicated().any():
-        twice = sorted(frame["image"][frame["image"].duplicated()])
+    frame = _check_for_fold(frame, folds, path)
+    per_row = [column for column in ("image", FOR_FOLD) if column in frame]
+    if frame[per_row].duplicated().any():
+        twice = sorted(frame["image"][frame[per_row].duplicated()])
         raise UserError(f"{path}: images listed twice:{listing(twice)}")
     have = sorted(set(folds) - {-1})
     if have != list(range(len(have))) or len(have) < 2:
@@ -106,6 +111,64 @@ def check(frame, path: Path):  # noqa: ANN001, ANN201 (a DataFrame)
             "Give each group one fold, or make the folds anew: make folds OVERWRITE=1"
         )
     return frame.assign(kfold=folds)
+
+
+def _check_for_fold(frame, folds, path: Path):  # noqa: ANN001, ANN202 (a DataFrame)
+    """The table with for_fold as "", "0", ... or "full", or UserError where it would train on what a fold holds out."""
+    if FOR_FOLD not in frame:
+        return frame
+    wanted = frame[FOR_FOLD].str.removesuffix(".0")  # 1.0: what pandas makes of 1 beside blanks
+    known = {"", "full", *(str(fold) for fold in set(folds) - {-1})}
+    odd = wanted[~wanted.isin(known)]
+    if len(odd):
+        raise UserError(f"{path}: {FOR_FOLD} is to be empty, full, or a fold of the table; got '{odd.iloc[0]}'.")
+    held_out = frame["image"][(wanted != "") & (folds != -1)]
+    if len(held_out):
+        raise UserError(f"{path}: {FOR_FOLD} is for rows of kfold -1; these have another:{listing(list(held_out))}")
+    both = frame["image"][(wanted != "") & frame["image"].isin(frame["image"][wanted == ""])]
+    if len(both):
+        raise UserError(
+            f"{path}: these images have a row of their own and one for a single fold, so that a fold would train on "
+            f"what it holds out, or twice:{listing(sorted(set(both)))}"
+        )
+    return frame.assign(**{FOR_FOLD: wanted})
+
+
+def split_rows(frame, fold: str) -> tuple[np.ndarray, np.ndarray]:  # noqa: ANN001 (a DataFrame)
+    """Rows to train and validate on for fold "0", "1", ... or "full" (no validation), as numbers. Raises UserError.
+
+    All rows but the fold's own are trained on, and of those with a for_fold this fold's.
+    """
+    kfold = frame["kfold"].to_numpy()
+    ours = frame[FOR_FOLD].isin(["", fold]).to_numpy() if FOR_FOLD in frame else np.ones(len(kfold), bool)
+    if fold == "full":
+        return np.flatnonzero(ours), np.array([], np.int64)
+    have = sorted(set(kfold[kfold >= 0].tolist()))
+    if fold not in map(str, have):
+        raise UserError(f"FOLD={fold}: the folds table has {', '.join(map(str, have))}; expected one of them, or full.")
+    return np.flatnonzero(ours & (kfold != int(fold))), np.flatnonzero(kfold == int(fold))
+
+
+def without_pseudo(frame):  # noqa: ANN001, ANN201 (a DataFrame)
+    """The rows that all folds share, without the column for_fold."""
+    return frame[frame[FOR_FOLD] == ""].drop(columns=FOR_FOLD) if FOR_FOLD in frame else frame
+
+
+def refuse_other_held_out(frame, path: Path, reference, where: Path) -> None:  # noqa: ANN001 (DataFrames)
+    """Refuse two tables whose held-out rows differ in image, mask, group or fold: their scores are of two tests.
+
+    Rows of kfold -1 may differ: nothing is scored on them.
+    """
+    columns = ["image", "mask", "group", "kfold"]
+    one, other = (
+        set(table.loc[table["kfold"] >= 0, columns].itertuples(index=False, name=None)) for table in (frame, reference)
+    )
+    differ = sorted({row[0] for row in one ^ other})
+    if differ:
+        raise UserError(
+            f"{path} and {where} do not hold out the same: {len(differ)} images are in one only, or have another mask, "
+            f"group or fold there, so scores on them cannot be compared:{listing(differ, 5)}"
+        )
 
 
 def balance(frame, areas: np.ndarray, classes: tuple[str, ...]) -> list[dict]:  # noqa: ANN001 (a DataFrame)

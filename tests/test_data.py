@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -15,7 +16,7 @@ import samples
 import settings
 import splits
 from conftest import TINY
-from datamodule import MaskDataModule, epoch_order, split_rows
+from datamodule import MaskDataModule, epoch_order
 from errors import UserError
 
 
@@ -155,14 +156,14 @@ def test_each_way_of_resizing_gives_its_shape(folds_table, resize, shape):
 
 
 def test_folds_split_the_rows_and_always_train_on_minus_one():
-    kfold = np.array([-1, 0, 0, 1, 1, 2])
-    train_rows, valid_rows = split_rows(kfold, "1")
+    frame = pd.DataFrame({"kfold": [-1, 0, 0, 1, 1, 2]})
+    train_rows, valid_rows = splits.split_rows(frame, "1")
     assert train_rows.tolist() == [0, 1, 2, 5] and valid_rows.tolist() == [3, 4]
-    train_rows, valid_rows = split_rows(kfold, "full")
+    train_rows, valid_rows = splits.split_rows(frame, "full")
     assert len(train_rows) == 6 and len(valid_rows) == 0
     for wrong in ("3", "-1", "x", "1.0"):
         with pytest.raises(UserError, match="has 0, 1, 2"):
-            split_rows(kfold, wrong)
+            splits.split_rows(frame, wrong)
 
 
 def test_make_samples_draws_what_the_network_gets(folds_table, refused):

@@ -14,7 +14,7 @@ FLOORS = [
     {
         *("console", "images", "decode", "tiff", "rle", "rle_table", "metrics", "postprocess", "pictures", "runs"),
         *("boards", "surfaces", "objects", "measures", "bootstrap", "variances", "verdict", "blending", "charts"),
-        *("reliability", "suspects"),
+        *("reliability", "suspects", "pseudolabels"),
         *("dataspec", "groups", "archives", "threads", "submission_file", "wheels", "kernel_guard"),
     },
     {
@@ -45,14 +45,26 @@ FLOORS = [
     {
         *("experiments", "ensemble", "compare", "leaderboard", "report", "reporting"),
         *("kaggle_kernel", "kernel_pages", "kernel_rehearsal", "kernel_push", "kernel_fetch"),
-        *("merge", "submission", "cv", "weights", "samples", "summary", "smoke", "data", "rle_check"),
+        *(
+            "pseudo",
+            "labellers",
+            "merge",
+            "submission",
+            "cv",
+            "weights",
+            "samples",
+            "summary",
+            "smoke",
+            "data",
+            "rle_check",
+        ),
         *("cars", "studio", "scenes", "scene_layouts", "demo"),
     },
 ]
 SCRIPTS = {
     "folds", "train", "tester", "cv", "inference", "submission", "weights", "samples", "summary", "smoke", "demo",
     "data", "rle_check", "lr", "batch", "tune", "ensemble", "compare", "leaderboard", "report",
-    "merge", "kaggle_kernel", "kernel_rehearsal", "kernel_push", "kernel_fetch",
+    "pseudo", "merge", "kaggle_kernel", "kernel_rehearsal", "kernel_push", "kernel_fetch",
 }  # fmt: skip
 # a package counts as one module, whose imports are those of all its files
 FILES = {path.stem: [path] for path in sorted((ROOT / "src").glob("*.py"))}

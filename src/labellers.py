@@ -1,0 +1,126 @@
+"""Who may label test images for which fold: the predictions of models that know nothing of what it holds out."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import inference
+import layouts
+import outoffold
+import predictions
+import runs
+from dataspec import DataSpec
+from errors import UserError, listing
+
+
+@dataclass(frozen=True)
+class Source:
+    """Test predictions that FOLD=`fold` may be trained on: their folder and the models that made them."""
+
+    fold: str
+    folder: Path
+    models: list[dict[str, Any]]
+
+
+def refuse_what_knows_the_masks(settings: Any) -> None:
+    """Settings under which a fold's labels would know what it holds out. Raises UserError."""
+    if settings.OVERFIT:
+        raise UserError("OVERFIT learns images by heart, without folds; pseudo-labels come from make cv's models.")
+    if settings.POSTPROCESS == "tuned":
+        raise UserError(
+            "POSTPROCESS=tuned cuts masks by a rule that was chosen on all folds' held-out masks, and pseudo-labels "
+            "must not know those. Leave it out; THRESHOLD, MIN_AREA, ... of your own are fine."
+        )
+    if runs.is_ensemble(settings.LOGS, settings.EXPERIMENT):
+        raise UserError(
+            f"{settings.EXPERIMENT} is an ensemble: its test predictions are of all folds together, and know every "
+            "held-out mask. Give one of its members: make pseudo EXPERIMENT=..."
+        )
+
+
+def checked_runs(settings: Any, frame: Any) -> dict[str, Path]:
+    """The run folder of each fold of the table, every one with a model that knows nothing of the fold's masks."""
+    found = {}
+    for fold in map(str, sorted(set(frame["kfold"]) - {-1})):
+        run = runs.finished_run(settings.LOGS, settings.EXPERIMENT, fold, settings.SEED)
+        outoffold.held_out(frame, run, Path(settings.TRAIN_FOLDS))
+        about = runs.read_model(run)
+        then = about.get("settings", {})
+        steered = {
+            "CHECKPOINT=best": then.get("CHECKPOINT") == "best",
+            "EARLY_STOPPING": then.get("EARLY_STOPPING", 0) > 0,
+            "SCHEDULE=plateau": then.get("SCHEDULE") == "plateau",
+            "OVERFIT": bool(about.get("overfit")),
+        }
+        used = " and ".join(name for name, on in steered.items() if on)
+        if used:
+            raise UserError(
+                f"{run} was trained with {used}, which went by the masks that fold {fold} holds out; labels of its "
+                f"model would know them. Train again without it: make cv EXPERIMENT={settings.EXPERIMENT} OVERWRITE=1"
+            )
+        found[fold] = run
+    return found
+
+
+def test_names(settings: Any, frame: Any, spec: DataSpec) -> tuple[Path, list[str]]:
+    """The folder of the test images, and each below it. Raises UserError for one that the table has already."""
+    root, files = layouts.test_images(settings.INPUT, settings.TEST_PATH, spec.stacked)
+    if settings.LIMIT:
+        files = files[: settings.LIMIT * settings.VALID_BATCH_SIZE]
+    names = [path.relative_to(root).as_posix() for path in files]
+    layouts.refuse_twins(names, f"{root}: ")
+    odd = [repr(name) for name in names if not name.isprintable()]
+    if odd:
+        raise UserError(f"{root}: these names cannot be kept in a table; rename them:{listing(odd)}")
+    have = {(Path(settings.INPUT) / image).resolve() for image in frame["image"]}
+    known = [name for name in names if (root / name).resolve() in have]
+    if known:
+        raise UserError(
+            f"{root}: {len(known)} of these images are in {settings.TRAIN_FOLDS} already, with their masks; "
+            f"pseudo-labels are for images without any:{listing(known, 5)}"
+        )
+    return root, names
+
+
+def predicted(
+    settings: Any, given: list[str], fold: str, run_folders: list[Path], root: Path, names: list[str]
+) -> Source:
+    """The test predictions of these runs' mean for FOLD=`fold`: those that are there, or new ones.
+
+    given: the NAME=value of `settings` for make inference.
+    """
+    of = ",".join(runs.read_model(run)["fold"] for run in run_folders)
+    folder = inference.prediction_folder(settings, of)
+    why = _unfit(settings, folder, run_folders, root, names)
+    if why:
+        print(f"Predicting the test images by fold {of}: {why}", flush=True)
+        if inference.main([*given, f"FOLD={of}"]):
+            raise UserError(f"The test images were not predicted; the line above says why (make inference FOLD={of}).")
+        why = _unfit(settings, folder, run_folders, root, names)
+        if why:
+            raise UserError(f"{folder} was predicted just now, and does not fit: {why}")
+    else:
+        print(f"{folder}: fold {of}'s predictions are there already.", flush=True)
+    return Source(fold, folder, runs.read_manifest(folder, "")["models"])
+
+
+def _unfit(settings: Any, folder: Path, run_folders: list[Path], root: Path, names: list[str]) -> str:
+    """Why a prediction folder cannot be used, "" where it can: it is of these models, images and views, unchanged."""
+    import tta
+
+    if not (folder / runs.MANIFEST).is_file():
+        return "there are no predictions yet."
+    try:
+        manifest = runs.read_manifest(folder, "")
+        predictions.refuse_exchanged(folder, manifest, "")
+    except UserError as error:
+        return str(error).strip()
+    mean = settings.TTA_MEAN if len(tta.views(settings.TTA)) > 1 else tta.MEANS[0]
+    same = {
+        "models": {part["weights_sha256"] for part in manifest["models"]}
+        == {runs.read_model(run)["weights_sha256"] for run in run_folders},
+        "images": manifest["images"] == names and Path(str(manifest.get("root"))).resolve() == root.resolve(),
+        "TTA": (manifest["tta"], manifest["tta_mean"]) == (tta.canonical(settings.TTA), mean),
+    }
+    differ = [what for what, equal in same.items() if not equal]
+    return f"{folder} is of other {' and '.join(differ)}." if differ else ""
