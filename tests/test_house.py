@@ -32,6 +32,7 @@ FLOORS = [
     },
     {
         *("experiments", "ensemble", "compare", "leaderboard", "report", "reporting"),
+        *("export_onnx", "onnx_file", "onnx_example", "hub", "model_card"),
         *("submission", "cv", "weights", "samples", "summary", "smoke", "data", "rle_check"),
         *("cars", "studio", "scenes", "scene_layouts", "demo"),
     },
@@ -39,6 +40,7 @@ FLOORS = [
 SCRIPTS = {
     "folds", "train", "tester", "cv", "inference", "submission", "weights", "samples", "summary", "smoke", "demo",
     "data", "rle_check", "lr", "batch", "tune", "ensemble", "compare", "leaderboard", "report",
+    "export_onnx", "hub",
 }  # fmt: skip
 # a package counts as one module, whose imports are those of all its files
 FILES = {path.stem: [path] for path in sorted((ROOT / "src").glob("*.py"))}
