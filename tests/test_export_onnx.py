@@ -161,7 +161,7 @@ def test_other_tasks_channels_and_frames_are_read_and_cut_by_the_example_too(wor
     else:
         masks = [np.asarray(Image.open("mask.png")) > 0]
     assert 0.01 < expected.mean() < 0.99
-    assert (np.stack(masks) != expected).mean() < 2e-3
+    assert (np.stack(masks) != expected).mean() < 5e-3  # a byte of a resized image may be one apart
 
 
 def test_padding_that_was_decided_in_python_is_found_out(trained, monkeypatch, capsys):
