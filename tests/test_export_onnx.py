@@ -65,13 +65,15 @@ def ship(folder: Path, spec: DataSpec, name="smp_linknet_tu-test_resnet", size=(
 
 
 def write_tests(spec: DataSpec, count=2, size=(50, 90)):
-    """Test images with coarse structure, as files of that spec."""
+    """Test images with coarse structure and noise, as files of that spec."""
     folder, random = Path("input/demo/test"), np.random.default_rng(3)
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(count):
         for part in range(spec.channels if spec.stacked else 1):
             coarse = random.integers(0, 256, (5, 9, 3)).astype(np.uint8)
-            picture = Image.fromarray(coarse).resize(size[::-1], Image.Resampling.BICUBIC)
+            smooth = np.asarray(Image.fromarray(coarse).resize(size[::-1], Image.Resampling.BICUBIC))
+            noise = random.integers(-60, 61, (*size, 1))
+            picture = Image.fromarray((smooth + noise).clip(0, 255).astype(np.uint8))
             name = f"p{number}_{part}.png" if spec.stacked else f"p{number}.png"
             if spec.bits == 16:
                 Image.fromarray(np.asarray(picture)[..., 0].astype(np.uint16) * 200).save(folder / name)
@@ -145,7 +147,7 @@ SPECS = {
 def test_other_tasks_channels_and_frames_are_read_and_cut_by_the_example_too(workplace, kind, resize):
     spec = SPECS[kind]
     ship(RUN, spec, resize=resize)
-    write_tests(spec, size=(50, 90) if spec.channels > 1 else (20, 40))  # shrunk to the frame, and enlarged
+    write_tests(spec, size=(90, 130) if spec.channels > 1 else (20, 30))  # shrunk to the frame, and enlarged
     stacks = [Path("input/demo/test/p0_{z}.png")] if spec.stacked else [Path("input/demo/test/p0.png")]
     files = [Path(f"input/demo/test/p0_{part}.png") for part in range(2)] if spec.stacked else stacks
     _, (probabilities,) = by_torch([RUN], stacks)
