@@ -17,7 +17,7 @@ GIVEN = $(foreach name,$(.VARIABLES),$(if $(filter command%line,$(subst $() ,%,$
 ARGS = $(foreach name,$(filter-out VENV PYTHON,$(GIVEN)),$(call quoted,$(name)))
 RUN = $(PYTHON) src/$@.py $(ARGS)
 
-.PHONY: help demo data rle-check folds train tester oof cv tune ensemble compare leaderboard report inference pseudo merge submission kernel kernel-rehearsal kernel-push kernel-fetch samples summary lr batch smoke weights test test-slow lint install
+.PHONY: help demo data rle-check folds train tester oof cv tune ensemble compare leaderboard report inference pseudo merge submission kernel kernel-rehearsal kernel-push kernel-fetch onnx hub samples summary lr batch smoke weights test test-slow lint install
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | while IFS=$$'\t' read -r name text; do printf '  make %-16s %s\n' "$$name" "$$text"; done
@@ -93,6 +93,12 @@ kernel-push: $(READY)  ## upload it by Kaggle's client
 
 kernel-fetch: $(READY)  ## the fold that a kernel trained -> lightning_logs/
 	@$(PYTHON) src/kernel_fetch.py $(ARGS)
+
+onnx: $(READY)  ## one ONNX file, by one fold or the mean of several, checked against torch on real images
+	@$(PYTHON) src/export_onnx.py $(ARGS)
+
+hub: $(READY)  ## a fold in smp's own form, with a model card that carries its scores: make hub FOLD=0
+	@$(RUN)
 
 samples: $(READY)  ## a picture of what the network gets, before and after augmentation
 	@$(RUN)

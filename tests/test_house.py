@@ -44,6 +44,7 @@ FLOORS = [
     },
     {
         *("experiments", "ensemble", "compare", "leaderboard", "report", "reporting"),
+        *("export_onnx", "onnx_file", "onnx_example", "hub", "model_card"),
         *("kaggle_kernel", "kernel_pages", "kernel_rehearsal", "kernel_push", "kernel_fetch"),
         *(
             "pseudo",
@@ -64,7 +65,7 @@ FLOORS = [
 SCRIPTS = {
     "folds", "train", "tester", "cv", "inference", "submission", "weights", "samples", "summary", "smoke", "demo",
     "data", "rle_check", "lr", "batch", "tune", "ensemble", "compare", "leaderboard", "report",
-    "pseudo", "merge", "kaggle_kernel", "kernel_rehearsal", "kernel_push", "kernel_fetch",
+    "export_onnx", "hub", "pseudo", "merge", "kaggle_kernel", "kernel_rehearsal", "kernel_push", "kernel_fetch",
 }  # fmt: skip
 # a package counts as one module, whose imports are those of all its files
 FILES = {path.stem: [path] for path in sorted((ROOT / "src").glob("*.py"))}

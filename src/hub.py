@@ -1,0 +1,195 @@
+"""make hub FOLD=0: a fold's network in smp's own form, with a model card that carries its honest scores.
+
+Writes output/<dataset>/hub/<experiment>_fold<k>_seed<s>/: config.json and model.safetensors (smp.from_pretrained),
+albumentations_config_eval.json (the images' preparation), README.md. Loaded back and compared before it is announced.
+"""
+
+import contextlib
+import io
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import dataspec
+import export_onnx
+import images
+import runs
+import settings as settings_module
+from errors import UserError, command
+
+FLAGS = {"FOLD": "0, 1, ... or full", "OVERWRITE": "1: replace the folder that is there, its README.md too"}
+CHECKED = 3  # real images that the loaded network is compared on
+TOLERANCE = 1e-4  # of a logit, as a share of the largest
+
+
+def refuse_foreign(folder: Path, overwrite: bool) -> None:
+    """Raise UserError where the folder is there: its card may have been edited since."""
+    if not folder.exists():
+        return
+    if not overwrite:
+        raise UserError(f"{folder} is there already, and its README.md may be edited. OVERWRITE=1 replaces it.")
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{folder} holds no config.json, so it is not ours to replace. Move it away first.")
+
+
+def preparation(model: Any, pictures: list[Any]) -> Any:
+    """Albumentations' steps from an image uint8 (H, W, channels) to what smp's network takes.
+
+    They are chosen to give just the frames that training saw, proven on `pictures`. Raises UserError where none do.
+    """
+    import numpy as np
+
+    frames = [images.image_to_network(picture, model.size, model.resize) for picture in pictures]
+    for resize in _resizes(model.size, model.resize):
+        if all(
+            np.array_equal(_compose(resize)(image=picture)["image"], frame)
+            for picture, frame in zip(pictures, frames, strict=True)
+        ):
+            return _compose([*resize, *_to_tensor(model)])
+    raise UserError(
+        f"albumentations does not bring these images to {model.size[0]} x {model.size[1]} px (RESIZE={model.resize}) "
+        "as training did, so others could not use the folder. make onnx writes a file and an example that do."
+    )
+
+
+def _compose(steps: list[Any]) -> Any:
+    import albumentations
+
+    return albumentations.Compose(steps)
+
+
+def _resizes(size: tuple[int, int], resize: str) -> list[list[Any]]:
+    """The ways to bring an image to the frame: by its size, then always averaging, then always bilinear.
+
+    Albumentations averages where one side shrinks, this repository where the area does: for some aspects they differ.
+    """
+    import albumentations as A
+    import cv2
+
+    if resize == "none":
+        return [[]]
+    ways = (
+        {"interpolation": cv2.INTER_LINEAR, "area_for_downscale": "image"},
+        {"interpolation": cv2.INTER_AREA},
+        {"interpolation": cv2.INTER_LINEAR},
+    )
+    if resize == "stretch":
+        return [[A.Resize(*size, **way)] for way in ways]
+    pad = A.PadIfNeeded(*size, border_mode=cv2.BORDER_REPLICATE)
+    return [[A.LongestMaxSize(max_size_hw=size, **way), pad] for way in ways]
+
+
+def _to_tensor(model: Any) -> list[Any]:
+    """Sides that are multiples of 32, normalisation, channels first."""
+    import albumentations as A
+    import cv2
+
+    from model_dispatcher import DIVISOR
+
+    pad = A.PadIfNeeded(
+        min_height=None,
+        min_width=None,
+        pad_height_divisor=DIVISOR,
+        pad_width_divisor=DIVISOR,
+        position="top_left",
+        border_mode=cv2.BORDER_REPLICATE,
+    )
+    mean, std = (getattr(model.network, name).flatten().tolist() for name in ("mean", "std"))
+    whole = model.resize != "none" and not any(side % DIVISOR for side in model.size)
+    return [*([] if whole else [pad]), A.Normalize(mean=mean, std=std, max_pixel_value=255.0), A.ToTensorV2()]
+
+
+def difference(folder: Path, model: Any, pictures: list[Any]) -> float:
+    """The largest difference of a logit between the folder, loaded as its user would, and our network.
+
+    As a share of the largest logit, where that is above 1.
+    """
+    import albumentations as A
+    import numpy as np
+    import segmentation_models_pytorch as smp
+    import torch
+
+    with contextlib.redirect_stdout(io.StringIO()):  # the hub's client says where it loads from
+        network, prepare = smp.from_pretrained(str(folder)), A.Compose.from_pretrained(str(folder))
+    offs = []
+    for picture in pictures:
+        frame = images.image_to_network(picture, model.size, model.resize)
+        x = torch.from_numpy(frame).permute(2, 0, 1)[None].float() / 255
+        with torch.inference_mode():
+            expected = model.network(x)
+            found = network(prepare(image=picture)["image"][None])[..., : frame.shape[0], : frame.shape[1]]
+        offs.append(float((found - expected).abs().max()) / max(1.0, float(expected.abs().max())))
+    return float(np.max(offs))  # NaN where there is one
+
+
+def save(folder: Path, model: Any, pictures: list[Any], evidence: Any) -> float:
+    """Write the folder whole or not at all; returns `difference`. Raises UserError where smp gives back another."""
+    import model_card
+
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}")
+    partial.mkdir(parents=True)
+    try:
+        prepare = preparation(model, pictures)
+        try:
+            model.network.body.save_pretrained(partial)
+            shutil.copymode(partial / "config.json", partial / "model.safetensors")  # the client's is its owner's only
+            prepare.save_pretrained(partial)
+            off = difference(partial, model, pictures)
+        except Exception as error:  # smp, the hub's client and albumentations raise what they like
+            reason = " ".join(str(error).split())[:200]
+            name = model.about["network"]["MODEL_NAME"]
+            raise UserError(f"smp cannot save {name} and load it back ({type(error).__name__}: {reason}).") from error
+        if not off <= TOLERANCE:
+            raise UserError(
+                f"Loaded back by smp, the network differs by {off:.1e} of its largest logit on real images (tolerance "
+                f"{TOLERANCE:g}). Nothing was written; make onnx has its own check."
+            )
+        note = (
+            f"Loaded back and compared on {len(pictures)} images when it was written: logits within {off:.0e} of the "
+            "largest."
+        )
+        (partial / "README.md").write_text(
+            model_card.card(folder.name, model.about, model.spec, evidence, note), encoding="utf-8"
+        )
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return off
+
+
+@command
+def main(argv: list[str] | None = None) -> None:
+    settings, flags = settings_module.command_line(argv, __doc__, FLAGS)
+    if not flags.FOLD:
+        raise UserError("Which fold? make hub FOLD=0 (or full); make onnx writes the mean of several in one file.")
+    run = runs.finished_run(settings.LOGS, settings.EXPERIMENT, flags.FOLD, settings.SEED)
+    about = runs.read_model(run)
+    name = str(about["network"].get("MODEL_NAME"))
+    if not name.startswith("smp_"):
+        raise UserError(f"{run} has a {name}, which smp cannot save; make onnx FOLD={flags.FOLD} writes any network.")
+    folder = Path(settings.OUTPUT, "hub", run.parent.name + "_" + run.name)
+    refuse_foreign(folder, settings_module.flag_is_on(flags.OVERWRITE))
+    import model_card
+
+    evidence = model_card.gather(run, about)
+    spec = dataspec.from_json(about["data"], str(run / runs.MODEL))
+    paths = export_onnx.real_images(settings, spec, CHECKED)
+    import predictor
+
+    model = predictor.load(run)
+    off = save(folder, model, [spec.read_image(path, settings.MAX_PIXELS) for path in paths], evidence)
+    megabytes = (folder / "model.safetensors").stat().st_size / 1e6
+    print(model_card.scores(evidence, about))
+    print(
+        f"\nLoaded back by smp, and compared on {len(paths)} images such as {paths[0]}: logits within {off:.1e} of the "
+        f"largest\n{megabytes:.1f} MB, with the scores above in its README.md -> {folder}\n"
+        f"Next: read {folder / 'README.md'} and give it a licence; then hf upload <you>/{folder.name} {folder}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
