@@ -14,7 +14,7 @@ FLOORS = [
     {
         *("console", "images", "decode", "tiff", "rle", "rle_table", "metrics", "postprocess", "pictures", "runs"),
         *("boards", "surfaces", "objects", "measures", "bootstrap", "variances", "verdict", "blending", "charts"),
-        *("reliability", "suspects"),
+        *("reliability", "suspects", "watershed"),
         *("dataspec", "groups", "archives"),
     },
     {
@@ -27,7 +27,7 @@ FLOORS = [
         *("train", "lr", "batch"),
     },
     {
-        *("tta", "predictor", "predictions", "rules", "scoring", "summaries", "outoffold", "tuning"),
+        *("tta", "predictor", "predictions", "rules", "scoring", "summaries", "outoffold", "tuning", "sweep"),
         *("inference", "tester", "tune"),
     },
     {
