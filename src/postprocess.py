@@ -63,7 +63,7 @@ def from_json(values: Any, where: str) -> Rule:
         )
         if not 0 < rule.threshold <= 1 or not 0 <= rule.top_threshold <= 1 or min(asdict(rule).values()) < 0:
             raise ValueError(str(rule))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{where} holds no rule from probability to mask ({error}).") from error
     return rule
 

@@ -28,7 +28,7 @@ FINE = tuple(round(0.02 * step, 2) for step in range(1, 50))  # thresholds that 
 COARSE = (0.1, 0.2, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.8, 0.9)  # those whose objects are looked at
 FEW = (0.3, 0.4, 0.5, 0.6, 0.7)  # for measures that need each mask drawn
 SHARES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)  # of an image's pixels: smallest objects, and the area of a top threshold
-SPACINGS = (0.02, 0.05, 0.1)  # of an image's side: the least distance between the centres of objects that are cut apart
+SPACINGS = (0.02, 0.05)  # of an image's side: the least distance between the centres of objects that are cut apart
 COMPONENTS, WATERSHED = "components", "watershed"  # the ways from a mask to its objects
 
 
