@@ -87,15 +87,14 @@ MEASURES = ""  # more to report beside it: "boundary_iou, surface_dice(tolerance
 EMPTY = "one"  # Dice of an empty prediction on an empty mask: one | zero | skip (left out of the mean)
 TTA = "none"  # the mean over views of each image: none | flips | d4 | scales | d4+scales
 TTA_MEAN = "probability"  # probability | logit: what is averaged over the views
-TILE = (
-    0  # n: frames larger than n x n pixels (of the network's frame) are predicted in tiles; a multiple of 32; 0: whole
-)
+TILE = 0  # n: network frames larger than n x n are predicted in tiles of that size; a multiple of 32; 0: whole
 OVERLAP = 0.25  # of neighbouring tiles, as a share of one
-POSTPROCESS = "settings"  # settings (the six lines below) | tuned (what make tune found; inference and submission)
+POSTPROCESS = "settings"  # settings (the seven lines below) | tuned (what make tune found; inference and submission)
 THRESHOLD = 0.5  # a pixel is foreground where the probability reaches it; multiclass takes the likeliest class
 MIN_AREA = 0  # objects of fewer pixels are removed; 0: none
 FILL_HOLES = 0  # 1: holes in a mask are filled
 KEEP_LARGEST = 0  # n: only the n largest objects of an image stay; 0: all
+SPLIT = 0  # n: touching objects are cut apart where their centres lie at least n px apart (watershed); 0: none
 TOP_THRESHOLD = 0.0  # an image's mask is empty unless TOP_AREA pixels reach this probability; 0: no such test
 TOP_AREA = 0
 # auto (the layout's) | carvana | dsb2018 | tgs | airbus | siim | hubmap | uwmgi | contrails | vesuvius; also how a

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 import outoffold
+import postprocess
 import rules
 import runs
 import scoring
@@ -20,6 +21,7 @@ import tester
 import tune
 from errors import UserError
 from outoffold import OutOfFold
+from postprocess import Rule
 from scoring import Scale
 
 
@@ -28,7 +30,7 @@ class Scored:
     """One experiment under one seed with its score rows, an image's classes together, sorted by image."""
 
     found: OutOfFold
-    rules: list[dict[str, Any]]
+    rules: tuple[Rule, ...]
     counts: np.ndarray  # (N, S, 4)
     values: np.ndarray  # (N, S)
 
@@ -90,7 +92,7 @@ def scored(settings: Any, found: OutOfFold, scale: Scale, crossfitted: bool = Fa
     expected = [image for image in found.table["image"] for _ in range(classes)]
     if list(scores["image"]) != expected:
         raise UserError(f"{folder / file} does not have each held-out image once. Run {again}")
-    to_mask = summary["rules"] if not crossfitted else []
+    to_mask = postprocess.all_from_json(summary.get("rules"), str(path)) if not crossfitted else ()
     return Scored(found, to_mask, summaries.counts_of(scores, classes), summaries.values_of(scores, classes))
 
 

@@ -58,7 +58,13 @@ class Measure:
             prediction, truth = prediction * labelled, truth * labelled
             truth_objects = None if truth_objects is None else truth_objects * labelled
         true = objects.components(truth) if truth_objects is None else truth_objects
-        return float(self._of(objects.components(prediction), true, policy))
+        return self.from_overlap(objects.match(objects.components(prediction), true), policy)
+
+    def from_overlap(self, overlap: np.ndarray, empty: str = "one") -> float:
+        """The same from the IoU (P, T) of objects, as of `objects.match`, for the kind "objects" alone."""
+        if self.kind != "objects":
+            raise ValueError(f"{self.name} does not look at objects.")
+        return float(self._of(overlap, self._policy or empty))
 
     def from_counts(self, tp, fp, fn, tn, empty: str = "one") -> np.ndarray:  # noqa: ANN001 (numbers or arrays of them)
         """The same from counts, elementwise, for the kind "counts" alone; of a pooled measure from sums of counts."""

@@ -39,29 +39,28 @@ def match(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return shared / (predicted[:, None] + true - shared)
 
 
-def average_precision(prediction: np.ndarray, truth: np.ndarray, empty: str = "one") -> float:
+def average_precision(overlap: np.ndarray, empty: str = "one") -> float:
     """The mean of tp / (tp + fp + fn) over IoU thresholds 0.5, 0.55, ... 0.95 (2018 Data Science Bowl), [0, 1].
 
-    Labels (H, W). An object is found where the IoU is above the threshold. Without any object in either it is what the
-    policy `empty` says (skip: NaN).
+    overlap: IoU (P, T), as of `match`. An object is found where the IoU is above the threshold. Without any object in
+    either it is what the policy `empty` says (skip: NaN).
     """
-    return float(metrics.scores(*_hits(prediction, truth), empty)["iou"].mean())
+    return float(metrics.scores(*_hits(overlap), empty)["iou"].mean())
 
 
-def mean_f2(prediction: np.ndarray, truth: np.ndarray, empty: str = "one") -> float:
+def mean_f2(overlap: np.ndarray, empty: str = "one") -> float:
     """The mean of F2 over IoU thresholds 0.5, 0.55, ... 0.95 (Airbus Ship Detection, 2018), [0, 1].
 
     As `average_precision` otherwise; F2 = 5 tp / (5 tp + 4 fn + fp).
     """
-    return float(metrics.f_score(*_hits(prediction, truth), beta=2, empty=empty).mean())
+    return float(metrics.f_score(*_hits(overlap), beta=2, empty=empty).mean())
 
 
-def _hits(prediction: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _hits(overlap: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """True and false positives and false negatives at each of THRESHOLDS.
 
     Above an IoU of one half no object can match two of the others, which do not overlap, so pairs need no assignment.
     """
-    overlap = match(prediction, truth)
     tp = (overlap[overlap > THRESHOLDS[0], None] > THRESHOLDS).sum(0)
     return tp, len(overlap) - tp, overlap.shape[1] - tp
 

@@ -7,6 +7,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+import watershed
 from errors import UserError
 
 
@@ -16,8 +17,9 @@ class Rule:
 
     In this order: the whole image's mask is empty where fewer than `top_area` pixels reach `top_threshold` (0: no such
     test; "two thresholds and an area", the winners of Kaggle's pneumothorax competition, 2019); pixels that reach
-    `threshold` are foreground; holes are filled; objects (8 neighbours) of fewer than `min_area` pixels are removed;
-    the `keep_largest` largest stay (0: all).
+    `threshold` are foreground; holes are filled; touching objects are cut apart by a watershed where their centres lie
+    at least `split` pixels apart (0: none is; see `watershed`); objects (8 neighbours) of fewer than `min_area` pixels
+    are removed; the `keep_largest` largest stay (0: all).
     """
 
     threshold: float = 0.5
@@ -26,6 +28,7 @@ class Rule:
     keep_largest: int = 0
     top_threshold: float = 0.0
     top_area: int = 0
+    split: int = 0
 
     def as_json(self) -> dict[str, Any]:
         """A JSON-ready dict; `from_json` reads it back."""
@@ -37,6 +40,8 @@ class Rule:
             parts.append(f"empty below {self.top_area} px of {self.top_threshold:g}")
         if self.fill_holes:
             parts.append("holes filled")
+        if self.split:
+            parts.append(f"touching objects cut apart, centres {self.split} px and more apart")
         if self.min_area > 1:
             parts.append(f"objects of {self.min_area} px and more")
         if self.keep_largest:
@@ -45,7 +50,7 @@ class Rule:
 
 
 def from_json(values: Any, where: str) -> Rule:
-    """A Rule from what `as_json` gave. Raises UserError where that is something else."""
+    """A Rule from what `as_json` gave, of old also without `split`. Raises UserError where that is something else."""
     try:
         rule = Rule(
             threshold=float(values["threshold"]),
@@ -54,12 +59,20 @@ def from_json(values: Any, where: str) -> Rule:
             keep_largest=int(values["keep_largest"]),
             top_threshold=float(values["top_threshold"]),
             top_area=int(values["top_area"]),
+            split=int(values.get("split", 0)),
         )
         if not 0 < rule.threshold <= 1 or not 0 <= rule.top_threshold <= 1 or min(asdict(rule).values()) < 0:
             raise ValueError(str(rule))
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{where} holds no rule from probability to mask ({error}).") from error
     return rule
+
+
+def all_from_json(values: Any, where: str) -> tuple[Rule, ...]:
+    """A tuple of rules from a list of what `as_json` gave. Raises UserError where that is something else."""
+    if not isinstance(values, list):
+        raise UserError(f"{where} holds no list of rules from probability to mask.")
+    return tuple(from_json(value, where) for value in values)
 
 
 def level(threshold: float) -> int:
@@ -79,6 +92,12 @@ def to_mask(p8: np.ndarray, rule: Rule) -> np.ndarray:
     mask = (p8 >= level(rule.threshold)).astype(np.uint8)
     if rule.fill_holes:
         mask = without_holes(mask)
+    return _objects(mask, rule)
+
+
+def _objects(mask: np.ndarray, rule: Rule) -> np.ndarray:
+    if rule.split:
+        mask = watershed.apart(mask, rule.split)
     return kept_objects(mask, rule.min_area, rule.keep_largest)
 
 
@@ -96,26 +115,28 @@ def kept_objects(mask: np.ndarray, min_area: int, keep_largest: int = 0) -> np.n
     """
     if (min_area > 1 or keep_largest) and mask.any():
         _, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
-        areas = stats[1:, cv2.CC_STAT_AREA]
-        keep = areas >= min_area
-        if keep_largest:
-            keep[np.argsort(-areas, kind="stable")[keep_largest:]] = False
+        keep = kept(stats[1:, cv2.CC_STAT_AREA], min_area, keep_largest)
         mask = np.concatenate([[False], keep])[labels].astype(np.uint8)
     return mask
+
+
+def kept(areas: np.ndarray, min_area: int, keep_largest: int = 0) -> np.ndarray:
+    """Which objects of these areas, in reading order, `kept_objects` leaves, bool (n,)."""
+    keep = areas >= min_area
+    if keep_largest:
+        keep[np.argsort(-areas, kind="stable")[keep_largest:]] = False
+    return keep
 
 
 def to_masks(p8: np.ndarray, task: str, scored: tuple[int, ...], rules: tuple[Rule, ...]) -> np.ndarray:
     """uint8 probabilities (C, H, W) of all classes -> 0/1 (S, H, W) of the scored ones, each by its own rule.
 
     Multiclass: each pixel is its likeliest class's, the first one's where several are equal; objects that a rule
-    removes are then nobody's. Otherwise each class is cut by itself.
+    removes, and the lines that it cuts between objects, are then nobody's. Otherwise each class is cut by itself.
     """
     if task != "multiclass":
         return np.stack([to_mask(p8[index], rule) for index, rule in zip(scored, rules, strict=True)])
     best = p8.argmax(0)
     return np.stack(
-        [
-            kept_objects((best == index).astype(np.uint8), rule.min_area, rule.keep_largest)
-            for index, rule in zip(scored, rules, strict=True)
-        ]
+        [_objects((best == index).astype(np.uint8), rule) for index, rule in zip(scored, rules, strict=True)]
     )

@@ -32,6 +32,7 @@ def configured(settings: Any, spec: DataSpec) -> tuple[Rule, ...]:
         min_area=settings.MIN_AREA,
         fill_holes=settings.FILL_HOLES,
         keep_largest=settings.KEEP_LARGEST,
+        split=settings.SPLIT,
         top_threshold=settings.TOP_THRESHOLD,
         top_area=settings.TOP_AREA,
     )
@@ -75,7 +76,7 @@ def chosen(settings: Any, spec: DataSpec, provenance: dict[str, Any]) -> tuple[R
             f"{path} was tuned on other predictions than these; what differs:{listing(differ)}\n"
             f"Predict with what it was tuned under, or use POSTPROCESS=settings. {again}"
         )
-    rules = tuple(postprocess.from_json(values, str(path)) for values in found["tuned"].get("rules", []))
+    rules = postprocess.all_from_json(found["tuned"].get("rules"), str(path))
     if len(rules) != len(spec.scored):
         raise UserError(f"{path} has {len(rules)} rules for {len(spec.scored)} classes. {again}")
     return rules

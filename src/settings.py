@@ -83,6 +83,7 @@ _RANGES = {  # lowest and highest value that makes sense
     "MIN_AREA": (0, 10**9),
     "FILL_HOLES": (0, 1),
     "KEEP_LARGEST": (0, 10**6),
+    "SPLIT": (0, 20_000),
     "TOP_THRESHOLD": (0.0, 1.0),
     "TOP_AREA": (0, 10**9),
     "IMAGE_SIZE": (8, 20_000),

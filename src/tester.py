@@ -13,6 +13,7 @@ import numpy as np
 import console
 import dataspec
 import outoffold
+import postprocess
 import predictions
 import rules
 import runs
@@ -113,10 +114,10 @@ def tested_fold(settings: Any, found: outoffold.OutOfFold, fold: int, scale: sco
     folder = found.folders[fold]
     again = f"Score it again: make tester FOLD={fold}"
     summary = runs.read_json(folder / SUMMARY, again, {"weights": str})
-    to_mask = [rule.as_json() for rule in rules.configured(settings, found.spec)]
+    then = postprocess.all_from_json(summary.get("rules"), f"{folder / SUMMARY}")
     now = {"empty_policy": scale.empty, "metric": scale.metric}
     differ = [name for name, value in now.items() if summary.get(name) != value]
-    if summary.get("rules") != to_mask:
+    if then != rules.configured(settings, found.spec):
         differ = ["threshold, or another rule from probability to mask", *differ]
     if differ:
         raise UserError(f"{folder} was scored with another {' and '.join(differ)} than now. {again}")

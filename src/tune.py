@@ -32,12 +32,13 @@ def tune(settings: Any, experiment: str = "", seed: int | None = None) -> dict[s
     rule = rules.configured(settings, found.spec)[0]
     tried = tuning.table(found, rule, scale, settings.MAX_PIXELS)
     folds = found.table["kfold"].to_numpy()
-    crossfitted, overall, scores = tuning.search(tried, folds, scale)
+    choice = tuning.search(tried, folds, scale)
     shape = len(folds), len(found.spec.scored)
     ways = {
         "untuned": np.zeros(shape, int),
-        "crossfitted": np.array([crossfitted[fold] for fold in folds.tolist()]),
-        "tuned": np.broadcast_to(overall, shape),
+        "crossfitted": _by_fold(choice.crossfitted, folds),
+        "tuned": np.broadcast_to(choice.overall, shape),
+        **{way: _by_fold(chosen, folds) for way, chosen in choice.ways.items()},
     }
     groups = found.table["group"].to_numpy()
     weights = bootstrap.group_weights(groups, summaries.DRAWS)
@@ -55,18 +56,23 @@ def tune(settings: Any, experiment: str = "", seed: int | None = None) -> dict[s
         score, low, high = summaries.interval(scale.measure, *picked, weights, groups, scale.empty)
         result[name] = {"score": score, "low": low, "high": high}
     result["untuned"]["rules"] = _json(tried, [0] * shape[1])
-    result["crossfitted"]["rules"] = {str(fold): _json(tried, best) for fold, best in crossfitted.items()}
-    result["tuned"]["rules"] = _json(tried, overall)
+    result["crossfitted"]["rules"] = {str(fold): _json(tried, best) for fold, best in choice.crossfitted.items()}
+    result["tuned"]["rules"] = _json(tried, choice.overall)
     sign = 1 if scale.measure.higher else -1
     result["optimism"] = sign * (result["tuned"]["score"] - result["crossfitted"]["score"])
-    result["curve"] = tuning.curve(tried, scores)
+    result["curve"] = tuning.curve(tried, choice.scores)
     result["provenance"] = found.provenance
     folder = Path(settings.LOGS, found.experiment, f"oof_seed{found.seed}")
     _write_scores(folder, found, *tuning.pick(tried, ways["crossfitted"]))
     runs.write_json(folder / rules.TUNED, result)
-    _announce(result, found, tried, crossfitted, overall)
+    _announce(result, found, tried, choice)
     print(f"the rule, with what it was tuned under -> {folder / rules.TUNED}")
     return result
+
+
+def _by_fold(chosen: dict[int, list[int]], folds: np.ndarray) -> np.ndarray:
+    """Numbers of rules (N, S) of images that lie in these folds."""
+    return np.array([chosen[fold] for fold in folds.tolist()])
 
 
 def _json(tried: tuning.Table, numbers: list[int]) -> list[dict[str, Any]]:
@@ -85,13 +91,7 @@ def _write_scores(folder: Path, found: outoffold.OutOfFold, counts: np.ndarray, 
     runs.write_text(folder / CROSSFITTED, whole.to_csv(index=False, lineterminator="\n"))
 
 
-def _announce(
-    result: dict[str, Any],
-    found: outoffold.OutOfFold,
-    tried: tuning.Table,
-    crossfitted: dict[int, list[int]],
-    overall: list[int],
-) -> None:
+def _announce(result: dict[str, Any], found: outoffold.OutOfFold, tried: tuning.Table, choice: tuning.Choice) -> None:
     metric, less = result["metric"], "" if result["higher"] else " (less is better)"
     print(
         f"{found.experiment}, seed {found.seed}: {len(tried.rules)} rules on {len(found.table)} held-out images, "
@@ -102,23 +102,32 @@ def _announce(
         "crossfitted": "each fold by what was best on the others: believe this one",
         "tuned": "chosen on the images it is scored on: what others would report",
     }
+    _print_table(result, said)
+    print(f"  optimism of tuning on everything: {result['optimism']:+.4f}")
+    if choice.ways:
+        print("Which way to objects scores better, each cross-fitted by itself:")
+        ways = {tuning.COMPONENTS: "each connected component of a mask is an object"}
+        ways[tuning.WATERSHED] = "touching objects are cut apart"
+        _print_table(result, ways)
+    for index, name in enumerate(found.spec.scored_names):
+        of_class = f" of {name}" if len(found.spec.scored) > 1 else ""
+        print(f"  The rule{of_class}, from all folds: {tried.rules[choice.overall[index]]}")
+        for fold, best in choice.crossfitted.items():
+            print(f"    fold {fold} was cut by: {tried.rules[best[index]]}")
+    print("Use it: make inference POSTPROCESS=tuned, make submission POSTPROCESS=tuned (the same models, TTA and size)")
+
+
+def _print_table(result: dict[str, Any], said: dict[str, str]) -> None:
     lines = [
         {
             "": {"crossfitted": "cross-fitted", "tuned": "tuned on everything"}.get(name, name),
-            metric: result[name]["score"],
+            result["metric"]: result[name]["score"],
             "95% interval": f"{result[name]['low']:.4f}..{result[name]['high']:.4f}",
             " ": text,
         }
         for name, text in said.items()
     ]
     print(console.table(lines))
-    print(f"  optimism of tuning on everything: {result['optimism']:+.4f}")
-    for index, name in enumerate(found.spec.scored_names):
-        of_class = f" of {name}" if len(found.spec.scored) > 1 else ""
-        print(f"  The rule{of_class}, from all folds: {tried.rules[overall[index]]}")
-        for fold, best in crossfitted.items():
-            print(f"    fold {fold} was cut by: {tried.rules[best[index]]}")
-    print("Use it: make inference POSTPROCESS=tuned, make submission POSTPROCESS=tuned (the same models, TTA and size)")
 
 
 @command

@@ -3,13 +3,14 @@
 The rules are searched on histograms and objects of the saved probabilities; no network is needed.
 """
 
+import math
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Any
 
-import cv2
 import numpy as np
 
 import console
@@ -17,6 +18,7 @@ import images
 import metrics
 import objects
 import postprocess
+import sweep
 from dataspec import DataSpec
 from outoffold import OutOfFold
 from postprocess import Rule
@@ -26,6 +28,8 @@ FINE = tuple(round(0.02 * step, 2) for step in range(1, 50))  # thresholds that 
 COARSE = (0.1, 0.2, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.8, 0.9)  # those whose objects are looked at
 FEW = (0.3, 0.4, 0.5, 0.6, 0.7)  # for measures that need each mask drawn
 SHARES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)  # of an image's pixels: smallest objects, and the area of a top threshold
+SPACINGS = (0.02, 0.05)  # of an image's side: the least distance between the centres of objects that are cut apart
+COMPONENTS, WATERSHED = "components", "watershed"  # the ways from a mask to its objects
 
 
 @dataclass(frozen=True)
@@ -40,11 +44,13 @@ class Table:
     values: np.ndarray
 
 
-def candidates(rule: Rule, task: str, by_counts: bool, pixels: int) -> tuple[Rule, ...]:
+def candidates(rule: Rule, task: str, kind: str, pixels: int) -> tuple[Rule, ...]:
     """The rules that are tried, `rule` first, then from simple to elaborate, for images of some `pixels`.
 
-    by_counts: the METRIC is a ratio of pixel counts, so that histograms tell all; else fewer are tried.
+    kind: the METRIC's. Of one of pixel counts histograms tell all; for others fewer rules are tried. Touching objects
+    are cut apart for one of objects only.
     """
+    by_counts = kind == "counts"
     areas = sorted({max(2, round(share * pixels)) for share in SHARES})
     if task == "multiclass":  # the likeliest class needs no threshold
         thresholds, coarse, fills = (), (rule.threshold,), (0,)
@@ -54,6 +60,10 @@ def candidates(rule: Rule, task: str, by_counts: bool, pixels: int) -> tuple[Rul
     for fill in fills:
         found += [Rule(t, fill_holes=fill, keep_largest=n) for t in coarse for n in (0, 1)]
         found += [Rule(t, area, fill) for t in coarse for area in areas]
+    if kind == "objects":
+        spacings = sorted({max(2, round(share * math.sqrt(pixels))) for share in SPACINGS})
+        smallest = (0, *areas)
+        found += [Rule(t, a, fill, split=n) for n in spacings for fill in fills for t in coarse for a in smallest]
     if task != "multiclass" and by_counts:
         found += [
             Rule(t, top_threshold=top, top_area=area) for t in coarse for top in (*coarse, 0.95) if top >= t
@@ -66,7 +76,7 @@ def table(found: OutOfFold, rule: Rule, scale: Scale, max_pixels: int) -> Table:
     """Try every candidate on every held-out image, in threads."""
     heights_widths = [images.read_size(found.root / image) for image in found.table["image"].head(100)]
     pixels = int(np.median([height * width for height, width in heights_widths]))
-    rules = candidates(rule, found.spec.task, scale.measure.kind == "counts", pixels)
+    rules = candidates(rule, found.spec.task, scale.measure.kind, pixels)
     columns = list(zip(found.table["image"], found.table["mask"], found.table["kfold"], strict=True))
 
     def one(row: tuple[str, str, int]) -> tuple[np.ndarray, np.ndarray]:
@@ -96,14 +106,19 @@ def _of_image(
     p8 = found.maps(image, fold)
     mask = spec.read_mask(found.root, reference, p8.shape[1:], max_pixels, image)
     truths, labelled = spec.class_planes(mask), spec.labelled(mask)
+    planes = list(zip(_planes(p8, spec), truths, strict=True))
     if scale.measure.kind == "counts":
-        planes = _planes(p8, spec)
-        counts = np.stack(
-            [counts_by_rule(plane, truth, labelled, rules) for plane, truth in zip(planes, truths, strict=True)]
-        )
+        counts = np.stack([sweep.counts_by_rule(*plane, labelled, rules) for plane in planes])
         return counts, scale.measure.from_counts(*np.moveaxis(counts, -1, 0), empty=scale.empty)
-    there = objects.read(spec, found.root, reference, p8.shape[1:], max_pixels, image) if scale.has_objects else None
-    return _drawn(p8, spec, truths, labelled, there, rules, scale)
+    if scale.measure.kind == "objects":
+        there = objects.read(spec, found.root, reference, p8.shape[1:], max_pixels, image)
+        parts = [
+            sweep.objects_by_rule(*plane, true, labelled, rules, scale.measure, scale.empty)
+            for plane, true in zip(planes, there, strict=True)
+        ]
+        counts, values = (np.stack(part) for part in zip(*parts, strict=True))
+        return counts, values
+    return _drawn(p8, spec, truths, labelled, rules, scale)
 
 
 def _planes(p8: np.ndarray, spec: DataSpec) -> list[np.ndarray]:
@@ -115,87 +130,92 @@ def _planes(p8: np.ndarray, spec: DataSpec) -> list[np.ndarray]:
 
 
 def _drawn(
-    p8: np.ndarray, spec: DataSpec, truths: np.ndarray, labelled: Any, there: Any, rules: tuple[Rule, ...], scale: Scale
+    p8: np.ndarray, spec: DataSpec, truths: np.ndarray, labelled: Any, rules: tuple[Rule, ...], scale: Scale
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Counts and values of masks that are drawn by each rule in turn, for measures of shapes and objects."""
+    """Counts and values of masks that are drawn by each rule in turn, for measures of shapes."""
     counts = np.zeros((len(truths), len(rules), 4), np.int32)
     values = np.zeros((len(truths), len(rules)))
     for at, rule in enumerate(rules):
         masks = postprocess.to_masks(p8, spec.task, spec.scored, (rule,) * len(truths))
         for index, (drawn, truth) in enumerate(zip(masks, truths, strict=True)):
             counts[index, at] = list(metrics.count(drawn, truth, labelled).values())
-            its_objects = None if there is None else there[index]
-            values[index, at] = scale.value(scale.metric, drawn, truth, labelled, its_objects)
+            values[index, at] = scale.value(scale.metric, drawn, truth, labelled, None)
     return counts, values
 
 
-def counts_by_rule(
-    p8: np.ndarray, truth: np.ndarray, labelled: np.ndarray | None, rules: tuple[Rule, ...]
-) -> np.ndarray:
-    """tp, fp, fn, tn, int32 (R, 4), of one map uint8 (H, W) cut by each rule, without drawing one mask a rule.
+@dataclass(frozen=True)
+class Choice:
+    """What was chosen: numbers of `Table.rules`, one a scored class.
 
-    Equal to `metrics.count` of `postprocess.to_mask`.
+    crossfitted: for each fold, chosen on the others. overall: chosen on all. scores: (S, R), of each rule on all
+    images. ways: for each way to objects, where there are several, what would be chosen for each fold in this way.
     """
-    inside = np.ones(p8.shape, bool) if labelled is None else labelled
-    true = truth & inside
-    reached = {  # pixels at or above each level: all of them, the true ones, the ones that count
-        name: np.bincount(pixels, minlength=256)[::-1].cumsum()[::-1]
-        for name, pixels in (("area", p8.ravel()), ("tp", p8[true]), ("counted", p8[inside]))
-    }
-    positive, total = int(true.sum()), int(inside.sum())
-    kept: dict[tuple[int, int], np.ndarray] = {}
-    found = np.zeros((len(rules), 4), np.int32)
-    for at, rule in enumerate(rules):
-        level = postprocess.level(rule.threshold)
-        if rule.top_threshold and reached["area"][postprocess.level(rule.top_threshold)] < rule.top_area:
-            tp, counted = 0, 0
-        elif not (rule.min_area > 1 or rule.fill_holes or rule.keep_largest):
-            tp, counted = reached["tp"][level], reached["counted"][level]
-        else:
-            if (level, rule.fill_holes) not in kept:
-                kept[level, rule.fill_holes] = _objects(p8 >= level, rule.fill_holes, true, inside)
-            tp, counted = _of_kept(kept[level, rule.fill_holes], rule)
-        found[at] = tp, counted - tp, positive - tp, total - counted - positive + tp
-    return found
+
+    crossfitted: dict[int, list[int]]
+    overall: list[int]
+    scores: np.ndarray
+    ways: dict[str, dict[int, list[int]]]
 
 
-def _objects(mask: np.ndarray, fill_holes: int, true: np.ndarray, inside: np.ndarray) -> np.ndarray:
-    """Area, true pixels and pixels that count of each object, (n, 3), the largest first."""
-    mask = mask.astype(np.uint8)
-    if fill_holes:
-        mask = postprocess.without_holes(mask)
-    number, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
-    columns = [stats[:, cv2.CC_STAT_AREA], *(np.bincount(labels[where], minlength=number) for where in (true, inside))]
-    sizes = np.stack(columns, axis=1)[1:]
-    return sizes[np.argsort(-sizes[:, 0], kind="stable")]
+class _Chooser:
+    """Chooses one class's rule, always on the folds that are not left out."""
+
+    def __init__(self, tried: Table, index: int, folds: np.ndarray, scale: Scale, ways: dict[str, np.ndarray]) -> None:
+        self.counts, self.values = (part[:, index : index + 1] for part in (tried.counts, tried.values))
+        self.folds, self.scale, self.ways = folds, scale, ways
+        self.names = sorted(set(folds.tolist()))
+        lefts = [left for size in range(3) for left in combinations(self.names, size)]
+        weights = np.stack([~np.isin(folds, left) for left in lefts]).astype(float)
+        scores = np.stack([self._total(np.full(len(folds), at), weights) for at in range(len(tried.rules))])  # (R, B)
+        self.scores = dict(zip(map(frozenset, lefts), scores.T, strict=True))
+
+    def _total(self, chosen: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        image = np.arange(len(chosen))
+        return self.scale.total(self.counts[image, :, chosen], self.values[image, :, chosen], weights)
+
+    def _worth(self, score: np.ndarray) -> np.ndarray:
+        return np.where(np.isnan(score), -np.inf, score if self.scale.measure.higher else -score)
+
+    def best(self, left: frozenset[int], way: str) -> int:
+        """The rule of this way that is best without the folds `left`; of equally good ones the simplest."""
+        numbers = self.ways[way]
+        return int(numbers[self._worth(self.scores[left][numbers]).argmax()])
+
+    def choose(self, left: frozenset[int]) -> int:
+        """The best rule of the way that scores better, each fold being cut by what was best on the others."""
+        rest = [fold for fold in self.names if fold not in left]
+        if len(rest) > 1:
+            worth = {way: self._worth(self._crossfitted(rest, left, way)) for way in self.ways}
+        else:  # one fold alone cannot be cross-fitted
+            worth = {way: self._worth(self.scores[left][self.best(left, way)]) for way in self.ways}
+        return self.best(left, max(self.ways, key=lambda way: worth[way]))
+
+    def _crossfitted(self, rest: list[int], left: frozenset[int], way: str) -> np.ndarray:
+        best = {fold: self.best(left | {fold}, way) for fold in rest}
+        chosen = np.array([best.get(fold, 0) for fold in self.folds.tolist()])
+        return self._total(chosen, np.isin(self.folds, rest).astype(float)[None])[0]
 
 
-def _of_kept(sizes: np.ndarray, rule: Rule) -> tuple[int, int]:
-    """True pixels and pixels that count of the objects that a rule keeps."""
-    keep = int((sizes[:, 0] >= rule.min_area).sum()) if rule.min_area > 1 else len(sizes)
-    if rule.keep_largest:
-        keep = min(keep, rule.keep_largest)
-    tp, counted = sizes[:keep, 1:].sum(0)
-    return int(tp), int(counted)
+def search(tried: Table, folds: np.ndarray, scale: Scale) -> Choice:
+    """Choose each class's rule for each fold on the other folds, and one on all.
 
-
-def search(tried: Table, folds: np.ndarray, scale: Scale) -> tuple[dict[int, list[int]], list[int], np.ndarray]:
-    """The best rule of each class for each fold, chosen on the other folds; the best on all; all rules' scores on all.
-
-    Rules are numbers of `tried.rules`, scores (S, R). Of equally good ones the first, the simplest, is taken.
+    Rules that cut touching objects apart stand against those that leave connected components, where the METRIC looks
+    at objects: which way is taken is decided by cross-fitted scores, for a fold by those among the other folds alone.
     """
+    split = np.array([bool(rule.split) for rule in tried.rules])
+    ways = {COMPONENTS: np.flatnonzero(~split)}
+    if scale.measure.kind == "objects":
+        ways[WATERSHED] = np.flatnonzero(split)
     names = sorted(set(folds.tolist()))
-    weights = np.stack([np.ones(len(folds)), *((folds != fold).astype(float) for fold in names)])
-    classes, number = tried.counts.shape[1], len(tried.rules)
-    scores = np.empty((classes, number, len(weights)))
-    for index in range(classes):
-        for at in range(number):
-            one = slice(index, index + 1)
-            scores[index, at] = scale.total(tried.counts[:, one, at], tried.values[:, one, at], weights)
-    worth = scores if scale.measure.higher else -scores
-    best = np.where(np.isnan(worth), -np.inf, worth).argmax(1)  # (S, 1 + folds)
-    crossfitted = {fold: best[:, 1 + at].tolist() for at, fold in enumerate(names)}
-    return crossfitted, best[:, 0].tolist(), scores[:, :, 0]
+    parts = [_Chooser(tried, index, folds, scale, ways) for index in range(tried.counts.shape[1])]
+    return Choice(
+        {fold: [part.choose(frozenset([fold])) for part in parts] for fold in names},
+        [part.choose(frozenset()) for part in parts],
+        np.stack([part.scores[frozenset()] for part in parts]),
+        {way: {fold: [part.best(frozenset([fold]), way) for part in parts] for fold in names} for way in ways}
+        if len(ways) > 1
+        else {},
+    )
 
 
 def pick(tried: Table, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

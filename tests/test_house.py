@@ -14,7 +14,7 @@ FLOORS = [
     {
         *("console", "images", "decode", "tiff", "rle", "rle_table", "metrics", "postprocess", "pictures", "runs"),
         *("boards", "surfaces", "objects", "measures", "bootstrap", "variances", "verdict", "blending", "charts"),
-        *("reliability", "suspects", "pseudolabels"),
+        *("reliability", "suspects", "pseudolabels", "watershed"),
         *("dataspec", "groups", "archives", "threads", "submission_file", "wheels", "kernel_guard"),
     },
     {
@@ -27,19 +27,8 @@ FLOORS = [
         *("train", "lr", "batch"),
     },
     {
-        *(
-            "tta",
-            "tiles",
-            "predictor",
-            "predictions",
-            "parts",
-            "kernel_run",
-            "rules",
-            "scoring",
-            "summaries",
-            "outoffold",
-            "tuning",
-        ),
+        *("tta", "tiles", "predictor", "predictions", "parts", "kernel_run", "rules", "scoring", "summaries"),
+        *("outoffold", "tuning", "sweep"),
         *("inference", "tester", "tune"),
     },
     {

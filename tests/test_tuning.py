@@ -16,6 +16,7 @@ import postprocess
 import runs
 import scoring
 import submission
+import sweep
 import tester
 import tune
 import tuning
@@ -33,9 +34,9 @@ LEVELS = st.integers(0, 6).map(lambda step: step * 40)
 )
 @settings(max_examples=40, deadline=None)
 def test_counts_without_drawing_are_those_of_the_drawn_mask(p8, truth, labelled):
-    rules = tuning.candidates(Rule(0.4, 3, 1, 2, 0.6, 4), "binary", True, 4000)
-    rules += (Rule(0.3, 2, 1, 1), Rule(0.3, 5, 0, 2))
-    counted = tuning.counts_by_rule(p8, truth, labelled, rules)
+    rules = tuning.candidates(Rule(0.4, 3, 1, 2, 0.6, 4), "binary", "counts", 4000)
+    rules += (Rule(0.3, 2, 1, 1), Rule(0.3, 5, 0, 2), Rule(0.3, split=2), Rule(0.3, 2, 1, 1, 0.5, 9, 2))
+    counted = sweep.counts_by_rule(p8, truth, labelled, rules)
     for rule, counts in zip(rules, counted, strict=True):
         drawn = metrics.count(postprocess.to_mask(p8, rule), truth, labelled)
         assert counts.tolist() == list(drawn.values()), rule
@@ -82,10 +83,10 @@ def test_what_is_used_on_a_fold_was_chosen_on_the_others():
     dices = np.full((12, 4), 0.5)
     for fold in range(3):
         dices[folds == fold, 1 + fold] = 0.9  # each fold has its own best rule, worthless elsewhere
-    crossfitted, overall, _ = tuning.search(table_of(dices), folds, SCALE)
-    for fold, (best,) in crossfitted.items():
+    choice = tuning.search(table_of(dices), folds, SCALE)
+    for fold, (best,) in choice.crossfitted.items():
         assert best != 1 + fold
-    assert overall == [1]  # all three are equally good on all: the simplest
+    assert choice.overall == [1]  # all three are equally good on all: the simplest
 
 
 def test_tuning_on_everything_flatters_and_cross_fitting_does_not():
@@ -93,10 +94,10 @@ def test_tuning_on_everything_flatters_and_cross_fitting_does_not():
     gains = []
     for _ in range(200):
         tried = table_of(random.uniform(0.3, 0.7, (40, 60)))  # no rule is better than another
-        crossfitted, overall, scores = tuning.search(tried, folds, SCALE)
-        chosen = np.array([crossfitted[fold] for fold in folds.tolist()])
+        choice = tuning.search(tried, folds, SCALE)
+        chosen = np.array([choice.crossfitted[fold] for fold in folds.tolist()])
         honest = tuning.pick(tried, chosen)[1].mean()
-        gains.append((scores[0, overall[0]] - 0.5, honest - 0.5))
+        gains.append((choice.scores[0, choice.overall[0]] - 0.5, honest - 0.5))
     flattered, honest = np.mean(gains, axis=0)
     assert flattered > 0.02
     assert abs(honest) < 0.005
@@ -104,8 +105,8 @@ def test_tuning_on_everything_flatters_and_cross_fitting_does_not():
 
 def test_less_is_better_for_distances():
     tried = table_of(np.array([[0.5, 0.2, 0.9]] * 4))
-    _, overall, _ = tuning.search(tried, np.array([0, 0, 1, 1]), scoring.scale("hd95", "", "one"))
-    assert overall == [1]
+    choice = tuning.search(tried, np.array([0, 0, 1, 1]), scoring.scale("hd95", "", "one"))
+    assert choice.overall == [1]
 
 
 def test_tune_writes_three_numbers_and_the_rule_goes_where_it_was_tuned(trained, refused, capsys):

@@ -10,6 +10,7 @@ import numpy as np
 
 import console
 import outoffold
+import postprocess
 import reliability
 import rules
 import runs
@@ -98,11 +99,13 @@ def _tuned(folder: Path, summary: dict[str, Any], named: str) -> dict[str, Any]:
     again = f"Tune on these: make tune {named}"
     parts = {"untuned": dict, "crossfitted": dict, "tuned": dict, "optimism": float, "provenance": dict}
     tuned = runs.read_json(path, again, parts)
+    of_both = (tuned["untuned"].get("rules"), path), (summary["rules"], folder / tester.SUMMARY)
+    now, then = (postprocess.all_from_json(values, str(file)) for values, file in of_both)
     same = {
         "predictions": tuned["provenance"] == summary["provenance"],
         "METRIC": tuned.get("metric") == summary["metric"],
         "EMPTY": tuned.get("empty_policy") == summary.get("empty_policy"),
-        "rule of the settings": tuned["untuned"].get("rules") == summary["rules"],
+        "rule of the settings": now == then,
     }
     differ = [name for name, equal in same.items() if not equal]
     if differ:
