@@ -36,6 +36,7 @@ FLAGS = {
     "WHEELS": "further packages to take along, by the names they are imported as: timm",
 }
 PLACE = Path("output/kernel")
+MADE = "made.json"  # the settings that it was made with, for the rehearsal; it stays at home
 UNKNOWN = "YOUR-NAME"  # whose kernel it is, where nobody said
 SOURCE = Path(__file__).parent
 # third-party modules of Kaggle's image (github.com/Kaggle/docker-python, mid 2026); smp is in none of its versions
@@ -320,6 +321,7 @@ def main(argv: list[str] | None = None) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     try:
         said = (training if train else prediction)(settings, flags, partial)
+        runs.write_json(partial / MADE, {"settings": settings_module.as_overrides(settings)})
         shutil.rmtree(PLACE, ignore_errors=True)
         os.replace(partial, PLACE)
     finally:

@@ -23,7 +23,7 @@ import runs
 import settings as settings_module
 import submission_file
 from errors import UserError, command, listing
-from kaggle_kernel import PLACE
+from kaggle_kernel import MADE, PLACE
 
 FLAGS = {
     "WITH": "a Python of your own that has Kaggle's versions; else .venv-kaggle is made (5 GB, minutes)",
@@ -235,7 +235,9 @@ def at_home(settings: Any, about: dict[str, Any], tree: Path) -> tuple[Path, dic
 
 @command
 def main(argv: list[str] | None = None) -> None:
-    settings, flags = settings_module.command_line(argv, __doc__, FLAGS)
+    _, flags = settings_module.command_line(argv, __doc__, FLAGS)
+    made = runs.read_json(PLACE / MADE, "Make the kernel first: make kernel EXPERIMENT=x", {"settings": list})
+    settings = settings_module.load(made["settings"])
     zipped = settings_module.flag_is_on(flags.ZIPPED)
     about = runs.read_json(PLACE / "dataset" / kernel_run.MARKER, "Make the kernel first: make kernel EXPERIMENT=x")
     pages = sorted((PLACE / "kernel").glob("*.ipynb"))

@@ -145,10 +145,15 @@ def work(
         print(f"{before} of {len(names)} images were predicted before a stop: going on with the rest", flush=True)
     records = predict([root / name for name in missing], keep)
     tracked = console.track(records, len(missing), "predicting")
-    for number in todo:
-        own = [next(tracked) for _ in parts[number]]
-        _write(_part(folder, number), {"stamp": stamps[number], "records": own})
-    next(tracked, None)  # so that the progress bar ends
+    try:
+        for number in todo:
+            own = [next(tracked) for _ in parts[number]]
+            _write(_part(folder, number), {"stamp": stamps[number], "records": own})
+        next(tracked, None)  # so that the progress bar ends
+    except BaseException:
+        if not any(folder.glob(f"{PARTS}/*.json")):  # nothing that the next call could go on from
+            shutil.rmtree(folder)
+        raise
     return before
 
 

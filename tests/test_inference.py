@@ -16,6 +16,7 @@ import torch
 from hypothesis import strategies as st
 from torch import nn
 
+import hardware
 import inference
 import merge
 import parts
@@ -275,3 +276,10 @@ def test_tiles_through_the_real_door_are_part_of_how_it_was_predicted(trained, r
     whole = files_of(ONE)
     assert inference.main([*TINY, "FOLD=0"]) == 0
     assert files_of(ONE) == whole != tiled
+
+
+def test_every_gpu_of_the_computer_is_used(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert hardware.choose_devices("auto") == hardware.choose_devices("cuda") == ["cuda:0", "cuda:1"]
+    assert hardware.choose_devices("cpu") == ["cpu"]

@@ -402,5 +402,5 @@ def test_the_whole_rehearsal(bundled, more, capsys):
     if not given:
         Path(".venv-kaggle").symlink_to(shared)
         shared.mkdir(exist_ok=True)
-    assert kernel_rehearsal.main([*TINY, *([f"WITH={given}"] if given else []), *more]) == 0
+    assert kernel_rehearsal.main([*([f"WITH={given}"] if given else []), *more]) == 0
     assert "the same ids" in (said := capsys.readouterr().out) or "byte for byte" in said
