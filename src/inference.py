@@ -147,10 +147,36 @@ def describe(job: Job, predictor: Any) -> dict[str, Any]:
     makers, how = describe(predictor.models), predictor.about()
     sizes = predictions.provenance(makers, how)["sizes"]
     about = {"root": str(job.root), "images": job.names, "data": predictor.spec.as_json(), "models": makers}
-    about |= {**how, "sizes": sizes}
+    about |= {**how, "sizes": sizes, "half": predictor.half}
     if job.count > 1:
         about["shard"] = {"index": job.index, "of": job.count, "all": parts.digest_of(iter(job.everything))}
     return about
+
+
+def carry_out(
+    job: Job, predictor: Any, keep: Any, about: dict[str, Any], to_mask: Any, max_pixels: int
+) -> tuple[int, float, int]:
+    """Predict what is missing, draw the contact sheet, put the folder in its place.
+
+    Returns how many images were predicted, in how many seconds, and how many are drawn.
+    """
+    spec, partial = predictor.spec, predictions.partial_of(job.folder)
+
+    def predict(paths: list[Path], keep: parts.Keep) -> Iterator[list[Any]]:
+        return predictor.predict(paths, max_pixels, keep, parts.PART)
+
+    plan = {**about, "images": parts.digest_of(iter(job.names)), **keep.about()}
+    with parts.alone(partial):
+        start = time.monotonic()
+        before = parts.work(partial, plan, job.root, job.names, predict, keep)
+        seconds = time.monotonic() - start
+        shown = [
+            (name, spec.read_image(job.root / name, max_pixels), predictions.read_maps(partial, name, spec))
+            for name in parts.spread(job.names)
+        ]
+        predictions.contact_sheet(picture_of(job.folder), shown, spec, to_mask)
+        parts.finish(partial, job.folder, job.names, keep, about)
+    return len(job.names) - before, seconds, len(shown)
 
 
 @command
@@ -163,8 +189,7 @@ def main(argv: list[str] | None = None) -> None:
     predictor = load_predictor(settings, folders)
     spec, about = predictor.spec, describe(job, predictor)
     to_mask = rules.chosen(settings, spec, predictions.provenance(about["models"], about))
-    partial = predictions.partial_of(job.folder)
-    keep = parts.Maps(partial, spec, job.root)
+    keep = parts.Maps(predictions.partial_of(job.folder), spec, job.root)
     if not with_maps:
         keep = _keeper(settings, keep, to_mask, job)
     what = f", part {job.index} of {job.count}" if job.count > 1 else ""
@@ -173,32 +198,22 @@ def main(argv: list[str] | None = None) -> None:
         f"{job.root}{what}, on {' and '.join(predictor.devices)}",
         flush=True,
     )
-    plan = {**about, "images": parts.digest_of(iter(job.names)), "half": predictor.half, **keep.about()}
-    start = time.monotonic()
-
-    def predict(paths: list[Path], keep: parts.Keep) -> Iterator[list[Any]]:
-        return predictor.predict(paths, settings.MAX_PIXELS, keep, parts.PART)
-
-    before = parts.work(partial, plan, job.root, job.names, predict, keep)
-    seconds, done = time.monotonic() - start, len(job.names) - before
-    shown = [
-        (name, spec.read_image(job.root / name, settings.MAX_PIXELS), predictions.read_maps(partial, name, spec))
-        for name in parts.spread(job.names)
-    ]
-    predictions.contact_sheet(picture_of(job.folder), shown, spec, to_mask)
-    parts.finish(partial, job.folder, job.names, keep, about)
+    done, seconds, shown = carry_out(job, predictor, keep, about, to_mask, settings.MAX_PIXELS)
     print(
         f"{done} images in {seconds:.0f} s, {done / max(seconds, 1e-9):.1f} a second\n"
-        f"{keep.label(len(job.names))} -> {job.folder}\n{len(shown)} of them as a picture -> {picture_of(job.folder)}"
+        f"{keep.label(len(job.names))} -> {job.folder}\n{shown} of them as a picture -> {picture_of(job.folder)}"
     )
-    same = " ".join(console.quoted(text) for text in argv_of(argv) if not re.match("(SHARD|MAPS|TTA.*|TILE)=", text))
+    same = same_words(argv, flags)
     last = f"make merge {same}, when all {job.count} parts lie in {job.folder.parent}"
     print("Next: " + (last if job.count > 1 else f"make submission {same}".rstrip()))
 
 
-def argv_of(argv: list[str] | None) -> list[str]:
-    """The NAME=value texts of a command line."""
-    return [text for text in (sys.argv[1:] if argv is None else argv) if "=" in text]
+def same_words(argv: list[str] | None, flags: Any) -> str:
+    """What was typed, for the next command: FOLD and NAME however they were given, and the constants."""
+    typed = [text for text in (sys.argv[1:] if argv is None else argv) if re.match(r"[A-Z_]+=", text)]
+    typed = [text for text in typed if text.partition("=")[0] not in FLAGS]
+    chosen = [f"{name}={value}" for name in ("FOLD", "NAME") if (value := getattr(flags, name))]
+    return " ".join(map(console.quoted, [*typed, *chosen]))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ with what to type. TRAIN=1 FOLD=0 makes one that trains a fold on Kaggle's GPU i
 """
 
 import ast
+import dataclasses
+import hashlib
 import json
 import os
 import re
@@ -18,12 +20,15 @@ import kernel_pages
 import kernel_run
 import layouts
 import parts
+import postprocess
 import predictions
 import rules
 import runs
 import settings as settings_module
+import submission_file
 import wheels
 from errors import UserError, command
+from export_onnx import real_images
 from inference import choose_dialect, chosen_folds, load_predictor
 
 FLAGS = {
@@ -36,6 +41,7 @@ FLAGS = {
     "WHEELS": "further packages to take along, by the names they are imported as: timm",
 }
 PLACE = Path("output/kernel")
+BACK = "back"  # in it, what comes from Kaggle
 MADE = "made.json"  # the settings that it was made with, for the rehearsal; it stays at home
 UNKNOWN = "YOUR-NAME"  # whose kernel it is, where nobody said
 SOURCE = Path(__file__).parent
@@ -46,7 +52,7 @@ KAGGLE_HAS = frozenset({
     *("torchvision", "tqdm", "wandb"),
 })  # fmt: skip
 OF_THIS_COMPUTER = ("DEVICE", "WORKERS", "PRECISION", "LOGGER", "PROFILER")
-MARGIN = 0.01  # share of the pixels that 16 bits may change before they are not used
+MARGIN = 0.01  # 1 - Dice between the masks in 32 and in 16 bits, above which 16 are not used
 
 
 def modules_of(*names: str) -> list[Path]:
@@ -87,7 +93,11 @@ def owner(user: str) -> str:
 
 def titled(flags: Any, experiment: str, what: str) -> dict[str, Any]:
     """The names on Kaggle, of the data set and of the kernel."""
-    user, title = owner(flags.USER), kernel_pages.slug(f"maskfold {experiment} {what}")
+    name, user = kernel_pages.slug(experiment), owner(flags.USER)
+    room = 50 - len(f"maskfold--{what}-kernel")  # Kaggle cuts names at 50; what tells two apart is at their ends
+    if len(name) > room:
+        name = f"{name[: room - 5]}-{hashlib.sha256(experiment.encode()).hexdigest()[:4]}"
+    title = kernel_pages.slug(f"maskfold-{name}-{what}")
     if kernel_pages.slug(flags.COMPETITION) != flags.COMPETITION:
         raise UserError(
             f"COMPETITION={flags.COMPETITION}: expected the name in its address, as in "
@@ -96,10 +106,16 @@ def titled(flags: Any, experiment: str, what: str) -> dict[str, Any]:
     return {
         "title": title,
         "dataset": f"{user}/{title}",
-        "kernel": f"{user}/{kernel_pages.slug(f'{title[:43]} kernel')}",
+        "kernel": f"{user}/{title}-kernel",
         "competition": flags.COMPETITION,
         "experiment": experiment,
     }
+
+
+def _of_seed(settings: Any) -> str:
+    """What tells a seed's kernel from another's; nothing of the usual one."""
+    usual = settings_module.DEFAULTS["SEED"]
+    return "" if usual == settings.SEED else f"-seed-{settings.SEED}"
 
 
 def versions() -> dict[str, str]:
@@ -157,28 +173,32 @@ def store_model(run: Path, folder: Path, half: bool) -> None:
     runs.write_json(folder / runs.MODEL, {**about, "weights_sha256": sha, "stored_of": about["weights_sha256"]})
 
 
-def half_is_safe(settings: Any, folders: list[Path], paths: list[Path]) -> tuple[bool, float]:
-    """Whether the models give the same masks in 16 bits, on these images, and the share of pixels that differ."""
+def half_is_safe(predictor: Any, chosen: tuple[Any, ...], paths: list[Path], max_pixels: int) -> tuple[bool, float]:
+    """Whether the models give the same masks in 16 bits, on these images; and 1 - Dice between the two ways' masks."""
     import numpy as np
-    import torch
 
-    predictor = load_predictor(settings, folders)
-    predictor.half, predictor.views = False, predictor.views[:1]
-    whole = [probability for _, _, probability in predictor.predict(paths, settings.MAX_PIXELS)]
-    predictor.half = True
-    with torch.no_grad():
-        half = [probability for _, _, probability in predictor.predict(paths, settings.MAX_PIXELS)]
-    if not all(np.isfinite(answer).all() for answer in half):
-        return False, 1.0
-    differ = [((a >= settings.THRESHOLD) != (b >= settings.THRESHOLD)).mean() for a, b in zip(whole, half, strict=True)]
-    return float(np.mean(differ)) <= MARGIN, float(np.mean(differ))
+    import tta
+
+    spec, kept = predictor.spec, (predictor.half, predictor.views)
+    predictor.views, masks = tta.views("none"), []
+    for predictor.half in (False, True):
+        answers = [probability for _, _, probability in predictor.predict(paths, max_pixels)]
+        if not all(np.isfinite(answer).all() for answer in answers):
+            return False, 1.0
+        p8s = map(postprocess.to_p8, answers)
+        masks.append([postprocess.to_masks(p8, spec.task, spec.scored, chosen).ravel() for p8 in p8s])
+    predictor.half, predictor.views = kept
+    whole, half = (np.concatenate(part).astype(bool) for part in masks)
+    differ = float((whole != half).sum() / max(1, whole.sum() + half.sum()))
+    return differ <= MARGIN, differ
 
 
 def write_bundle(partial: Path, about: dict[str, Any]) -> int:
     """The marker, the checksums and the data set's metadata; returns the bundle's bytes."""
     folder = partial / "dataset"
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    about["bundle"] = parts.digest_of(f"{path.relative_to(folder)} {runs.sha256(path)}" for path in files)
+    lines = [f"{path.relative_to(folder)} {runs.sha256(path)}" for path in files]
+    about["bundle"] = parts.digest_of(iter([*lines, json.dumps(about, sort_keys=True)]))
     runs.write_json(folder / kernel_run.MARKER, about)
     files.append(folder / kernel_run.MARKER)
     runs.write_json(
@@ -207,7 +227,7 @@ def _hours(text: str) -> float:
     return hours
 
 
-def _tta_refusal(settings: Any) -> None:
+def _refuse_ensemble(settings: Any) -> None:
     if runs.is_ensemble(settings.LOGS, settings.EXPERIMENT):
         raise UserError(
             f"{settings.EXPERIMENT} is an ensemble; a kernel takes the folds of one experiment along. Make one of its "
@@ -215,23 +235,33 @@ def _tta_refusal(settings: Any) -> None:
         )
 
 
+def test_folder(settings: Any, stacked: bool) -> Path:
+    """Where the test images are; an empty TEST_PATH will do, as where a competition keeps all of them hidden."""
+    path = Path(settings.TEST_PATH)
+    if settings.TEST_PATH and path.is_dir() and not any(path.iterdir()):
+        return path
+    return layouts.test_images(settings.INPUT, settings.TEST_PATH, stacked)[0]
+
+
 def prediction(settings: Any, flags: Any, partial: Path) -> str:
     """A kernel that predicts; returns what to say of it."""
-    _tta_refusal(settings)
+    _refuse_ensemble(settings)
     folds = chosen_folds(settings, flags.FOLD)
     folders = [runs.finished_run(settings.LOGS, settings.EXPERIMENT, fold, settings.SEED) for fold in folds]
-    about = titled(flags, settings.EXPERIMENT, "predict")
+    about = titled(flags, settings.EXPERIMENT, f"predict{_of_seed(settings)}")
     stacked = runs.read_model(folders[0])["data"].get("stacked") is True
-    root, paths = layouts.test_images(settings.INPUT, settings.TEST_PATH, stacked)
+    root = test_folder(settings, stacked)
     about["test_path"] = relative(root, Path(settings.INPUT), "TEST_PATH")
+    sample = submission_file.find_sample(settings.INPUT)
+    about["sample"] = sample.name if sample else ""
     about["hours"], dialect = _hours(flags.HOURS), choose_dialect(settings)
     predictor = load_predictor(settings, folders)
     how = predictor.about()
     makers = [{"folds_sha256": model.about["folds_sha256"], **model.about} for model in predictor.models]
     chosen = rules.chosen(settings, predictor.spec, predictions.provenance(makers, how))
     plain = rules.configured(settings, predictor.spec)
-    shown = [Path(name) for name in parts.spread([str(path) for path in paths])][:4]
-    safe, differ = half_is_safe(settings, folders, shown)
+    shown = real_images(settings, predictor.spec, 4)
+    safe, differ = half_is_safe(predictor, chosen, shown, settings.MAX_PIXELS)
     half = settings_module.flag_is_on(flags.HALF)
     for run in folders:
         store_model(run, partial / "dataset" / "models" / run.name, half)
@@ -263,7 +293,7 @@ def prediction(settings: Any, flags: Any, partial: Path) -> str:
     word = "are used on a GPU" if safe else "are NOT used, also on a GPU"
     return (
         f"{len(folders)} models, {len(files)} modules, {', '.join(packed)}: {size / 1e6:.1f} MB to upload\n"
-        f"16 bits change {differ:.4%} of the pixels of {len(shown)} test images: they {word}"
+        f"16 bits: Dice {1 - differ:.5f} with the masks in 32, on {len(shown)} images: they {word}"
     )
 
 
@@ -277,16 +307,21 @@ def training(settings: Any, flags: Any, partial: Path) -> str:
     import model_dispatcher
 
     run = runs.run_folder(settings.LOGS, settings.EXPERIMENT, flags.FOLD or "?", settings.SEED)
-    about = titled(flags, settings.EXPERIMENT, f"train fold {flags.FOLD}")
+    about = titled(flags, settings.EXPERIMENT, f"train-fold-{flags.FOLD}{_of_seed(settings)}")
     table = Path(settings.TRAIN_FOLDS)
     for path in (table, table.with_suffix(".json")):
         if not path.is_file():
             raise UserError(f"{path}: no such file. Run make folds first: the kernel takes the folds along.")
     if re.search(r"^[^#]*\.\./", table.read_text(encoding="utf-8"), re.M):
         raise UserError(f"{table} has masks outside of {settings.INPUT} (pseudo-labels), which do not travel.")
+    if flags.HOURS or settings_module.flag_is_on(flags.HALF):
+        raise UserError("HOURS and HALF are for kernels that predict; leave them out with TRAIN=1.")
+    names = ("INPUT", "OUTPUT", "LOGS", "WEIGHTS", "TRAIN_FOLDS")
+    there = {name: relative(Path(getattr(settings, name)), Path(), name) for name in names}
+    settings = dataclasses.replace(settings, **there)
+    about |= {"input": there["INPUT"], "table": there["TRAIN_FOLDS"], "weights": there["WEIGHTS"]}
+    about["run"] = relative(run, Path(), "LOGS")
     words = [f"FOLD={flags.FOLD}", *settings_module.as_overrides(settings, OF_THIS_COMPUTER)]
-    places = {"input": settings.INPUT, "table": settings.TRAIN_FOLDS, "weights": settings.WEIGHTS, "run": str(run)}
-    about |= {name: relative(Path(path), Path(), name.upper()) for name, path in places.items()}
     _, encoder = model_dispatcher.parse(settings.MODEL_NAME)
     if encoder and settings.ENCODER_WEIGHTS == "imagenet":
         packed = model_dispatcher.packed_weights(encoder, settings.WEIGHTS)
@@ -322,6 +357,8 @@ def main(argv: list[str] | None = None) -> None:
     try:
         said = (training if train else prediction)(settings, flags, partial)
         runs.write_json(partial / MADE, {"settings": settings_module.as_overrides(settings)})
+        if (PLACE / BACK).is_dir():
+            os.replace(PLACE / BACK, partial / BACK)
         shutil.rmtree(PLACE, ignore_errors=True)
         os.replace(partial, PLACE)
     finally:

@@ -13,7 +13,7 @@ import kernel_run
 import runs
 import settings as settings_module
 from errors import UserError, command
-from kaggle_kernel import PLACE
+from kaggle_kernel import BACK, PLACE
 from kernel_push import ask, find_client
 
 FLAGS = {
@@ -25,7 +25,8 @@ FLAGS = {
 def fetch() -> Path:
     """The archive of the kernel's output, by Kaggle's client. Raises UserError where it has none."""
     about = runs.read_json(PLACE / "dataset" / kernel_run.MARKER, "Name the archive: make kernel-fetch ZIP=file")
-    back = PLACE / "back"
+    back = PLACE / BACK
+    (back / f"{about['title']}.zip").unlink(missing_ok=True)  # an older one is not what the kernel has now
     ask(find_client(), "kernels", "output", about["kernel"], "-p", str(back))
     archive = back / f"{about['title']}.zip"
     if not archive.is_file():
@@ -38,12 +39,14 @@ def put(room: Path, logs: Path, overwrite: bool) -> Path:
 
     Raises UserError where it is none, does not hold what its model.json says, or belongs to other settings.
     """
-    found = sorted(room.glob(f"*/*/*/{runs.MODEL}"))
+    found = sorted(room.rglob(runs.MODEL))
     if len(found) != 1:
         raise UserError(f"The archive holds {len(found)} run folders, expected one, as a training kernel packs it.")
     run = found[0].parent
     about = runs.read_model(run)
     runs.check_name("the experiment", run.parent.name)
+    if not run.name.startswith(f"fold{about['fold']}_seed"):
+        raise UserError(f"{run.name}: its {runs.MODEL} is of fold {about['fold']}. Fetch it again.")
     if runs.sha256(run / runs.WEIGHTS) != about["weights_sha256"]:
         raise UserError(f"{run.name}: {runs.WEIGHTS} is not the file that {runs.MODEL} describes. Fetch it again.")
     target = logs / run.parent.name / run.name

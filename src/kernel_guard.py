@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+_LOOKUPS = ("socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr")
 _CHANGES = {  # audit events that change something, and which of their first arguments are the paths that change
     "os.mkdir": (0,), "os.rmdir": (0,), "os.remove": (0,), "os.rename": (0, 1), "os.link": (1,), "os.symlink": (1,),
     "os.truncate": (0,), "os.chmod": (0,), "os.utime": (0,), "shutil.rmtree": (0,),
@@ -40,7 +41,9 @@ def install(log: str, writable: list[str], forbidden: list[str], pip_too: list[s
             host = str(values[1][0])
             if not host.startswith("127.") and host not in ("::1", "localhost"):
                 refuse(f"a connection to {host}")
-        elif event == "socket.getaddrinfo" and str(values[0]) not in ("localhost", "127.0.0.1", "None"):
+        elif event in ("socket.sendto", "socket.sendmsg") and isinstance(values[1], tuple):
+            refuse(f"a datagram to {values[1][0]}")
+        elif event in _LOOKUPS and str(values[0]) not in ("localhost", "127.0.0.1", "None"):
             refuse(f"a look for the address of {values[0]}")
         elif event == "open" and isinstance(values[0], str | bytes):
             path, mode, flags = values
@@ -49,6 +52,8 @@ def install(log: str, writable: list[str], forbidden: list[str], pip_too: list[s
                 refuse(f"writing {os.fsdecode(path)}")
             if inside(path, closed):
                 refuse(f"reading {os.fsdecode(path)}, which is not in the bundle")
+        elif event in ("os.link", "os.symlink") and inside(values[0], closed):
+            refuse(f"a link to {os.fsdecode(values[0])}, which is not in the bundle")
         elif event in _CHANGES:
             for path in (values[position] for position in _CHANGES[event]):
                 if isinstance(path, str | bytes | os.PathLike) and not inside(path, allowed, entry=True):

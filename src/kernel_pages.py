@@ -17,8 +17,10 @@ INPUT, WORKING = KAGGLE / "input", KAGGLE / "working"
 
 # the data set lies at input/<slug>, or at input/datasets/<owner>/<slug>: the marker file says which it is
 markers = [path for depth in ("*", "*/*", "*/*/*") for path in sorted(INPUT.glob(f"{depth}/maskfold.json"))]
-BUNDLE = next((path.parent for path in markers if json.loads(path.read_text())["title"] == "{title}"), None)
-assert BUNDLE, f"Add the data set {dataset} to this notebook's inputs: there are {sorted(INPUT.glob('*'))}"
+found = {json.loads(path.read_text())["bundle"]: path.parent for path in markers}
+BUNDLE = found.get("{bundle}")
+assert BUNDLE, f"Add the newest version of the data set {dataset} to this notebook's inputs; there are {markers}"
+assert (BUNDLE / "source").is_dir(), f"{BUNDLE} lacks its folders: upload it with -r zip"
 print(BUNDLE)"""
 
 INSTALL = """wheels = sorted((BUNDLE / "wheels").glob("*.whl"))
@@ -61,7 +63,7 @@ def slug(text: str) -> str:
 
 def notebook(about: dict[str, Any], cells: list[tuple[str, str]], intro: str) -> str:
     """The .ipynb (nbformat 4.5) as text: an introduction, then a sentence and its code by turns; no magics."""
-    find = FIND.replace("{title}", about["title"]).replace("{dataset}", about["dataset"])
+    find = FIND.replace("{bundle}", about["bundle"]).replace("{dataset}", about["dataset"])
     pages = [
         ("This finds the data set with models and code, wherever Kaggle mounts it", find),
         ("What Kaggle's image lacks comes along as wheels, and is installed without a network", INSTALL),

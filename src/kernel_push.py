@@ -1,9 +1,11 @@
 """make kernel-push: upload the data set of output/kernel/ and start its notebook, by Kaggle's client."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import settings as settings_module
 from errors import UserError, command, listing
 from kaggle_kernel import PLACE, UNKNOWN
 
+PATIENCE, PAUSE = 1200, 5  # seconds
 FLAGS = {"ACCELERATOR": "the GPU to ask for; NvidiaTeslaT4 unless told", "MESSAGE": "of a data set's new version"}
 
 
@@ -33,7 +36,9 @@ def ask(client: str, *words: str, fails: bool = False) -> tuple[int, str]:
     done = subprocess.run([client, *words], capture_output=True, text=True, check=False)
     said = (done.stdout + done.stderr).strip()
     # the client exits with 0 after some refusals, and says so in words only
-    refused = done.returncode or any(word in said.lower() for word in ("error", "forbidden", "unauthorized"))
+    refused = done.returncode or re.search(
+        r"^(error|\d{3}\b|traceback)|forbidden|unauthorized|not valid", said, re.I | re.M
+    )
     if refused and not fails:
         raise UserError(
             f"kaggle {' '.join(words)} was refused:{listing(said.splitlines()[-12:])}\n"
@@ -55,6 +60,24 @@ def upload(client: str, about: dict[str, Any], message: str) -> str:
     return "given a new version"
 
 
+def wait_until_ready(client: str, about: dict[str, Any]) -> None:
+    """Kaggle works on an upload for a while; a kernel started before would see the version of before, or none.
+
+    Raises UserError where it takes longer than PATIENCE.
+    """
+    end = time.monotonic() + PATIENCE
+    while True:
+        code, said = ask(client, "datasets", "status", about["dataset"], fails=True)
+        if not code and "ready" in said.lower():
+            return
+        if time.monotonic() > end:
+            raise UserError(
+                f"Kaggle has not finished with {about['dataset']} after {PATIENCE // 60} minutes ({said}). "
+                f"Later: kaggle kernels push -p {PLACE / 'kernel'}"
+            )
+        time.sleep(PAUSE)
+
+
 @command
 def main(argv: list[str] | None = None) -> None:
     _, flags = settings_module.command_line(argv, __doc__, FLAGS)
@@ -65,7 +88,8 @@ def main(argv: list[str] | None = None) -> None:
     if not (PLACE / "rehearsal.txt").is_file():
         print("It was not rehearsed: make kernel-rehearsal shows here what would fail there.", flush=True)
     what = upload(client, about, flags.MESSAGE or f"bundle {about['bundle'][:12]}")
-    print(f"data set {about['dataset']} {what}", flush=True)
+    print(f"data set {about['dataset']} {what}; waiting until Kaggle has unpacked it", flush=True)
+    wait_until_ready(client, about)
     ask(client, "kernels", "push", "-p", str(PLACE / "kernel"), "--accelerator", flags.ACCELERATOR or "NvidiaTeslaT4")
     print(
         f"notebook {about['kernel']} pushed -> https://www.kaggle.com/code/{about['kernel']}\n"

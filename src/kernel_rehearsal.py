@@ -17,10 +17,13 @@ from typing import Any
 
 import console
 import images
+import inference
 import kernel_run
+import layouts
 import rle
 import runs
 import settings as settings_module
+import submission
 import submission_file
 from errors import UserError, command, listing
 from kaggle_kernel import MADE, PLACE
@@ -32,6 +35,7 @@ FLAGS = {
 }
 ENVIRONMENT = Path(".venv-kaggle")
 REQUIREMENTS = Path(__file__).parents[1] / "requirements-kaggle.txt"
+AT_HOME = "kernel-rehearsal"  # name of the prediction folder that ours are compared in
 TOLERANCE = 1e-4  # of an image's pixels: another torch rounds otherwise, and a probability may cross the threshold
 HALF_TOLERANCE = 1e-3  # where the weights themselves were rounded (HALF=1)
 CELLS = """
@@ -83,7 +87,11 @@ def clean_environment(tree: Path, python: str) -> str:
     """
     ask = "import sysconfig, importlib.util as u; print(sysconfig.get_path('purelib')); "
     ask += "print(u.find_spec('segmentation_models_pytorch') is not None)"
-    below, has_smp = subprocess.run([python, "-c", ask], capture_output=True, text=True, check=True).stdout.split()
+    asked = subprocess.run([python, "-c", ask], capture_output=True, text=True, check=False)
+    try:
+        below, has_smp = asked.stdout.split()
+    except ValueError as error:
+        raise UserError(f"{python} is no Python that works ({asked.stderr.strip()[-200:]}).") from error
     if has_smp == "True":
         raise UserError(
             f"{python} has segmentation_models_pytorch, which Kaggle's image lacks; pip uninstall it there."
@@ -105,7 +113,13 @@ def build_tree(tree: Path, about: dict[str, Any], settings: Any, mount: str, zip
     (ours / "dataset-metadata.json").unlink()
     slug = about["competition"] or settings.DATASET
     theirs = tree / "input" / ("competitions" if mount == "datasets" else "") / slug
-    _copy(Path(settings.INPUT), theirs)
+    for path in sorted(Path(settings.INPUT).iterdir()):  # a prediction gets what it may look at, a training all
+        needed = "test_path" not in about or path.name == Path(about["test_path"]).parts[0]
+        if path.is_dir() and needed:
+            _copy(path, theirs / path.name)
+        elif path.is_file():
+            theirs.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, theirs / path.name)
     if zipped:
         for folder in [path for path in theirs.iterdir() if path.is_dir()]:
             shutil.make_archive(str(folder), "zip", folder.parent, folder.name)
@@ -144,7 +158,8 @@ def run_cells(tree: Path, python: str, page: Path, alone: bool) -> int:
     }
     prefix = str(Path(python).parents[1])
     closed = [str(Path(__file__).parents[1] / name) for name in ("src", "output", "lightning_logs", "input", ".venv")]
-    places |= {"forbidden": [*closed, str(Path.cwd() / "lightning_logs")], "pip_too": [prefix]}
+    closed += [str(Path.cwd() / name) for name in ("output", "lightning_logs", "input")]
+    places |= {"forbidden": closed, "pip_too": [prefix]}
     shutil.copyfile(Path(__file__).with_name("kernel_guard.py"), tree / "guard" / "kernel_guard.py")
     setup = f"import json, kernel_guard\nkernel_guard.install(**json.loads({json.dumps(places)!r}))\n"
     (tree / "guard" / "sitecustomize.py").write_text(setup, encoding="utf-8")
@@ -209,14 +224,10 @@ def compare(
 
 def at_home(settings: Any, about: dict[str, Any], tree: Path) -> tuple[Path, dict[str, tuple[int, int]]]:
     """The submission that inference makes here of the same models, and each image's size by its id."""
-    import inference
-    import layouts
-    import submission
-
     target = tree / "home_submission.csv"
     words = settings_module.as_overrides(settings, ("TTA", "TTA_MEAN", "TILE", "OVERLAP", "SUBMISSION"))
     folds = ",".join(model.partition("_")[0].removeprefix("fold") for model in about["models"])
-    given = [*words, f"FOLD={folds}", "NAME=kernel-rehearsal"]
+    given = [*words, f"FOLD={folds}", f"NAME={AT_HOME}"]
     tta = [
         f"TTA={about['tta']}",
         f"TTA_MEAN={about['tta_mean']}",
@@ -244,7 +255,7 @@ def main(argv: list[str] | None = None) -> None:
     if len(pages) != 1:
         raise UserError(f"{PLACE / 'kernel'} holds {len(pages)} notebooks, expected one. Make it again: make kernel")
     python, alone, start = environment(flags.WITH), can_unshare(), time.monotonic()
-    tree = Path(tempfile.mkdtemp(prefix="kaggle-"))
+    tree = Path(tempfile.mkdtemp(prefix=".rehearsal-", dir=Path.cwd()))  # on the same disk: links instead of copies
     try:
         build_tree(tree, about, settings, flags.MOUNT or "datasets", zipped)
         own = clean_environment(tree, python)
@@ -273,6 +284,9 @@ def check_prediction(tree: Path, about: dict[str, Any], settings: Any) -> str:
     if left != ["submission.csv"]:
         raise UserError(f"The kernel left {', '.join(left)} in working/; expected submission.csv alone.")
     ours, shapes = at_home(settings, about, tree)
+    folder = inference.prediction_folder(settings, "", AT_HOME)
+    shutil.rmtree(folder)
+    inference.picture_of(folder).unlink()
     tolerance = HALF_TOLERANCE if about["stored_half"] else TOLERANCE
     return compare(ours, made, rle.DIALECTS[about["dialect"]], shapes, tolerance)
 
@@ -282,7 +296,7 @@ def check_training(tree: Path, about: dict[str, Any]) -> str:
     made = tree / "working" / f"{about['title']}.zip"
     if not made.is_file():
         raise UserError(f"The kernel made no {made.name}.")
-    kept = PLACE / "back" / made.name
+    kept = PLACE / "rehearsed" / made.name  # not where kernel-fetch puts what comes from Kaggle
     kept.parent.mkdir(exist_ok=True)
     shutil.copyfile(made, kept)
     return f"the run folder is packed, {made.stat().st_size / 1e6:.1f} MB (make kernel-fetch ZIP={kept})"

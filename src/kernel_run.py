@@ -150,10 +150,13 @@ def test_images(bundle: Bundle) -> tuple[Path, list[str], Path | None]:
     """The folder of test images, their names in it, and sample_submission.csv where there is one."""
     wanted = bundle.about["test_path"]
     data = find_data(bundle, wanted)
-    root, files = layouts.test_images(str(data), str(data / wanted), bundle.about["data"].get("stacked") is True)
-    names = [path.relative_to(root).as_posix() for path in files]
+    root, names = data / wanted, []
+    if any(root.iterdir()):  # some competitions show no test image before they run the kernel themselves
+        root, files = layouts.test_images(str(data), str(root), bundle.about["data"].get("stacked") is True)
+        names = [path.relative_to(root).as_posix() for path in files]
     layouts.refuse_twins(names, f"{root}: ")
-    sample = submission_file.find_sample(str(data))
+    places = [data / name for name in (bundle.about["sample"], "sample_submission.csv") if name]
+    sample = next((path for path in places if path.is_file()), None)
     print(f"{len(names)} test images in {root}; {sample or 'no sample_submission.csv to check the ids against'}")
     return root, names, sample
 
@@ -203,9 +206,13 @@ def choose_plan(bundle: Bundle, root: Path, names: list[str], hours: float) -> P
 
     Where none does, the last; and that is said.
     """
-    spread = [root / names[index * len(names) // 64] for index in range(min(64, len(names)))]
-    left = hours * 3600 * SPARE - (time.monotonic() - _STARTED)
+    if not names:
+        print("No test image here: all are hidden. The submission has a head and no rows.", flush=True)
+        return plans(bundle.about)[0]
+    count = min(64, len(names))
+    spread = [root / names[index * len(names) // count] for index in range(count)]
     for plan in plans(bundle.about):
+        left = hours * 3600 * SPARE - (time.monotonic() - _STARTED)
         seconds = seconds_an_image(bundle, plan, spread, _keep(bundle, plan, root, names))
         needs = seconds * len(names)
         print(f"{plan}: {seconds:.3f} s an image, {needs / 60:.1f} minutes of {left / 60:.0f}", flush=True)
@@ -259,9 +266,9 @@ def lay_out(bundle: Bundle) -> list[str]:
     """
     about, working = bundle.about, bundle.working
     with (bundle.folder / "train_folds.csv").open(newline="", encoding="utf-8") as file:
-        first = next(csv.DictReader(file))
-    mask = first["mask"].removeprefix(rle_table.PREFIX).partition("#")[0]
-    tops = dict.fromkeys(Path(name).parts[0] for name in (first["image"], mask) if name)
+        rows = list(csv.DictReader(file))
+    masks = [row["mask"].removeprefix(rle_table.PREFIX).partition("#")[0] for row in rows]
+    tops = dict.fromkeys(Path(name).parts[0] for name in (*(row["image"] for row in rows), *masks) if name)
     data, link = find_data(bundle, *tops), working / about["input"]
     link.parent.mkdir(parents=True, exist_ok=True)
     if not link.is_symlink():

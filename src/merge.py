@@ -21,7 +21,7 @@ import runs
 import settings as settings_module
 import submission_file
 from errors import UserError, command, listing
-from inference import prediction_folder
+from inference import picture_of, prediction_folder, same_words
 
 FLAGS = {
     "FOLD": "which prediction: as given to make inference",
@@ -138,10 +138,9 @@ def main(argv: list[str] | None = None) -> None:
             submission_file.write(partial / parts.ROWS, rle.DIALECTS[first["dialect"]], _rows(folders))
             about["rows_sha256"] = runs.sha256(partial / parts.ROWS)
         runs.write_json(partial / runs.MANIFEST, about)
-    same = " ".join(f"{name}={value}" for name, value in (("FOLD", flags.FOLD), ("NAME", flags.NAME)) if value)
-    print(
-        f"{len(folders)} parts with {len(names)} images, each once -> {folder}\nNext: make submission {same}".rstrip()
-    )
+    picture_of(folder).unlink(missing_ok=True)  # of what was there before
+    print(f"{len(folders)} parts with {len(names)} images, each once -> {folder}")
+    print(f"Next: make submission {same_words(argv, flags)}".rstrip())
 
 
 if __name__ == "__main__":

@@ -4,11 +4,13 @@
 and a stamp of them. A second call with the same plan does what is missing; images that have changed are done again.
 """
 
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,6 +24,7 @@ import rle
 import runs
 import submission_file
 from dataspec import DataSpec
+from errors import UserError
 
 PART = 64  # images
 PLAN, PARTS, ROWS = "plan.json", "parts", "rows.csv"
@@ -165,11 +168,32 @@ def records(folder: Path, names: list[str]) -> Iterator[tuple[str, list[Any]]]:
 
 
 def finish(partial: Path, folder: Path, names: list[str], keep: Keep, about: dict[str, Any]) -> None:
-    """Make the finished parts a prediction folder with its manifest, in the place of `folder`."""
+    """Make the finished parts a prediction folder with its manifest, in the place of `folder`.
+
+    What the next call would go on from is removed last.
+    """
     runs.write_json(partial / runs.MANIFEST, {**about, **keep.manifest(partial, names)})
-    shutil.rmtree(partial / PARTS)
-    (partial / PLAN).unlink()
     runs.replace_folder(partial, folder)
+    shutil.rmtree(folder / PARTS)
+    (folder / PLAN).unlink()
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keep other processes from working in `folder` meanwhile. Raises UserError where one does already."""
+    lock = folder.with_name(f"{folder.name}.lock")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # let go by the system when the process ends, however
+        except OSError as error:
+            raise UserError(
+                f"Another process is writing {folder} now. Wait for it, or give this one another NAME=."
+            ) from error
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
 
 
 def digest_of(lines: Iterator[str]) -> str:

@@ -25,6 +25,7 @@ from errors import UserError
 
 Decoded = tuple[Path, np.ndarray, list[np.ndarray]]  # path, image (H, W, channels), a frame (h, w, channels) a geometry
 Answered = tuple[Path, np.ndarray, list[np.ndarray]]  # path, image, probabilities (C, h, w) a model
+BATCH_BYTES = 256 << 20  # of decoded images: large ones come in smaller batches
 Finish = Callable[[Path, np.ndarray, np.ndarray], Any]  # path, image, probabilities (C, H, W) -> what is kept
 
 
@@ -152,7 +153,7 @@ class Predictor:
                 asked.append(workers[which].submit(self._answers, self._networks[which], self.devices[which], batch))
                 if len(asked) > len(workers):  # one at work and one waiting, of each device
                     answered()
-                while len(done) > self.batch_size:
+                while len(done) > min(self.batch_size, len(batch)):
                     yield done.popleft().result()
             while asked:
                 answered()
@@ -164,15 +165,23 @@ class Predictor:
             image = self.spec.read_image(path, max_pixels)
             return path, image, [images.image_to_network(image, size, resize) for size, resize in self.frames]
 
-        batch: list[Decoded] = []
-        for number, item in enumerate(threads.ahead(paths, decoded, 2 * self.batch_size)):
-            full = len(batch) == self.batch_size or (part and number % part == 0)
+        paths, batch = list(paths), []
+        for number, item in enumerate(threads.ahead(paths, decoded, self._in_flight(paths, max_pixels))):
+            large = sum(image.nbytes for _, image, _ in batch) + item[1].nbytes > BATCH_BYTES
+            full = large or len(batch) == self.batch_size or (part and number % part == 0)
             if batch and (full or not _same_frames(batch[0], item)):
                 yield batch
                 batch = []
             batch.append(item)
         if batch:
             yield batch
+
+    def _in_flight(self, paths: list[Path], max_pixels: int) -> int:
+        """How many images may wait, decoded: two batches, and fewer of large ones."""
+        if not paths:
+            return 1
+        height, width = images.read_size(paths[0], max_pixels)
+        return max(2, min(2 * self.batch_size, 2 * BATCH_BYTES // (height * width * self.spec.channels)))
 
     def _answers(self, networks: list[torch.nn.Module], device: str, batch: list[Decoded]) -> list[Answered]:
         """Each image of the batch with each model's probabilities (C, h, w) in the model's frame."""
@@ -208,17 +217,38 @@ class Predictor:
             x = part.to(device).permute(0, 3, 1, 2).float().div_(255).contiguous(memory_format=torch.channels_last)
             try:
                 return tta_module.predict(logits, x, self.spec.task, self.views, self.tta_mean)
+            except torch.OutOfMemoryError:
+                raise
             except Exception as error:  # networks raise what they like
                 self._refuse_fixed_size(model, network, x, error)
                 raise
 
+        def halved(part: Tensor) -> Tensor:
+            try:
+                return probabilities(part).cpu()
+            except torch.OutOfMemoryError as error:
+                if len(part) == 1:
+                    raise UserError(
+                        f"The memory of {device} does not hold one frame of {part.shape[1]} x {part.shape[2]} pixels; "
+                        "TILE=512 predicts it in tiles, or a smaller one."
+                    ) from error
+                torch.cuda.empty_cache()
+                return torch.cat([halved(half) for half in part.chunk(2)])
+
         x = torch.from_numpy(frames)
-        if not self.tile:
-            return probabilities(x).cpu().numpy()
-        return tiles.predict(probabilities, x, self.tile, self.overlap, self.batch_size).numpy()
+        if not self.tile or max(frames.shape[1:3]) <= self.tile:
+            return halved(x).numpy()
+        return tiles.predict(halved, x, self.tile, self.overlap, self.batch_size).numpy()
 
     def _refuse_fixed_size(self, model: Model, network: torch.nn.Module, x: Tensor, error: Exception) -> None:
         """Raise UserError where the model failed because it does not take images of the views' or the tiles' size."""
+        size = tuple(x.shape[-2:])
+        whole, cut = (tta_module.takes(network, (*x.shape[:2], *part)) for part in (model.size, size))
+        if self.tile and whole and not cut:
+            raise UserError(
+                f"TILE={self.tile}: the model of {model.folder} takes images of {model.size[0]} x {model.size[1]} "
+                "only, so its frame cannot be cut. Leave TILE out."
+            ) from error
         refused = tta_module.refused_sizes(network, x.shape, self.views)
         if refused:
             sizes = ", ".join(f"{height} x {width}" for height, width in refused)
@@ -231,7 +261,9 @@ class Predictor:
 def _placed(network: torch.nn.Module, device: str) -> torch.nn.Module:
     """The network on `device`; another one than where it is gets a copy."""
     there = next((tensor.device for tensor in network.parameters()), torch.device(device))
-    return network if there == torch.device(device) else copy.deepcopy(network).to(device)
+    wanted = torch.device(device)
+    same = there.type == wanted.type and (there.index or 0) == (wanted.index or 0)
+    return network if same else copy.deepcopy(network).to(device)
 
 
 def _same_frames(first: Decoded, second: Decoded) -> bool:

@@ -205,9 +205,12 @@ def refuse_foreign(folder: Path) -> None:
 def replace_folder(whole: Path, folder: Path) -> None:
     """Put the finished prediction folder `whole` in the place of `folder`."""
     refuse_foreign(folder)
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
-        shutil.rmtree(folder)
+        os.replace(folder, old)  # at once, so that a kill leaves the one or the other
     os.replace(whole, folder)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def plain_name(text: str) -> str:

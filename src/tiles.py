@@ -21,11 +21,16 @@ MOST_OVERLAP = 0.75
 
 
 def refuse(tile: int, overlap: float) -> None:
-    """Raise UserError for a tile size that is no multiple of 32, or an overlap outside of 0 to 0.75."""
+    """Raise UserError for a tile size that is no multiple of 32, and an overlap that is none or too much for it."""
     if tile % STEP or tile < 0:
         raise UserError(f"TILE={tile}: expected 0 (no tiles) or a multiple of {STEP}, such as 512.")
     if not 0 <= overlap <= MOST_OVERLAP:
         raise UserError(f"OVERLAP={overlap:g}: expected a share of the tile from 0 to {MOST_OVERLAP}, such as 0.25.")
+    if tile and tile * (1 - overlap) < STEP:
+        raise UserError(
+            f"TILE={tile} OVERLAP={overlap:g}: tiles would be less than {STEP} pixels apart, and begin at multiples of "
+            f"{STEP}. Take a larger TILE, or a smaller OVERLAP."
+        )
 
 
 def _apart(tile: int, overlap: float) -> int:

@@ -134,16 +134,19 @@ def refused_sizes(network: nn.Module, shape: tuple[int, ...], views: Sequence[Vi
     The network is tried on tensors without content, which costs neither memory nor the device's time; nothing is
     refused where that says nothing, because it fails for x's shape too.
     """
-    tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
-    empty = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors.items()}
-
-    def takes(size: tuple[int, int]) -> bool:
-        try:
-            torch.func.functional_call(network, empty, (torch.empty(*shape[:2], *size, device="meta"),))
-        except Exception:  # smp's and timm's networks raise what they like for a size that is not theirs
-            return False
-        return True
-
     own = tuple(shape[-2:])
     others = list(dict.fromkeys(view.size(own) for view in views if view.size(own) != own))
-    return [size for size in others if not takes(size)] if others and takes(own) else []
+    if not others or not takes(network, shape):
+        return []
+    return [size for size in others if not takes(network, (*shape[:2], *size))]
+
+
+def takes(network: nn.Module, shape: tuple[int, ...]) -> bool:
+    """Whether a network can take images of this shape (N, C, H, W); tried on tensors without content."""
+    tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+    empty = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors.items()}
+    try:
+        torch.func.functional_call(network, empty, (torch.empty(*shape, device="meta"),))
+    except Exception:  # smp's and timm's networks raise what they like for a size that is not theirs
+        return False
+    return True

@@ -1,5 +1,6 @@
 """Inference at scale: tiles, parts that survive a kill, shards, several devices, and the submission alone."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -187,6 +188,71 @@ def test_more_shards_than_images(trained, refused):
     refused(inference.main, [*TINY, "FOLD=0", "SHARD=17/17"], "only 16 images")
 
 
+def test_two_calls_do_not_write_the_same_folder(trained, refused):
+    partial = PREDICTIONS / ".demo_fold0_seed42.partial"
+    with parts.alone(partial):
+        refused(inference.main, [*TINY, "FOLD=0", "TTA=flips"], "Another process", "NAME=")
+        assert not partial.exists()
+    assert inference.main([*TINY, "FOLD=0"]) == 0
+    assert [path.name for path in PREDICTIONS.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_kill_while_the_folder_takes_its_place_loses_nothing(trained, monkeypatch, capsys):
+    assert inference.main([*TINY, "FOLD=0"]) == 0
+    before = files_of(ONE)
+    replace, calls = os.replace, []
+
+    def stops(source, target):
+        if Path(target) == ONE:
+            calls.append(target)
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", stops)
+    assert inference.main([*TINY, "FOLD=0"]) == 130
+    assert calls
+    monkeypatch.setattr(os, "replace", replace)
+    assert inference.main([*TINY, "FOLD=0"]) == 0
+    assert "16 of 16 images were predicted before a stop" in capsys.readouterr().out
+    assert files_of(ONE) == before
+    assert [path.name for path in PREDICTIONS.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_tile_that_holds_the_whole_frame_is_the_whole_frame(trained):
+    run = Path("lightning_logs/demo/fold0_seed42")
+    model = dataclasses.replace(predictor.load(run), size=(40, 72))  # no multiples of 32
+    paths = sorted(Path("input/demo/test_hq").iterdir())[:3]
+    whole, tiled = (predictor.Predictor([model], tta="flips", tile=tile) for tile in (0, 96))
+    assert whole.about() == tiled.about()
+    for (_, _, a), (_, _, b) in zip(whole.predict(paths), tiled.predict(paths), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_large_images_come_in_smaller_batches_and_a_full_memory_halves_them(trained, monkeypatch):
+    model = predictor.load(Path("lightning_logs/demo/fold0_seed42"))
+    paths = sorted(Path("input/demo/test_hq").iterdir())
+    expected = [answer for _, _, answer in predictor.Predictor([model], batch_size=8).predict(paths)]
+    seen, ask = [], model.network.forward
+
+    def small(x):
+        seen.append(len(x))
+        if len(x) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return ask(x)
+
+    monkeypatch.setattr(model.network, "forward", small)
+    answers = [answer for _, _, answer in predictor.Predictor([model], batch_size=8).predict(paths)]
+    assert seen == [8, 4, 2, 2, 4, 2, 2] * 2
+    np.testing.assert_allclose(answers, expected, atol=1e-5)
+    seen.clear()
+    monkeypatch.setattr(predictor, "BATCH_BYTES", 96 * 64 * 3 * 2)  # two of the demo's images
+    assert len(list(predictor.Predictor([model], batch_size=8).predict(paths))) == 16
+    assert set(seen) == {2}
+    monkeypatch.setattr(model.network, "forward", lambda x: small(torch.cat([x, x, x])))
+    with pytest.raises(UserError, match="does not hold one frame of 32 x 64 pixels; TILE="):
+        list(predictor.Predictor([model], batch_size=8).predict(paths))
+
+
 def test_several_devices_give_what_one_does(trained):
     run = Path("lightning_logs/demo/fold0_seed42")
     files = sorted(Path("input/demo/test_hq").iterdir())
@@ -259,7 +325,14 @@ def test_tiles_cover_each_line_and_weigh_it(side, tile, overlap):
     assert total.min() > 0.99
 
 
-@pytest.mark.parametrize(("text", "word"), [("TILE=100", "multiple of 32"), ("TILE=64 OVERLAP=0.9", "OVERLAP")])
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("TILE=100", "multiple of 32"),
+        ("TILE=64 OVERLAP=0.9", "OVERLAP"),
+        ("TILE=32 OVERLAP=0.5", "less than 32 pixels"),
+    ],
+)
 def test_tiles_of_other_sizes_are_refused(trained, refused, text, word):
     refused(inference.main, [*TINY, "FOLD=0", *text.split()], word)
     with pytest.raises(UserError):
@@ -267,9 +340,9 @@ def test_tiles_of_other_sizes_are_refused(trained, refused, text, word):
 
 
 def test_tiles_through_the_real_door_are_part_of_how_it_was_predicted(trained, refused):
-    assert inference.main([*TINY, "FOLD=0", "TILE=32", "OVERLAP=0.5"]) == 0
+    assert inference.main([*TINY, "FOLD=0", "TILE=32", "OVERLAP=0"]) == 0
     manifest = json.loads((ONE / "manifest.json").read_text())
-    assert (manifest["tile"], manifest["overlap"]) == (32, 0.5)
+    assert (manifest["tile"], manifest["overlap"]) == (32, 0.0)
     tiled = files_of(ONE)
     assert inference.main([*TINY, "FOLD=0", "TILE=64"]) == 0  # the frame of 32 x 64 fits into one
     assert "tile" not in json.loads((ONE / "manifest.json").read_text())
