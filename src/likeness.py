@@ -4,6 +4,9 @@ import cv2
 import numpy as np
 
 LONGEST = 1024  # pixels of the longer side, when compared
+# Pictures that disagree so much when small are spared the comparison at full size. Planted copies that are sure
+# ones reached 0.56 there; of 50 nominees among 20,000 blends of cars, all above 0.9 ended above 0.93 (audit.UNSURE is 0.75).
+HOPELESS = 0.9
 UPRIGHT = "the same picture"
 VERSIONS = (
     (0, False, UPRIGHT),
@@ -122,6 +125,21 @@ def _disagreement(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
     return float(worst[-max(1, len(worst) // 20) :].mean()), float(np.mean(contrasts))
 
 
+def _at_most(image: np.ndarray, longest: int) -> np.ndarray:
+    """The image (H, W), shrunk where a side is longer: each step of an alignment would shrink it again."""
+    share = longest / max(image.shape)
+    if share >= 1:
+        return image
+    height, width = (max(1, round(side * share)) for side in image.shape)
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+
+
+def _coarse_disagreement(fixed: np.ndarray, moving: np.ndarray, margins: np.ndarray) -> float:
+    pair = fixed, _window(moving, margins, *fixed.shape)
+    one, two = (cv2.GaussianBlur(part.astype(np.float32), (0, 0), 1.0)[..., None] for part in pair)
+    return _disagreement(one, two)[0]
+
+
 def compare(outer: np.ndarray, inner: np.ndarray, margins: np.ndarray) -> tuple[float, np.ndarray, float]:
     """Align uint8 (H, W, C) `inner`, the right way up, within `outer` -> disagreement, margins, contrast."""
     seen = (outer.shape[0] * (1 - margins[0] - margins[1]), outer.shape[1] * (1 - margins[2] - margins[3]))
@@ -133,7 +151,10 @@ def compare(outer: np.ndarray, inner: np.ndarray, margins: np.ndarray) -> tuple[
         size = min(1, longest / max(height, width))
         shape = max(1, round(width * size)), max(1, round(height * size))
         if min(shape) >= 8:
-            margins = _refine(cv2.resize(fixed, shape, interpolation=cv2.INTER_AREA), moving, margins, steps)
+            small = cv2.resize(fixed, shape, interpolation=cv2.INTER_AREA)
+            margins = _refine(small, _at_most(moving, 4 * longest), margins, steps)
+            if size < 1 and _coarse_disagreement(small, moving, margins) > HOPELESS:
+                return HOPELESS, margins, 1.0
     if outer.shape[2] != inner.shape[2] or outer.shape[2] > 4:  # cv2 resizes up to four channels
         outer, inner = grey(outer)[..., None], grey(inner)[..., None]
     pair = cv2.resize(inner, (width, height), interpolation=cv2.INTER_AREA), _window(outer, margins, height, width)
