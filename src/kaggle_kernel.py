@@ -4,7 +4,6 @@ Writes output/kernel/: dataset/ (source, models, wheels, checksums), kernel/ (th
 with what to type. TRAIN=1 FOLD=0 makes one that trains a fold on Kaggle's GPU instead.
 """
 
-import ast
 import dataclasses
 import hashlib
 import json
@@ -16,17 +15,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import bundle
 import kernel_pages
 import kernel_run
 import layouts
-import parts
-import postprocess
 import predictions
 import rules
 import runs
 import settings as settings_module
 import submission_file
-import wheels
 from errors import UserError, command
 from export_onnx import real_images
 from inference import choose_dialect, chosen_folds, load_predictor
@@ -44,41 +41,7 @@ PLACE = Path("output/kernel")
 BACK = "back"  # in it, what comes from Kaggle
 MADE = "made.json"  # the settings that it was made with, for the rehearsal; it stays at home
 UNKNOWN = "YOUR-NAME"  # whose kernel it is, where nobody said
-SOURCE = Path(__file__).parent
-# third-party modules of Kaggle's image (github.com/Kaggle/docker-python, mid 2026); smp is in none of its versions
-KAGGLE_HAS = frozenset({
-    *("PIL", "albumentations", "cv2", "huggingface_hub", "jinja2", "kornia", "matplotlib", "numpy", "pandas"),
-    *("pytorch_lightning", "safetensors", "scipy", "sklearn", "tensorboard", "timm", "torch", "torchmetrics"),
-    *("torchvision", "tqdm", "wandb"),
-})  # fmt: skip
 OF_THIS_COMPUTER = ("DEVICE", "WORKERS", "PRECISION", "LOGGER", "PROFILER")
-MARGIN = 0.01  # 1 - Dice between the masks in 32 and in 16 bits, above which 16 are not used
-
-
-def modules_of(*names: str) -> list[Path]:
-    """The files of these modules of src/ and of all that they import from there, in functions too."""
-    found: dict[str, list[Path]] = {}
-    waiting = list(names)
-    while waiting:
-        name = waiting.pop()
-        folder = SOURCE / name
-        files = sorted(folder.glob("*.py")) if folder.is_dir() else [SOURCE / f"{name}.py"]
-        if name in found or not files[0].is_file():
-            continue
-        found[name] = files
-        waiting += [other for file in files for other in imports_of(file)]
-    return sorted(file for files in found.values() for file in files)
-
-
-def imports_of(file: Path) -> set[str]:
-    """The top-level names that a file imports, anywhere in it."""
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names |= {alias.name.partition(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names.add(node.module.partition(".")[0])
-    return names
 
 
 def owner(user: str) -> str:
@@ -123,21 +86,6 @@ def versions() -> dict[str, str]:
     return {"python": sys.version.split()[0], **{name: metadata.version(name) for name in ("torch", "numpy", "timm")}}
 
 
-def copy_source(folder: Path, files: list[Path]) -> None:
-    """Copy files of src/, packages with their folder."""
-    for file in files:
-        target = folder / "source" / file.relative_to(SOURCE)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file, target)
-
-
-def take_wheels(folder: Path, files: list[Path], extra: str) -> list[str]:
-    """Pack what these files import and Kaggle lacks; returns the wheels' names."""
-    own = {path.stem for path in SOURCE.glob("*.py")} | {path.parent.name for path in SOURCE.glob("*/__init__.py")}
-    needed = {name for file in files for name in imports_of(file)} - own - sys.stdlib_module_names - KAGGLE_HAS
-    return [wheels.pack(name, folder / "wheels").name for name in sorted({*needed, *filter(None, extra.split(","))})]
-
-
 def relative(path: Path, below: Path, name: str) -> str:
     """`path` below `below`. Raises UserError where it is elsewhere: on Kaggle there is nothing else."""
     try:
@@ -146,66 +94,6 @@ def relative(path: Path, below: Path, name: str) -> str:
         raise UserError(
             f"{name}={path} lies outside of {below}; the kernel has the competition's data only."
         ) from error
-
-
-def store_model(run: Path, folder: Path, half: bool) -> None:
-    """Copy model.json and model.safetensors; `half`: floats become 16 bits, but for statistics and normalisation.
-
-    Raises UserError for weights that 16 bits cannot hold.
-    """
-    folder.mkdir(parents=True)
-    if not half:
-        for name in (runs.MODEL, runs.WEIGHTS):
-            shutil.copyfile(run / name, folder / name)
-        return
-    import torch
-    from safetensors.torch import load_file, save_file
-
-    state = load_file(run / runs.WEIGHTS)
-    for name, value in state.items():
-        if value.dtype == torch.float32 and value.ndim > 1 and name not in ("mean", "std"):
-            state[name] = value.half()
-            if not torch.isfinite(state[name]).all():
-                raise UserError(f"{run / runs.WEIGHTS}: {name} has values that 16 bits cannot hold; leave HALF=1 out.")
-    save_file(state, folder / runs.WEIGHTS)
-    about = runs.read_model(run)
-    sha = runs.sha256(folder / runs.WEIGHTS)
-    runs.write_json(folder / runs.MODEL, {**about, "weights_sha256": sha, "stored_of": about["weights_sha256"]})
-
-
-def half_is_safe(predictor: Any, chosen: tuple[Any, ...], paths: list[Path], max_pixels: int) -> tuple[bool, float]:
-    """Whether the models give the same masks in 16 bits, on these images; and 1 - Dice between the two ways' masks."""
-    import numpy as np
-
-    import tta
-
-    spec, kept = predictor.spec, (predictor.half, predictor.views)
-    predictor.views, masks = tta.views("none"), []
-    for predictor.half in (False, True):
-        answers = [probability for _, _, probability in predictor.predict(paths, max_pixels)]
-        if not all(np.isfinite(answer).all() for answer in answers):
-            return False, 1.0
-        p8s = map(postprocess.to_p8, answers)
-        masks.append([postprocess.to_masks(p8, spec.task, spec.scored, chosen).ravel() for p8 in p8s])
-    predictor.half, predictor.views = kept
-    whole, half = (np.concatenate(part).astype(bool) for part in masks)
-    differ = float((whole != half).sum() / max(1, whole.sum() + half.sum()))
-    return differ <= MARGIN, differ
-
-
-def write_bundle(partial: Path, about: dict[str, Any]) -> int:
-    """The marker, the checksums and the data set's metadata; returns the bundle's bytes."""
-    folder = partial / "dataset"
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    lines = [f"{path.relative_to(folder)} {runs.sha256(path)}" for path in files]
-    about["bundle"] = parts.digest_of(iter([*lines, json.dumps(about, sort_keys=True)]))
-    runs.write_json(folder / kernel_run.MARKER, about)
-    files.append(folder / kernel_run.MARKER)
-    runs.write_json(
-        folder / kernel_run.CHECKSUMS, {path.relative_to(folder).as_posix(): runs.sha256(path) for path in files}
-    )
-    runs.write_json(folder / "dataset-metadata.json", kernel_pages.dataset_metadata(about))
-    return sum(path.stat().st_size for path in files)
 
 
 def write_kernel(partial: Path, about: dict[str, Any], cells: list[tuple[str, str]], intro: str, train: bool) -> Path:
@@ -261,13 +149,13 @@ def prediction(settings: Any, flags: Any, partial: Path) -> str:
     chosen = rules.chosen(settings, predictor.spec, predictions.provenance(makers, how))
     plain = rules.configured(settings, predictor.spec)
     shown = real_images(settings, predictor.spec, 4)
-    safe, differ = half_is_safe(predictor, chosen, shown, settings.MAX_PIXELS)
+    safe, differ = bundle.half_is_safe(predictor, chosen, shown, settings.MAX_PIXELS)
     half = settings_module.flag_is_on(flags.HALF)
     for run in folders:
-        store_model(run, partial / "dataset" / "models" / run.name, half)
-    files = modules_of("kernel_run")
-    copy_source(partial / "dataset", files)
-    packed = take_wheels(partial / "dataset", files, flags.WHEELS)
+        bundle.store_model(run, partial / "dataset" / "models" / run.name, half)
+    files = bundle.modules_of("kernel_run")
+    bundle.copy_source(partial / "dataset", files)
+    packed = bundle.take_wheels(partial / "dataset", files, flags.WHEELS)
     about |= {
         "models": [run.name for run in folders],
         "data": predictor.spec.as_json(),
@@ -284,7 +172,7 @@ def prediction(settings: Any, flags: Any, partial: Path) -> str:
         "stored_half": half,
         "versions": versions(),
     }
-    size = write_bundle(partial, about)
+    size = bundle.write_bundle(partial, about)
     intro = (
         f"# {settings.EXPERIMENT}\n\nMade by `make kernel`: {len(folders)} models ({', '.join(about['models'])}), "
         f"TTA={about['tta']}, {rules_line(chosen)}.\nIt needs no internet, and writes `submission.csv`."
@@ -334,11 +222,11 @@ def training(settings: Any, flags: Any, partial: Path) -> str:
     for suffix in (".csv", ".json"):
         (partial / "dataset").mkdir(parents=True, exist_ok=True)
         shutil.copyfile(table.with_suffix(suffix), partial / "dataset" / f"train_folds{suffix}")
-    files = modules_of("train", "tester", "kernel_run")
-    copy_source(partial / "dataset", [*files, *settings_module.RECIPES.glob("*.cfg")])
-    packed_names = take_wheels(partial / "dataset", files, flags.WHEELS)
+    files = bundle.modules_of("train", "tester", "kernel_run")
+    bundle.copy_source(partial / "dataset", [*files, *settings_module.RECIPES.glob("*.cfg")])
+    packed_names = bundle.take_wheels(partial / "dataset", files, flags.WHEELS)
     about |= {"words": words, "hours": 12.0, "versions": versions()}
-    size = write_bundle(partial, about)
+    size = bundle.write_bundle(partial, about)
     intro = f"# {settings.EXPERIMENT}, fold {flags.FOLD}\n\nMade by `make kernel TRAIN=1`: it trains without internet."
     write_kernel(partial, about, kernel_pages.TRAIN, intro, train=True)
     return f"{len(files)} modules, {', '.join(packed_names)}: {size / 1e6:.1f} MB to upload"

@@ -34,7 +34,7 @@ FLOORS = [
     {
         *("experiments", "ensemble", "compare", "leaderboard", "report", "reporting"),
         *("export_onnx", "onnx_file", "onnx_example", "hub", "model_card"),
-        *("kaggle_kernel", "kernel_pages", "kernel_rehearsal", "kernel_push", "kernel_fetch"),
+        *("kaggle_kernel", "bundle", "kernel_pages", "kernel_rehearsal", "kernel_push", "kernel_fetch"),
         *("pseudo", "labellers", "merge", "submission", "cv", "weights", "samples", "summary", "smoke", "data"),
         "rle_check",
         *("cars", "studio", "scenes", "scene_layouts", "demo"),

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
+import bundle as bundle_module
 import inference
 import kaggle_kernel
 import kernel_fetch
@@ -64,7 +65,7 @@ def test_the_kernel_takes_along_what_it_needs_and_nothing_else(bundled):
     sources = sorted(path.stem for path in (dataset / "source").iterdir())
     assert {"kernel_run", "predictor", "tta", "tiles", "unet", "submission_file"} <= set(sources)
     assert not {"settings", "config", "train", "trainer", "datamodule", "augmentations"} & set(sources)
-    imported = set().union(*(kaggle_kernel.imports_of(path) for path in (dataset / "source").iterdir()))
+    imported = set().union(*(bundle_module.imports_of(path) for path in (dataset / "source").iterdir()))
     assert not {"pytorch_lightning", "albumentations", "kornia"} & imported
     assert [path.name for path in (dataset / "wheels").iterdir()] == [
         f"segmentation_models_pytorch-{wheels.distribution_of('segmentation_models_pytorch').version}-py3-none-any.whl"

@@ -1,0 +1,126 @@
+"""What a Kaggle kernel takes along: the source that it needs, models, wheels, and a checksum of each file."""
+
+import ast
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import kernel_pages
+import kernel_run
+import parts
+import postprocess
+import runs
+import wheels
+from errors import UserError
+
+SOURCE = Path(__file__).parent
+# third-party modules of Kaggle's image (github.com/Kaggle/docker-python, mid 2026); smp is in none of its versions
+KAGGLE_HAS = frozenset({
+    *("PIL", "albumentations", "cv2", "huggingface_hub", "jinja2", "kornia", "matplotlib", "numpy", "pandas"),
+    *("pytorch_lightning", "safetensors", "scipy", "sklearn", "tensorboard", "timm", "torch", "torchmetrics"),
+    *("torchvision", "tqdm", "wandb"),
+})  # fmt: skip
+MARGIN = 0.01  # 1 - Dice between the masks in 32 and in 16 bits, above which 16 are not used
+
+
+def modules_of(*names: str) -> list[Path]:
+    """The files of these modules of src/ and of all that they import from there, in functions too."""
+    found: dict[str, list[Path]] = {}
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop()
+        folder = SOURCE / name
+        files = sorted(folder.glob("*.py")) if folder.is_dir() else [SOURCE / f"{name}.py"]
+        if name in found or not files[0].is_file():
+            continue
+        found[name] = files
+        waiting += [other for file in files for other in imports_of(file)]
+    return sorted(file for files in found.values() for file in files)
+
+
+def imports_of(file: Path) -> set[str]:
+    """The top-level names that a file imports, anywhere in it."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module.partition(".")[0])
+    return names
+
+
+def copy_source(folder: Path, files: list[Path]) -> None:
+    """Copy files of src/, packages with their folder."""
+    for file in files:
+        target = folder / "source" / file.relative_to(SOURCE)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, target)
+
+
+def take_wheels(folder: Path, files: list[Path], extra: str) -> list[str]:
+    """Pack what these files import and Kaggle lacks; returns the wheels' names."""
+    own = {path.stem for path in SOURCE.glob("*.py")} | {path.parent.name for path in SOURCE.glob("*/__init__.py")}
+    needed = {name for file in files for name in imports_of(file)} - own - sys.stdlib_module_names - KAGGLE_HAS
+    return [wheels.pack(name, folder / "wheels").name for name in sorted({*needed, *filter(None, extra.split(","))})]
+
+
+def store_model(run: Path, folder: Path, half: bool) -> None:
+    """Copy model.json and model.safetensors; `half`: floats become 16 bits, but for statistics and normalisation.
+
+    Raises UserError for weights that 16 bits cannot hold.
+    """
+    folder.mkdir(parents=True)
+    if not half:
+        for name in (runs.MODEL, runs.WEIGHTS):
+            shutil.copyfile(run / name, folder / name)
+        return
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    state = load_file(run / runs.WEIGHTS)
+    for name, value in state.items():
+        if value.dtype == torch.float32 and value.ndim > 1 and name not in ("mean", "std"):
+            state[name] = value.half()
+            if not torch.isfinite(state[name]).all():
+                raise UserError(f"{run / runs.WEIGHTS}: {name} has values that 16 bits cannot hold; leave HALF=1 out.")
+    save_file(state, folder / runs.WEIGHTS)
+    about = runs.read_model(run)
+    sha = runs.sha256(folder / runs.WEIGHTS)
+    runs.write_json(folder / runs.MODEL, {**about, "weights_sha256": sha, "stored_of": about["weights_sha256"]})
+
+
+def half_is_safe(predictor: Any, chosen: tuple[Any, ...], paths: list[Path], max_pixels: int) -> tuple[bool, float]:
+    """Whether the models give the same masks in 16 bits, on these images; and 1 - Dice between the two ways' masks."""
+    import numpy as np
+
+    import tta
+
+    spec, kept = predictor.spec, (predictor.half, predictor.views)
+    predictor.views, masks = tta.views("none"), []
+    for predictor.half in (False, True):
+        answers = [probability for _, _, probability in predictor.predict(paths, max_pixels)]
+        if not all(np.isfinite(answer).all() for answer in answers):
+            return False, 1.0
+        p8s = map(postprocess.to_p8, answers)
+        masks.append([postprocess.to_masks(p8, spec.task, spec.scored, chosen).ravel() for p8 in p8s])
+    predictor.half, predictor.views = kept
+    whole, half = (np.concatenate(part).astype(bool) for part in masks)
+    differ = float((whole != half).sum() / max(1, whole.sum() + half.sum()))
+    return differ <= MARGIN, differ
+
+
+def write_bundle(partial: Path, about: dict[str, Any]) -> int:
+    """The marker, the checksums and the data set's metadata; returns the bundle's bytes."""
+    folder = partial / "dataset"
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    lines = [f"{path.relative_to(folder)} {runs.sha256(path)}" for path in files]
+    about["bundle"] = parts.digest_of(iter([*lines, json.dumps(about, sort_keys=True)]))
+    runs.write_json(folder / kernel_run.MARKER, about)
+    files.append(folder / kernel_run.MARKER)
+    runs.write_json(
+        folder / kernel_run.CHECKSUMS, {path.relative_to(folder).as_posix(): runs.sha256(path) for path in files}
+    )
+    runs.write_json(folder / "dataset-metadata.json", kernel_pages.dataset_metadata(about))
+    return sum(path.stat().st_size for path in files)
