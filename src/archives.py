@@ -6,6 +6,7 @@ zip and tar, plain or compressed, and archives within them.
 import gzip
 import lzma
 import re
+import shutil
 import stat
 import struct
 import tarfile
@@ -51,6 +52,11 @@ class Unpacking:
     junk: int = 0
     inner: list[str] = field(default_factory=list)
     packed: list[str] = field(default_factory=list)  # archives too deep to be unpacked
+
+    @classmethod
+    def of(cls, packed: int, folder: Path) -> "Unpacking":
+        """The budget of an archive of `packed` bytes that is unpacked onto the disk of `folder`."""
+        return cls(shutil.disk_usage(folder).free - SPARE, max(HONEST, RATIO * packed))
 
     def check(self, size: int, label: str) -> None:
         """Refuse `size` more bytes where they are too many."""

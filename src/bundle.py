@@ -9,7 +9,6 @@ from typing import Any
 
 import kernel_pages
 import kernel_run
-import parts
 import postprocess
 import runs
 import wheels
@@ -95,19 +94,18 @@ def half_is_safe(predictor: Any, chosen: tuple[Any, ...], paths: list[Path], max
     """Whether the models give the same masks in 16 bits, on these images; and 1 - Dice between the two ways' masks."""
     import numpy as np
 
-    import tta
+    from predictor import Predictor
 
-    spec, kept = predictor.spec, (predictor.half, predictor.views)
-    predictor.views, masks = tta.views("none"), []
-    for predictor.half in (False, True):
-        answers = [probability for _, _, probability in predictor.predict(paths, max_pixels)]
+    spec, masks, cut = predictor.spec, [], {"tile": predictor.tile, "overlap": predictor.overlap}
+    for half in (False, True):
+        plain = Predictor(predictor.models, predictor.devices, predictor.batch_size, half=half, **cut)
+        answers = [probability for _, _, probability in plain.predict(paths, max_pixels)]
         if not all(np.isfinite(answer).all() for answer in answers):
             return False, 1.0
         p8s = map(postprocess.to_p8, answers)
         masks.append([postprocess.to_masks(p8, spec.task, spec.scored, chosen).ravel() for p8 in p8s])
-    predictor.half, predictor.views = kept
-    whole, half = (np.concatenate(part).astype(bool) for part in masks)
-    differ = float((whole != half).sum() / max(1, whole.sum() + half.sum()))
+    one, other = (np.concatenate(part).astype(bool) for part in masks)
+    differ = float((one != other).sum() / max(1, one.sum() + other.sum()))
     return differ <= MARGIN, differ
 
 
@@ -116,7 +114,7 @@ def write_bundle(partial: Path, about: dict[str, Any]) -> int:
     folder = partial / "dataset"
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     lines = [f"{path.relative_to(folder)} {runs.sha256(path)}" for path in files]
-    about["bundle"] = parts.digest_of(iter([*lines, json.dumps(about, sort_keys=True)]))
+    about["bundle"] = runs.digest_of([*lines, json.dumps(about, sort_keys=True)])
     runs.write_json(folder / kernel_run.MARKER, about)
     files.append(folder / kernel_run.MARKER)
     runs.write_json(

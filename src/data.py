@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import archives
+import kaggle_client
 import layouts
 import runs
 import settings as settings_module
@@ -35,13 +36,8 @@ TELLING = re.compile(
 def download(slug: str, folder: Path) -> Path:
     """A competition's archive by Kaggle's client. Raises UserError where that is missing, refused or brings none."""
     site = f"https://www.kaggle.com/competitions/{slug}"
-    places = os.pathsep.join([os.environ.get("PATH", ""), str(Path(sys.executable).parent)])
-    client = shutil.which("kaggle", path=places)
-    if client is None:
-        raise UserError(
-            f"COMPETITION={slug} needs Kaggle's client: {sys.executable} -m pip install kaggle\n"
-            f"Or download by hand from {site}/data and then: make data ZIP=file"
-        )
+    by_hand = f"Or download by hand from {site}/data and then: make data ZIP=file"
+    client = kaggle_client.find(f"COMPETITION={slug} needs Kaggle's client", by_hand)
     folder.mkdir()
     told = b""
     typed = [client, "competitions", "download", "-c", slug, "-p", str(folder)]
@@ -128,10 +124,7 @@ def fetch(target: Path, archive: Path | None, slug: str, overwrite: bool) -> Non
     check_target(target, archive, overwrite)
     with workroom(target) as room:
         path = archive or download(slug, room / "download")
-        packed = path.stat().st_size
-        state = archives.Unpacking(
-            shutil.disk_usage(room).free - archives.SPARE, max(archives.HONEST, archives.RATIO * packed)
-        )
+        state = archives.Unpacking.of(path.stat().st_size, room)
         whole = room / "whole"
         whole.mkdir()
         archives.unpack(path, whole, path.name, state)

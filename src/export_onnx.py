@@ -57,8 +57,7 @@ def real_images(settings: Any, spec: DataSpec, most: int = CHECKED) -> list[Path
         if settings.TEST_PATH:
             raise
         files = [Path(settings.INPUT, image) for image in splits.read(Path(settings.TRAIN_FOLDS))["image"]]
-    count = min(most, len(files))
-    return [files[index * len(files) // count] for index in range(count)]
+    return predictions.spread(files, most)
 
 
 def _near_cut(probabilities: Any, spec: DataSpec, to_mask: tuple[Rule, ...], tolerance: float) -> Any:

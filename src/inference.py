@@ -107,7 +107,7 @@ def _keeper(settings: Any, maps: parts.Maps, to_mask: Any, job: "Job") -> parts.
     ids = submission_file.image_ids(job.everything, dialect)
     keys = [(image_id, name) for image_id in ids for name in submission_file.check_classes(maps.spec, dialect)]
     submission_file.check_ids(keys, submission_file.find_sample(settings.INPUT), dialect, partial=bool(settings.LIMIT))
-    return parts.RunLengths(maps, to_mask, dialect, ids, parts.spread(job.names))
+    return parts.RunLengths(maps, to_mask, dialect, ids, predictions.spread(job.names))
 
 
 @dataclass(frozen=True)
@@ -128,9 +128,7 @@ class Job:
 def find_job(settings: Any, flags: Any, stacked: bool) -> Job:
     """The images and the folder for their predictions. Raises UserError where there are none, or it is not ours."""
     index, count = parse_shard(flags.SHARD)
-    root, files = layouts.test_images(settings.INPUT, settings.TEST_PATH, stacked)
-    names = [path.relative_to(root).as_posix() for path in files]
-    layouts.refuse_twins(names, f"{root}: ")
+    root, names = layouts.test_names(settings.INPUT, settings.TEST_PATH, stacked)
     if settings.LIMIT:
         names = names[: settings.LIMIT * settings.VALID_BATCH_SIZE]
     if count > len(names):
@@ -149,7 +147,7 @@ def describe(job: Job, predictor: Any) -> dict[str, Any]:
     about = {"root": str(job.root), "images": job.names, "data": predictor.spec.as_json(), "models": makers}
     about |= {**how, "sizes": sizes, "half": predictor.half}
     if job.count > 1:
-        about["shard"] = {"index": job.index, "of": job.count, "all": parts.digest_of(iter(job.everything))}
+        about["shard"] = {"index": job.index, "of": job.count, "all": runs.digest_of(job.everything)}
     return about
 
 
@@ -165,14 +163,14 @@ def carry_out(
     def predict(paths: list[Path], keep: parts.Keep) -> Iterator[list[Any]]:
         return predictor.predict(paths, max_pixels, keep, parts.PART)
 
-    plan = {**about, "images": parts.digest_of(iter(job.names)), **keep.about()}
+    plan = {**about, "images": runs.digest_of(job.names), **keep.about()}
     with parts.alone(partial):
         start = time.monotonic()
         before = parts.work(partial, plan, job.root, job.names, predict, keep)
         seconds = time.monotonic() - start
         shown = [
             (name, spec.read_image(job.root / name, max_pixels), predictions.read_maps(partial, name, spec))
-            for name in parts.spread(job.names)
+            for name in predictions.spread(job.names)
         ]
         predictions.contact_sheet(picture_of(job.folder), shown, spec, to_mask)
         parts.finish(partial, job.folder, job.names, keep, about)

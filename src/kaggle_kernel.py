@@ -96,13 +96,12 @@ def relative(path: Path, below: Path, name: str) -> str:
         ) from error
 
 
-def write_kernel(partial: Path, about: dict[str, Any], cells: list[tuple[str, str]], intro: str, train: bool) -> Path:
-    """The notebook with its metadata, and the README; returns the notebook."""
+def write_kernel(partial: Path, about: dict[str, Any], cells: list[tuple[str, str]], intro: str, train: bool) -> None:
+    """The notebook with its metadata, and the README."""
     page = partial / "kernel" / f"{about['title']}.ipynb"
     runs.write_text(page, kernel_pages.notebook(about, cells, intro))
     runs.write_json(page.parent / "kernel-metadata.json", kernel_pages.kernel_metadata(about, page.name))
     runs.write_text(partial / "README.md", kernel_pages.readme(about, page.name, train))
-    return page
 
 
 def _hours(text: str) -> float:
@@ -144,9 +143,10 @@ def prediction(settings: Any, flags: Any, partial: Path) -> str:
     about["sample"] = sample.name if sample else ""
     about["hours"], dialect = _hours(flags.HOURS), choose_dialect(settings)
     predictor = load_predictor(settings, folders)
+    from predictor import describe
+
     how = predictor.about()
-    makers = [{"folds_sha256": model.about["folds_sha256"], **model.about} for model in predictor.models]
-    chosen = rules.chosen(settings, predictor.spec, predictions.provenance(makers, how))
+    chosen = rules.chosen(settings, predictor.spec, predictions.provenance(describe(predictor.models), how))
     plain = rules.configured(settings, predictor.spec)
     shown = real_images(settings, predictor.spec, 4)
     safe, differ = bundle.half_is_safe(predictor, chosen, shown, settings.MAX_PIXELS)

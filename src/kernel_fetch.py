@@ -9,12 +9,13 @@ import sys
 from pathlib import Path
 
 import archives
+import kaggle_client
 import kernel_run
 import runs
 import settings as settings_module
 from errors import UserError, command
+from kaggle_client import ask
 from kaggle_kernel import BACK, PLACE
-from kernel_push import ask, find_client
 
 FLAGS = {
     "ZIP": "what the kernel packed; else it is fetched from Kaggle",
@@ -26,8 +27,9 @@ def fetch() -> Path:
     """The archive of the kernel's output, by Kaggle's client. Raises UserError where it has none."""
     about = runs.read_json(PLACE / "dataset" / kernel_run.MARKER, "Name the archive: make kernel-fetch ZIP=file")
     back = PLACE / BACK
+    client = kaggle_client.find("Kaggle's client is not here", f"Or as {PLACE / 'README.md'} says, with ZIP=file.")
     (back / f"{about['title']}.zip").unlink(missing_ok=True)  # an older one is not what the kernel has now
-    ask(find_client(), "kernels", "output", about["kernel"], "-p", str(back))
+    ask(client, "kernels", "output", about["kernel"], "-p", str(back))
     archive = back / f"{about['title']}.zip"
     if not archive.is_file():
         raise UserError(f"The output of {about['kernel']} has no {archive.name}. Is it a training kernel, and done?")
@@ -73,9 +75,7 @@ def main(argv: list[str] | None = None) -> None:
     room = logs / ".fetched"
     shutil.rmtree(room, ignore_errors=True)
     try:
-        free = shutil.disk_usage(logs).free - archives.SPARE
-        state = archives.Unpacking(free, max(archives.HONEST, archives.RATIO * archive.stat().st_size))
-        archives.unpack(archive, room, str(archive), state)
+        archives.unpack(archive, room, str(archive), archives.Unpacking.of(archive.stat().st_size, logs))
         target = put(room, logs, settings_module.flag_is_on(flags.OVERWRITE))
     finally:
         shutil.rmtree(room, ignore_errors=True)

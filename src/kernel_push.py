@@ -1,52 +1,19 @@
 """make kernel-push: upload the data set of output/kernel/ and start its notebook, by Kaggle's client."""
 
-import os
-import re
-import shutil
-import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
+import kaggle_client
 import kernel_run
 import runs
 import settings as settings_module
-from errors import UserError, command, listing
+from errors import UserError, command
+from kaggle_client import ask
 from kaggle_kernel import PLACE, UNKNOWN
 
 PATIENCE, PAUSE = 1200, 5  # seconds
 FLAGS = {"ACCELERATOR": "the GPU to ask for; NvidiaTeslaT4 unless told", "MESSAGE": "of a data set's new version"}
-
-
-def find_client() -> str:
-    """Kaggle's client. Raises UserError where it is not installed."""
-    places = os.pathsep.join([os.environ.get("PATH", ""), str(Path(sys.executable).parent)])
-    client = shutil.which("kaggle", path=places)
-    if client is None:
-        raise UserError(
-            f"Kaggle's client is not here: {sys.executable} -m pip install kaggle\n"
-            f"Or upload by hand, as {PLACE / 'README.md'} says."
-        )
-    return client
-
-
-def ask(client: str, *words: str, fails: bool = False) -> tuple[int, str]:
-    """Run the client and show what it says. Raises UserError where it fails, unless `fails` may be."""
-    done = subprocess.run([client, *words], capture_output=True, text=True, check=False)
-    said = (done.stdout + done.stderr).strip()
-    # the client exits with 0 after some refusals, and says so in words only
-    refused = done.returncode or re.search(
-        r"^(error|\d{3}\b|traceback)|forbidden|unauthorized|not valid", said, re.I | re.M
-    )
-    if refused and not fails:
-        raise UserError(
-            f"kaggle {' '.join(words)} was refused:{listing(said.splitlines()[-12:])}\n"
-            "Log in first: kaggle auth login, or a token from https://www.kaggle.com/settings/api."
-        )
-    if not fails and said:
-        print("\n".join(f"  {line}" for line in said.splitlines()), flush=True)
-    return done.returncode, said
 
 
 def upload(client: str, about: dict[str, Any], message: str) -> str:
@@ -84,7 +51,7 @@ def main(argv: list[str] | None = None) -> None:
     about = runs.read_json(PLACE / "dataset" / kernel_run.MARKER, "Make the kernel first: make kernel EXPERIMENT=x")
     if about["dataset"].startswith(f"{UNKNOWN}/"):
         raise UserError("Whose kernel is it? Make it again with your name on Kaggle: make kernel ... USER=name")
-    client = find_client()
+    client = kaggle_client.find("Kaggle's client is not here", f"Or upload by hand, as {PLACE / 'README.md'} says.")
     if not (PLACE / "rehearsal.txt").is_file():
         print("It was not rehearsed: make kernel-rehearsal shows here what would fail there.", flush=True)
     what = upload(client, about, flags.MESSAGE or f"bundle {about['bundle'][:12]}")

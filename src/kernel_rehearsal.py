@@ -133,14 +133,7 @@ def build_tree(tree: Path, about: dict[str, Any], settings: Any, mount: str, zip
 
 def _copy(source: Path, target: Path) -> None:
     """A tree of hard links, or of copies where the disk has none; links within are followed."""
-
-    def link(one: str, other: str) -> None:
-        try:
-            os.link(os.path.realpath(one), other)
-        except OSError:
-            shutil.copyfile(one, other)
-
-    shutil.copytree(source, target, copy_function=link)
+    shutil.copytree(source, target, copy_function=lambda one, other: runs.link(Path(one), Path(other)))
 
 
 def can_unshare() -> bool:
@@ -182,7 +175,7 @@ def run_cells(tree: Path, python: str, page: Path, alone: bool) -> int:
 
 
 def refuse_breaches(tree: Path, code: int) -> None:
-    """Raises UserError where the kernel failed, or tried what Kaggle does not let it, or left other things behind."""
+    """Raises UserError where the kernel failed, or tried what Kaggle does not let it."""
     log = tree / "guard" / "refused.txt"
     tried = list(dict.fromkeys(log.read_text(encoding="utf-8").splitlines())) if log.is_file() else []
     if tried:
@@ -225,21 +218,14 @@ def compare(
 def at_home(settings: Any, about: dict[str, Any], tree: Path) -> tuple[Path, dict[str, tuple[int, int]]]:
     """The submission that inference makes here of the same models, and each image's size by its id."""
     target = tree / "home_submission.csv"
-    words = settings_module.as_overrides(settings, ("TTA", "TTA_MEAN", "TILE", "OVERLAP", "SUBMISSION"))
+    words = settings_module.as_overrides(settings, ("SUBMISSION",))
     folds = ",".join(model.partition("_")[0].removeprefix("fold") for model in about["models"])
     given = [*words, f"FOLD={folds}", f"NAME={AT_HOME}"]
-    tta = [
-        f"TTA={about['tta']}",
-        f"TTA_MEAN={about['tta_mean']}",
-        f"TILE={about['tile']}",
-        f"OVERLAP={about['overlap']}",
-    ]
-    console.step("make inference", inference.main, [*given, *tta, "MAPS=0"])
-    console.step("make submission", submission.main, [*given, *tta, f"SUBMISSION={target}"])
-    root, files = layouts.test_images(
+    console.step("make inference", inference.main, [*given, "MAPS=0"])
+    console.step("make submission", submission.main, [*given, f"SUBMISSION={target}"])
+    root, names = layouts.test_names(
         settings.INPUT, str(Path(settings.INPUT) / about["test_path"]), about["data"].get("stacked") is True
     )
-    names = [path.relative_to(root).as_posix() for path in files]
     ids = submission_file.image_ids(names, rle.DIALECTS[about["dialect"]])
     return target, {image_id: images.read_size(root / image, settings.MAX_PIXELS) for image_id, image in ids.items()}
 

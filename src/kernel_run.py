@@ -11,7 +11,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import dataspec
 import layouts
 import parts
 import postprocess
+import predictions
 import rle
 import rle_table
 import runs
@@ -28,6 +29,7 @@ from errors import UserError, listing
 
 MARKER, CHECKSUMS = "maskfold.json", "checksums.json"
 DEPTH = 4  # /kaggle/input/datasets/<owner>/<slug>/ and what lies below
+_STARTED = time.monotonic()  # the notebook's first cells have run for a few seconds by then
 SPARE = 0.9  # of the budget is planned with: the first images are not all images
 
 
@@ -48,7 +50,6 @@ class Plan:
     models: tuple[str, ...]
     tta: str
     whole: bool
-    seconds: float = field(default=0.0, compare=False)  # an image, as measured
 
     def __str__(self) -> str:
         return f"{len(self.models)} model{'s'[: len(self.models) != 1]} ({', '.join(self.models)}), TTA={self.tta}"
@@ -137,10 +138,8 @@ def _unpacked(bundle: Bundle, folder: Path, wanted: tuple[str, ...], packed: dic
                 (target / name).symlink_to(folder / name)
             continue
         archive, room = packed[name], target / f".{name}"
-        free = shutil.disk_usage(target).free - archives.SPARE
-        state = archives.Unpacking(free, max(archives.HONEST, archives.RATIO * archive.stat().st_size))
         shutil.rmtree(room, ignore_errors=True)
-        archives.unpack(archive, room, str(archive), state)
+        archives.unpack(archive, room, str(archive), archives.Unpacking.of(archive.stat().st_size, target))
         os.replace(room / name if (room / name).is_dir() else room, target / name)  # test_hq.zip may hold test_hq/
         shutil.rmtree(room, ignore_errors=True)
     return target
@@ -152,9 +151,7 @@ def test_images(bundle: Bundle) -> tuple[Path, list[str], Path | None]:
     data = find_data(bundle, wanted)
     root, names = data / wanted, []
     if any(root.iterdir()):  # some competitions show no test image before they run the kernel themselves
-        root, files = layouts.test_images(str(data), str(root), bundle.about["data"].get("stacked") is True)
-        names = [path.relative_to(root).as_posix() for path in files]
-    layouts.refuse_twins(names, f"{root}: ")
+        root, names = layouts.test_names(str(data), str(root), bundle.about["data"].get("stacked") is True)
     places = [data / name for name in (bundle.about["sample"], "sample_submission.csv") if name]
     sample = next((path for path in places if path.is_file()), None)
     print(f"{len(names)} test images in {root}; {sample or 'no sample_submission.csv to check the ids against'}")
@@ -209,25 +206,18 @@ def choose_plan(bundle: Bundle, root: Path, names: list[str], hours: float) -> P
     if not names:
         print("No test image here: all are hidden. The submission has a head and no rows.", flush=True)
         return plans(bundle.about)[0]
-    count = min(64, len(names))
-    spread = [root / names[index * len(names) // count] for index in range(count)]
+    spread = [root / name for name in predictions.spread(names, 64)]
     for plan in plans(bundle.about):
         left = hours * 3600 * SPARE - (time.monotonic() - _STARTED)
         seconds = seconds_an_image(bundle, plan, spread, _keep(bundle, plan, root, names))
         needs = seconds * len(names)
         print(f"{plan}: {seconds:.3f} s an image, {needs / 60:.1f} minutes of {left / 60:.0f}", flush=True)
-        chosen = Plan(plan.models, plan.tta, plan.whole, seconds)
         if needs <= left:
             break
     else:
         print("NOT ENOUGH TIME even for that; it is tried all the same. Train a smaller network.", flush=True)
-    print(
-        f"Chosen for all images: {chosen}{'' if chosen.whole else ', less than planned, to fit the time'}", flush=True
-    )
-    return chosen
-
-
-_STARTED = time.monotonic()
+    print(f"Chosen for all images: {plan}{'' if plan.whole else ', less than planned, to fit the time'}", flush=True)
+    return plan
 
 
 def rules_of(about: dict[str, Any], plan: Plan) -> tuple[postprocess.Rule, ...]:

@@ -64,11 +64,9 @@ def checked_runs(settings: Any, frame: Any) -> dict[str, Path]:
 
 def test_names(settings: Any, frame: Any, spec: DataSpec) -> tuple[Path, list[str]]:
     """The folder of the test images, and each below it. Raises UserError for one that the table has already."""
-    root, files = layouts.test_images(settings.INPUT, settings.TEST_PATH, spec.stacked)
+    root, names = layouts.test_names(settings.INPUT, settings.TEST_PATH, spec.stacked)
     if settings.LIMIT:
-        files = files[: settings.LIMIT * settings.VALID_BATCH_SIZE]
-    names = [path.relative_to(root).as_posix() for path in files]
-    layouts.refuse_twins(names, f"{root}: ")
+        names = names[: settings.LIMIT * settings.VALID_BATCH_SIZE]
     odd = [repr(name) for name in names if not name.isprintable()]
     if odd:
         raise UserError(f"{root}: these names cannot be kept in a table; rename them:{listing(odd)}")

@@ -323,6 +323,14 @@ def refuse_twins(names: list[str], where: str) -> None:
         raise UserError(f"{where}these images are listed twice, or differ in the file ending only:{listing(twice)}")
 
 
+def test_names(input_path: str, test_path: str = "", stacked: bool = False) -> tuple[Path, list[str]]:
+    """The folder of test images, and each one's name in it, sorted. Raises UserError also for names that clash."""
+    folder, files = test_images(input_path, test_path, stacked)
+    names = [path.relative_to(folder).as_posix() for path in files]
+    refuse_twins(names, f"{folder}: ")
+    return folder, names
+
+
 def test_images(input_path: str, test_path: str = "", stacked: bool = False) -> tuple[Path, list[Path]]:
     """The folder of test images and every image below it, masks left out; a stack is one path, a_{z}.png.
 

@@ -4,12 +4,8 @@ The parts lie side by side in output/<dataset>/predictions/ (<name>.shard1of4, .
 were made. They stay; the maps are linked, which takes no room.
 """
 
-import csv
-import os
 import re
-import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +57,8 @@ def read(folders: list[Path]) -> list[dict[str, Any]]:
             raise UserError(f"{folder / runs.MANIFEST} is of no part. {again}")
         if "rows_sha256" not in manifest:
             predictions.refuse_exchanged(folder, manifest, again)
-        elif runs.sha256(folder / parts.ROWS) != manifest["rows_sha256"]:
-            raise UserError(f"{folder / parts.ROWS} was changed since it was written. {again}")
+        else:
+            parts.refuse_changed_rows(folder, manifest, again)
         manifests.append(manifest)
     first = _comparable(manifests[0])
     for folder, manifest in zip(folders, manifests, strict=True):
@@ -92,28 +88,10 @@ def joined(manifests: list[dict[str, Any]]) -> list[str]:
             names[index::count] = part["images"]
     except ValueError:  # parts of lengths that no division gives
         names = []
-    if parts.digest_of(map(str, names)) != manifests[0]["shard"].get("all"):
+    if runs.digest_of(map(str, names)) != manifests[0]["shard"].get("all"):
         sizes = [f"part {index}: {len(part['images'])} images" for index, part in enumerate(manifests, 1)]
         raise UserError(f"The parts do not add up to the images that were divided:{listing(sizes)}")
     return names
-
-
-def _link(source: Path, target: Path) -> None:
-    """A second name for the file; a copy where the disk has no such thing."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
-
-
-def _rows(folders: list[Path]) -> Iterator[tuple[str, ...]]:
-    csv.field_size_limit(1 << 30)
-    for folder in folders:
-        with (folder / parts.ROWS).open(newline="", encoding="utf-8") as file:
-            reader = csv.reader(file)
-            next(reader)
-            yield from map(tuple, reader)
 
 
 @command
@@ -128,14 +106,15 @@ def main(argv: list[str] | None = None) -> None:
     about = {key: value for key, value in first.items() if key not in _OWN} | {"images": names}
     with predictions.whole(folder) as partial:
         for part, manifest in zip(folders, manifests, strict=True):
-            wanted = manifest["images"] if "maps_sha256" in manifest else parts.spread(manifest["images"])
+            wanted = manifest["images"] if "maps_sha256" in manifest else predictions.spread(manifest["images"])
             for name in wanted:
                 for path in predictions.map_paths(Path(), name, spec):
-                    _link(part / path, partial / path)
+                    runs.link(part / path, partial / path)
         if "maps_sha256" in first:
             about["maps_sha256"] = predictions.fingerprint(partial, names, spec)
         else:
-            submission_file.write(partial / parts.ROWS, rle.DIALECTS[first["dialect"]], _rows(folders))
+            rows = (row for part in folders for row in submission_file.rows_in(part / parts.ROWS))
+            submission_file.write(partial / parts.ROWS, rle.DIALECTS[first["dialect"]], rows)
             about["rows_sha256"] = runs.sha256(partial / parts.ROWS)
         runs.write_json(partial / runs.MANIFEST, about)
     picture_of(folder).unlink(missing_ok=True)  # of what was there before

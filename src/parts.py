@@ -5,7 +5,6 @@ and a stamp of them. A second call with the same plan does what is missing; imag
 """
 
 import fcntl
-import hashlib
 import json
 import os
 import shutil
@@ -28,7 +27,6 @@ from errors import UserError
 
 PART = 64  # images
 PLAN, PARTS, ROWS = "plan.json", "parts", "rows.csv"
-SHOWN = 12  # images of the contact sheet
 
 
 class Keep(Protocol):
@@ -69,8 +67,8 @@ class Maps:
         """What the manifest says of what was kept."""
         spec, folder = self.spec, self.folder
         found = ((predictions.map_paths(Path(), name, spec), record) for name, record in records(folder, names))
-        lines = (f"{path.as_posix()} {sha}" for paths, own in found for path, sha in zip(paths, own, strict=True))
-        return {"maps_sha256": digest_of(lines)}
+        files = (pair for paths, own in found for pair in zip(paths, own, strict=True))
+        return {"maps_sha256": predictions.fingerprint_of(files)}
 
     def label(self, count: int) -> str:
         """What to call the maps of `count` images."""
@@ -120,11 +118,6 @@ class RunLengths:
         return f"the run lengths of {count} images in the dialect {self.dialect.name}"
 
 
-def spread(names: list[str]) -> list[str]:
-    """Twelve of the names, or all, spread over the whole."""
-    return [names[index] for index in sorted({index * len(names) // SHOWN for index in range(SHOWN)})]
-
-
 def work(
     folder: Path,
     plan: dict[str, Any],
@@ -138,10 +131,9 @@ def work(
     `predict`: paths, keep -> the records in the paths' order.
     """
     _open(folder, plan)
-    stamps = [_stamp(root, part) for part in _cut(names)]
-    there = [_holds(folder, number, part, stamps[number], keep) for number, part in enumerate(_cut(names))]
-    todo = [number for number, done in enumerate(there) if not done]
     parts = list(_cut(names))
+    stamps = [_stamp(root, part) for part in parts]
+    todo = [n for n, part in enumerate(parts) if not _holds(folder, n, part, stamps[n], keep)]
     missing = [name for number in todo for name in parts[number]]
     before = len(names) - len(missing)
     if before:
@@ -196,12 +188,11 @@ def alone(folder: Path) -> Iterator[None]:
             lock.unlink(missing_ok=True)
 
 
-def digest_of(lines: Iterator[str]) -> str:
-    """The sha256 of lines of text."""
-    digest = hashlib.sha256()
-    for line in lines:
-        digest.update(f"{line}\n".encode())
-    return digest.hexdigest()
+def refuse_changed_rows(folder: Path, manifest: dict[str, Any], again: str) -> None:
+    """Raises UserError where the rows in `folder` are not those that its manifest was written for."""
+    path = folder / ROWS
+    if not path.is_file() or runs.sha256(path) != manifest["rows_sha256"]:
+        raise UserError(f"{path} is not the file that {runs.MANIFEST} beside it describes. {again}")
 
 
 def _open(folder: Path, plan: dict[str, Any]) -> None:
@@ -230,7 +221,7 @@ def _part(folder: Path, number: int) -> Path:
 def _stamp(root: Path, names: list[str]) -> str:
     """What tells a part's images from others of the same names: their sizes and times."""
     files = (file for name in names for file in _files(root / name))
-    return digest_of(f"{file.name} {(found := file.stat()).st_size} {found.st_mtime_ns}" for file in files)
+    return runs.digest_of(f"{file.name} {(found := file.stat()).st_size} {found.st_mtime_ns}" for file in files)
 
 
 def _files(path: Path) -> list[Path]:

@@ -4,14 +4,13 @@ The manifest says which models made it, how, and a fingerprint of the maps, so t
 """
 
 import contextlib
-import hashlib
 import os
 import shutil
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -23,13 +22,16 @@ import runs
 from dataspec import DataSpec
 from errors import UserError
 
+Item = TypeVar("Item")
+SHOWN = 12  # images of a contact sheet
+
 
 def write_maps(
     predictions: Any, spec: DataSpec, folder: Path, name_of: Any, total: int, label: str
 ) -> list[tuple[str, Any, Any]]:
     """Write each image's probability maps in threads; returns twelve spread over all (name, image, p8) to show."""
     shown, waiting = [], deque()
-    wanted = {index * total // 12 for index in range(12)}
+    wanted = set(spread(range(total)))
     with ThreadPoolExecutor(2) as pool:
         for index, (path, image, probabilities) in enumerate(console.track(predictions, total, label)):
             p8, name = postprocess.to_p8(probabilities), name_of(path)
@@ -42,6 +44,11 @@ def write_maps(
         for future in waiting:
             future.result()
     return shown
+
+
+def spread(items: Sequence[Item], most: int = SHOWN) -> list[Item]:
+    """`most` of the items, or all where there are fewer, evenly over the whole."""
+    return [items[index] for index in sorted({index * len(items) // most for index in range(most)})] if items else []
 
 
 def map_paths(folder: Path, image: str, spec: DataSpec) -> list[Path]:
@@ -120,11 +127,14 @@ def provenance(models: list[dict[str, Any]], how: dict[str, Any]) -> dict[str, A
 def fingerprint(folder: Path, names: list[str], spec: DataSpec) -> str:
     """The sha256 of all probability maps of a folder, as files, with their names."""
     paths = [path for name in names for path in map_paths(folder, name, spec)]
-    digest = hashlib.sha256()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for path, found in zip(paths, pool.map(_sha_or_missing, paths), strict=True):
-            digest.update(f"{path.relative_to(folder).as_posix()} {found}\n".encode())
-    return digest.hexdigest()
+        found = zip(paths, pool.map(_sha_or_missing, paths), strict=True)
+        return fingerprint_of((path.relative_to(folder), sha) for path, sha in found)
+
+
+def fingerprint_of(files: Iterable[tuple[Path, str]]) -> str:
+    """The same, of the maps' paths below their folder with their sha256."""
+    return runs.digest_of(f"{path.as_posix()} {sha}" for path, sha in files)
 
 
 def _sha_or_missing(path: Path) -> str:

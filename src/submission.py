@@ -49,9 +49,7 @@ def refuse_other_rows(folder: Path, manifest: dict[str, Any], dialect: rle.Diale
             f"{folder} holds run lengths in the dialect {kept[0]} by other rules from probability to mask than now. "
             f"{again} MAPS=0, or without MAPS=0, which leaves both open."
         )
-    path = folder / parts.ROWS
-    if not path.is_file() or runs.sha256(path) != manifest["rows_sha256"]:
-        raise UserError(f"{path} is not the file that {runs.MANIFEST} beside it describes. {again}")
+    parts.refuse_changed_rows(folder, manifest, again)
 
 
 @command

@@ -148,6 +148,15 @@ class Rows:
                     yield tuple(next(csv.reader([file.readline().decode("utf-8")])))
 
 
+def rows_in(path: Path) -> Iterator[Row]:
+    """The rows of a CSV below its head."""
+    csv.field_size_limit(1 << 30)  # a mask's runs are longer than the csv module expects of a cell
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.reader(file)
+        next(reader, None)
+        yield from map(tuple, reader)
+
+
 def write_ordered(path: Path, dialect: rle.Dialect, unordered: Path, keys: list[Key]) -> int:
     """Write the rows of `unordered` for `keys`, in their order, and read them back; returns their number.
 
@@ -158,14 +167,10 @@ def write_ordered(path: Path, dialect: rle.Dialect, unordered: Path, keys: list[
     if lacking:
         raise UserError(f"{unordered} has no row for {' '.join(lacking[0])}. Run make inference again.")
     write(path, dialect, source.of(keys))
-    csv.field_size_limit(1 << 30)
     count = 0
-    with path.open(newline="", encoding="utf-8") as file:
-        written = csv.reader(file)
-        next(written)
-        for count, (row, there) in enumerate(zip_longest(source.of(keys), written), 1):
-            if row is None or there is None or row != tuple(there):
-                raise UserError(f"{path}: row {count} is not what was written; please report this.")
+    for count, (row, there) in enumerate(zip_longest(source.of(keys), rows_in(path)), 1):
+        if row != there:
+            raise UserError(f"{path}: row {count} is not what was written; please report this.")
     return count
 
 
@@ -176,23 +181,19 @@ def read_masks(
 
     Raises UserError for a broken or overlapping row.
     """
-    csv.field_size_limit(1 << 30)  # a mask's runs are longer than the csv module expects of a cell
     cells = len(dialect.columns)
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.reader(file)
-        next(reader, None)
-        current, whole = None, None
-        for number, row in enumerate(reader, 2):
-            if len(row) != cells:
-                raise UserError(f"{path}, line {number}: {len(row)} cells, expected {cells}.")
-            key = (row[0], row[1] if cells > 2 else "")
-            if key != current:
-                if current is not None:
-                    yield current, whole
-                current, whole = key, 0
-            part = rle.from_text(row[-1], shape_of(key), dialect, f"{path}, line {number} ({row[0]})")
-            if (whole & part).any():
-                raise UserError(f"{path}, line {number} ({row[0]}): overlaps an earlier object of the image.")
-            whole = whole | part
-        if current is not None:
-            yield current, whole
+    current, whole = None, None
+    for number, row in enumerate(rows_in(path), 2):
+        if len(row) != cells:
+            raise UserError(f"{path}, line {number}: {len(row)} cells, expected {cells}.")
+        key = (row[0], row[1] if cells > 2 else "")
+        if key != current:
+            if current is not None:
+                yield current, whole
+            current, whole = key, 0
+        part = rle.from_text(row[-1], shape_of(key), dialect, f"{path}, line {number} ({row[0]})")
+        if (whole & part).any():
+            raise UserError(f"{path}, line {number} ({row[0]}): overlaps an earlier object of the image.")
+        whole = whole | part
+    if current is not None:
+        yield current, whole

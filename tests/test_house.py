@@ -36,7 +36,7 @@ FLOORS = [
         *("export_onnx", "onnx_file", "onnx_example", "hub", "model_card"),
         *("kaggle_kernel", "bundle", "kernel_pages", "kernel_rehearsal", "kernel_push", "kernel_fetch"),
         *("pseudo", "labellers", "merge", "submission", "cv", "weights", "samples", "summary", "smoke", "data"),
-        "rle_check",
+        *("rle_check", "kaggle_client"),
         *("cars", "studio", "scenes", "scene_layouts", "demo"),
     },
 ]
@@ -83,7 +83,7 @@ def test_only_scripts_read_the_settings_and_only_settings_the_constants():
 
 def test_floors_without_torch_stay_without():
     with_torch = {"dataset", "augmentations", "datamodule", "device_augmentations", "mixing"}
-    delivery = {"cars", "studio", "scenes", "scene_layouts", "data", "rle_check"}
+    delivery = {"cars", "studio", "scenes", "scene_layouts", "data", "rle_check", "kaggle_client"}
     for name in (*FLOORS[0], *FLOORS[1], *(FLOORS[2] - with_torch), *delivery):
         assert not {"torch", "pytorch_lightning", "segmentation_models_pytorch"} & imported(MODULES[name]), name
 
