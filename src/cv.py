@@ -41,8 +41,7 @@ def _one_fold(settings: Any, fold: str, resume: bool, overwrite: bool, outcome: 
 def run_fold(settings: Any, fold: str, overwrite: bool) -> str:
     """Train and score one fold in a process of its own; returns what went wrong, "" where nothing did."""
     folder = runs.run_folder(settings.LOGS, settings.EXPERIMENT, fold, settings.SEED)
-    unfinished = not (folder / runs.MODEL).is_file() and (folder / "checkpoints" / "last.ckpt").is_file()
-    resume = unfinished and not overwrite
+    resume = runs.resumable(folder) and not overwrite
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
     outcome = context.SimpleQueue()

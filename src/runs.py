@@ -165,6 +165,12 @@ def finished_folds(logs: str, experiment: str, seed: int) -> list[str]:
     return sorted((fold for fold in folds if fold != "full"), key=int) + [fold for fold in folds if fold == "full"]
 
 
+def resumable(folder: Path) -> bool:
+    """Whether a run is unfinished and has a checkpoint from which RESUME=1 goes on."""
+    checkpoints = (folder / "checkpoints" / name for name in ("last.ckpt", "previous.ckpt"))
+    return not (folder / MODEL).is_file() and any(path.is_file() for path in checkpoints)
+
+
 def check_run(folder: Path, fixed: dict[str, Any], resume: bool, overwrite: bool) -> None:
     """Refuse a run folder that is in use, and settings other than those of the experiment's other runs; writes nothing.
 
