@@ -11,8 +11,11 @@ import torch
 from pytorch_lightning.callbacks import Callback, TQDMProgressBar, WeightAveraging
 from torch import Tensor
 
+import checkpoints
 import model_dispatcher
+import runs
 from errors import UserError
+from stopping import Deadline, Signals, Stopped
 
 
 class AveragedWeights(WeightAveraging):
@@ -41,22 +44,87 @@ def averaged_network(trainer: pl.Trainer, module: pl.LightningModule) -> torch.n
     return averaged._average_model.module.network if averaged else module.network
 
 
-class LastAndPrevious(Callback):
-    """checkpoints/{last,previous}.ckpt after each epoch, for resuming only; each is written whole, then renamed."""
+class Checkpoints(Callback):
+    """checkpoints/last.ckpt for resuming: after each epoch, every so often between, and before an early stop.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    All at optimiser steps, where nothing is half accumulated. Raises Stopped where a stop is wished for, or where what
+    comes next would not end before the deadline.
+    """
+
+    def __init__(self, folder: Path, signals: Signals, deadline: Deadline, every: float = 0.0) -> None:
+        """`every`: seconds between checkpoints within an epoch; 0: none there but for a stop."""
+        self.path, self.signals, self.deadline, self.every = folder / checkpoints.LAST, signals, deadline, every
+        self.spent = 0.0  # seconds of earlier sessions
+        self._start = self._saved = self._step_began = self._validation_began = 0.0
+        self._steps = 0
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._start = self._saved = self._step_began = time.monotonic()
+        self._steps = trainer.global_step
+        self.signals.listen()  # only now: Lightning has laid its own handlers by then
+
+    def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self.signals.close()
+
+    def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
+        self.signals.close()
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if self.path.is_file():  # of the epoch before, whose figures have been logged by now
+            self._stop_if_wished(self._coming(trainer, 0))
+        self._step_began = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step == self._steps:  # within an accumulation window
+            return
+        self._steps = trainer.global_step
+        self.deadline.took("step", time.monotonic() - self._step_began)
+        if batch_idx + 1 < trainer.num_training_batches:  # at the epoch's end there is one after the validation
+            coming = self._coming(trainer, batch_idx + 1)
+            if self.signals.wish or not self.deadline.fits(*coming):
+                self._save(trainer)
+                self._stop_if_wished(coming)
+            elif self.every and time.monotonic() - self._saved >= self.every:
+                self._save(trainer)
+        self._step_began = time.monotonic()
+
+    def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._validation_began = time.monotonic()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        last, temporary = self.folder / "last.ckpt", self.folder / ".writing.ckpt"
-        try:
-            trainer.save_checkpoint(temporary, weights_only=False)
-            if last.exists():
-                os.replace(last, self.folder / "previous.ckpt")
-            os.replace(temporary, last)
-        finally:
-            temporary.unlink(missing_ok=True)  # half of one, where the disk is full
+        if self._validation_began:
+            self.deadline.took("validation", time.monotonic() - self._validation_began)
+        self._save(trainer)
+
+    def _coming(self, trainer: pl.Trainer, batch: int) -> list[str]:
+        """What lies between this optimiser step and the next chance to stop; `batch` comes next in the epoch."""
+        ends = batch + trainer.accumulate_grad_batches >= trainer.num_training_batches
+        return ["step", "validation"] if ends else ["step"]
+
+    def _stop_if_wished(self, coming: list[str]) -> None:
+        if self.signals.wish or not self.deadline.fits(*coming):
+            raise Stopped(self.signals.wish)
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        began = time.monotonic()
+        for logger in trainer.loggers:
+            logger.save()  # the curves on the disk reach as far as the checkpoint
+        trainer.save_checkpoint(self.path, weights_only=False)
+        self._saved = time.monotonic()
+        self.deadline.took("checkpoint", self._saved - began)
+
+    @property
+    def seconds(self) -> float:
+        """Of training so far, in all sessions."""
+        return self.spent + time.monotonic() - self._start
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"seconds": self.seconds}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.spent = state["seconds"]
 
 
 class FrozenEncoder(Callback):
@@ -71,6 +139,9 @@ class FrozenEncoder(Callback):
     def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if not hasattr(module.network.body, "encoder"):
             raise UserError("FREEZE_ENCODER: this network has no encoder that could be frozen; leave it out.")
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self.on_train_epoch_start(trainer, module)  # which Lightning leaves out where it goes on within an epoch
 
     def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         encoder, frozen = module.network.body.encoder, trainer.current_epoch < self.epochs
@@ -106,13 +177,13 @@ class EpochLine(Callback):
         self.say, self.start, self.first = say, 0.0, 0
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        self.start, self.first = time.monotonic(), trainer.current_epoch
+        self.start, self.first = time.monotonic(), trainer.global_step
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         values = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        done, spent = trainer.current_epoch + 1, time.monotonic() - self.start
-        left = spent / (done - self.first) * (trainer.max_epochs - done)
-        parts = [f"epoch {done}/{trainer.max_epochs}"]
+        done, spent = trainer.global_step, time.monotonic() - self.start
+        left = spent / max(1, done - self.first) * (trainer.estimated_stepping_batches - done)
+        parts = [f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"]
         for name, label in (
             ("train_loss_epoch", "train loss"),
             ("valid_loss", "valid loss"),
@@ -139,5 +210,9 @@ def save_network(network: torch.nn.Module, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     state = model_dispatcher.shipped_state(network)
-    save_file({name: value.detach().cpu().contiguous() for name, value in state.items()}, temporary)
-    os.replace(temporary, path)
+    try:
+        save_file({name: value.detach().cpu().contiguous() for name, value in state.items()}, temporary)
+        runs.sync_file(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)  # half of it, where the disk is full

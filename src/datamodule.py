@@ -14,6 +14,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, Sampler
 
+import stopping
 from dataset import Augment, Cache, MaskDataset
 from errors import UserError
 
@@ -48,10 +49,15 @@ def foreground_weights(weights: np.ndarray, shown: np.ndarray, share: float) -> 
 
 
 class EpochSampler(Sampler):
-    """Yields (epoch, row, how often the row came before). Lightning calls `set_epoch` before each epoch."""
+    """Yields (epoch, row, how often the row came before). Lightning calls `set_epoch` before each epoch.
 
-    def __init__(self, rows: np.ndarray, seed: int, weights: np.ndarray | None = None) -> None:
-        self.rows, self.seed, self.weights, self.epoch = rows, seed, weights, 0
+    `start`: the epoch to begin with, and how many samples of it have been seen (where a run is resumed).
+    """
+
+    def __init__(
+        self, rows: np.ndarray, seed: int, weights: np.ndarray | None = None, start: tuple[int, int] = (0, 0)
+    ) -> None:
+        self.rows, self.seed, self.weights, self.start, self.epoch = rows, seed, weights, start, start[0]
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -61,8 +67,10 @@ class EpochSampler(Sampler):
 
     def __iter__(self) -> Iterator[tuple[int, int, int]]:
         seen: Counter[int] = Counter()
-        for row in epoch_order(self.seed, self.epoch, self.rows, self.weights).tolist():
-            yield self.epoch, row, seen[row]
+        skipped = self.start[1] if self.epoch == self.start[0] else 0
+        for place, row in enumerate(epoch_order(self.seed, self.epoch, self.rows, self.weights).tolist()):
+            if place >= skipped:
+                yield self.epoch, row, seen[row]
             seen[row] += 1
 
 
@@ -91,8 +99,9 @@ def workers(wanted: int) -> int:
 
 
 def _quiet_worker(_: int) -> None:
-    """One thread in each worker: the workers are the parallelism."""
+    """One thread in each worker: the workers are the parallelism. When to stop is the training's decision."""
     torch.set_num_threads(1)
+    stopping.deaf_worker()
 
 
 class MaskDataModule(pl.LightningDataModule):
@@ -119,7 +128,18 @@ class MaskDataModule(pl.LightningDataModule):
         self.augment, self.seed, self.num_workers = augment, seed, num_workers
         self.train_batch_size = min(train_batch_size, len(train_rows))
         self.valid_batch_size = valid_batch_size
+        self._start = (0, 0)  # epoch and samples of it that a resumed run has seen
         self._refuse_mixed_shapes()
+
+    def state_dict(self) -> dict[str, int]:
+        """Where the order stands, at an optimiser step: the rest follows from the seed."""
+        loop = self.trainer.fit_loop
+        batches = loop.epoch_loop.batch_progress.current.processed % self.trainer.num_training_batches
+        return {"epoch": loop.epoch_progress.current.processed, "samples": batches * self.train_batch_size}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on there; Lightning calls it before it asks for loaders."""
+        self._start = state["epoch"], state["samples"]
 
     def _refuse_mixed_shapes(self) -> None:
         """RESIZE=none leaves images at their own size, and a training batch needs equal ones."""
@@ -135,7 +155,7 @@ class MaskDataModule(pl.LightningDataModule):
         if train:
             dataset = MaskDataset(self.cache, self.seed, self.augment)
             order: dict[str, Any] = {
-                "sampler": EpochSampler(self.train_rows, self.seed, self.weights),
+                "sampler": EpochSampler(self.train_rows, self.seed, self.weights, self._start),
                 "batch_size": self.train_batch_size,
                 "drop_last": True,
             }

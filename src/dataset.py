@@ -4,6 +4,7 @@ The cache's name is a hash of all that it was made from (files with size and tim
 RESIZE), so a stale one is never read; it is written under another name and renamed when whole.
 """
 
+import functools
 import hashlib
 import json
 import os
@@ -19,9 +20,9 @@ import images
 import rle_table
 from dataspec import DataSpec
 from errors import UserError
-from runs import write_json
+from runs import digest_of, sha256, write_json
 
-_VERSION = 2  # of what is stored; raise it when the decoding or resizing changes
+_VERSION = 3  # of what is stored; raise it when the decoding or resizing changes
 
 
 class Cache:
@@ -31,6 +32,7 @@ class Cache:
         about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         self.path, self.shapes = path, about["shapes"]
         self.channels, self.planes = about["channels"], about["planes"]
+        self.data_sha256 = about["data_sha256"]  # of the files, as bytes: the same on any computer, at any IMAGE_SIZE
         pixels = np.array([height * width for height, width in self.shapes], np.int64)
         self.offsets = np.concatenate([[0], np.cumsum(pixels * (self.channels + self.planes))])
         self._bytes: np.ndarray | None = None  # opened at first use, so that each worker opens its own
@@ -56,7 +58,7 @@ def _files(root: Path, reference: str, spec: DataSpec) -> list[Path]:
     """The files behind an image or a mask's reference (see dataspec)."""
     if reference == "":
         return []
-    if reference.startswith("rle:"):
+    if reference.startswith(rle_table.PREFIX):
         return [root / rle_table.parse_reference(reference)[0]]
     path = root / reference
     if "{z}" in path.name:
@@ -72,6 +74,20 @@ def _stamp(root: Path, reference: str, spec: DataSpec) -> list:
     """What tells a changed file: name, size and time, of each file behind a reference."""
     stats = [(file.name, file.stat()) for file in _files(root, reference, spec)]
     return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+
+
+class _Digests:
+    """Hashes of the files behind a pair, each table of run lengths once."""
+
+    def __init__(self, root: Path, spec: DataSpec) -> None:
+        self.root, self.spec, self.table = root, spec, functools.cache(sha256)
+
+    def of(self, pair: tuple[str, str]) -> str:
+        hashes = []
+        for reference in pair:
+            hashing = self.table if reference.startswith(rle_table.PREFIX) else sha256
+            hashes += [hashing(file) for file in _files(self.root, reference, self.spec)]
+        return digest_of([*pair, *hashes])
 
 
 def open_cache(
@@ -115,16 +131,19 @@ def _build(
     max_pixels: int,
     spec: DataSpec,
 ) -> None:
-    def one(pair: tuple[str, str]) -> tuple[np.ndarray, np.ndarray] | str:
+    digests = _Digests(root, spec)
+
+    def one(pair: tuple[str, str]) -> tuple[np.ndarray, np.ndarray, str] | str:
         try:
             image, mask = spec.read_pair(root, *pair, max_pixels)
         except UserError as error:
             return str(error)
-        return images.image_to_network(image, size, resize), spec.to_network(mask, size, resize)
+        frame = images.image_to_network(image, size, resize)
+        return frame, spec.to_network(mask, size, resize), digests.of(pair)
 
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    shapes, problems = [], []
+    shapes, problems, hashes = [], [], []
     try:
         with temporary.open("wb") as file, ThreadPoolExecutor(os.cpu_count()) as pool:
             for block in range(0, len(pairs), 256):  # a block at a time, so that memory does not grow with the data
@@ -136,13 +155,19 @@ def _build(
                     file.write(result[0].tobytes())
                     file.write(result[1].tobytes())
                     shapes.append(result[0].shape[:2])
+                    hashes.append(result[2])
         images.refuse_listed(
             problems, "broken or mismatched pairs:", "Repair or remove these files, then run make folds again."
         )
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-    about = {"shapes": shapes, "channels": spec.channels, "planes": spec.planes}
+    about = {
+        "shapes": shapes,
+        "channels": spec.channels,
+        "planes": spec.planes,
+        "data_sha256": digest_of(hashes),
+    }
     write_json(path.with_suffix(".json"), about)  # last: it says that the file is whole
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import console
 import layouts
+import locks
 import parts
 import predictions
 import rle
@@ -164,7 +165,7 @@ def carry_out(
         return predictor.predict(paths, max_pixels, keep, parts.PART)
 
     plan = {**about, "images": runs.digest_of(job.names), **keep.about()}
-    with parts.alone(partial):
+    with locks.alone(partial, "Wait for it, or give this one another NAME=."):
         start = time.monotonic()
         before = parts.work(partial, plan, job.root, job.names, predict, keep)
         seconds = time.monotonic() - start

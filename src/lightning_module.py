@@ -14,6 +14,7 @@ import optimisers
 from dataspec import IGNORED
 from errors import UserError
 
+UNLOGGED = "unlogged"  # in a checkpoint: what its step gave and no logger has yet
 Key = tuple[int, ...]
 Augment = Callable[[Tensor, Tensor, Key], tuple[Tensor, Tensor]]
 
@@ -26,8 +27,8 @@ class SegmentationModule(pl.LightningModule):
     logits first; each next counts half as much (Isensee et al. 2021, nnU-Net).
 
     In an accumulation window every sample weighs 1 / (samples in the window), the ragged last window included.
-    Logs train_loss, valid_loss, valid_dice and valid_iou (means over images and scored classes), valid_dice_pooled
-    (mean over the classes) and, with several, valid_dice_<class>, at the network's size.
+    Logs train_loss_step, train_loss_epoch, valid_loss, valid_dice and valid_iou (means over images and scored classes),
+    valid_dice_pooled (mean over the classes) and, with several, valid_dice_<class>, at the network's size.
     `classes`: all of the network's outputs; `scored`: the indices of those that count.
     """
 
@@ -61,13 +62,34 @@ class SegmentationModule(pl.LightningModule):
         self._counts: list[np.ndarray] = []
         self._plateau: Any = None  # stepped here: Lightning would do it after the epoch's checkpoint is written
         self._plateau_state: dict[str, Any] | None = None
+        # our own mean over the epoch: Lightning's forgets, where a run is resumed, what came before
+        self._losses: list[Any] = [0.0, 0]  # sum over the epoch's batches, their number
+        self._unlogged: dict[str, float] = {}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self._plateau is not None:
             checkpoint["plateau"] = self._plateau.state_dict()
+        checkpoint["losses"] = [float(self._losses[0]), self._losses[1]]
+        # Lightning logs these only after the hooks in which a checkpoint is written
+        ended = self._losses[1] == self.trainer.num_training_batches
+        names = ("train_loss_epoch",) if ended else ("train_loss_step",)
+        found = {name: self.trainer.callback_metrics.get(name) for name in names}
+        checkpoint[UNLOGGED] = {name: float(value) for name, value in found.items() if value is not None}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._plateau_state = checkpoint.get("plateau")
+        self._losses = list(checkpoint.get("losses", self._losses))
+        self._unlogged = checkpoint.get(UNLOGGED, {})
+
+    def on_train_start(self) -> None:
+        if self._unlogged:
+            for logger in self.trainer.loggers:
+                logger.log_metrics({**self._unlogged, "epoch": self._last_epoch()}, step=self.trainer.global_step - 1)
+            self._unlogged = {}
+
+    def _last_epoch(self) -> int:
+        """The epoch of the step before."""
+        return self.trainer.current_epoch - (self._losses[1] == self.trainer.num_training_batches)
 
     def forward(self, images: Tensor) -> Any:
         """uint8, or float in [0, 1], (N, channels, H, W) -> logits (N, C, H, W), or a list of them in training."""
@@ -91,12 +113,17 @@ class SegmentationModule(pl.LightningModule):
             where = f"epoch {self.trainer.current_epoch}, batch {index}"
             raise UserError(
                 f"The loss became {loss.item()} at {where}. "
-                "RESUME=1 PRECISION=32 goes on from the last epoch; a lower LR or GRADIENT_CLIP needs OVERWRITE=1."
+                "RESUME=1 PRECISION=32 goes on from the last checkpoint; a lower LR or GRADIENT_CLIP needs OVERWRITE=1."
             )
-        self.log(
-            "train_loss", loss.detach(), on_step=True, on_epoch=True, prog_bar=True, batch_size=len(batch["image"])
-        )
+        self.log("train_loss_step", loss.detach(), prog_bar=True)
+        if index == 0:
+            self._losses = [0.0, 0]
+        self._losses = [self._losses[0] + loss.detach(), self._losses[1] + 1]
         return loss * self._window_share(index)
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, index: int) -> None:
+        if index + 1 == self.trainer.num_training_batches:
+            self.log("train_loss_epoch", self._losses[0] / self._losses[1], on_step=False, on_epoch=True)
 
     def _mixed_loss(self, images: Tensor, masks: Tensor, key: Key) -> Tensor:
         """The training loss of a batch, augmented on the device and mixed where that is asked for."""

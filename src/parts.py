@@ -4,12 +4,10 @@
 and a stamp of them. A second call with the same plan does what is missing; images that have changed are done again.
 """
 
-import fcntl
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -168,24 +166,6 @@ def finish(partial: Path, folder: Path, names: list[str], keep: Keep, about: dic
     runs.replace_folder(partial, folder)
     shutil.rmtree(folder / PARTS)
     (folder / PLAN).unlink()
-
-
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Keep other processes from working in `folder` meanwhile. Raises UserError where one does already."""
-    lock = folder.with_name(f"{folder.name}.lock")
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # let go by the system when the process ends, however
-        except OSError as error:
-            raise UserError(
-                f"Another process is writing {folder} now. Wait for it, or give this one another NAME=."
-            ) from error
-        try:
-            yield
-        finally:
-            lock.unlink(missing_ok=True)
 
 
 def refuse_changed_rows(folder: Path, manifest: dict[str, Any], again: str) -> None:

@@ -17,6 +17,7 @@ from errors import UserError, listing
 
 MODEL, WEIGHTS, FOLDS = "model.json", "model.safetensors", "train_folds.csv"
 MANIFEST, SETTINGS = "manifest.json", "settings.json"
+ORIGIN = "run.json"  # settings, code, packages, computer and data of a run, from its start on
 ENSEMBLE = "ensemble.json"  # in the folder of an experiment that is made of others
 FOLD_NAME = r"0|[1-9][0-9]*|full"
 
@@ -47,17 +48,42 @@ def link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a whole file or none of it."""
+def sync_file(path: Path) -> None:
+    """Bring a written file to the disk."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring the folder's names to the disk, so that a renaming outlives a power cut (where the system can do that)."""
+    if hasattr(os, "O_DIRECTORY"):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def write_text(path: Path, text: str, lasting: bool = False) -> None:
+    """Write a whole file or none of it; `lasting`: on the disk, too, when this returns."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            if lasting:
+                file.flush()
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)  # half of it, where the disk is full
+    if lasting:
+        sync_folder(path.parent)
 
 
-def write_json(path: Path, values: Any) -> None:
-    """Write `values` as indented JSON, whole or not at all."""
-    write_text(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+def write_json(path: Path, values: Any, lasting: bool = False) -> None:
+    """Write `values` as indented JSON, whole or not at all; `lasting` as for write_text."""
+    write_text(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n", lasting)
 
 
 def read_json(path: Path, cure: str, need: dict[str, type] | None = None) -> dict[str, Any]:
@@ -178,9 +204,9 @@ def check_run(folder: Path, fixed: dict[str, Any], resume: bool, overwrite: bool
     """
     if resume and overwrite:
         raise UserError("RESUME=1 goes on with a run and OVERWRITE=1 throws it away; give one of them.")
-    if resume and not (folder / "checkpoints" / "last.ckpt").is_file():
+    worth_keeping = (folder / MODEL).exists() or resumable(folder)
+    if resume and not worth_keeping:
         raise UserError(f"{folder} has no checkpoints/last.ckpt to resume from; leave RESUME=1 out to start.")
-    worth_keeping = (folder / MODEL).exists() or (folder / "checkpoints" / "last.ckpt").exists()
     if worth_keeping and not resume and not overwrite:
         raise UserError(
             f"{folder} holds a run already. "
@@ -197,14 +223,19 @@ def check_experiment(folder: Path, fixed: dict[str, Any]) -> None:
     if not path.is_file():
         return
     old = read_json(path, "Remove the experiment's folder or choose another EXPERIMENT=name.")
-    names = [name for name in {**old, **fixed} if old.get(name) != fixed.get(name)]
-    if names:
-        differ = [f"{name}: {old.get(name)} there, {fixed.get(name)} now" for name in names]
+    differ = differences(old, fixed)
+    if differ:
         raise UserError(
             f"{path}: the folds of one experiment share data, network and training settings; "
             f"these differ:{listing(differ)}\n"
             "Give this run a name of its own: EXPERIMENT=name"
         )
+
+
+def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """`LR: 0.001 there, 0.01 now` for each name whose values differ, or that one of the two lacks."""
+    names = [name for name in {**then, **now} if then.get(name) != now.get(name)]
+    return [f"{name}: {then.get(name)} there, {now.get(name)} now" for name in names]
 
 
 def open_run(folder: Path, fixed: dict[str, Any], resume: bool) -> None:

@@ -49,6 +49,7 @@ _TABLES = ("TRAIN_FOLDS", "SUBMISSION")  # a JSON is written beside each
 _RANGES = {  # lowest and highest value that makes sense
     "WORKERS": (-1, 256),
     "MAX_MINUTES": (0.0, 1e6),
+    "CHECKPOINT_MINUTES": (0.0, 1e6),
     "N_FOLDS": (2, 1000),
     "FOLDS_SEED": (0, 2**32 - 1),
     "MAX_PIXELS": (1, 10**10),

@@ -1,22 +1,24 @@
 """make train FOLD=0: one fold's network, trained and shipped as model.safetensors + model.json in its run folder."""
 
-import platform
-import subprocess
+import signal
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import assembly
+import locks
+import provenance
 import runs
 import settings as settings_module
 import splits
 from dataspec import DataSpec
-from errors import UnlearnedError, UserError, command
+from errors import UnlearnedError, UserError, command, listing
+from stopping import Deadline, Stopped
 
 FLAGS = {
     "FOLD": "which fold is held out: 0, 1, ..., or full (train on every row, validate on nothing)",
-    "RESUME": "1: go on from checkpoints/last.ckpt",
+    "RESUME": "1: go on where the run was stopped, from checkpoints/last.ckpt, step by step as if it had not been",
     "OVERWRITE": "1: throw an existing run away and start again",
 }
 FIXED = ("data", "network", "training")  # sections that the folds of one experiment share
@@ -36,9 +38,21 @@ def fixed_settings(settings: Any) -> dict[str, Any]:
 
 
 def fit(settings: Any, fold: str, resume: bool = False, overwrite: bool = False) -> Path:
-    """Train one fold and write its run folder; returns it. Raises UserError, before the training wherever possible."""
-    table = Path(settings.TRAIN_FOLDS)
-    frame = splits.read(table)
+    """Train one fold and write its run folder; returns it. Raises UserError, before the training wherever possible.
+
+    A training that MAX_MINUTES ended has no model.json: `runs.resumable` says so. Stopped by Ctrl-C or SIGTERM it
+    raises KeyboardInterrupt or SystemExit.
+    """
+    start = time.monotonic()
+    folder = runs.run_folder(settings.LOGS, settings.EXPERIMENT, fold, settings.SEED)
+    frame = splits.read(Path(settings.TRAIN_FOLDS))
+    with locks.alone(folder, "Wait for it, or give this one another EXPERIMENT=name or SEED."):
+        _fit(settings, frame, folder, fold, resume, overwrite, start)
+    return folder
+
+
+def _fit(settings: Any, frame: Any, folder: Path, fold: str, resume: bool, overwrite: bool, start: float) -> None:
+    import checkpoints
     from hardware import choose_device, choose_precision
     from losses import Loss
 
@@ -47,24 +61,50 @@ def fit(settings: Any, fold: str, resume: bool = False, overwrite: bool = False)
     spec = assembly.data_spec(settings)
     device, loss = choose_device(settings.DEVICE), Loss(settings.LOSS, spec.task, spec.scored, len(spec.classes))
     precision, reason = choose_precision(settings.PRECISION, device)
-    folder = runs.run_folder(settings.LOGS, settings.EXPERIMENT, fold, settings.SEED)
     fixed = fixed_settings(settings)
     runs.check_run(folder, fixed, resume, overwrite)
     if resume and (folder / runs.MODEL).is_file():
         print(f"{folder} is finished already; there is nothing to resume.")
         _refuse_unlearned(settings, len(train_rows), _last_dice(folder), folder)
-        return folder
+        return
+    resume_from = checkpoints.choose(folder / "checkpoints") if resume else None
     network = assembly.network(settings, spec, min(settings.TRAIN_BATCH_SIZE, len(train_rows)))
     data = assembly.loaders(settings, spec, frame, train_rows, valid_rows)
+    identity = {**fixed, "SEED": settings.SEED, "fold": fold, "data_sha256": data.cache.data_sha256}
+    origin = {
+        "fold": fold,
+        "settings": settings_module.snapshot(settings),
+        "code": provenance.code(),
+        "versions": provenance.versions(),
+        "computer": provenance.computer(device, precision),
+        "data_sha256": data.cache.data_sha256,
+        "folds_sha256": fixed["folds_sha256"],
+    }
+    if resume_from is not None:
+        checkpoints.refuse_another_run(resume_from, identity)
+        _say_what_changed(folder, origin)
 
     runs.open_run(folder, fixed, resume)
-    runs.write_text(folder / runs.FOLDS, table.read_text(encoding="utf-8"))
-    runs.write_json(folder / runs.SETTINGS, settings_module.snapshot(settings))
+    for suffix in (".csv", ".json"):  # with what the pixels mean, so that the folder can be run again by itself
+        text = Path(settings.TRAIN_FOLDS).with_suffix(suffix).read_text(encoding="utf-8")
+        runs.write_text((folder / runs.FOLDS).with_suffix(suffix), text)
+    runs.write_json(folder / runs.ORIGIN, origin)
     _announce(settings, spec, fold, network, len(train_rows), len(valid_rows), f"{device}, {reason} -> {folder}")
-    module, start = assembly.module(settings, spec, network, loss), time.monotonic()
-    trainer = _run(settings, spec, module, data, folder, device, precision, resume)
-    _ship(settings, spec, module, folder, fold, trainer, (time.monotonic() - start) / 60)
-    return folder
+    module = assembly.module(settings, spec, network, loss)
+    deadline = Deadline(60 * settings.MAX_MINUTES, start)
+    trainer = _run(settings, spec, module, data, folder, device, precision, resume_from, identity, deadline)
+    if trainer is not None:
+        _ship(settings, spec, module, folder, fold, trainer, origin)
+
+
+def _say_what_changed(folder: Path, now: dict[str, Any]) -> None:
+    """Code, packages or computer other than when the run was begun may round otherwise: said, not refused."""
+    path = folder / runs.ORIGIN
+    if not path.is_file():
+        return
+    differ = provenance.differences(runs.read_json(path, "Remove it."), now)
+    if differ:
+        print(f"Since {folder} was begun there changed:{listing(differ)}\nIts weights may be rounded otherwise.")
 
 
 def refuse_what_does_nothing(settings: Any, fold: str) -> None:
@@ -105,16 +145,22 @@ def _announce(settings: Any, spec: DataSpec, fold: str, network: Any, train: int
 
 
 def _run(
-    settings: Any, spec: DataSpec, module: Any, data: Any, folder: Path, device: str, precision: str, resume: bool
+    settings: Any,
+    spec: DataSpec,
+    module: Any,
+    data: Any,
+    folder: Path,
+    device: str,
+    precision: str,
+    resume_from: Path | None,
+    identity: dict[str, Any],
+    deadline: Deadline,
 ) -> Any:
-    """Lightning's fit; returns the trainer. Turns what a user can cause into sentences."""
+    """Lightning's fit; returns the trainer, None where MAX_MINUTES ended it. Turns what a user can cause into words."""
     import torch
 
     import trainer as trainer_module
 
-    last = folder / "checkpoints" / "last.ckpt"
-    if resume:
-        trainer_module.refuse_broken(last)
     trainer = trainer_module.make(
         folder,
         epochs=settings.EPOCHS,
@@ -131,22 +177,39 @@ def _run(
         hooks=_step_images(settings, spec, folder),
         limit=settings.LIMIT,
         held_out=len(data.valid_rows) > 0,
-        resume=resume,
+        resume_from=resume_from,
+        identity=identity,
+        checkpoint_minutes=settings.CHECKPOINT_MINUTES,
+        deadline=deadline,
     )
     try:
-        trainer.fit(module, datamodule=data, ckpt_path=last if resume else None)
+        trainer.fit(module, datamodule=data, ckpt_path=resume_from)
     except torch.cuda.OutOfMemoryError as error:
         raise UserError(
             f"The GPU's memory is too small for TRAIN_BATCH_SIZE={settings.TRAIN_BATCH_SIZE} at {settings.IMAGE_SIZE}. "
             f"Halve it and double ACCUMULATE (now {settings.ACCUMULATE}), with OVERWRITE=1; make batch finds what fits."
         ) from error
-    except SystemExit as stopped:  # Lightning's answer to Ctrl-C
-        whole = "RESUME=1 goes on from the last whole epoch" if last.exists() else "No epoch was whole yet; start again"
-        print(f"\nStopped. {whole} ({folder}).", flush=True)
-        raise KeyboardInterrupt from stopped
+    except (Stopped, SystemExit) as stopped:  # SystemExit: Lightning's answer to a second Ctrl-C
+        return _say_stopped(settings, folder, trainer, stopped)
     finally:
         trainer_module.close(trainer)
     return trainer
+
+
+def _say_stopped(settings: Any, folder: Path, trainer: Any, stopped: BaseException) -> None:
+    """Where the training stands and how it goes on. Raises KeyboardInterrupt or SystemExit but for MAX_MINUTES."""
+    at = f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs}, step {trainer.global_step}"
+    whole = "RESUME=1 goes on from there"
+    if isinstance(stopped, SystemExit):
+        kept = runs.resumable(folder)
+        whole = "RESUME=1 goes on from the last checkpoint" if kept else "There was no checkpoint yet; start again"
+    number = getattr(stopped, "signal_number", signal.SIGINT)
+    why = "" if number else f" because MAX_MINUTES={settings.MAX_MINUTES:g} are over"
+    print(f"Stopped{why} in {at}. {whole} ({folder}).", flush=True)
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt from stopped
+    if number:
+        raise SystemExit(128 + number) from stopped
 
 
 def _step_images(settings: Any, spec: DataSpec, folder: Path) -> list[Any]:
@@ -158,7 +221,9 @@ def _step_images(settings: Any, spec: DataSpec, folder: Path) -> list[Any]:
     return [StepImages(folder / "steps", spec, settings.STEP_IMAGES)]
 
 
-def _ship(settings: Any, spec: DataSpec, module: Any, folder: Path, fold: str, trainer: Any, minutes: float) -> None:
+def _ship(
+    settings: Any, spec: DataSpec, module: Any, folder: Path, fold: str, trainer: Any, origin: dict[str, Any]
+) -> None:
     """Write model.safetensors and model.json, all that scoring and prediction read, and say what was reached."""
     import torch
 
@@ -180,8 +245,9 @@ def _ship(settings: Any, spec: DataSpec, module: Any, folder: Path, fold: str, t
         model_dispatcher.load_shipped(network, model_dispatcher.read_weights(best.path))
         weights, dice = f"epoch {best.epoch + 1}, chosen on this fold", best.best
     callbacks.save_network(network, folder / runs.WEIGHTS)
+    hook = next(hook for hook in trainer.callbacks if isinstance(hook, callbacks.Checkpoints))
+    minutes = hook.seconds / 60
     mean, std = assembly.normalisation(settings, spec)
-    versions = {"python": platform.python_version(), "torch": torch.__version__}
     about = {
         "experiment": settings.EXPERIMENT,
         "fold": fold,
@@ -203,11 +269,12 @@ def _ship(settings: Any, spec: DataSpec, module: Any, folder: Path, fold: str, t
         "steps": trainer.global_step,
         "minutes": round(minutes, 2),
         "gpu_gigabytes": round(torch.cuda.max_memory_allocated() / 1e9, 2) if torch.cuda.is_initialized() else None,
-        "commit": _commit(),
-        "versions": versions,
+        "commit": origin["code"]["commit"],
+        "versions": {name: origin["versions"][name] for name in ("python", "torch")},
+        "data_sha256": origin["data_sha256"],
         "settings": settings_module.snapshot(settings),
     }
-    runs.write_json(folder / runs.MODEL, about)
+    runs.write_json(folder / runs.MODEL, about, lasting=True)
     _report(settings, fold, None if dice is None else float(dice), trainer, folder, f"{minutes:.1f} minutes", weights)
 
 
@@ -243,22 +310,6 @@ def _refuse_unlearned(settings: Any, learnt: int, dice: float | None, folder: Pa
         )
 
 
-def _commit() -> str:
-    """The git commit that this code is at, "" outside a repository."""
-    try:
-        done = subprocess.run(
-            ["git", "rev-parse", "HEAD"],
-            check=False,
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            timeout=10,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip()
-
-
 @command
 def main(argv: list[str] | None = None) -> None:
     settings, flags = settings_module.command_line(argv, __doc__, FLAGS)
@@ -266,8 +317,11 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(
             "Which fold? make train FOLD=0 (or python src/train.py --fold 0); FOLD=full trains on every row."
         )
-    fit(settings, flags.FOLD, settings_module.flag_is_on(flags.RESUME), settings_module.flag_is_on(flags.OVERWRITE))
-    if flags.FOLD == "full":
+    resume, overwrite = (settings_module.flag_is_on(flag) for flag in (flags.RESUME, flags.OVERWRITE))
+    folder = fit(settings, flags.FOLD, resume, overwrite)
+    if runs.resumable(folder):
+        print(f"Next: make train FOLD={flags.FOLD} RESUME=1, with the same settings")
+    elif flags.FOLD == "full":
         print("Next: make inference FOLD=full, then make submission FOLD=full")
     else:
         print(f"Next: make tester FOLD={flags.FOLD}")

@@ -1,5 +1,6 @@
 """Lightning's Trainer as this project uses it: our callbacks, our loggers, our order of samples. Knows no settings."""
 
+import csv
 import logging
 import os
 import sys
@@ -16,7 +17,10 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from tqdm import tqdm
 
 import callbacks
+import checkpoints
 from errors import UserError
+from lightning_module import UNLOGGED
+from stopping import Deadline, Signals
 
 PROFILERS = {
     "simple": profilers.SimpleProfiler,
@@ -42,16 +46,20 @@ def make(
     profiler: str = "",
     limit: int = 0,
     held_out: bool = True,
-    resume: bool = False,
+    resume_from: Path | None = None,
+    identity: dict[str, Any] | None = None,
+    checkpoint_minutes: float = 0.0,
+    deadline: Deadline | None = None,
 ) -> pl.Trainer:
     """A Trainer that writes into the run folder.
 
-    `held_out`: there are validation images; `limit`: batches an epoch, 0 all; `hooks`: further callbacks.
+    `held_out`: there are validation images; `limit`: batches an epoch, 0 all; `hooks`: further callbacks;
+    `resume_from`: the checkpoint that fit is given; `identity`: of the run, for its checkpoints (see checkpoints).
     """
     quieten()
     terminal = sys.stderr.isatty()
     hooks = [*(hooks or []), callbacks.EpochLine(tqdm.write if terminal else print)]
-    loggers = _loggers(folder, resume, logger)
+    loggers = _loggers(folder, resume_from, logger)
     hooks += [LearningRateMonitor("step")] if loggers else []
     hooks += [callbacks.FrozenEncoder(freeze_encoder)] if freeze_encoder else []
     hooks += [callbacks.AveragedWeights(ema)] if ema else []
@@ -60,7 +68,10 @@ def make(
         [EarlyStopping("valid_dice", mode="max", patience=patience, check_on_train_epoch_end=False)] if patience else []
     )
     hooks += [callbacks.Bar()] if terminal else []
-    hooks += [callbacks.LastAndPrevious(folder / "checkpoints")]
+    often = 60 * checkpoint_minutes
+    hooks += [
+        callbacks.Checkpoints(folder / "checkpoints", Signals(), deadline or Deadline(0), often)
+    ]  # after all others
     return pl.Trainer(
         max_epochs=epochs,
         accelerator={"cuda": "gpu"}.get(device, device),
@@ -79,6 +90,7 @@ def make(
         enable_progress_bar=terminal,
         use_distributed_sampler=False,  # datamodule owns the order
         log_every_n_steps=1,
+        plugins=[checkpoints.Files(identity or {})],
     )
 
 
@@ -93,26 +105,50 @@ def quieten() -> None:
         ".*Checkpoint directory.*",
         ".*Experiment logs directory.*",
         ".*Precision .* is not supported.*",
+        ".*your dataloader is not resumable.*",  # it is: datamodule begins where the checkpoint's state says
     ):
         warnings.filterwarnings("ignore", message=text)
 
 
-def _loggers(folder: Path, resume: bool, logger: str) -> list[Any]:
+def _loggers(folder: Path, resume_from: Path | None, logger: str) -> list[Any]:
     """metrics.csv, and TensorBoard or W&B, in the run folder. Raises UserError where wandb is not installed.
 
-    Lightning's CSV logger would delete a resumed run's curves.
+    A resumed run keeps the curves up to its checkpoint: what came after it comes again. Lightning's CSV logger would
+    delete them all.
     """
     place = {"save_dir": folder.parent, "name": "", "version": folder.name}
-    curves = folder / "metrics.csv"
-    before = curves.read_text(encoding="utf-8", errors="replace") if resume and curves.is_file() else ""
+    curves, steps = folder / "metrics.csv", 0
+    before: list[dict[str, str]] = []
+    if resume_from is not None:
+        state = torch.load(resume_from, map_location="meta", weights_only=True)
+        steps = state["global_step"]
+        before = _rows_before(curves, steps, state.get(UNLOGGED, {}))
     table = CSVLogger(**place)
     writer = table.experiment
     if before:
-        curves.write_text(before, encoding="utf-8")
-        writer.metrics_keys = before.split("\n", 1)[0].strip().split(",")
+        with curves.open("w", newline="", encoding="utf-8") as file:
+            rows = csv.DictWriter(file, list(before[0]))
+            rows.writeheader()
+            rows.writerows(before)
+        writer.metrics_keys = list(before[0])
     if logger == "wandb":
         return [table, _wandb(folder)]
-    return [table, TensorBoardLogger(**place)] if logger == "tensorboard" else [table]
+    purged = {"purge_step": steps} if steps else {}
+    return [table, TensorBoardLogger(**place, **purged)] if logger == "tensorboard" else [table]
+
+
+def _rows_before(curves: Path, steps: int, unlogged: dict[str, float]) -> list[dict[str, str]]:
+    """The rows of metrics.csv of the first `steps` steps, but for those with what is `unlogged`: it comes again."""
+    if not curves.is_file():
+        return []
+    with curves.open(newline="", encoding="utf-8", errors="replace") as file:
+        rows = [row for row in csv.DictReader(file) if (row.get("step") or "").isdigit() and None not in row]
+
+    def kept(row: dict[str, str]) -> bool:
+        step = int(row["step"])
+        return step < steps and not (step == steps - 1 and any(row.get(name) for name in unlogged))
+
+    return [row for row in rows if kept(row)]
 
 
 def _wandb(folder: Path) -> Any:
@@ -138,16 +174,3 @@ def close(trainer: pl.Trainer) -> None:
     for logger in trainer.loggers:
         if type(logger).__name__ == "WandbLogger":
             logger.experiment.finish()
-
-
-def refuse_broken(checkpoint: Path) -> None:
-    """Raise UserError where a checkpoint cannot be read, and say which file to go on from."""
-    try:
-        state = torch.load(checkpoint, map_location="meta", weights_only=True)
-        whole = {"pytorch-lightning_version", "state_dict", "global_step"} <= state.keys()
-        reason = "" if whole else "no checkpoint of a training"
-    except Exception as error:  # truncated, empty, a text, code: torch has another exception for each
-        reason = type(error).__name__
-    if reason:
-        previous = checkpoint.with_name("previous.ckpt")
-        raise UserError(f"{checkpoint} is broken ({reason}). Go on from the one before: copy {previous} over it.")

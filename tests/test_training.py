@@ -87,7 +87,8 @@ def test_a_trained_run_holds_all_that_follows_needs(trained):
         "train_folds.csv",
         "hparams.yaml",
         "metrics.csv",
-        "settings.json",
+        "run.json",
+        "train_folds.json",
         "checkpoints/last.ckpt",
         "checkpoints/previous.ckpt",
     ):
@@ -100,50 +101,6 @@ def test_a_trained_run_holds_all_that_follows_needs(trained):
 def test_a_checkpoint_loads_without_running_code(trained):
     state = torch.load(RUN / "checkpoints" / "last.ckpt", weights_only=True)
     assert state["global_step"] == 8
-
-
-@pytest.mark.parametrize(
-    "extra",
-    [
-        [],
-        [
-            "SCHEDULE=plateau",
-            "PATIENCE=0",
-            "THRESHOLD=1",
-            "FREEZE_ENCODER=1",
-            "AUGMENT_ON=device",
-            "MIX=both",
-            "BALANCE=strata",
-        ],
-    ],
-)
-def test_resume_gives_the_weights_of_the_uninterrupted_run(trained, monkeypatch, extra):
-    """Stopped after an epoch, then gone on: bit for bit the same network and the whole curve."""
-    arguments = [*TINY, "EPOCHS=3", "FOLD=0", *extra]
-    assert train.main([*arguments, "EXPERIMENT=whole"]) == 0
-
-    class PowerCut(BaseException):
-        pass
-
-    class Stop(callbacks.EpochLine):
-        def on_train_epoch_start(self, trainer, module):
-            if trainer.current_epoch == 1:
-                raise PowerCut
-
-    with monkeypatch.context() as patch:
-        patch.setattr(callbacks, "EpochLine", Stop)
-        with pytest.raises(PowerCut):
-            train.main([*arguments, "EXPERIMENT=cut"])
-    assert not Path("lightning_logs/cut/fold0_seed42/model.json").exists()
-    assert train.main([*arguments, "EXPERIMENT=cut", "RESUME=1"]) == 0
-    whole, cut = (load_file(f"lightning_logs/{name}/fold0_seed42/model.safetensors") for name in ("whole", "cut"))
-    assert whole.keys() == cut.keys()
-    for name, value in whole.items():
-        assert torch.equal(value, cut[name]), name
-    rows = [
-        curves(Path(f"lightning_logs/{name}/fold0_seed42"))["valid_dice"].dropna().tolist() for name in ("whole", "cut")
-    ]
-    assert rows[0] == rows[1] and len(rows[0]) == 3
 
 
 def test_full_trains_on_every_image_and_validates_on_none(folds_table, capsys):
@@ -188,14 +145,6 @@ def test_folds_of_one_experiment_share_their_settings(trained, refused):
         train.main([*TINY, "FOLD=1", "VALID_BATCH_SIZE=16", "EPOCHS=2", "PROFILER=simple"]) == 0
     )  # the machine may differ
     assert list(Path("lightning_logs/demo/fold1_seed42").glob("*profile*.txt"))
-
-
-@pytest.mark.parametrize("content", [b"", b"text", None])
-def test_a_torn_checkpoint_is_not_resumed_from(trained, refused, content):
-    (RUN / "model.json").unlink()
-    last = RUN / "checkpoints" / "last.ckpt"
-    last.write_bytes(last.read_bytes()[:20_000] if content is None else content)
-    refused(train.main, [*TINY, "FOLD=0", "RESUME=1"], "last.ckpt is broken", "previous.ckpt")
 
 
 @pytest.mark.parametrize(
@@ -269,12 +218,6 @@ def test_a_batch_that_batch_norm_cannot_take_is_refused_first(folds_table, refus
     small = [argument for argument in TINY if not argument.startswith(("IMAGE_SIZE", "TRAIN_BATCH"))]
     refused(train.main, [*small, "FOLD=0", "IMAGE_SIZE=32", "TRAIN_BATCH_SIZE=1"], "in batches of one image")
     assert not Path("lightning_logs").exists()
-
-
-def test_a_checkpoint_of_something_else_is_not_resumed_from(trained, refused):
-    (RUN / "model.json").unlink()
-    torch.save({"weights": torch.zeros(2)}, RUN / "checkpoints" / "last.ckpt")
-    refused(train.main, [*TINY, "FOLD=0", "RESUME=1"], "no checkpoint of a training")
 
 
 def test_nothing_but_empty_masks_under_skip_is_refused(workplace, refused):

@@ -1,0 +1,77 @@
+"""What a result came from beside its settings: code, packages, computer. Said in each run folder's run.json."""
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import runs
+
+# what can change a training's numbers
+PACKAGES = (
+    "torch", "torchvision", "pytorch-lightning", "segmentation-models-pytorch", "timm", "albumentations", "kornia",
+    "opencv-python-headless", "pillow", "numpy", "pandas", "scikit-learn", "scipy", "safetensors",
+)  # fmt: skip
+
+
+def versions() -> dict[str, str]:
+    """Python's version and those of `PACKAGES`, "" where one is not installed."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = ""
+    return found
+
+
+def _git(*words: str) -> str:
+    """What git says of the repository that this code lies in; "" outside of one, or without git."""
+    try:
+        done = subprocess.run(
+            ["git", *words],
+            check=False,
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=30,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout if done.returncode == 0 else ""
+
+
+def code() -> dict[str, Any]:
+    """The git commit, the files that differ from it, and a hash of how they differ (tracked files below src/)."""
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".").splitlines()
+    dirt = runs.digest_of([_git("diff", "HEAD", "--", ".")])[:16] if changed else ""
+    return {"commit": _git("rev-parse", "HEAD").strip(), "changed": [line[3:] for line in changed], "changes": dirt}
+
+
+def computer(device: str, precision: str) -> dict[str, Any]:
+    """The kind of device, in what precision it trains, and the processors that rounding depends on."""
+    import torch
+
+    name = torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine()
+    return {
+        "device": device,
+        "precision": precision,
+        "processor": name,
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+    }
+
+
+def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What differs between two `run.json`, one line each: code, packages, computer, data, folds."""
+    lines = []
+    for part in ("code", "versions", "computer"):
+        before, after = then.get(part, {}), now.get(part, {})
+        lines += [f"{part}: {line}" for line in runs.differences(before, after)]
+    for name in ("data_sha256", "folds_sha256"):
+        if then.get(name) != now.get(name):
+            lines.append(f"{name}: {str(then.get(name))[:16]} there, {str(now.get(name))[:16]} now")
+    return lines
