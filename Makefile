@@ -17,7 +17,7 @@ GIVEN = $(foreach name,$(.VARIABLES),$(if $(filter command%line,$(subst $() ,%,$
 ARGS = $(foreach name,$(filter-out VENV PYTHON,$(GIVEN)),$(call quoted,$(name)))
 RUN = $(PYTHON) src/$@.py $(ARGS)
 
-.PHONY: help demo data rle-check folds train tester oof cv tune ensemble compare leaderboard report inference pseudo merge submission kernel kernel-rehearsal kernel-push kernel-fetch onnx hub samples summary lr batch smoke weights test test-slow lint install
+.PHONY: help demo data rle-check folds train reproduce tester oof cv tune ensemble compare leaderboard report inference pseudo merge submission kernel kernel-rehearsal kernel-push kernel-fetch onnx hub samples summary lr batch smoke weights test test-slow lint install
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | while IFS=$$'\t' read -r name text; do printf '  make %-16s %s\n' "$$name" "$$text"; done
@@ -44,6 +44,9 @@ folds: $(READY)  ## images and masks -> output/<dataset>/train_folds.csv, checke
 	@$(RUN)
 
 train: $(READY)  ## train one fold: make train FOLD=0 (or FOLD=full: every image)
+	@$(RUN)
+
+reproduce: $(READY)  ## train a run again from its folder, and compare: make reproduce RUN=lightning_logs/demo/fold0_seed42
 	@$(RUN)
 
 tester: $(READY)  ## score one fold's held-out masks: make tester FOLD=0

@@ -65,6 +65,17 @@ def computer(device: str, precision: str) -> dict[str, Any]:
     }
 
 
+def of_today(device: str, precision: str, data_sha256: str, folds_sha256: str) -> dict[str, Any]:
+    """All of it, as run.json has it beside `fold` and `settings`."""
+    return {
+        "code": code(),
+        "versions": versions(),
+        "computer": computer(device, precision),
+        "data_sha256": data_sha256,
+        "folds_sha256": folds_sha256,
+    }
+
+
 def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """What differs between two `run.json`, one line each: code, packages, computer, data, folds."""
     lines = []

@@ -211,10 +211,14 @@ def snapshot(settings: Any, sections: tuple[str, ...] = tuple(SECTIONS)) -> dict
 def as_overrides(settings: Any, without: tuple[str, ...] = ()) -> list[str]:
     """The NAME=value that make these settings of config.py's constants, but for those in `without`."""
     default, now = snapshot(load()), snapshot(settings)
+    return as_lines({name: value for name, value in now.items() if value != default[name] and name not in without})
+
+
+def as_lines(values: dict[str, Any]) -> list[str]:
+    """NAME=value for each, as `load` reads them."""
     return [
-        f"{name}={','.join(map(str, value)) if isinstance(value, list) else value}"
-        for name, value in now.items()
-        if value != default[name] and name not in without
+        f"{name}={','.join(map(str, value)) if isinstance(value, list | tuple) else value}"
+        for name, value in values.items()
     ]
 
 

@@ -74,11 +74,7 @@ def _fit(settings: Any, frame: Any, folder: Path, fold: str, resume: bool, overw
     origin = {
         "fold": fold,
         "settings": settings_module.snapshot(settings),
-        "code": provenance.code(),
-        "versions": provenance.versions(),
-        "computer": provenance.computer(device, precision),
-        "data_sha256": data.cache.data_sha256,
-        "folds_sha256": fixed["folds_sha256"],
+        **provenance.of_today(device, precision, data.cache.data_sha256, fixed["folds_sha256"]),
     }
     if resume_from is not None:
         checkpoints.refuse_another_run(resume_from, identity)

@@ -14,7 +14,7 @@ FLOORS = [
     {
         *("console", "images", "decode", "tiff", "rle", "rle_table", "metrics", "postprocess", "pictures", "runs"),
         *("boards", "surfaces", "objects", "measures", "bootstrap", "variances", "verdict", "blending", "charts"),
-        *("reliability", "suspects", "pseudolabels", "watershed"),
+        *("reliability", "suspects", "pseudolabels", "watershed", "locks", "stopping"),
         *("dataspec", "groups", "archives", "threads", "submission_file", "wheels", "kernel_guard"),
     },
     {
@@ -24,7 +24,8 @@ FLOORS = [
     {"encoder_weights", "backbones", "unet", "model_dispatcher", "losses", "optimisers", "hardware"},
     {
         *("lightning_module", "callbacks", "step_images", "trainer", "lr_finder", "assembly"),
-        *("train", "lr", "batch"),
+        *("checkpoints", "provenance"),
+        *("train", "reproduce", "lr", "batch"),
     },
     {
         *("tta", "tiles", "predictor", "predictions", "parts", "kernel_run", "rules", "scoring", "summaries"),
@@ -41,8 +42,8 @@ FLOORS = [
     },
 ]
 SCRIPTS = {
-    "folds", "train", "tester", "cv", "inference", "submission", "weights", "samples", "summary", "smoke", "demo",
-    "data", "rle_check", "lr", "batch", "tune", "ensemble", "compare", "leaderboard", "report",
+    "folds", "train", "reproduce", "tester", "cv", "inference", "submission", "weights", "samples", "summary", "smoke",
+    "demo", "data", "rle_check", "lr", "batch", "tune", "ensemble", "compare", "leaderboard", "report",
     "export_onnx", "hub", "pseudo", "merge", "kaggle_kernel", "kernel_rehearsal", "kernel_push", "kernel_fetch",
 }  # fmt: skip
 # a package counts as one module, whose imports are those of all its files

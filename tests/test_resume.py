@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -17,8 +16,8 @@ import torch
 from safetensors.torch import load_file
 
 import callbacks
-import checkpoints
 import locks
+import stopping
 import train
 from conftest import ROOT, TINY
 
@@ -28,16 +27,7 @@ HARD = [
     "BALANCE=strata", "CHECKPOINT=best",
 ]  # fmt: skip
 RAGGED = ["ACCUMULATE=3", "TRAIN_BATCH_SIZE=4", "OPTIMIZER=radam", "WORKERS=2", "CROP=16,32"]
-PRELOAD = [
-    "pandas",
-    "segmentation_models_pytorch",
-    "train",
-    "trainer",
-    "assembly",
-    "lightning_module",
-    "losses",
-    "dataset",
-]
+PRELOAD = ["segmentation_models_pytorch", "albumentations", "train", "trainer", "callbacks", "assembly", "dataset"]
 
 
 def run_of(experiment):
@@ -67,18 +57,31 @@ class PowerCutError(BaseException):
     pass
 
 
-def cut_after(step, monkeypatch, how=PowerCutError):
-    """A context in which training is struck right after that optimiser step, before anything else of the step's end."""
+class StruckAfter(callbacks.EpochLine):
+    """Strikes between two steps, once `step` optimiser steps are done."""
 
-    class Struck(callbacks.EpochLine):
-        def on_train_batch_start(self, trainer, module, batch, index):
-            if trainer.global_step == step:
-                if how is PowerCutError:
-                    raise PowerCutError
-                os.kill(os.getpid(), how)
+    step = 0
+    signal = 0
 
+    def on_train_batch_start(self, trainer, module, batch, index):
+        if trainer.global_step == self.step and index % trainer.accumulate_grad_batches == 0:
+            if not self.signal:
+                raise PowerCutError
+            os.kill(os.getpid(), self.signal)
+
+
+def struck(step, number=0):
     context = pytest.MonkeyPatch.context()
-    return context, Struck
+    kind = type("Struck", (StruckAfter,), {"step": step, "signal": number})
+
+    class Patched:
+        def __enter__(self):
+            context.__enter__().setattr(callbacks, "EpochLine", kind)
+
+        def __exit__(self, *error):
+            return context.__exit__(*error)
+
+    return Patched()
 
 
 @pytest.mark.parametrize(
@@ -88,13 +91,233 @@ def test_a_run_that_is_cut_off_at_any_step_goes_on_exactly(folds_table, extra, s
     arguments = [*TINY, "FOLD=0", EACH_STEP, *extra]
     assert train.main([*arguments, "EXPERIMENT=whole"]) == 0
     for resume, step in enumerate(steps):
-        context, struck = cut_after(step, None)
-        with context as patch:
-            patch.setattr(callbacks, "EpochLine", struck)
-            with pytest.raises(PowerCutError):
-                train.main([*arguments, "EXPERIMENT=cut", *(["RESUME=1"] if resume else [])])
+        with struck(step), pytest.raises(PowerCutError):
+            train.main([*arguments, "EXPERIMENT=cut", *(["RESUME=1"] if resume else [])])
         assert not (run_of("cut") / "model.json").exists()
         kept = torch.load(run_of("cut") / "checkpoints" / "last.ckpt", weights_only=True)
         assert kept["global_step"] == step
     assert train.main([*arguments, "EXPERIMENT=cut", "RESUME=1"]) == 0
     same("whole", "cut")
+
+
+def test_ctrl_c_and_sigterm_stop_at_the_next_step_and_minutes_in_time(trained, capsys):
+    """The steps between two checkpoints are not lost: one is written where the training stops."""
+    arguments = [*TINY, "FOLD=0", "EXPERIMENT=cut"]
+    with struck(2, signal.SIGINT):
+        assert train.main(arguments) == 130
+    assert "Stopped in epoch 1 of 2, step 3. RESUME=1" in capsys.readouterr().out
+    with struck(5, signal.SIGTERM), pytest.raises(SystemExit) as ended:
+        train.main([*arguments, "RESUME=1"])
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert "Stopped in epoch 2 of 2, step 6" in capsys.readouterr().out
+    assert train.main([*arguments, "RESUME=1", "MAX_MINUTES=0.00001"]) == 0
+    said = capsys.readouterr().out
+    assert "because MAX_MINUTES=1e-05 are over in epoch 2 of 2, step 7" in said
+    assert "Next: make train FOLD=0 RESUME=1" in said
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert train.main([*arguments, "RESUME=1"]) == 0
+    same("demo", "cut")
+
+
+def test_a_second_ctrl_c_stops_at_once(trained, capsys):
+    class Twice(callbacks.EpochLine):
+        def on_train_batch_start(self, trainer, module, batch, index):
+            if trainer.global_step == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(callbacks, "EpochLine", Twice)
+        assert train.main([*TINY, "FOLD=0", "EXPERIMENT=cut"]) == 130
+    assert "There was no checkpoint yet; start again" in capsys.readouterr().out
+
+
+def test_the_deadline_leaves_time_for_validation_and_checkpoint():
+    now = [100.0]
+    deadline = stopping.Deadline(60, start=90.0, clock=lambda: now[0])  # ends at 150
+    assert deadline.fits("step", "validation")  # nothing is known yet
+    deadline.took("step", 4)
+    deadline.took("step", 1)
+    deadline.took("checkpoint", 5)
+    deadline.took("validation", 20)
+    now[0] = 131.9
+    assert deadline.fits("step") and not deadline.fits("step", "validation")
+    now[0] = 132.1
+    assert not deadline.fits("step")  # 2 x (4 + 5) seconds
+    assert stopping.Deadline(0).fits("step", "validation")
+
+
+def cut_off(experiment="cut"):
+    """A run of the trained demo's settings that was cut off in its second epoch."""
+    with struck(6), pytest.raises(PowerCutError):
+        train.main([*TINY, "FOLD=0", f"EXPERIMENT={experiment}", EACH_STEP])
+    return run_of(experiment) / "checkpoints"
+
+
+@pytest.mark.parametrize("harm", ["cut", "flipped", "empty", "text", "missing", "other", "code"])
+def test_a_torn_checkpoint_is_recognised_and_the_one_before_is_used_aloud(trained, harm, capsys):
+    folder = cut_off()
+    last = folder / "last.ckpt"
+    data = bytearray(last.read_bytes())
+    if harm == "cut":
+        last.write_bytes(data[: len(data) // 2])
+    elif harm == "flipped":
+        data[len(data) // 2] ^= 1
+        last.write_bytes(data)
+    elif harm == "missing":
+        last.unlink()
+    elif harm == "other":
+        torch.save({"weights": torch.zeros(2)}, last)
+    elif harm == "code":
+        torch.save(StruckAfter, last)
+    else:
+        last.write_bytes(b"" if harm == "empty" else b"text")
+    capsys.readouterr()
+    assert train.main([*TINY, "FOLD=0", "EXPERIMENT=cut", "RESUME=1"]) == 0
+    said = capsys.readouterr().out
+    assert (
+        f"last.ckpt is {'missing' if harm == 'missing' else 'torn'}" in said and "previous.ckpt, the one before" in said
+    )
+    same("demo", "cut")
+
+
+def test_without_a_whole_checkpoint_there_is_nothing_to_resume(trained, refused):
+    folder = cut_off()
+    for name in ("last.ckpt", "previous.ckpt"):
+        (folder / name).write_bytes(b"torn")
+    before = sorted(run_of("cut").rglob("*"))
+    refused(train.main, [*TINY, "FOLD=0", "EXPERIMENT=cut", "RESUME=1"], "last.ckpt is torn", "previous.ckpt is torn")
+    assert sorted(run_of("cut").rglob("*")) == before
+    (folder / "sha256.json").unlink()
+    refused(train.main, [*TINY, "FOLD=0", "EXPERIMENT=cut", "RESUME=1"], "last.ckpt is not readable", "OVERWRITE=1")
+
+
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [
+        (["LR=1e-4"], ["LR: 0.005 there, 0.0001 now"]),
+        (["MODEL_NAME=unet"], ["MODEL_NAME: smp_linknet_tu-test_resnet there, unet now"]),
+        (["LIMIT=1"], ["LIMIT: 0 there, 1 now"]),
+    ],
+)
+def test_other_settings_are_refused_and_say_what_differs(trained, refused, extra, words):
+    cut_off()
+    (run_of("cut").parent / "settings.json").unlink()  # the checkpoint knows by itself
+    refused(train.main, [*TINY, "FOLD=0", "EXPERIMENT=cut", "RESUME=1", *extra], "belongs to another training", *words)
+
+
+def test_other_data_and_another_folds_checkpoint_are_refused(trained, refused, capsys):
+    folder = cut_off()
+    shutil.copytree(folder, run_of("cut").with_name("fold1_seed42") / "checkpoints")
+    refused(train.main, [*TINY, "FOLD=1", "EXPERIMENT=cut", "RESUME=1"], "fold: 0 there, 1 now")
+    # the machine may differ, and code that changed is said
+    origin = run_of("cut") / "run.json"
+    origin.write_text(origin.read_text().replace('"torch": "', '"torch": "0.'))
+    capsys.readouterr()
+    assert train.main([*TINY, "FOLD=0", "EXPERIMENT=cut", "RESUME=1", "WORKERS=1", "MAX_MINUTES=0.00001"]) == 0
+    assert "versions: torch: 0." in capsys.readouterr().out
+    # one pixel of one mask, at the same size and time
+    mask = sorted(Path("input/demo/train_masks").iterdir())[3]
+    from PIL import Image
+
+    times = mask.stat()
+    picture = Image.open(mask).convert("1")
+    picture.putpixel((0, 0), 255 - picture.getpixel((0, 0)))
+    picture.save(mask)
+    os.utime(mask, ns=(times.st_atime_ns, times.st_mtime_ns))
+    shutil.rmtree("output/demo/cache")
+    refused(train.main, [*TINY, "FOLD=0", "EXPERIMENT=cut", "RESUME=1"], "data_sha256: ")
+
+
+def test_two_runs_cannot_share_a_folder(trained, refused):
+    """Whoever holds the lock, another process included; a killed one holds nothing, nor do its workers."""
+    code = (
+        "import sys, time, os; sys.path.insert(0, sys.argv[1]); import locks, pathlib\n"
+        "with locks.alone(pathlib.Path(sys.argv[2]), ''):\n"
+        "    os.fork() or time.sleep(60)\n"
+        "    print('locked', flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    run = run_of("demo")
+    child = subprocess.Popen([sys.executable, "-c", code, str(ROOT / "src"), str(run)], stdout=subprocess.PIPE)
+    try:
+        assert child.stdout.readline() == b"locked\n"
+        refused(train.main, [*TINY, "FOLD=0", "OVERWRITE=1"], "Another process is writing", "EXPERIMENT=name")
+    finally:
+        child.kill()
+        child.wait()
+    assert (run / "model.json").is_file()
+    with locks.alone(run, ""):  # its forked child lives on
+        pass
+    assert not list(run.parent.glob(".*.lock"))
+
+
+def _train(arguments, log):
+    """In a process of its own, in a group of its own, as a terminal starts it."""
+    os.setsid()
+    with Path(log).open("a") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    sys.exit(train.main(arguments))
+
+
+def killed_at_random(seed, arguments, experiment, number, whole):
+    """Train, killed after a random time, resumed and killed until it is through; returns how often it was killed.
+
+    `whole`: seconds that the uninterrupted run takes.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOAD)
+    chance, kills = random.Random(seed), 0
+    while not (run_of(experiment) / "model.json").is_file():
+        resume = ["RESUME=1"] if checkpoints_of(experiment) else []
+        child = context.Process(target=_train, args=([*arguments, f"EXPERIMENT={experiment}", *resume], "log.txt"))
+        child.start()
+        child.join(chance.uniform(0.1, 0.8) * whole if kills < 3 else 120)
+        if child.exitcode is None:
+            (os.kill if number == signal.SIGKILL else os.killpg)(child.pid, number)
+            kills += 1
+            child.join(60)
+        assert child.exitcode in (0, -number, 128 + number, 130), Path("log.txt").read_text()
+    return kills
+
+
+def checkpoints_of(experiment):
+    import runs
+
+    return runs.resumable(run_of(experiment))
+
+
+def kill_test(seeds, extra, numbers):
+    arguments = [*TINY, "FOLD=0", EACH_STEP, "EPOCHS=3", "LOGGER=none", *extra]
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOAD)
+    for experiment in ("first", "whole"):  # the first one pays for what is done once
+        start = time.monotonic()
+        child = context.Process(target=_train, args=([*arguments, f"EXPERIMENT={experiment}"], "log.txt"))
+        child.start()
+        child.join()
+        assert child.exitcode == 0, Path("log.txt").read_text()
+    whole, kills = time.monotonic() - start, 0
+    for seed in seeds:
+        kills += killed_at_random(seed, arguments, f"cut{seed}", numbers[seed % len(numbers)], whole)
+        same("whole", f"cut{seed}")
+    return kills
+
+
+def test_a_run_that_is_killed_at_random_goes_on_exactly(folds_table):
+    assert kill_test([1], ["WORKERS=2"], [signal.SIGKILL]) >= 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("extra", [[], HARD, RAGGED], ids=["plain", "hard", "ragged"])
+def test_twenty_runs_that_are_killed_at_random_go_on_exactly(folds_table, extra):
+    kills = kill_test(range(7), ["EPOCHS=6", *extra], [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+    print(f"{kills} kills")
+    assert kills >= 7
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_the_number_of_workers_changes_no_weight(trained, workers):
+    assert train.main([*TINY, "FOLD=0", "EXPERIMENT=other", f"WORKERS={workers}"]) == 0
+    same("demo", "other")

@@ -1,0 +1,121 @@
+"""make reproduce RUN=lightning_logs/x/fold0_seed42: train a run again from what its folder holds, and compare.
+
+Says first what differs today: code, packages, computer, data, folds. The new run is the experiment <x>_again, or
+INTO=name; the old one is only read. CHECK=1 says what differs and trains nothing.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import runs
+import settings as settings_module
+from errors import UnlearnedError, UserError, command, listing
+
+FLAGS = {
+    "RUN": "the run folder, such as lightning_logs/demo/fold0_seed42",
+    "INTO": "name of the new experiment (default: the old one's and _again)",
+    "CHECK": "1: say what differs today, and train nothing",
+    "OVERWRITE": "1: throw an earlier reproduction away and start again",
+    "RESUME": "1: go on with a reproduction that was stopped",
+}
+MACHINE = "machine"  # the section of config.py that never changes a result on purpose: today's counts
+
+
+def read_origin(folder: Path) -> dict[str, Any]:
+    """run.json of a run folder. Raises UserError where there is none, or it lacks something."""
+    cure = "Expected a run folder that make train wrote, such as lightning_logs/demo/fold0_seed42."
+    need = {"fold": str, "settings": dict, "code": dict, "versions": dict, "computer": dict, "folds_sha256": str}
+    origin = runs.read_json(folder / runs.ORIGIN, cure, need)
+    for name in (runs.FOLDS, Path(runs.FOLDS).with_suffix(".json")):
+        if not (folder / name).is_file():
+            raise UserError(f"{folder / name}: no such file; the run cannot be trained again without it.")
+    return origin
+
+
+def settings_of(origin: dict[str, Any], folder: Path, today: Any, into: str) -> Any:
+    """The run's settings under the new experiment's name; of the machine's, all but where the data lie are today's.
+
+    Raises UserError for a constant that is given and not the run's own, or that config.py no longer has.
+    """
+    machine, then = settings_module.SECTIONS[MACHINE], origin["settings"]
+    given = settings_module.as_overrides(today)
+    now = settings_module.snapshot(today)
+    others = [name for line in given if (name := line.split("=")[0]) not in machine and now[name] != then.get(name)]
+    if others:
+        raise UserError(f"{', '.join(others)}: a reproduction takes the run's own; only the machine's may be given.")
+    gone = sorted(set(then) - set(settings_module.DEFAULTS))
+    if gone:
+        raise UserError(f"{folder}: config.py no longer has {', '.join(gone)}; check out the commit of then.")
+    new = sorted(set(settings_module.DEFAULTS) - set(then) - set(machine))
+    if new:
+        print(f"Constants that the run did not know take config.py's value: {', '.join(new)}")
+    own = {name: value for name, value in then.items() if name not in machine or name in ("INPUT", "OUTPUT")}
+    named = {"EXPERIMENT": into, "TRAIN_FOLDS": folder / runs.FOLDS}
+    return settings_module.load(settings_module.as_lines(own) + given + settings_module.as_lines(named))
+
+
+def what_differs(now: Any, origin: dict[str, Any]) -> tuple[str, list[str]]:
+    """The device that the run would be trained on today, and a line for each thing that differs."""
+    import assembly
+    import provenance
+    import splits
+    from hardware import choose_device, choose_precision
+
+    frame, spec, device = splits.read(Path(now.TRAIN_FOLDS)), assembly.data_spec(now), choose_device(now.DEVICE)
+    data = assembly.open_cache(now, frame, spec).data_sha256
+    precision = choose_precision(now.PRECISION, device)[0]
+    return device, provenance.differences(origin, provenance.of_today(device, precision, data, origin["folds_sha256"]))
+
+
+def compare(folder: Path, again: Path, differ: list[str], device: str) -> None:
+    """Say whether the weights are the same. Raises UnlearnedError where nothing differs on a CPU and they are not."""
+    import torch
+
+    import model_dispatcher
+
+    then, now = runs.read_model(folder), runs.read_model(again)
+    if then["weights_sha256"] == now["weights_sha256"]:
+        print(f"The same weights, bit for bit: {again / runs.WEIGHTS}")
+        return
+    before, after = (model_dispatcher.read_weights(place / runs.WEIGHTS) for place in (folder, again))
+    if {name: value.shape for name, value in before.items()} != {name: value.shape for name, value in after.items()}:
+        raise UserError(f"{folder} and {again} hold networks of different shapes.")
+    distance = max(float((before[name].double() - after[name].double()).abs().max()) for name in before)
+    moved = sum(not torch.equal(before[name], after[name]) for name in before)
+    said = f"{moved} of {len(before)} tensors differ, by {distance:.2g} at most ({again / runs.WEIGHTS})"
+    if not differ and device == "cpu":
+        raise UnlearnedError(f"Nothing differs today, but the weights do: {said}.")
+    print(f"Not the same weights: {said}. make tester FOLD={now['fold']} EXPERIMENT={again.parent.name} scores them.")
+
+
+@command
+def main(argv: list[str] | None = None) -> None:
+    settings, flags = settings_module.command_line(argv, __doc__, FLAGS)
+    if not flags.RUN:
+        raise UserError("Which run? make reproduce RUN=lightning_logs/demo/fold0_seed42")
+    folder = Path(flags.RUN)
+    origin = read_origin(folder)
+    into = flags.INTO or f"{folder.parent.name}_again"
+    now = settings_of(origin, folder, settings, into)
+    if folder.resolve() == runs.run_folder(now.LOGS, into, origin["fold"], now.SEED).resolve():
+        raise UserError(f"INTO={into} is the run itself; give it another name.")
+    if runs.sha256(folder / runs.FOLDS) != origin["folds_sha256"]:
+        raise UserError(f"{folder / runs.FOLDS} is not the table that the run was trained on.")
+
+    device, differ = what_differs(now, origin)
+    said = f"What differs from {folder}:{listing(differ)}" if differ else f"Nothing that matters differs from {folder}."
+    print(said, flush=True)
+    if settings_module.flag_is_on(flags.CHECK):
+        return
+    runs.read_model(folder)  # there is something to compare with
+    import train
+
+    resume, overwrite = (settings_module.flag_is_on(flag) for flag in (flags.RESUME, flags.OVERWRITE))
+    again = train.fit(now, origin["fold"], resume, overwrite)
+    if not runs.resumable(again):
+        compare(folder, again, differ, device)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
