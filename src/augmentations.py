@@ -167,6 +167,8 @@ class Augmentation:
     """
 
     def __init__(self, name: str, labels: bool = False) -> None:
+        import albumentations  # noqa: F401 (seconds, which forked workers would each spend again)
+
         self.name, self.labels = name, labels
         self._compose: dict[_Frame, Any] = {}
 

@@ -5,6 +5,7 @@ same order.
 """
 
 import os
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -164,6 +165,9 @@ class MaskDataModule(pl.LightningDataModule):
             order = {"batch_sampler": ShapeBatches(self.valid_rows, self.cache.shapes, self.valid_batch_size)}
         processes = self.num_workers if train or self.num_workers == 0 else max(1, self.num_workers // 2)
         options: dict[str, Any] = {"persistent_workers": True, "prefetch_factor": 2} if processes else {}
+        if processes and sys.platform == "linux":
+            # said, because in a process of make cv the default is to start workers that import everything again
+            options["multiprocessing_context"] = "fork"
         return DataLoader(
             dataset,
             **order,

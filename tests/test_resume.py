@@ -261,17 +261,24 @@ def _train(arguments, log):
     sys.exit(train.main(arguments))
 
 
-def killed_at_random(seed, arguments, experiment, number, whole):
+@pytest.fixture
+def fork_server(monkeypatch):
+    """Starts processes that have the imports done; only the environment tells it where to look for them."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "src"))
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOAD)
+    return context
+
+
+def killed_at_random(fork_server, seed, arguments, experiment, number, whole):
     """Train, killed after a random time, resumed and killed until it is through; returns how often it was killed.
 
     `whole`: seconds that the uninterrupted run takes.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOAD)
     chance, kills = random.Random(seed), 0
     while not (run_of(experiment) / "model.json").is_file():
         resume = ["RESUME=1"] if checkpoints_of(experiment) else []
-        child = context.Process(target=_train, args=([*arguments, f"EXPERIMENT={experiment}", *resume], "log.txt"))
+        child = fork_server.Process(target=_train, args=([*arguments, f"EXPERIMENT={experiment}", *resume], "log.txt"))
         child.start()
         child.join(chance.uniform(0.1, 0.8) * whole if kills < 3 else 120)
         if child.exitcode is None:
@@ -288,31 +295,29 @@ def checkpoints_of(experiment):
     return runs.resumable(run_of(experiment))
 
 
-def kill_test(seeds, extra, numbers):
+def kill_test(fork_server, seeds, extra, numbers):
     arguments = [*TINY, "FOLD=0", EACH_STEP, "EPOCHS=3", "LOGGER=none", *extra]
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOAD)
     for experiment in ("first", "whole"):  # the first one pays for what is done once
         start = time.monotonic()
-        child = context.Process(target=_train, args=([*arguments, f"EXPERIMENT={experiment}"], "log.txt"))
+        child = fork_server.Process(target=_train, args=([*arguments, f"EXPERIMENT={experiment}"], "log.txt"))
         child.start()
         child.join()
         assert child.exitcode == 0, Path("log.txt").read_text()
     whole, kills = time.monotonic() - start, 0
     for seed in seeds:
-        kills += killed_at_random(seed, arguments, f"cut{seed}", numbers[seed % len(numbers)], whole)
+        kills += killed_at_random(fork_server, seed, arguments, f"cut{seed}", numbers[seed % len(numbers)], whole)
         same("whole", f"cut{seed}")
     return kills
 
 
-def test_a_run_that_is_killed_at_random_goes_on_exactly(folds_table):
-    assert kill_test([1], ["WORKERS=2"], [signal.SIGKILL]) >= 1
+def test_a_run_that_is_killed_at_random_goes_on_exactly(folds_table, fork_server):
+    assert kill_test(fork_server, [1], ["WORKERS=2"], [signal.SIGKILL]) >= 1
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("extra", [[], HARD, RAGGED], ids=["plain", "hard", "ragged"])
-def test_twenty_runs_that_are_killed_at_random_go_on_exactly(folds_table, extra):
-    kills = kill_test(range(7), ["EPOCHS=6", *extra], [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_twenty_runs_that_are_killed_at_random_go_on_exactly(folds_table, fork_server, extra):
+    kills = kill_test(fork_server, range(7), ["EPOCHS=6", *extra], [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
     print(f"{kills} kills")
     assert kills >= 7
 
