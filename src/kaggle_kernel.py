@@ -41,6 +41,7 @@ PLACE = Path("output/kernel")
 BACK = "back"  # in it, what comes from Kaggle
 MADE = "made.json"  # the settings that it was made with, for the rehearsal; it stays at home
 UNKNOWN = "YOUR-NAME"  # whose kernel it is, where nobody said
+TRAINING_MINUTES = 690.0  # of the 720 that Kaggle gives: the rest is for scoring and packing
 OF_THIS_COMPUTER = ("DEVICE", "WORKERS", "PRECISION", "LOGGER", "PROFILER")
 
 
@@ -192,6 +193,7 @@ def rules_line(chosen: tuple[Any, ...]) -> str:
 
 def training(settings: Any, flags: Any, partial: Path) -> str:
     """A kernel that trains one fold; returns what to say of it."""
+    import checkpoints
     import model_dispatcher
 
     run = runs.run_folder(settings.LOGS, settings.EXPERIMENT, flags.FOLD or "?", settings.SEED)
@@ -209,7 +211,14 @@ def training(settings: Any, flags: Any, partial: Path) -> str:
     settings = dataclasses.replace(settings, **there)
     about |= {"input": there["INPUT"], "table": there["TRAIN_FOLDS"], "weights": there["WEIGHTS"]}
     about["run"] = relative(run, Path(), "LOGS")
+    if not settings.MAX_MINUTES:
+        settings = dataclasses.replace(settings, MAX_MINUTES=TRAINING_MINUTES)
     words = [f"FOLD={flags.FOLD}", *settings_module.as_overrides(settings, OF_THIS_COMPUTER)]
+    goes_on = runs.resumable(run)
+    if goes_on:  # where a session before, here or there, stopped
+        words.append("RESUME=1")
+        before = shutil.ignore_patterns(checkpoints.PREVIOUS, "val")
+        shutil.copytree(run, partial / "dataset" / kernel_run.RUN, ignore=before)
     _, encoder = model_dispatcher.parse(settings.MODEL_NAME)
     if encoder and settings.ENCODER_WEIGHTS == "imagenet":
         packed = model_dispatcher.packed_weights(encoder, settings.WEIGHTS)
@@ -229,7 +238,8 @@ def training(settings: Any, flags: Any, partial: Path) -> str:
     size = bundle.write_bundle(partial, about)
     intro = f"# {settings.EXPERIMENT}, fold {flags.FOLD}\n\nMade by `make kernel TRAIN=1`: it trains without internet."
     write_kernel(partial, about, kernel_pages.TRAIN, intro, train=True)
-    return f"{len(files)} modules, {', '.join(packed_names)}: {size / 1e6:.1f} MB to upload"
+    start = f"It goes on with {run}. " if goes_on else ""
+    return f"{start}{len(files)} modules, {', '.join(packed_names)}: {size / 1e6:.1f} MB to upload"
 
 
 @command

@@ -39,20 +39,17 @@ def fetch() -> Path:
 def put(room: Path, logs: Path, overwrite: bool) -> Path:
     """Move the one run folder below `room` to its place below `logs`; returns that.
 
-    Raises UserError where it is none, does not hold what its model.json says, or belongs to other settings.
+    A run that is not finished may come, and takes the place of one that is not. Raises UserError where it is no run,
+    does not hold what its model.json says, or belongs to other settings.
     """
-    found = sorted(room.rglob(runs.MODEL))
+    found = sorted(room.rglob(runs.ORIGIN))
     if len(found) != 1:
         raise UserError(f"The archive holds {len(found)} run folders, expected one, as a training kernel packs it.")
     run = found[0].parent
-    about = runs.read_model(run)
     runs.check_name("the experiment", run.parent.name)
-    if not run.name.startswith(f"fold{about['fold']}_seed"):
-        raise UserError(f"{run.name}: its {runs.MODEL} is of fold {about['fold']}. Fetch it again.")
-    if runs.sha256(run / runs.WEIGHTS) != about["weights_sha256"]:
-        raise UserError(f"{run.name}: {runs.WEIGHTS} is not the file that {runs.MODEL} describes. Fetch it again.")
+    _refuse_changed(run)
     target = logs / run.parent.name / run.name
-    if target.exists() and not overwrite:
+    if target.exists() and not overwrite and not runs.resumable(target):
         raise UserError(f"{target} is there already. OVERWRITE=1 replaces it.")
     fixed = runs.read_json(run.parent / runs.SETTINGS, "Fetch it again.")
     runs.check_experiment(target.parent, fixed)
@@ -63,6 +60,19 @@ def put(room: Path, logs: Path, overwrite: bool) -> Path:
     if not (target.parent / runs.SETTINGS).is_file():
         runs.write_json(target.parent / runs.SETTINGS, fixed)
     return target
+
+
+def _refuse_changed(run: Path) -> None:
+    """Raises UserError where a fetched folder is not what its own files say."""
+    fold = runs.read_json(run / runs.ORIGIN, "Fetch it again.", {"fold": str})["fold"]
+    if not run.name.startswith(f"fold{fold}_seed"):
+        raise UserError(f"{run.name}: its {runs.ORIGIN} is of fold {fold}. Fetch it again.")
+    if runs.resumable(run):
+        import checkpoints
+
+        checkpoints.choose(run / "checkpoints")
+    elif runs.sha256(run / runs.WEIGHTS) != runs.read_model(run)["weights_sha256"]:
+        raise UserError(f"{run.name}: {runs.WEIGHTS} is not the file that {runs.MODEL} describes. Fetch it again.")
 
 
 @command
@@ -79,11 +89,15 @@ def main(argv: list[str] | None = None) -> None:
         target = put(room, logs, settings_module.flag_is_on(flags.OVERWRITE))
     finally:
         shutil.rmtree(room, ignore_errors=True)
-    fold = runs.read_model(target)["fold"]
-    print(
-        f"fold {fold} of {target.parent.name}, trained on Kaggle -> {target}\n"
-        f"Next: make tester FOLD={fold} EXPERIMENT={target.parent.name}"
-    )
+    fold = runs.read_json(target / runs.ORIGIN, "")["fold"]
+    which = f"FOLD={fold} EXPERIMENT={target.parent.name}"
+    if runs.resumable(target):
+        print(
+            f"fold {fold} of {target.parent.name}, not finished -> {target}\nNext, with the same settings: make kernel "
+            f"TRAIN=1 {which}, which takes it along and goes on; or here make train {which} RESUME=1"
+        )
+        return
+    print(f"fold {fold} of {target.parent.name}, trained on Kaggle -> {target}\nNext: make tester {which}")
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ import runs
 import submission_file
 from errors import UserError, listing
 
+RUN = "run"  # in the bundle of a training that goes on
 MARKER, CHECKSUMS = "maskfold.json", "checksums.json"
 DEPTH = 4  # /kaggle/input/datasets/<owner>/<slug>/ and what lies below
 _STARTED = time.monotonic()  # the notebook's first cells have run for a few seconds by then
@@ -269,15 +270,27 @@ def lay_out(bundle: Bundle) -> list[str]:
         shutil.copyfile(bundle.folder / f"train_folds{suffix}", table.with_suffix(suffix))
     if (bundle.folder / "weights").is_dir():
         shutil.copytree(bundle.folder / "weights", working / about["weights"], dirs_exist_ok=True)
+    if (bundle.folder / RUN).is_dir():  # what an earlier session reached
+        shutil.copytree(bundle.folder / RUN, working / about["run"], dirs_exist_ok=True)
     return about["words"]
+
+
+def scripts(bundle: Bundle) -> Iterator[str]:
+    """What to run one after the other: the training, and, where that came to its end, the tester."""
+    run = bundle.working / bundle.about["run"]
+    yield "train.py"
+    if (run / runs.MODEL).is_file():
+        yield "tester.py"
+    else:
+        print(f"The time is over before the training was done; {run} goes home as it is, to go on from there.")
 
 
 def bring_back(bundle: Bundle) -> Path:
     """Pack the run folder for the way home, and remove what would only fill the kernel's output."""
     about, working = bundle.about, bundle.working
     run = working / about["run"]
-    if not (run / runs.MODEL).is_file():
-        raise UserError(f"{run} has no {runs.MODEL}: the training did not end.")
+    if not (run / runs.MODEL).is_file() and not runs.resumable(run):
+        raise UserError(f"{run} has neither a {runs.MODEL} nor a checkpoint: the training did not get that far.")
     target = working / f"{about['title']}.zip"
     (working / about["input"]).unlink()
     made = shutil.make_archive(str(target.with_suffix("")), "zip", working, run.parent.relative_to(working))

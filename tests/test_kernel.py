@@ -446,6 +446,34 @@ def test_a_fold_trained_in_a_kernel_comes_home(folds_table, tmp_path, refused, m
     assert train.main([*TINY, "EPOCHS=1", "FOLD=0"]) == 0  # the other fold, trained here, is of the same experiment
 
 
+def test_a_training_longer_than_a_session_goes_on_in_the_next_one(trained, tmp_path, capsys, refused):
+    """Stopped in time, packed, fetched, taken along again: the weights of the uninterrupted run."""
+    import tester
+    import train
+
+    expected = Path("lightning_logs/demo/fold1_seed42/model.safetensors").read_bytes()
+    shutil.rmtree("lightning_logs/demo/fold1_seed42")
+    argv = [*TINY, "TRAIN=1", "FOLD=1", "COMPETITION=carvana-image-masking-challenge", "USER=me"]
+    for session, minutes in enumerate(("MAX_MINUTES=0.00001", "CHECKPOINT_MINUTES=5")):
+        assert kaggle_kernel.main([*argv, minutes]) == 0
+        bundle = kaggle(tmp_path / f"kaggle{session}")
+        words = kernel_run.lay_out(bundle)
+        assert ("RESUME=1" in words) == (session == 1)
+        assert ("MAX_MINUTES=690.0" in words) == (session == 1)
+        with contextlib.chdir(bundle.working):
+            for script in kernel_run.scripts(bundle):
+                assert {"train.py": train, "tester.py": tester}[script].main(words) == 0
+                words = [word for word in words if word != "RESUME=1"]
+        packed = kernel_run.bring_back(bundle)
+        capsys.readouterr()
+        assert kernel_fetch.main([f"ZIP={packed}"]) == 0
+        said = capsys.readouterr().out
+        assert ("not finished" in said and "make kernel TRAIN=1 FOLD=1" in said) == (session == 0)
+    assert Path("lightning_logs/demo/fold1_seed42/model.safetensors").read_bytes() == expected
+    assert Path("lightning_logs/demo/fold1_seed42/val/summary.json").is_file()
+    refused(kernel_fetch.main, [f"ZIP={packed}"], "there already", "OVERWRITE=1")
+
+
 def test_a_run_folder_that_is_not_whole_is_not_taken_home(trained, tmp_path, refused):
     run = Path("lightning_logs/demo/fold0_seed42")
     shutil.copytree("lightning_logs", tmp_path / "packed" / "lightning_logs")
