@@ -17,9 +17,11 @@ EXIF orientation is applied. Integers of 32 bits are taken where the values fit 
 """
 
 import io
+import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -80,6 +82,45 @@ class Samples:
 
 def decode(path: Path, max_pixels: int) -> Samples:
     """Decode one file. Raises UserError naming it and what is wrong with it; see the table above."""
+    kept = _KEPT.get()
+    return kept.get(path, max_pixels) if kept else _decode(path, max_pixels)
+
+
+@contextmanager
+def keeping(note: Callable[[Samples, float], None]) -> Iterator[None]:
+    """Within, this thread decodes each file once: who asks for it again gets what is there, to look at only.
+
+    `note` is told of each decoded file and the CPU seconds that it took. Beyond 256 MiB nothing more is held.
+    """
+    token = _KEPT.set(_Kept(note))
+    try:
+        yield
+    finally:
+        _KEPT.reset(token)
+
+
+class _Kept:
+    """The decoded files of one `keeping`, by path."""
+
+    def __init__(self, note: Callable[[Samples, float], None]) -> None:
+        self.note, self.files, self.room = note, {}, 256 << 20
+
+    def get(self, path: Path, max_pixels: int) -> Samples:
+        if path in self.files:
+            return self.files[path]
+        start = time.thread_time()
+        samples = _decode(path, max_pixels)
+        self.note(samples, time.thread_time() - start)
+        self.room -= samples.values.nbytes
+        if self.room >= 0:
+            self.files[path] = samples
+        return samples
+
+
+_KEPT: ContextVar[_Kept | None] = ContextVar("kept", default=None)  # a thread's own
+
+
+def _decode(path: Path, max_pixels: int) -> Samples:
     with _opened(path) as (file, magic):
         if magic in _TIFF:
             return _decode_tiff(path, file, max_pixels)
