@@ -144,7 +144,7 @@ class DataSpec:
         return planes
 
     def from_planes(self, planes: np.ndarray, reference: str) -> np.ndarray:
-        """bool (S, H, W), a plane for each scored class -> a mask (K, H, W). UserError where multiclass ones overlap."""
+        """bool (S, H, W), a plane a scored class -> a mask (K, H, W). UserError where multiclass ones overlap."""
         if self.task != "multiclass":
             return planes.astype(np.uint8)
         if reference == "" and BACKGROUND not in self.classes:

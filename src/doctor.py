@@ -62,6 +62,8 @@ def examine_data(settings: Any, table: str, quick: bool, report: Report) -> tupl
     def take(checks: Iterator[Finding] | list[Finding]) -> None:
         report.take("data", (_of_sample(finding, of_sample) for finding in checks))
 
+    if found.made:
+        looked = dataclasses.replace(looked, spec=found.spec)  # as make folds measured it
     take([data.broken(looked, len(frame))])
     if not looked.looks:
         raise UserError(f"{root}: not one of {len(frame)} pairs can be read.")
@@ -104,13 +106,16 @@ def try_training(settings: Any, patient: Patient, work: Any, folder: Path, repor
     from losses import Loss
 
     trainer.quieten()
-    spec = patient.looked.spec if not patient.table.made else patient.table.spec
+    spec = patient.looked.spec
     size = min(settings.TRAIN_BATCH_SIZE, max(1, min(work.train)))
     loss = Loss(settings.LOSS, spec.task, spec.scored, len(spec.classes))
     device = hardware.choose_device(settings.DEVICE)
     precision, _ = hardware.choose_precision(settings.PRECISION, device)
     network = assembly.network(_without_download(settings), spec, size)
-    report.take("disk", _disk(settings, patient, spec, network, work, size))
+    room = list(_disk(settings, patient, spec, network, work, size))
+    report.take("disk", room)
+    if any(found.check == disk.SHARED_MEMORY and found.level == PROBLEM for found in room):
+        settings = dataclasses.replace(settings, WORKERS=0)  # loader processes would be killed
     rows = pairs.sample(patient.frame, trial.ROWS).reset_index(drop=True)
     cache = trial.small_cache(settings, rows, spec, folder)
     module = assembly.module(settings, spec, network, loss)
@@ -119,12 +124,9 @@ def try_training(settings: Any, patient: Patient, work: Any, folder: Path, repor
     findings, watch = training.step(settings, module, batch, device, precision)
     report.take("training", findings)
     if watch:
-        half = precision.startswith("16")
-        validation = trial.forward_seconds(module, batch["image"], device, half)
+        validation = trial.forward_seconds(module, batch["image"], device, precision)
         loading = trial.loader_seconds(settings, spec, cache, size)
-        report.take(
-            "training", training.times(settings, work, size, watch.step_seconds, validation, loading, device)
-        )
+        report.take("training", training.times(settings, work, size, watch.step_seconds, validation, loading, device))
 
 
 def _without_download(settings: Any) -> Any:

@@ -237,7 +237,7 @@ def find(input_path: str, layout: str = "auto", train_path: str = "", mask_path:
 
 
 def look(input_path: str, layout: str = "auto", train_path: str = "", mask_path: str = "") -> Found:
-    """The same, with what has no partner in `alone`; UserError only where there is no layout, or a path lies outside."""
+    """The same, with what has no partner in `alone`; UserError where there is no layout, or a path lies outside."""
     root = _existing(input_path)
     places = Places(root, Path(train_path) if train_path else None, Path(mask_path) if mask_path else None)
     names = list(LAYOUTS) if layout == "auto" else [layout]

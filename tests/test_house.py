@@ -43,7 +43,8 @@ FLOORS = [
 SCRIPTS = {
     "folds", "train", "tester", "cv", "inference", "submission", "weights", "samples", "summary", "smoke", "demo",
     "data", "rle_check", "lr", "batch", "tune", "ensemble", "compare", "leaderboard", "report",
-    "export_onnx", "hub", "pseudo", "merge", "doctor", "kaggle_kernel", "kernel_rehearsal", "kernel_push", "kernel_fetch",
+    "doctor",
+    "export_onnx", "hub", "pseudo", "merge", "kaggle_kernel", "kernel_rehearsal", "kernel_push", "kernel_fetch",
 }  # fmt: skip
 # a package counts as one module, whose imports are those of all its files
 FILES = {path.stem: [path] for path in sorted((ROOT / "src").glob("*.py"))}

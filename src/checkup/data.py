@@ -71,7 +71,7 @@ def mask_values(looked: Looked, spec: DataSpec) -> Finding:
     odd = [kind for kind in kinds if kind not in ("0", "0/1", "0/255")]
     if not odd:
         return Finding("mask values", text, figures=dict(kinds))
-    first = {kind: path for kind, path in reversed(found)}
+    first = dict(reversed(found))
     advice = {SMEARED: "cut at 128; save it as PNG, where an outline stays sharp"}
     other = "all but 0 counts as foreground; where it is a class: TASK=multiclass"
     items = [f"{kind} in {kinds[kind]}, such as {first[kind]}: {advice.get(kind, other)}" for kind in odd[:SHOWN]]
@@ -188,7 +188,7 @@ def leaks(frame: Any, pairs: list[audit.Pair], given: bool) -> Iterator[Finding]
     else:
         yield Finding("leaks", "no copy of an image (turned, resized, recompressed, cropped a little) in two folds")
     if lines[False]:
-        text = f"{len(lines[False])} pairs in two folds look alike; one scene, or two? make folds draws them (alike.png)"
+        text = f"{len(lines[False])} pairs in two folds look alike; one scene, or two? See make folds' alike.png"
         yield warning("look-alikes", text, lines[False][:SHOWN])
 
 

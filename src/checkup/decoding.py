@@ -166,7 +166,7 @@ def _has_objects(spec: DataSpec, root: Path, reference: str) -> bool:
 
 
 def _redrawn(mask: np.ndarray, spec: DataSpec, frame: Frame) -> np.ndarray:
-    """scoring.redrawn, bool (S, H, W), of planes in bytes instead of floats: a third of the time, equal but for ties."""
+    """scoring.redrawn, bool (S, H, W), from bytes instead of floats: a third of the time, equal but for ties."""
     if spec.task == "multiclass":
         return scoring.redrawn(mask, spec, frame.size, frame.resize)
     small = (images.coverage_to_network(mask[index], frame.size, frame.resize) for index in spec.scored)
@@ -191,7 +191,7 @@ def _against(
 
 
 def _vanished(truth: np.ndarray, drawn: np.ndarray, there: np.ndarray | None) -> tuple[int, int]:
-    """How many objects there are, as labels `there` or as connected components, and how many `drawn` has no pixel of."""
+    """How many objects there are (labels `there`, or connected components), and of how many `drawn` has no pixel."""
     bytes_ = truth.view(np.uint8)
     left, top, width, height = cv2.boundingRect(bytes_)
     if not width:

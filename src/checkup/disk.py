@@ -11,7 +11,8 @@ from typing import Any
 from checkup.findings import Finding, problem, warning
 
 MOMENTS = {"sgd": 1}  # tensors that an optimiser keeps beside each weight; Adam's kin keeps two
-SHARED = Path("/dev/shm")  # noqa: S108 (where Linux keeps shared memory)
+SHARED = Path("/dev/shm")  # where Linux keeps shared memory
+SHARED_MEMORY = "shared memory"  # the check's name
 PREFETCH = 2  # batches that each loader process has ready, as in datamodule
 
 
@@ -65,7 +66,7 @@ def writable(settings: Any) -> Iterator[Finding]:
 def space(settings: Any, wanted: Needs) -> Iterator[Finding]:
     """Free disk for all of it; OUTPUT and LOGS may lie on one disk."""
     places = {"cache": existing(Path(settings.OUTPUT)), "checkpoints": existing(Path(settings.LOGS))}
-    one_disk = len({os.stat(place).st_dev for place in places.values()}) == 1
+    one_disk = len({place.stat().st_dev for place in places.values()}) == 1
     sizes = {"cache": wanted.cache, "checkpoints": wanted.checkpoints}
     said = f"the cache takes {gigabytes(wanted.cache)}, {wanted.runs} runs' checkpoints {gigabytes(wanted.checkpoints)}"
     if one_disk:
@@ -89,7 +90,7 @@ def _room(check: str, said: str, wanted: int, place: Path) -> Finding:
 
 def shared_memory(workers: int, train_bytes: int, valid_bytes: int) -> Finding:
     """Whether /dev/shm holds the batches that the loader's processes have ready; containers often give it 64 MB."""
-    check = "shared memory"
+    check = SHARED_MEMORY
     if not workers or not SHARED.is_dir():
         return Finding(check, "not used: no loader processes" if not workers else "no /dev/shm on this system")
     wanted = (workers * PREFETCH + 1) * train_bytes + (max(1, workers // 2) * PREFETCH + 1) * valid_bytes

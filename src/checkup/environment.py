@@ -100,7 +100,9 @@ def versions(settings: Any) -> Iterator[Finding]:
         if version and name in pins and _numbers(version) != _numbers(pins[name])
     ]
     if not pins:
-        yield warning("versions", f"{said}; there is no {REQUIREMENTS.name} to compare them with", figures={"installed": have})
+        yield warning(
+            "versions", f"{said}; there is no {REQUIREMENTS.name} to compare them with", figures={"installed": have}
+        )
     elif differ:
         yield warning(
             "versions", f"{said}; {len(differ)} differ from those that the tests run with", differ, {"installed": have}

@@ -22,16 +22,12 @@ class Finding:
     figures: dict[str, Any] = field(default_factory=dict)  # the same as numbers, for doctor.json
 
 
-def warning(
-    check: str, text: str, items: Iterable[str] = (), figures: dict[str, Any] | None = None
-) -> Finding:
+def warning(check: str, text: str, items: Iterable[str] = (), figures: dict[str, Any] | None = None) -> Finding:
     """What a person should look at; a training runs all the same."""
     return Finding(check, text, WARNING, tuple(items), figures or {})
 
 
-def problem(
-    check: str, text: str, items: Iterable[str] = (), figures: dict[str, Any] | None = None
-) -> Finding:
+def problem(check: str, text: str, items: Iterable[str] = (), figures: dict[str, Any] | None = None) -> Finding:
     """What stops a training, or makes its score worthless."""
     return Finding(check, text, PROBLEM, tuple(items), figures or {})
 

@@ -14,6 +14,7 @@ import examine
 import folds
 import groups
 import layouts
+import runs
 import splits
 from checkup.findings import Finding, problem, warning
 from dataspec import DataSpec
@@ -58,12 +59,14 @@ def find(settings: Any, table: str) -> tuple[Table, list[Finding]]:
 
 def _made(settings: Any, path: Path) -> tuple[Table, list[Finding]]:
     frame, spec = splits.read(path), assembly.data_spec(settings)
+    about = runs.read_json(path.with_suffix(".json"), "Run make folds.")
+    given = str(about.get("strategy", "")) in {folds.strategy(True, own, 1) for own in (True, False)}
     count = frame["kfold"][frame["kfold"] >= 0].nunique()
     findings = [Finding("folds table", f"{path}: {len(frame)} pairs in {count} folds", figures={"pairs": len(frame)})]
     try:
         found = layouts.look(settings.INPUT, settings.LAYOUT, settings.TRAIN_PATH, settings.MASK_PATH)
     except UserError:  # a table of the user's own has no layout; the decoding will tell what is missing
-        return Table(frame, spec, True, False, "table"), findings
+        return Table(frame, spec, True, given, "table"), findings
     known, there = set(frame["image"]), {pair.image for pair in found.pairs}
     new = sorted(there - known)
     if new and known & there:
@@ -71,7 +74,7 @@ def _made(settings: Any, path: Path) -> tuple[Table, list[Finding]]:
             warning("new pairs", f"{len(new)} are not in the folds table, such as {new[0]}: make folds adds them")
         )
     findings += _alone(found)
-    return Table(frame, spec, True, False, found.layout), findings
+    return Table(frame, spec, True, given, found.layout), findings
 
 
 def _found(settings: Any, table: str) -> tuple[tuple[Any, layouts.Found], list[Finding]]:
@@ -89,9 +92,7 @@ def _found(settings: Any, table: str) -> tuple[tuple[Any, layouts.Found], list[F
     findings.insert(0, Finding("pairs", f"{len(frame)}; {found.sentence}", figures={"pairs": len(frame)}))
     hint = groups.hint(list(frame["image"])) if settings.GROUP == "auto" and not found.group else None
     if hint:
-        findings.append(
-            warning("groups", f"{hint.sentence} If so: make folds GROUP='{hint.rule}'. If not: GROUP=none")
-        )
+        findings.append(warning("groups", f"{hint.sentence} If so: make folds GROUP='{hint.rule}'. If not: GROUP=none"))
     return (frame, found), findings
 
 

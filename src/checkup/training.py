@@ -113,7 +113,7 @@ def _on_gpu(work: Any, size: int) -> list[Finding]:
 
 
 def _foreseen(settings: Any, module: Any, batch: dict[str, Any], device: str, precision: str) -> Finding | None:
-    """A problem where a step of two images says that the whole batch would not fit: a CPU's system kills what is too large."""
+    """A problem where a step of two images says that the batch would not fit: a system kills what is too large."""
     size, free = len(batch["image"]), memory.free()
     small = {name: values[:SMALL] for name, values in batch.items()}
     taken = memory.growth(lambda: trial.steps(settings, module, small, device, precision, 0, 1))
@@ -131,7 +131,7 @@ def _on_cpu(work: Any, size: int) -> Finding:
     free = memory.free()
     taken = memory.growth(work)
     if taken is None or free is None:
-        return Finding("memory", f"TRAIN_BATCH_SIZE={size} was tried and fits; this system does not say how much it took")
+        return Finding("memory", f"TRAIN_BATCH_SIZE={size} was tried and fits; how much it took is not known here")
     text = f"TRAIN_BATCH_SIZE={size} was tried: {gigabytes(taken)} at its peak, {gigabytes(free)} were free"
     figures = {"peak_bytes": taken, "free_bytes": free}
     if taken > 0.8 * free:
@@ -142,7 +142,10 @@ def _on_cpu(work: Any, size: int) -> Finding:
 def times(
     settings: Any, work: Work, size: int, network: float, validation: float, loading: float, device: str
 ) -> Iterator[Finding]:
-    """Minutes of an epoch and of the experiment, and what limits. Seconds: of a step, of validating an image, of a batch."""
+    """Minutes of an epoch and of the experiment, and what limits.
+
+    network: seconds of a step; validation: of an image without gradients; loading: of a batch.
+    """
     processes = trial.workers(settings.WORKERS)
     # loader processes work beside a GPU; on a CPU they share the cores with the network, so that times add up
     beside = device != "cpu" and processes > 0
@@ -166,7 +169,9 @@ def times(
     figures = {"epoch_seconds": max(epochs), "experiment_seconds": whole, "runs": runs}
     limited = settings.MAX_MINUTES and longest > 60 * settings.MAX_MINUTES
     if longest > 3600 * KERNEL_HOURS or limited:
-        ends = f"MAX_MINUTES={settings.MAX_MINUTES:g} stops it" if limited else f"a Kaggle kernel ends at {KERNEL_HOURS} h"
+        ends = (
+            f"MAX_MINUTES={settings.MAX_MINUTES:g} stops it" if limited else f"Kaggle ends a kernel at {KERNEL_HOURS} h"
+        )
         yield warning("time", f"{text}; a run takes {spoken(longest)}, and {ends}: RESUME=1 goes on", figures=figures)
     else:
         yield Finding("time", f"{text} (the cache, imports and scoring come on top)", figures=figures)

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -159,33 +159,27 @@ class Watch(pl.Callback):
 def steps(
     settings: Any, module: Any, batch: dict[str, Any], device: str, precision: str, warm_up: int, most: int
 ) -> Watch:
-    """Up to `most` real optimiser steps with this batch, on a copy of `module`. Raises UserError for a loss that is NaN.
+    """Up to `most` real optimiser steps with this batch, on a copy of `module`. UserError for a loss that is NaN.
 
     Without accumulation, so that each batch is a step of its own.
     """
     watch = Watch(warm_up, most)
     hooks = [watch, *([callbacks.AveragedWeights(settings.EMA)] if settings.EMA else [])]
     trainer = bare_trainer(most, device, precision, 1, settings.GRADIENT_CLIP, hooks)
-    with _as_it_was():
+    try:
         trainer.fit(copy.deepcopy(module), DataLoader([batch] * most, batch_size=None))
+    except SystemExit as stopped:  # Lightning's answer to Ctrl-C
+        raise KeyboardInterrupt from stopped
     return watch
 
 
-@contextlib.contextmanager
-def _as_it_was() -> Iterator[None]:
-    """Lightning leaves gradients off or on as it ends; what comes after it should not depend on that."""
-    before = torch.is_grad_enabled()
-    try:
-        yield
-    finally:
-        torch.set_grad_enabled(before)
-
-
-def forward_seconds(module: Any, images: torch.Tensor, device: str, half: bool) -> float:
+def forward_seconds(module: Any, images: torch.Tensor, device: str, precision: str) -> float:
     """Seconds of validating an image: one pass without gradients; a GPU gets the whole batch, after one to warm up."""
     images = images if device == "cuda" else images[:2]
     network, images = copy.deepcopy(module).eval().to(device), images.to(device)
-    with torch.no_grad(), torch.autocast(device, torch.float16, enabled=half):
+    kind = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}.get(precision)
+    halved = torch.autocast(device, kind) if kind else contextlib.nullcontext()
+    with torch.no_grad(), halved:
         for _ in range(2 if device == "cuda" else 1):
             if device == "cuda":
                 torch.cuda.synchronize()
