@@ -82,42 +82,26 @@ class Samples:
 
 def decode(path: Path, max_pixels: int) -> Samples:
     """Decode one file. Raises UserError naming it and what is wrong with it; see the table above."""
-    kept = _KEPT.get()
-    return kept.get(path, max_pixels) if kept else _decode(path, max_pixels)
+    note = _NOTE.get()
+    if note is None:
+        return _decode(path, max_pixels)
+    start = time.thread_time()
+    samples = _decode(path, max_pixels)
+    note(samples, time.thread_time() - start)
+    return samples
+
+
+_NOTE: ContextVar[Callable[[Samples, float], None] | None] = ContextVar("note", default=None)  # a thread's own
 
 
 @contextmanager
-def keeping(note: Callable[[Samples, float], None]) -> Iterator[None]:
-    """Within, this thread decodes each file once: who asks for it again gets what is there, to look at only.
-
-    `note` is told of each decoded file and the CPU seconds that it took. Beyond 256 MiB nothing more is held.
-    """
-    token = _KEPT.set(_Kept(note))
+def noting(note: Callable[[Samples, float], None]) -> Iterator[None]:
+    """Within, `note` is told of each file that this thread decodes, and of the CPU seconds that it took."""
+    token = _NOTE.set(note)
     try:
         yield
     finally:
-        _KEPT.reset(token)
-
-
-class _Kept:
-    """The decoded files of one `keeping`, by path."""
-
-    def __init__(self, note: Callable[[Samples, float], None]) -> None:
-        self.note, self.files, self.room = note, {}, 256 << 20
-
-    def get(self, path: Path, max_pixels: int) -> Samples:
-        if path in self.files:
-            return self.files[path]
-        start = time.thread_time()
-        samples = _decode(path, max_pixels)
-        self.note(samples, time.thread_time() - start)
-        self.room -= samples.values.nbytes
-        if self.room >= 0:
-            self.files[path] = samples
-        return samples
-
-
-_KEPT: ContextVar[_Kept | None] = ContextVar("kept", default=None)  # a thread's own
+        _NOTE.reset(token)
 
 
 def _decode(path: Path, max_pixels: int) -> Samples:

@@ -110,7 +110,7 @@ class _Clock:
         self.seconds, self.notes = 0.0, []
 
     def noting(self, what: Any) -> Any:
-        """A `note` for decode.keeping that keeps `what(samples)`."""
+        """A `note` for decode.noting that keeps `what(samples)`."""
 
         def note(samples: Samples, seconds: float) -> None:
             self.seconds += seconds
@@ -123,12 +123,12 @@ def _look(
     pair: tuple[str, str], root: Path, spec: DataSpec, frame: Frame, scale: Scale, max_pixels: int, clock: _Clock
 ) -> Look:
     image, reference = pair
-    with decode.keeping(clock.noting(_mode)):
+    with decode.noting(clock.noting(_mode)):
         levels = images.read_levels(root / image, max_pixels, spec.channels)
     mode, clock.notes = clock.notes[0], []
     shape = levels.shape[:2]
     of_own = spec.task == "binary" or "{class}" in reference  # a file that says only where something is
-    with decode.keeping(clock.noting(mask_values if of_own else lambda _: ("", ""))):
+    with decode.noting(clock.noting(mask_values if of_own else lambda _: ("", ""))):
         if _has_objects(spec, root, reference):
             there = objects.read(spec, root, reference, shape, max_pixels, image)
             mask = spec.from_planes(there > 0, reference)
@@ -244,7 +244,7 @@ def look_at_test(files: Sequence[Path], spec: DataSpec, max_pixels: int) -> Test
     def one(path: Path) -> tuple[tuple[int, int] | str, float]:
         clock = _Clock()
         try:
-            with decode.keeping(clock.noting(lambda _: None)):
+            with decode.noting(clock.noting(lambda _: None)):
                 return spec.read_image(path, max_pixels).shape[:2], clock.seconds
         except UserError as error:
             return str(error), clock.seconds

@@ -64,7 +64,7 @@ def step(
     seen: list[trial.Watch] = []
 
     def work() -> None:
-        warm_up = 3 if device == "cuda" else 0  # a CPU is warm from the small step before
+        warm_up = 3 if device == "cuda" else 1
         seen.append(trial.steps(settings, module, batch, device, precision, warm_up, 40))
 
     try:
