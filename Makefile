@@ -17,7 +17,7 @@ GIVEN = $(foreach name,$(.VARIABLES),$(if $(filter command%line,$(subst $() ,%,$
 ARGS = $(foreach name,$(filter-out VENV PYTHON,$(GIVEN)),$(call quoted,$(name)))
 RUN = $(PYTHON) src/$@.py $(ARGS)
 
-.PHONY: help demo data rle-check folds train reproduce tester oof cv tune ensemble compare leaderboard report inference pseudo merge submission kernel kernel-rehearsal kernel-push kernel-fetch onnx hub samples summary lr batch smoke weights test test-slow lint install
+.PHONY: help demo data rle-check doctor folds train reproduce tester oof cv tune ensemble compare leaderboard report inference pseudo merge submission kernel kernel-rehearsal kernel-push kernel-fetch onnx hub samples summary lr batch smoke weights test test-slow lint install
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | while IFS=$$'\t' read -r name text; do printf '  make %-16s %s\n' "$$name" "$$text"; done
@@ -39,6 +39,9 @@ data: $(READY)  ## unpack a competition's archive into input/<dataset>/: make da
 
 rle-check: $(READY)  ## one training mask of a table of run lengths, decoded in each order: which is right?
 	@$(PYTHON) src/rle_check.py $(ARGS)
+
+doctor: $(READY)  ## before the night: everything that could stop it, in one line a check (QUICK=1: of a sample)
+	@$(RUN)
 
 folds: $(READY)  ## images and masks -> output/<dataset>/train_folds.csv, checked for leaks
 	@$(RUN)

@@ -81,7 +81,7 @@ class DataSpec:
         Raises UserError, also where its size is not `shape`, that of `image`, which the sentence then names.
         """
         if self.task == "binary" or reference == "" or reference.startswith("rle:") or "{class}" in reference:
-            return self._from_planes(self._read_planes(root, reference, shape, max_pixels, image), reference)
+            return self.from_planes(self._read_planes(root, reference, shape, max_pixels, image), reference)
         path = root / reference
         labels = self._read_class_map(path, max_pixels)
         _refuse_size(path, labels.shape, shape, image)
@@ -143,7 +143,8 @@ class DataSpec:
                 plane[:] = mask > 0
         return planes
 
-    def _from_planes(self, planes: np.ndarray, reference: str) -> np.ndarray:
+    def from_planes(self, planes: np.ndarray, reference: str) -> np.ndarray:
+        """bool (S, H, W), a plane a scored class -> a mask (K, H, W). UserError where multiclass ones overlap."""
         if self.task != "multiclass":
             return planes.astype(np.uint8)
         if reference == "" and BACKGROUND not in self.classes:

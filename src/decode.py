@@ -17,9 +17,11 @@ EXIF orientation is applied. Integers of 32 bits are taken where the values fit 
 """
 
 import io
+import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -80,6 +82,29 @@ class Samples:
 
 def decode(path: Path, max_pixels: int) -> Samples:
     """Decode one file. Raises UserError naming it and what is wrong with it; see the table above."""
+    note = _NOTE.get()
+    if note is None:
+        return _decode(path, max_pixels)
+    start = time.thread_time()
+    samples = _decode(path, max_pixels)
+    note(samples, time.thread_time() - start)
+    return samples
+
+
+_NOTE: ContextVar[Callable[[Samples, float], None] | None] = ContextVar("note", default=None)  # a thread's own
+
+
+@contextmanager
+def noting(note: Callable[[Samples, float], None]) -> Iterator[None]:
+    """Within, `note` is told of each file that this thread decodes, and of the CPU seconds that it took."""
+    token = _NOTE.set(note)
+    try:
+        yield
+    finally:
+        _NOTE.reset(token)
+
+
+def _decode(path: Path, max_pixels: int) -> Samples:
     with _opened(path) as (file, magic):
         if magic in _TIFF:
             return _decode_tiff(path, file, max_pixels)

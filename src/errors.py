@@ -11,7 +11,7 @@ class UserError(Exception):
 
 
 class UnlearnedError(Exception):
-    """A training ran to its end and failed its own test (OVERFIT); exit code 1, no traceback."""
+    """A test was made and failed: OVERFIT's, after its training, or one of make doctor's; exit code 1, no traceback."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

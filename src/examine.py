@@ -209,7 +209,7 @@ def examine(frame: Any, root: Path, spec: DataSpec, max_pixels: int) -> Examined
         labelled = spec.labelled(mask)
         pixels = mask[0].size if labelled is None else max(1, int(labelled.sum()))
         areas = np.count_nonzero(spec.class_planes(mask), axis=(1, 2)) / pixels
-        return areas, audit.thumbnail(_eight_bits(levels)), _histogram(levels)
+        return areas, audit.thumbnail(eight_bits(levels)), histogram(levels)
 
     for table in sorted({rle_table.parse_reference(text)[0] for text in frame["mask"] if text.startswith("rle:")}):
         rle_table.read(root / table)  # once, before the threads
@@ -236,7 +236,7 @@ def examine(frame: Any, root: Path, spec: DataSpec, max_pixels: int) -> Examined
     return Examined(replace(spec, **statistics(histograms)), shares, np.array(thumbnails))
 
 
-def _eight_bits(levels: np.ndarray) -> np.ndarray:
+def eight_bits(levels: np.ndarray) -> np.ndarray:
     """16 bits stretched to the image's own range, for the audit, which looks at differences only."""
     if levels.dtype == np.uint8:
         return levels
@@ -244,7 +244,7 @@ def _eight_bits(levels: np.ndarray) -> np.ndarray:
     return ((levels - low) * (255 / max(1, high - low))).astype(np.uint8)
 
 
-def _histogram(levels: np.ndarray) -> np.ndarray:
+def histogram(levels: np.ndarray) -> np.ndarray:
     """Counts (C, 256) or (C, 65536) of some 16,000 evenly spread pixels."""
     step = max(1, int((levels.shape[0] * levels.shape[1] / 16384) ** 0.5))
     some, count = levels[::step, ::step], 256 if levels.dtype == np.uint8 else 65536

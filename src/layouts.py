@@ -225,6 +225,19 @@ def find(input_path: str, layout: str = "auto", train_path: str = "", mask_path:
 
     Raises UserError where no folder or no layout is there, an image or mask has no partner, or a path lies outside.
     """
+    found = look(input_path, layout, train_path, mask_path)
+    if found.alone:
+        raise UserError(
+            f"{input_path}: {len(found.alone)} without a partner:{listing(found.alone)}\n"
+            "Add what is missing, or remove them."
+        )
+    if not found.pairs:
+        raise UserError(f"{input_path}: {found.sentence}, but there is no pair of image and mask.")
+    return found
+
+
+def look(input_path: str, layout: str = "auto", train_path: str = "", mask_path: str = "") -> Found:
+    """The same, with what has no partner in `alone`; UserError where there is no layout, or a path lies outside."""
     root = _existing(input_path)
     places = Places(root, Path(train_path) if train_path else None, Path(mask_path) if mask_path else None)
     names = list(LAYOUTS) if layout == "auto" else [layout]
@@ -237,12 +250,6 @@ def find(input_path: str, layout: str = "auto", train_path: str = "", mask_path:
             f"{root}: found no images with masks ({held}). Expected one of:{expected}\n"
             "TRAIN_PATH and MASK_PATH name other folders; TABLE=my.csv takes a list of your own."
         )
-    if found.alone:
-        raise UserError(
-            f"{root}: {len(found.alone)} without a partner:{listing(found.alone)}\nAdd what is missing, or remove them."
-        )
-    if not found.pairs:
-        raise UserError(f"{root}: {found.sentence}, but there is no pair of image and mask.")
     return found
 
 

@@ -37,13 +37,13 @@ FLOORS = [
         *("export_onnx", "onnx_file", "onnx_example", "hub", "model_card"),
         *("kaggle_kernel", "bundle", "kernel_pages", "kernel_rehearsal", "kernel_push", "kernel_fetch"),
         *("pseudo", "labellers", "merge", "submission", "cv", "weights", "samples", "summary", "smoke", "data"),
-        *("rle_check", "kaggle_client"),
+        *("rle_check", "kaggle_client", "doctor", "checkup"),
         *("cars", "studio", "scenes", "scene_layouts", "demo"),
     },
 ]
 SCRIPTS = {
     "folds", "train", "reproduce", "tester", "cv", "inference", "submission", "weights", "samples", "summary", "smoke",
-    "demo", "data", "rle_check", "lr", "batch", "tune", "ensemble", "compare", "leaderboard", "report",
+    "demo", "data", "doctor", "rle_check", "lr", "batch", "tune", "ensemble", "compare", "leaderboard", "report",
     "export_onnx", "hub", "pseudo", "merge", "kaggle_kernel", "kernel_rehearsal", "kernel_push", "kernel_fetch",
 }  # fmt: skip
 # a package counts as one module, whose imports are those of all its files
