@@ -10,8 +10,10 @@ import math
 import os
 import shutil
 import socket
+import sys
 import tarfile
 import tempfile
+import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -52,6 +54,7 @@ class Ray:
         self, address: str, *, gpus: float, cpus: int, logs: str, tables: list[str], folders: list[str]
     ) -> None:
         self.ray, self.place = _connect(address), _place(logs, tables, folders)
+        self.said, self.stdout = io.StringIO(), sys.stdout
         try:
             self.gpus = float(self.ray.cluster_resources().get("GPU", 0) > 0) if math.isnan(gpus) else gpus
             self.cpus = cpus
@@ -60,6 +63,7 @@ class Ray:
             self.news = self.ray.remote(num_cpus=0, scheduling_strategy=here)(_News).remote()
             self.running: dict[Any, Job] = {}
             self.by_label: dict[str, Job] = {}
+            sys.stdout = self.said  # what Ray itself prints of nodes that die; our events say it in a line
         except BaseException:
             self.close()
             raise
@@ -104,7 +108,7 @@ class Ray:
 
     def start(self, job: Job, deadline: float) -> None:
         """Hand a job over to Ray."""
-        brought = b"" if self.shared else self.ray.put(pack(job.brings))
+        brought = b"" if self.shared else pack(job.brings)
         task = self.ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_calls=1, max_retries=RETRIES)(_task)
         reference = task.remote(self.place, job.as_dict(), deadline, self.gpus, brought, self.news)
         self.running[reference] = self.by_label[job.label] = job
@@ -144,6 +148,7 @@ class Ray:
 
     def close(self) -> None:
         """Leave the cluster."""
+        sys.stdout = self.stdout
         Path(self.place.token).unlink(missing_ok=True)
         self.ray.shutdown()
 
@@ -179,17 +184,16 @@ def _first_line(error: BaseException) -> str:
 
 
 class _News:
-    """An actor beside the caller: which job was started where, and for which time."""
+    """An actor beside the caller: which job was started where."""
 
     def __init__(self) -> None:
-        self.times: dict[str, int] = {}
+        self.begun: set[str] = set()
         self.news: list[tuple[str, str]] = []
 
-    def started(self, label: str, node: str) -> int:
-        """How often this job has been started, now included."""
-        self.times[label] = times = self.times.get(label, 0) + 1
-        self.news.append((label, f"on {node}" if times == 1 else f"again on {node}, for the {times}. time"))
-        return times
+    def started(self, label: str, node: str) -> None:
+        """A job begins, perhaps again."""
+        self.news.append((label, f"again on {node}" if label in self.begun else f"on {node}"))
+        self.begun.add(label)
 
     def take(self) -> list[tuple[str, str]]:
         """What has not been taken yet."""
@@ -219,25 +223,33 @@ def _task(
     import ray
 
     node = f"{socket.gethostname()} ({ray.get_runtime_context().get_node_id()[:6]})"
-    times = ray.get(news.started.remote(job["label"], node))
+    news.started.remote(job["label"], node)  # not waited for: Ray would lend this task's cores out meanwhile
     if not gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray leaves all visible to a task that asked for none
-    state, text, packed = carry_out(place, job, deadline, brought, times)
+    state, text, packed = carry_out(place, job, deadline, brought, node)
     return state, text, node, packed
 
 
-def carry_out(place: Place, job: dict[str, Any], deadline: float, brought: bytes, times: int) -> tuple[str, str, bytes]:
+def carry_out(place: Place, job: dict[str, Any], deadline: float, brought: bytes, node: str) -> tuple[str, str, bytes]:
     """Do a job on a node, for the first time or again; b"" where the caller sees by itself what it made."""
     problem, shared = _enter(place)
     if problem:
         return jobs.FAILED, problem, b""
-    if not shared and times == 1:  # later: what the first try left here, or nothing
-        unpack(brought, job["brings"])
-    if times > 1:
+    call = f"call {Path(place.token).name}"
+    if _was_begun(job["log"], call):
         job = {**job, "flags": _of_retry(job)}
+    elif not shared:
+        unpack(brought, job["brings"])
     with jobs.printing_to(job["log"]):
+        print(f"--- {job['label']}: {time.strftime('%F %T')} on {node}, {call}", flush=True)
         state, text = jobs.perform(job, deadline)
     return state, text, b"" if shared or state == jobs.FAILED else pack(job["takes"])
+
+
+def _was_begun(log: str, call: str) -> bool:
+    """Whether this call's job was tried before, where this node sees it."""
+    path = Path(log)
+    return path.is_file() and call in path.read_text(encoding="utf-8", errors="replace")
 
 
 def _of_retry(job: dict[str, Any]) -> dict[str, str]:

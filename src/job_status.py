@@ -17,7 +17,8 @@ class Status:
         self.total, self.done, self.failed = total, before, 0
         self.running: dict[str, tuple[Event, float]] = {}
         self.drawn = 0
-        self.live = sys.stdout.isatty()
+        self.stream = sys.stdout  # Ray's messages are kept out of it (cluster.py)
+        self.live = self.stream.isatty()
 
     def event(self, event: Event) -> None:
         """Say what has happened, for good."""
@@ -35,7 +36,7 @@ class Status:
         self._erase()
         text = f": {event.text}" if event.text else ""
         where = f" (all of it: {event.job.log})" if event.state == jobs.FAILED and event.job.log else ""
-        print(f"[{self._counts()}] {label} {_WORDS[event.state]}{took}{text}{where}", flush=True)
+        print(f"[{self._counts()}] {label} {_WORDS[event.state]}{took}{text}{where}", file=self.stream, flush=True)
 
     def draw(self) -> None:
         """A line for each job that runs, with the last that it printed; in a terminal only."""
@@ -48,9 +49,9 @@ class Status:
             lines.append(f"  {label}{where}, {minutes:.1f} minutes: {jobs.last_line(event.job.log)}")
         self._erase()
         for line in lines:
-            print(line[:width])
+            print(line[:width], file=self.stream)
         self.drawn = len(lines)
-        sys.stdout.flush()
+        self.stream.flush()
 
     def close(self) -> None:
         """Take the lines of what runs away."""
@@ -62,7 +63,7 @@ class Status:
 
     def _erase(self) -> None:
         if self.drawn:
-            print(f"\x1b[{self.drawn}F\x1b[J", end="", flush=True)
+            print(f"\x1b[{self.drawn}F\x1b[J", end="", file=self.stream, flush=True)
             self.drawn = 0
 
 

@@ -78,6 +78,10 @@ class Pool(Protocol):
         """End all that runs, so that it can be gone on with."""
         ...
 
+    def close(self) -> None:
+        """Nothing more comes."""
+        ...
+
 
 class Show(Protocol):
     """Whoever tells a person (see job_status)."""
@@ -123,7 +127,9 @@ def work_off(jobs: Sequence[Job], pool: Pool, show: Show, deadline: float = 0.0)
         show.close()
         pool.stop()
         raise
-    show.close()
+    finally:
+        show.close()
+        pool.close()
     return [ended[job.label] for job in jobs]
 
 

@@ -106,6 +106,9 @@ class Processes:
                 if child.is_alive():
                     _send(child, signal.SIGKILL)
 
+    def close(self) -> None:
+        """Nothing: each process has ended by itself."""
+
 
 def _send(child: Any, number: int) -> None:
     try:

@@ -52,7 +52,8 @@ def announce(groups: list[Group], where: str) -> None:
     names = {group.settings.EXPERIMENT: group for group in groups}
     seeds = list(dict.fromkeys(str(group.settings.SEED) for group in groups))
     count = sum(len(group.folds) for group in groups)
-    print(f"{count} runs: {len(names)} experiments x {len(seeds)} seeds ({', '.join(seeds)}) x folds, {where}")
+    counts = [f"{many} {what}{'s' * (many != 1)}" for many, what in ((count, "run"), (len(names), "experiment"))]
+    print(f"{counts[0]}: {counts[1]} x seed {', '.join(seeds)} x folds, {where}")
     for name, group in names.items():
         print(f"  {name}: {group.origin}; folds {', '.join(group.folds)} of {group.settings.TRAIN_FOLDS}")
     print(f"  what each prints -> {Path(groups[0].settings.OUTPUT, 'cv')}/*.log", flush=True)

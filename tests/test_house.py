@@ -23,15 +23,8 @@ FLOORS = [
         *("augmentations", "crops", "device_augmentations", "mixing", "dataset", "datamodule"),
     },
     {
-        "encoder_weights",
-        "backbones",
-        "unet",
-        "model_dispatcher",
-        "losses",
-        "optimisers",
-        "hardware",
-        "processes",
-        "runners",
+        *("encoder_weights", "backbones", "unet", "model_dispatcher", "losses", "optimisers"),
+        *("hardware", "processes", "runners"),
     },
     {
         *("lightning_module", "callbacks", "step_images", "trainer", "lr_finder", "assembly"),
@@ -39,6 +32,7 @@ FLOORS = [
     },
     {
         *("tta", "tiles", "predictor", "predictions", "parts", "kernel_run", "rules", "scoring", "summaries"),
+        *("shards",),
         *("outoffold", "tuning", "sweep"),
         *("inference", "tester", "tune"),
     },
