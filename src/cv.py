@@ -171,6 +171,11 @@ def to_slurm(groups: list[Group], flags: Any) -> None:
         why = "has a queue of its own" if flags.RAY else "would throw away what a requeued element goes on from"
         raise UserError(f"SLURM=1 and {other}: {other} {why}; leave it out.")
     first, lines = groups[0].settings, []
+    gpus = runners.gpus_of(flags)
+    if gpus % 1:  # of NaN too
+        if flags.GPUS:
+            raise UserError(f"GPUS={flags.GPUS}: SLURM counts whole GPUs.")
+        gpus = 0.0 if first.DEVICE == "cpu" else 1.0
     typed = [text for text in flags.overrides if text.partition("=")[0] not in ("EXPERIMENT", "SEED")]
     named = any(text.startswith("EXPERIMENT=") for text in flags.overrides)
     for group in groups:
@@ -179,13 +184,9 @@ def to_slurm(groups: list[Group], flags: Any) -> None:
         lines += [[*words, f"FOLDS={fold}"] for fold in group.folds if not group.is_scored(fold)]
     if not lines:
         raise UserError("All of these runs are finished and scored; there is nothing to submit.")
-    gpus = runners.gpus_of(flags)
-    if gpus % 1:  # of NaN too
-        if flags.GPUS:
-            raise UserError(f"GPUS={flags.GPUS}: SLURM counts whole GPUs.")
-        gpus = 0.0 if first.DEVICE == "cpu" else 1.0
     at_once, cpus = jobs.whole_number("JOBS", flags.JOBS, len(lines)), runners.cores_of(flags)
     folder = Path(first.OUTPUT, "slurm")
+    run_table.announce(groups, "as a SLURM job array")
     script = slurm.write(folder, lines, name=f"{first.DATASET}-cv", jobs=at_once, gpus=int(gpus), cpus=cpus)
     print(f"{len(lines)} runs, one a line -> {folder / slurm.TABLE}\nNext: sbatch {script}")
     print("The element that ends an experiment scores its folds together; the same make cv without SLURM=1 shows all.")

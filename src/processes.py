@@ -15,7 +15,6 @@ from multiprocessing.connection import wait
 from typing import Any
 
 import jobs
-from hardware import choose_devices
 from jobs import Event, Job
 
 PRELOAD = ("pandas", "segmentation_models_pytorch", "lightning_module", "callbacks", "predictor")
@@ -37,6 +36,8 @@ def places(device: str, wanted: int = 0) -> tuple[list[str], str]:
 
     `device` is the settings' DEVICE. "" stands for no restriction: a computer without CUDA has but one device.
     """
+    from hardware import choose_devices
+
     found = choose_devices(device)
     if not found[0].startswith("cuda"):
         return [""] * (wanted or 1), found[0]

@@ -55,8 +55,8 @@ def announce(groups: list[Group], where: str) -> None:
     counts = [f"{many} {what}{'s' * (many != 1)}" for many, what in ((count, "run"), (len(names), "experiment"))]
     print(f"{counts[0]}: {counts[1]} x seed {', '.join(seeds)} x folds, {where}")
     for name, group in names.items():
-        print(f"  {name}: {group.origin}; folds {', '.join(group.folds)} of {group.settings.TRAIN_FOLDS}")
-    print(f"  what each prints -> {Path(groups[0].settings.OUTPUT, 'cv')}/*.log", flush=True)
+        origin = f"{group.origin}; " if group.origin else ""
+        print(f"  {name}: {origin}folds {', '.join(group.folds)} of {group.settings.TRAIN_FOLDS}", flush=True)
 
 
 def make_caches(groups: list[Group]) -> None:
