@@ -9,8 +9,10 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from typing import Any
 
@@ -60,6 +62,12 @@ class Processes:
         self.threads = threads
         self.context = multiprocessing.get_context("forkserver")
         self.context.set_forkserver_preload(list(preload))
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is not for the fork server
+        try:
+            forkserver.ensure_running()
+        finally:
+            signal.signal(signal.SIGINT, before)
+        self.stopping = self.context.Event()
         self.events: list[Event] = []
 
     def room(self) -> bool:
@@ -69,10 +77,12 @@ class Processes:
     def start(self, job: Job, deadline: float) -> None:
         """Start a job on a device that is free."""
         place = next(place for place in self.places if place.job is None)
-        place.job, place.outcome = job, self.context.SimpleQueue()
-        about = (job.as_dict(), deadline, place.device, self.threads, place.outcome)
-        place.child = self.context.Process(target=_child, args=about)
-        place.child.start()
+        outcome = self.context.SimpleQueue()
+        about = (job.as_dict(), deadline, place.device, self.threads, outcome, self.stopping)
+        child = self.context.Process(target=_child, args=about)
+        with _ctrl_c_later():
+            child.start()
+            place.job, place.child, place.outcome = job, child, outcome
         self.events.append(Event(job, jobs.STARTED, f"on GPU {place.device}" if place.device else ""))
 
     def wait(self, seconds: float) -> list[Event]:
@@ -96,6 +106,7 @@ class Processes:
     def stop(self) -> None:
         """Tell all to stop, as Ctrl-C does; who has not after a while, or at a second Ctrl-C, is ended."""
         at_work = [place.child for place in self.places if place.job is not None]
+        self.stopping.set()  # for those that do not hear signals yet
         for child in at_work:
             _send(child, signal.SIGINT)
         end = time.monotonic() + PATIENCE
@@ -111,6 +122,19 @@ class Processes:
         """Nothing: each process has ended by itself."""
 
 
+@contextmanager
+def _ctrl_c_later() -> Iterator[None]:
+    """Keep a Ctrl-C until a process has started: half a start leaves one that nobody knows."""
+    came: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if came:
+        raise KeyboardInterrupt
+
+
 def _send(child: Any, number: int) -> None:
     try:
         if number == signal.SIGKILL and os.getpgid(child.pid) == child.pid:
@@ -121,11 +145,14 @@ def _send(child: Any, number: int) -> None:
         pass
 
 
-def _child(job: dict[str, Any], deadline: float, device: str, threads: int, outcome: Any) -> None:
+def _child(job: dict[str, Any], deadline: float, device: str, threads: int, outcome: Any, stopping: Any) -> None:
     """One job's process, in a session of its own: a terminal's Ctrl-C reaches the parent only, which passes it on."""
     os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # the fork server ignores it
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
+        if stopping.is_set():
+            raise KeyboardInterrupt
         if device:
             os.environ["CUDA_VISIBLE_DEVICES"] = device
         if threads:
