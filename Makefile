@@ -58,7 +58,7 @@ tester: $(READY)  ## score one fold's held-out masks: make tester FOLD=0
 oof: $(READY)  ## score all tested folds together, each image exactly once
 	@$(PYTHON) src/tester.py OOF=1 $(ARGS)
 
-cv: $(READY)  ## train and test every fold, one process each, then oof
+cv: $(READY)  ## train and test every fold, one process each, then oof: make cv EXPERIMENT=a,b SEEDS=0,1,2 (RAY=auto, SLURM=1)
 	@$(RUN)
 
 tune: $(READY)  ## the best rule from probability to mask, with an honest (cross-fitted) score

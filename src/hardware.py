@@ -35,3 +35,8 @@ def choose_precision(wanted: str, device: str) -> tuple[str, str]:
     if wanted == "16" and device != "cuda":
         raise UserError(f"PRECISION=16 needs a CUDA GPU, and this runs on {device}; use PRECISION=auto or 32.")
     return {"16": "16-mixed", "bf16": "bf16-mixed", "32": "32-true"}[wanted], f"PRECISION={wanted}"
+
+
+def limit_threads(count: int) -> None:
+    """Let torch compute in so many threads: several processes share the cores. OMP_NUM_THREADS may ask for fewer."""
+    torch.set_num_threads(min(count, torch.get_num_threads()))

@@ -2,7 +2,8 @@
 
 One model (FOLD=0), the mean of several (FOLD=0,1,2), or, without FOLD, of every finished fold of the experiment, on all
 GPUs of the computer. MAPS=0 keeps the rows of the submission alone. SHARD=1/4 predicts every fourth image; make merge
-joins the four. What was stopped goes on where it was when the same command is given again.
+joins the four. SHARDS=4 predicts all four, in processes of their own or on a Ray cluster (RAY=), and joins them. What
+was stopped goes on where it was when the same command is given again.
 """
 
 import re
@@ -11,9 +12,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import console
+import jobs
 import layouts
 import locks
 import parts
@@ -22,14 +25,17 @@ import rle
 import rules
 import runs
 import settings as settings_module
+import shards
 import submission_file
-from errors import UserError, command
+from errors import UserError, command, listing
 
 FLAGS = {
     "FOLD": "0, or 0,1,2, or full; without it every finished fold",
     "NAME": "name of the prediction folder",
     "SHARD": "i/n: the i-th of n parts of the images, for n computers; make merge joins them",
     "MAPS": "0: keep the masks' run lengths only, which is all that a submission needs; else probability maps",
+    "SHARDS": "n: all n parts by a queue, joined at the end",
+    **jobs.FLAGS,
 }
 
 
@@ -178,9 +184,11 @@ def carry_out(
     return len(job.names) - before, seconds, len(shown)
 
 
-@command
-def main(argv: list[str] | None = None) -> None:
-    settings, flags = settings_module.command_line(argv, __doc__, FLAGS)
+def predict(settings: Any, flags: Any, anew: bool = True) -> Job:
+    """Predict the images that the flags name, or a part of them, and say it. Raises UserError.
+
+    anew: what is finished just so is predicted again all the same.
+    """
     with_maps = not flags.MAPS or settings_module.flag_is_on(flags.MAPS)
     folds = chosen_folds(settings, flags.FOLD)
     folders = [runs.finished_run(settings.LOGS, settings.EXPERIMENT, fold, settings.SEED) for fold in folds]
@@ -191,6 +199,9 @@ def main(argv: list[str] | None = None) -> None:
     keep = parts.Maps(predictions.partial_of(job.folder), spec, job.root)
     if not with_maps:
         keep = _keeper(settings, keep, to_mask, job)
+    if not anew and shards.is_done(job.folder, about, keep, [job.root / name for name in job.names]):
+        print(f"{job.folder} is finished already", flush=True)
+        return job
     what = f", part {job.index} of {job.count}" if job.count > 1 else ""
     print(
         f"Mean of {len(folders)} models ({', '.join(str(path) for path in folders)}) on {len(job.names)} images of "
@@ -202,7 +213,62 @@ def main(argv: list[str] | None = None) -> None:
         f"{done} images in {seconds:.0f} s, {done / max(seconds, 1e-9):.1f} a second\n"
         f"{keep.label(len(job.names))} -> {job.folder}\n{shown} of them as a picture -> {picture_of(job.folder)}"
     )
+    return job
+
+
+def perform(overrides: list[str], flags: dict[str, str]) -> str:
+    """One part of the images (see jobs.Job)."""
+    predict(settings_module.load(overrides), SimpleNamespace(**flags), anew=False)
+    return ""
+
+
+def in_shards(settings: Any, flags: Any) -> Path:
+    """Predict all SHARDS of the images by a queue and join them; returns the prediction folder. Raises UserError."""
+    import runners
+    from job_status import Status
+
+    count = jobs.whole_number("SHARDS", flags.SHARDS, 1)
+    if flags.SHARD or count < 2:
+        raise UserError("SHARDS=n, of 2 or more, predicts all n parts and SHARD=i/n one of them; give one of the two.")
+    runner = runners.choose(flags, settings.DEVICE)
+    folds = chosen_folds(settings, flags.FOLD)
+    models = [runs.finished_run(settings.LOGS, settings.EXPERIMENT, fold, settings.SEED) for fold in folds]
+    folder, table = prediction_folder(settings, flags.FOLD, flags.NAME), []
+    stacked = runs.read_model(models[0])["data"].get("stacked") is True
+    needed = [str(model / name) for model in models for name in (runs.MODEL, runs.WEIGHTS)]
+    needed.append(str(Path(settings.LOGS, settings.EXPERIMENT, f"oof_seed{settings.SEED}", rules.TUNED)))
+    for index in range(1, count + 1):
+        own = {name: getattr(flags, name) for name in ("FOLD", "NAME", "MAPS")} | {"SHARD": f"{index}/{count}"}
+        part = find_job(settings, SimpleNamespace(**own), stacked).folder
+        log, texts = f"{part}.log", tuple(settings_module.lines_of(settings_module.snapshot(settings)))
+        table.append(jobs.Job(f"part {index} of {count}", "inference", texts, own, log, tuple(needed), (str(part),)))
+    shards.refuse_other_division(folder, count)
+    print(f"{count} parts of the images, {runner.words}; what each prints -> {folder}.shard*.log", flush=True)
+    sidecar = [str(Path(settings.TRAIN_FOLDS).with_suffix(".json"))]
+    tables = [path for path in sidecar if Path(path).is_file()]
+    pool = runner.pool(logs=settings.OUTPUT, tables=tables, folders=[settings.INPUT])
+    events = jobs.work_off(table, pool, Status(count))
+    failed = [f"{event.job.label}: {event.text}" for event in events if event.state != jobs.DONE]
+    if failed:
+        raise UserError(f"{len(failed)} of {count} parts failed; the same command goes on with them:{listing(failed)}")
+    shards.join(folder)
+    shards.remove(folder)
+    return folder
+
+
+@command
+def main(argv: list[str] | None = None) -> None:
+    settings, flags = settings_module.command_line(argv, __doc__, FLAGS)
     same = same_words(argv, flags)
+    if flags.SHARDS:
+        folder = in_shards(settings, flags)
+        picture_of(folder).unlink(missing_ok=True)  # of what was there before
+        print(f"{flags.SHARDS} parts joined -> {folder}\nNext: make submission {same}".rstrip())
+        return
+    for name in jobs.FLAGS:
+        if getattr(flags, name):
+            raise UserError(f"{name}= is for SHARDS=n, the parts that it spreads; give both.")
+    job = predict(settings, flags)
     last = f"make merge {same}, when all {job.count} parts lie in {job.folder.parent}"
     print("Next: " + (last if job.count > 1 else f"make submission {same}".rstrip()))
 

@@ -4,121 +4,26 @@ The parts lie side by side in output/<dataset>/predictions/ (<name>.shard1of4, .
 were made. They stay; the maps are linked, which takes no room.
 """
 
-import re
 import sys
-from pathlib import Path
-from typing import Any
 
-import dataspec
-import parts
-import predictions
-import rle
-import runs
 import settings as settings_module
-import submission_file
-from errors import UserError, command, listing
+import shards
+from errors import command
 from inference import picture_of, prediction_folder, same_words
 
 FLAGS = {
     "FOLD": "which prediction: as given to make inference",
     "NAME": "name of the prediction folder, where one was given",
 }
-_OWN = ("images", "shard", "maps_sha256", "rows_sha256")  # what the parts differ in
-_PLACES = ("folder", "root")  # where things lay on the computer that made a part
-
-
-def shards_of(folder: Path) -> list[Path]:
-    """The parts of a prediction folder, in order. Raises UserError where there is none, one is missing or too many."""
-    found = {}
-    for path in folder.parent.glob(f"{folder.name}.shard*of*"):
-        if match := re.fullmatch(r"\.shard(\d+)of(\d+)", path.name.removeprefix(folder.name)):
-            found[int(match[1]), int(match[2])] = path
-    again = "make inference SHARD=1/n makes the first"
-    if not found:
-        raise UserError(f"There are no parts {folder}.shard1of...; {again}.")
-    counts = sorted({count for _, count in found})
-    if len(counts) > 1:
-        raise UserError(f"{folder}: parts of different wholes lie here, of {' and of '.join(map(str, counts))}.")
-    missing = [str(index) for index in range(1, counts[0] + 1) if (index, counts[0]) not in found]
-    if missing:
-        raise UserError(
-            f"{folder}: of {counts[0]} parts, {', '.join(missing)} is missing; SHARD={missing[0]}/{counts[0]}."
-        )
-    return [found[key] for key in sorted(found)]
-
-
-def read(folders: list[Path]) -> list[dict[str, Any]]:
-    """The parts' manifests. Raises UserError where they do not belong together, or a part is not what it was."""
-    manifests = []
-    for index, folder in enumerate(folders, 1):
-        again = f"Predict it again: make inference SHARD={index}/{len(folders)}"
-        manifest = runs.read_manifest(folder, again)
-        if not isinstance(manifest.get("shard"), dict) or manifest["shard"].get("of") != len(folders):
-            raise UserError(f"{folder / runs.MANIFEST} is of no part. {again}")
-        if "rows_sha256" not in manifest:
-            predictions.refuse_exchanged(folder, manifest, again)
-        else:
-            parts.refuse_changed_rows(folder, manifest, again)
-        manifests.append(manifest)
-    first = _comparable(manifests[0])
-    for folder, manifest in zip(folders, manifests, strict=True):
-        other = _comparable(manifest)
-        differ = sorted(key for key in {*first, *other} if first.get(key) != other.get(key))
-        if differ:
-            raise UserError(
-                f"{folders[0]} and {folder} were not predicted alike; what differs: {', '.join(differ)}. "
-                "Predict the odd one again with the same models and settings."
-            )
-    return manifests
-
-
-def _comparable(manifest: dict[str, Any]) -> dict[str, Any]:
-    """What all parts share; folders may differ from computer to computer."""
-    shared = {key: value for key, value in manifest.items() if key not in (*_OWN, *_PLACES)}
-    models = [{key: value for key, value in model.items() if key not in _PLACES} for model in manifest["models"]]
-    return {**shared, "models": models, "test images": manifest["shard"].get("all")}
-
-
-def joined(manifests: list[dict[str, Any]]) -> list[str]:
-    """All images in their order. Raises UserError where they are not those that were divided."""
-    count = len(manifests)
-    names: list[Any] = [None] * sum(len(part["images"]) for part in manifests)
-    try:
-        for index, part in enumerate(manifests):
-            names[index::count] = part["images"]
-    except ValueError:  # parts of lengths that no division gives
-        names = []
-    if runs.digest_of(map(str, names)) != manifests[0]["shard"].get("all"):
-        sizes = [f"part {index}: {len(part['images'])} images" for index, part in enumerate(manifests, 1)]
-        raise UserError(f"The parts do not add up to the images that were divided:{listing(sizes)}")
-    return names
 
 
 @command
 def main(argv: list[str] | None = None) -> None:
     settings, flags = settings_module.command_line(argv, __doc__, FLAGS)
     folder = prediction_folder(settings, flags.FOLD, flags.NAME)
-    runs.refuse_foreign(folder)
-    folders = shards_of(folder)
-    manifests = read(folders)
-    names, first = joined(manifests), manifests[0]
-    spec = dataspec.from_json(first["data"], str(folders[0] / runs.MANIFEST))
-    about = {key: value for key, value in first.items() if key not in _OWN} | {"images": names}
-    with predictions.whole(folder) as partial:
-        for part, manifest in zip(folders, manifests, strict=True):
-            wanted = manifest["images"] if "maps_sha256" in manifest else predictions.spread(manifest["images"])
-            for name in wanted:
-                for path in predictions.map_paths(Path(), name, spec):
-                    runs.link(part / path, partial / path)
-        if "maps_sha256" in first:
-            about["maps_sha256"] = predictions.fingerprint(partial, names, spec)
-        else:
-            rows = (row for part in folders for row in submission_file.rows_in(part / parts.ROWS))
-            submission_file.write(partial / parts.ROWS, rle.DIALECTS[first["dialect"]], rows)
-            about["rows_sha256"] = runs.sha256(partial / parts.ROWS)
-        runs.write_json(partial / runs.MANIFEST, about)
+    count, images = shards.join(folder)
     picture_of(folder).unlink(missing_ok=True)  # of what was there before
-    print(f"{len(folders)} parts with {len(names)} images, each once -> {folder}")
+    print(f"{count} parts with {images} images, each once -> {folder}")
     print(f"Next: make submission {same_words(argv, flags)}".rstrip())
 
 

@@ -52,7 +52,7 @@ def settings_of(origin: dict[str, Any], folder: Path, today: Any, into: str) -> 
         print(f"Constants that the run did not know take config.py's value: {', '.join(new)}")
     own = {name: value for name, value in then.items() if name not in machine or name in ("INPUT", "OUTPUT")}
     named = {"EXPERIMENT": into, "TRAIN_FOLDS": folder / runs.FOLDS}
-    return settings_module.load(settings_module.as_lines(own) + given + settings_module.as_lines(named))
+    return settings_module.load(settings_module.lines_of(own) + given + settings_module.lines_of(named))
 
 
 def what_differs(now: Any, origin: dict[str, Any]) -> tuple[str, list[str]]:

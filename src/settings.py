@@ -211,10 +211,10 @@ def snapshot(settings: Any, sections: tuple[str, ...] = tuple(SECTIONS)) -> dict
 def as_overrides(settings: Any, without: tuple[str, ...] = ()) -> list[str]:
     """The NAME=value that make these settings of config.py's constants, but for those in `without`."""
     default, now = snapshot(load()), snapshot(settings)
-    return as_lines({name: value for name, value in now.items() if value != default[name] and name not in without})
+    return lines_of({name: value for name, value in now.items() if value != default[name] and name not in without})
 
 
-def as_lines(values: dict[str, Any]) -> list[str]:
+def lines_of(values: dict[str, Any]) -> list[str]:
     """NAME=value for each, as `load` reads them."""
     return [
         f"{name}={','.join(map(str, value)) if isinstance(value, list | tuple) else value}"
@@ -226,7 +226,8 @@ def command_line(argv: list[str] | None, about: str, flags: dict[str, str]) -> t
     """Parse `FOLD=0 LR=3e-4` or `--fold 0 LR=3e-4` -> (Settings, flags as a namespace of texts, "" where not given).
 
     `flags` maps a command's own flags to their help. They, and RECIPE, are never part of the settings. Each flag may
-    be given either way, so that make can forward every NAME=value as it is.
+    be given either way, so that make can forward every NAME=value as it is. The namespace has the constants as
+    they were typed, too: `overrides`.
     """
     flags = {"RECIPE": "recipes to lay over config.py, from left to right: demo or nails,quick", **flags}
     parser = argparse.ArgumentParser(description=about, epilog="NAME=value overrides a constant of src/config.py.")
@@ -245,7 +246,7 @@ def command_line(argv: list[str] | None, about: str, flags: dict[str, str]) -> t
             raise UserError(f"config.py has no {name}.{nearest(name, [*DEFAULTS, *flags])}{here}")
         else:
             overrides.append(text)
-    return load(overrides, chosen["RECIPE"]), SimpleNamespace(**chosen)
+    return load(overrides, chosen["RECIPE"]), SimpleNamespace(**chosen, overrides=tuple(overrides))
 
 
 def flag_is_on(text: str) -> bool:

@@ -134,6 +134,11 @@ def _check_for_fold(frame, folds, path: Path):  # noqa: ANN001, ANN202 (a DataFr
     return frame.assign(**{FOR_FOLD: wanted})
 
 
+def fold_names(frame) -> tuple[str, ...]:  # noqa: ANN001 (a DataFrame)
+    """The folds of a table as FOLD names them, in order."""
+    return tuple(str(fold) for fold in sorted(set(frame["kfold"]) - {-1}))
+
+
 def split_rows(frame, fold: str) -> tuple[np.ndarray, np.ndarray]:  # noqa: ANN001 (a DataFrame)
     """Rows to train and validate on for fold "0", "1", ... or "full" (no validation), as numbers. Raises UserError.
 

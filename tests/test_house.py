@@ -16,12 +16,16 @@ FLOORS = [
         *("boards", "surfaces", "objects", "measures", "bootstrap", "variances", "verdict", "blending", "charts"),
         *("reliability", "suspects", "pseudolabels", "watershed", "locks", "stopping"),
         *("dataspec", "groups", "archives", "threads", "submission_file", "wheels", "kernel_guard"),
+        *("jobs", "job_status", "cluster", "slurm"),
     },
     {
         *("layouts", "pairing", "splits", "likeness", "spectra", "nomination", "audit", "examine", "leaks", "folds"),
         *("augmentations", "crops", "device_augmentations", "mixing", "dataset", "datamodule"),
     },
-    {"encoder_weights", "backbones", "unet", "model_dispatcher", "losses", "optimisers", "hardware"},
+    {
+        *("encoder_weights", "backbones", "unet", "model_dispatcher", "losses", "optimisers"),
+        *("hardware", "processes", "runners"),
+    },
     {
         *("lightning_module", "callbacks", "step_images", "trainer", "lr_finder", "assembly"),
         *("checkpoints", "provenance"),
@@ -29,6 +33,7 @@ FLOORS = [
     },
     {
         *("tta", "tiles", "predictor", "predictions", "parts", "kernel_run", "rules", "scoring", "summaries"),
+        *("shards",),
         *("outoffold", "tuning", "sweep"),
         *("inference", "tester", "tune"),
     },
@@ -36,8 +41,8 @@ FLOORS = [
         *("experiments", "ensemble", "compare", "leaderboard", "report", "reporting"),
         *("export_onnx", "onnx_file", "onnx_example", "hub", "model_card"),
         *("kaggle_kernel", "bundle", "kernel_pages", "kernel_rehearsal", "kernel_push", "kernel_fetch"),
-        *("pseudo", "labellers", "merge", "submission", "cv", "weights", "samples", "summary", "smoke", "data"),
-        *("rle_check", "kaggle_client", "doctor", "checkup"),
+        *("pseudo", "labellers", "merge", "submission", "cv", "run_table", "weights", "samples", "summary", "smoke"),
+        *("data", "rle_check", "kaggle_client", "doctor", "checkup"),
         *("cars", "studio", "scenes", "scene_layouts", "demo"),
     },
 ]

@@ -1,0 +1,80 @@
+"""What a person sees of a table of jobs: in a terminal a line for each that runs, elsewhere a line for each event."""
+
+import shutil
+import sys
+import time
+
+import jobs
+from jobs import Event
+
+_WORDS = {jobs.STARTED: "started", jobs.DONE: "finished", jobs.FAILED: "FAILED", jobs.LEFT: "not finished"}
+
+
+class Status:
+    """Counts and shows `total` jobs, `before` of which were finished earlier."""
+
+    def __init__(self, total: int, before: int = 0) -> None:
+        self.total, self.done, self.failed = total, before, 0
+        self.running: dict[str, tuple[Event, float]] = {}
+        self.drawn = 0
+        self.stream = sys.stdout  # Ray's messages are kept out of it (cluster.py)
+        self.live = self.stream.isatty()
+
+    def event(self, event: Event) -> None:
+        """Say what has happened, for good."""
+        label, now = event.job.label, time.monotonic()
+        took = ""
+        if event.state == jobs.STARTED:
+            self.running[label] = event, now
+        else:
+            _, start = self.running.pop(label, (event, now))
+            took = f" after {(now - start) / 60:.1f} minutes"
+            self.done += event.state == jobs.DONE
+            self.failed += event.state == jobs.FAILED
+        if event.state == jobs.STARTED and self.live and not event.text.startswith("again"):
+            return
+        self._erase()
+        text = f": {event.text}" if event.text else ""
+        where = f" (all of it: {event.job.log})" if event.state == jobs.FAILED and event.job.log else ""
+        print(f"[{self._counts()}] {label} {_WORDS[event.state]}{took}{text}{where}", file=self.stream, flush=True)
+
+    def draw(self) -> None:
+        """A line for each job that runs, with the last that it printed; in a terminal only."""
+        if not self.live:
+            return
+        width = shutil.get_terminal_size().columns - 1
+        lines = [f"[{self._counts()}] {len(self.running)} running"] if self.running else []
+        for label, (event, start) in self.running.items():
+            minutes, where = (time.monotonic() - start) / 60, f" {event.text}" if event.text else ""
+            lines.append(f"  {label}{where}, {minutes:.1f} minutes: {jobs.last_line(event.job.log)}")
+        self._erase()
+        for line in lines:
+            print(line[:width], file=self.stream)
+        self.drawn = len(lines)
+        self.stream.flush()
+
+    def close(self) -> None:
+        """Take the lines of what runs away."""
+        self._erase()
+
+    def _counts(self) -> str:
+        failed = f", {self.failed} failed" if self.failed else ""
+        return f"{self.done} of {self.total}{failed}"
+
+    def _erase(self) -> None:
+        if self.drawn:
+            print(f"\x1b[{self.drawn}F\x1b[J", end="", file=self.stream, flush=True)
+            self.drawn = 0
+
+
+class Silence:
+    """Says nothing: the one job prints to the terminal itself."""
+
+    def event(self, event: Event) -> None:
+        """Nothing."""
+
+    def draw(self) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
