@@ -88,6 +88,18 @@ def network(settings: Any, spec: DataSpec, batch: int) -> Any:
     return built.train()
 
 
+def leaves_out(network: Any, channels: int, size: tuple[int, int]) -> bool:
+    """Whether some parameters take no part in a training step; DDP has to be told."""
+    import copy
+
+    import torch
+
+    tried = copy.deepcopy(network).train()
+    found = tried(torch.zeros(2, channels, *size))
+    sum(level.sum() for level in (found if isinstance(found, list) else [found])).backward()
+    return any(parameter.grad is None for parameter in tried.parameters())
+
+
 def fold_rows(settings: Any, frame: Any, fold: str) -> tuple[Any, Any]:
     """Rows to train and to validate on: a fold's, or with OVERFIT its first n training images for both."""
     train_rows, valid_rows = splits.split_rows(frame, fold)
@@ -111,6 +123,7 @@ def augmentation(settings: Any, spec: DataSpec) -> Any:
 
 def loaders(settings: Any, spec: DataSpec, frame: Any, train_rows: Any, valid_rows: Any) -> Any:
     """The fold's loaders, from the cache that is made here where it is not there yet."""
+    import ranks
     from datamodule import MaskDataModule, workers
 
     cache = open_cache(settings, frame, spec)
@@ -128,6 +141,8 @@ def loaders(settings: Any, spec: DataSpec, frame: Any, train_rows: Any, valid_ro
         num_workers=workers(settings.WORKERS),
         weights=_row_weights(settings, spec, frame, cache, train_rows),
         cropped=all(settings.CROP),
+        rank=ranks.rank(),
+        ranks=ranks.size(),
     )
 
 

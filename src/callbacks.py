@@ -13,6 +13,7 @@ from torch import Tensor
 
 import checkpoints
 import model_dispatcher
+import ranks
 import runs
 from errors import UserError
 from stopping import Deadline, Signals, Stopped
@@ -44,6 +45,17 @@ def averaged_network(trainer: pl.Trainer, module: pl.LightningModule) -> torch.n
     return averaged._average_model.module.network if averaged else module.network
 
 
+SAVE, STOP = 1, 2  # what a rank may wish for at a step
+
+
+class SameBuffers(Callback):
+    """Rank zero's batch statistics for all ranks' validation: they are the ones that are shipped. After the average."""
+
+    def on_validation_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        for buffer in module.network.buffers():
+            torch.distributed.broadcast(buffer, src=0)
+
+
 class Checkpoints(Callback):
     """checkpoints/last.ckpt for resuming: after each epoch, every so often between, and before an early stop.
 
@@ -71,7 +83,7 @@ class Checkpoints(Callback):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if self.path.is_file():  # of the epoch before, whose figures have been logged by now
-            self._stop_if_wished(self._coming(trainer, 0))
+            self._stop_if(self._agreed(trainer, self._coming(trainer, 0)))
         self._step_began = time.monotonic()
 
     def on_train_batch_end(
@@ -82,12 +94,10 @@ class Checkpoints(Callback):
         self._steps = trainer.global_step
         self.deadline.took("step", time.monotonic() - self._step_began)
         if batch_idx + 1 < trainer.num_training_batches:  # at the epoch's end there is one after the validation
-            coming = self._coming(trainer, batch_idx + 1)
-            if self.signals.wish or not self.deadline.fits(*coming):
+            wish = self._agreed(trainer, self._coming(trainer, batch_idx + 1))
+            if wish:
                 self._save(trainer)
-                self._stop_if_wished(coming)
-            elif self.every and time.monotonic() - self._saved >= self.every:
-                self._save(trainer)
+                self._stop_if(wish)
         self._step_began = time.monotonic()
 
     def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -103,9 +113,16 @@ class Checkpoints(Callback):
         ends = batch + trainer.accumulate_grad_batches >= trainer.num_training_batches
         return ["step", "validation"] if ends else ["step"]
 
-    def _stop_if_wished(self, coming: list[str]) -> None:
+    def _agreed(self, trainer: pl.Trainer, coming: list[str]) -> int:
+        """0, SAVE, STOP or STOP + a signal's number, whatever most any rank wishes for: all do the same at one step."""
+        wish = SAVE if self.every and time.monotonic() - self._saved >= self.every else 0
         if self.signals.wish or not self.deadline.fits(*coming):
-            raise Stopped(self.signals.wish)
+            wish = STOP + self.signals.wish
+        return ranks.largest(wish, trainer.strategy.root_device)
+
+    def _stop_if(self, wish: int) -> None:
+        if wish >= STOP:
+            raise Stopped(wish - STOP)
 
     def _save(self, trainer: pl.Trainer) -> None:
         began = time.monotonic()
@@ -161,7 +178,8 @@ class BestWeights(Callback):
         if trainer.sanity_checking or not dice > self.best:
             return
         self.best, self.epoch = dice, trainer.current_epoch
-        save_network(averaged_network(trainer, module), self.path)
+        if trainer.is_global_zero:
+            save_network(averaged_network(trainer, module), self.path)
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best, "epoch": self.epoch}

@@ -10,6 +10,8 @@ OUTPUT = "output/{DATASET}"  # folds, cache, predictions, submission
 LOGS = "lightning_logs"  # one folder an experiment, one below it for each fold and seed
 WEIGHTS = "input/weights"  # ImageNet weights that `make weights` packed for working offline
 DEVICE = "auto"  # auto | cpu | cuda | mps
+DEVICES = 1  # of this computer, which train one fold together (DDP); TRAIN_BATCH_SIZE is divided among them
+NODES = 1  # computers with DEVICES each: start it by torchrun or srun on each
 PRECISION = "auto"  # auto (16 on CUDA, 32 elsewhere) | 16 | bf16 | 32
 WORKERS = -1  # processes that load samples; -1: one a core, at most 8; 0: in the training process
 LOGGER = "tensorboard"  # tensorboard | wandb (pip install wandb; WANDB_MODE=offline) | none; metrics.csv always
@@ -57,6 +59,7 @@ EPOCHS = 20
 TRAIN_BATCH_SIZE = 8
 VALID_BATCH_SIZE = 16
 ACCUMULATE = 1  # batches per optimiser step
+SYNC_BATCHNORM = 1  # 1: on several GPUs batch norms see the whole batch, as on one; 0: each its own share
 LOSS = "ce + dice"  # names joined by +, with weights and arguments: 0.5*dice + focal(gamma=2); README lists them
 OPTIMIZER = "adamw"  # adam | adamw | sgd | radam | nadam
 LR = 1e-3  # the peak, after the warm-up; make lr FOLD=0 suggests one

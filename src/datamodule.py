@@ -75,14 +75,42 @@ class EpochSampler(Sampler):
             seen[row] += 1
 
 
-class ShapeBatches(Sampler):
-    """Batches of (0, row, 0) of equal shapes, in the rows' order wherever all have one."""
+class RankBatches(Sampler):
+    """One rank's share of each batch of `size` of `order`: equal shares, and no smaller last batch."""
 
-    def __init__(self, rows: np.ndarray, shapes: list, size: int) -> None:
+    def __init__(self, order: EpochSampler, size: int, rank: int, ranks: int) -> None:
+        self.sampler, self.size, self.share, self.rank = (
+            order,
+            size,
+            size // ranks,
+            rank,
+        )  # Lightning looks for `sampler`
+
+    def __len__(self) -> int:
+        return len(self.sampler) // self.size
+
+    def __iter__(self) -> Iterator[list[tuple[int, int, int]]]:
+        batch = []
+        for sample in self.sampler:
+            batch.append(sample)
+            if len(batch) == self.size:
+                yield batch[self.rank * self.share : (self.rank + 1) * self.share]
+                batch = []
+
+
+class ShapeBatches(Sampler):
+    """Batches of (0, row, 0) of equal shapes, in the rows' order wherever all have one.
+
+    Of several ranks each gets whole batches, as one alone would see them; where there are fewer than ranks, the first
+    one comes more than once, and SegmentationModule counts it once.
+    """
+
+    def __init__(self, rows: np.ndarray, shapes: list, size: int, rank: int = 0, ranks: int = 1) -> None:
         groups: dict[tuple, list] = {}
         for row in rows.tolist():
             groups.setdefault(tuple(shapes[row]), []).append((0, row, 0))
-        self.batches = [group[at : at + size] for group in groups.values() for at in range(0, len(group), size)]
+        batches = [group[at : at + size] for group in groups.values() for at in range(0, len(group), size)]
+        self.batches = batches[rank::ranks] or batches[:1]
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -92,11 +120,12 @@ class ShapeBatches(Sampler):
 
 
 def workers(wanted: int) -> int:
-    """Loader processes: as wanted, or (-1) one a core, at most 8; on one core none."""
+    """Loader processes: as wanted, or (-1) one a core, at most 8; on one core none. Ranks share a computer's cores."""
     if wanted >= 0:
         return wanted
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(8, cores) if cores > 1 else 0
+    mine = cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return min(8, mine) if mine > 1 else 0
 
 
 def _quiet_worker(_: int) -> None:
@@ -121,16 +150,31 @@ class MaskDataModule(pl.LightningDataModule):
         num_workers: int = 0,
         weights: np.ndarray | None = None,
         cropped: bool = False,
+        rank: int = 0,
+        ranks: int = 1,
     ) -> None:
-        """`weights`: how often each training row comes; `cropped`: the augmentation makes all of one size."""
+        """`weights`: how often each training row comes; `cropped`: the augmentation makes all of one size.
+
+        `rank` of `ranks` that train together: each loads its share of a batch of `train_batch_size`.
+        """
         super().__init__()
+        self.rank, self.ranks = rank, ranks
         self.weights, self.cropped = weights, cropped
         self.cache, self.train_rows, self.valid_rows = cache, train_rows, valid_rows
         self.augment, self.seed, self.num_workers = augment, seed, num_workers
         self.train_batch_size = min(train_batch_size, len(train_rows))
         self.valid_batch_size = valid_batch_size
+        self._refuse_unequal_shares()
         self._start = (0, 0)  # epoch and samples of it that a resumed run has seen
         self._refuse_mixed_shapes()
+
+    def _refuse_unequal_shares(self) -> None:
+        if self.train_batch_size % self.ranks:
+            near = -(-self.train_batch_size // self.ranks) * self.ranks
+            raise UserError(
+                f"A batch of {self.train_batch_size} images cannot be divided among {self.ranks} devices; take a "
+                f"TRAIN_BATCH_SIZE that can, such as {near}."
+            )
 
     def state_dict(self) -> dict[str, int]:
         """Where the order stands, at an optimiser step: the rest follows from the seed."""
@@ -153,16 +197,14 @@ class MaskDataModule(pl.LightningDataModule):
             )
 
     def _loader(self, train: bool) -> DataLoader:
+        which = self.rank, self.ranks
         if train:
             dataset = MaskDataset(self.cache, self.seed, self.augment)
-            order: dict[str, Any] = {
-                "sampler": EpochSampler(self.train_rows, self.seed, self.weights, self._start),
-                "batch_size": self.train_batch_size,
-                "drop_last": True,
-            }
+            samples = EpochSampler(self.train_rows, self.seed, self.weights, self._start)
+            order: Sampler = RankBatches(samples, self.train_batch_size, *which)
         else:
             dataset = MaskDataset(self.cache, self.seed)
-            order = {"batch_sampler": ShapeBatches(self.valid_rows, self.cache.shapes, self.valid_batch_size)}
+            order = ShapeBatches(self.valid_rows, self.cache.shapes, self.valid_batch_size, *which)
         processes = self.num_workers if train or self.num_workers == 0 else max(1, self.num_workers // 2)
         options: dict[str, Any] = {"persistent_workers": True, "prefetch_factor": 2} if processes else {}
         if processes and sys.platform == "linux":
@@ -170,7 +212,7 @@ class MaskDataModule(pl.LightningDataModule):
             options["multiprocessing_context"] = "fork"
         return DataLoader(
             dataset,
-            **order,
+            batch_sampler=order,
             num_workers=processes,
             pin_memory=torch.cuda.is_available(),
             worker_init_fn=_quiet_worker,

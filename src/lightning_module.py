@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import metrics
 import mixing
 import optimisers
+import ranks
 from dataspec import IGNORED
 from errors import UserError
 
@@ -59,7 +60,8 @@ class SegmentationModule(pl.LightningModule):
         super().__init__()
         self.network, self.loss, self.augment = network, loss, augment
         self.save_hyperparameters(ignore=["network", "loss", "augment"])
-        self._counts: list[np.ndarray] = []
+        # a validation batch's first row -> its counts (3, N, S) and the sum of its losses
+        self._validated: dict[int, tuple[np.ndarray, float]] = {}
         self._plateau: Any = None  # stepped here: Lightning would do it after the epoch's checkpoint is written
         self._plateau_state: dict[str, Any] | None = None
         # our own mean over the epoch: Lightning's forgets, where a run is resumed, what came before
@@ -69,7 +71,7 @@ class SegmentationModule(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self._plateau is not None:
             checkpoint["plateau"] = self._plateau.state_dict()
-        checkpoint["losses"] = [float(self._losses[0]), self._losses[1]]
+        checkpoint["losses"] = [ranks.mean(float(self._losses[0])), self._losses[1]]
         # Lightning logs these only after the hooks in which a checkpoint is written
         ended = self._losses[1] == self.trainer.num_training_batches
         names = ("train_loss_epoch",) if ended else ("train_loss_step",)
@@ -105,6 +107,8 @@ class SegmentationModule(pl.LightningModule):
 
     def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
         key = (self.hparams.seed, self.trainer.current_epoch, index)
+        if self.trainer.world_size > 1:  # each rank draws for its own share of the batch
+            key = (*key, self.trainer.global_rank)
         # what the network itself draws (dropout, drop path) is a function of the step too, so that a resumed run
         # repeats it
         torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
@@ -123,7 +127,8 @@ class SegmentationModule(pl.LightningModule):
 
     def on_train_batch_end(self, outputs: Any, batch: Any, index: int) -> None:
         if index + 1 == self.trainer.num_training_batches:
-            self.log("train_loss_epoch", self._losses[0] / self._losses[1], on_step=False, on_epoch=True)
+            loss = ranks.mean(float(self._losses[0] / self._losses[1]))
+            self.log("train_loss_epoch", loss, on_step=False, on_epoch=True)
 
     def _mixed_loss(self, images: Tensor, masks: Tensor, key: Key) -> Tensor:
         """The training loss of a batch, augmented on the device and mixed where that is asked for."""
@@ -148,9 +153,9 @@ class SegmentationModule(pl.LightningModule):
         in_window = min(accumulate, batches - index // accumulate * accumulate)
         return accumulate / in_window
 
-    def validation_step(self, batch: dict[str, Tensor], _: int) -> None:
+    def validation_step(self, batch: dict[str, Tensor], index: int) -> None:
         mask, logits = batch["mask"], self(batch["image"])
-        self.log("valid_loss", self._loss(logits, mask), batch_size=len(logits), prog_bar=True)
+        loss = self._loss(logits, mask)
         if self.hparams.task == "multiclass":
             labelled, scored = mask != IGNORED, torch.tensor(self.hparams.scored, device=mask.device).view(1, -1, 1, 1)
             predicted, truth = (logits.argmax(1, keepdim=True) == scored) & labelled, mask == scored
@@ -159,14 +164,19 @@ class SegmentationModule(pl.LightningModule):
         tp, fp, fn = (  # (N, S) each
             (a & b).flatten(2).sum(2) for a, b in ((predicted, truth), (predicted, ~truth), (~predicted, truth))
         )
-        self._counts.append(torch.stack([tp, fp, fn]).cpu().numpy())
+        counts = torch.stack([tp, fp, fn]).cpu().numpy()
+        self._validated[batch["row"][0].item()] = counts, float(loss) * len(logits)
 
     def on_validation_epoch_start(self) -> None:
-        self._counts = []
+        self._validated = {}
 
     def on_validation_epoch_end(self) -> None:
-        counts = np.concatenate(self._counts, axis=1)  # (3, N, S)
+        """Every rank's batches, each once, in the order that one alone would have them: the same figures to the end."""
+        everything = {first: found for part in ranks.everyones(self._validated) for first, found in part.items()}
+        batches = [everything[first] for first in sorted(everything)]
+        counts = np.concatenate([counts for counts, _ in batches], axis=1)  # (3, N, S)
         summary = metrics.summarise(*counts, self.hparams.empty)
+        self.log("valid_loss", sum(loss for _, loss in batches) / counts.shape[1], prog_bar=True)
         self.log("valid_dice", summary["image"]["dice"], prog_bar=True)
         self.log("valid_iou", summary["image"]["iou"])
         self.log("valid_dice_pooled", summary["pooled"]["dice"])

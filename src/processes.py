@@ -14,12 +14,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.connection import wait
+from pathlib import Path
 from typing import Any
 
 import jobs
 from jobs import Event, Job
 
-PRELOAD = ("pandas", "segmentation_models_pytorch", "lightning_module", "callbacks", "predictor")
+PRELOAD = ("segmentation_models_pytorch", "albumentations", "torch.utils.tensorboard", "train", "trainer", "tester")
 PATIENCE = 30  # seconds in which a job that is told to stop may end by itself
 
 
@@ -54,6 +55,23 @@ def cores_each(count: int) -> int:
     return max(1, cores // count) if count > 1 else 0
 
 
+@contextmanager
+def _found_by_the_server() -> Iterator[None]:
+    """Python 3.11's fork server looks for what it is to import where the environment says, not where its parent does.
+
+    It passes over what it does not find without a word.
+    """
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *([before] if before else [])])
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before
+
+
 class Processes:
     """A pool (see jobs.Pool) of one process for each of `devices`; each has `threads` threads (0: as it likes)."""
 
@@ -64,7 +82,8 @@ class Processes:
         self.context.set_forkserver_preload(list(preload))
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is not for the fork server
         try:
-            forkserver.ensure_running()
+            with _found_by_the_server():
+                forkserver.ensure_running()
         finally:
             signal.signal(signal.SIGINT, before)
         self.stopping = self.context.Event()

@@ -48,6 +48,9 @@ _CHOICES = {
 _TABLES = ("TRAIN_FOLDS", "SUBMISSION")  # a JSON is written beside each
 _RANGES = {  # lowest and highest value that makes sense
     "WORKERS": (-1, 256),
+    "DEVICES": (1, 1024),
+    "NODES": (1, 4096),
+    "SYNC_BATCHNORM": (0, 1),
     "MAX_MINUTES": (0.0, 1e6),
     "CHECKPOINT_MINUTES": (0.0, 1e6),
     "N_FOLDS": (2, 1000),

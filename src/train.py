@@ -1,12 +1,18 @@
 """make train FOLD=0: one fold's network, trained and shipped as model.safetensors + model.json in its run folder."""
 
+import contextlib
+import functools
+import os
 import signal
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import assembly
+import launch
 import locks
 import provenance
 import runs
@@ -45,52 +51,123 @@ def fit(settings: Any, fold: str, resume: bool = False, overwrite: bool = False)
     """
     start = time.monotonic()
     folder = runs.run_folder(settings.LOGS, settings.EXPERIMENT, fold, settings.SEED)
-    frame = splits.read(Path(settings.TRAIN_FOLDS))
-    with locks.alone(folder, "Wait for it, or give this one another EXPERIMENT=name or SEED."):
-        _fit(settings, frame, folder, fold, resume, overwrite, start)
+    splits.read(Path(settings.TRAIN_FOLDS))  # refuses before the imports where there is no table
+    refuse_what_does_nothing(settings, fold)
+    import ranks
+    from hardware import choose_device, choose_devices
+
+    if settings.DEVICES > 1 and settings.NODES == 1 and ranks.environment() is None:
+        have = choose_devices(settings.DEVICE)
+        if have[0].startswith("cuda") and len(have) < settings.DEVICES:
+            raise UserError(f"DEVICES={settings.DEVICES}, but this computer has {len(have)}: {', '.join(have)}.")
+        _launch(settings, fold, resume, overwrite)
+        return folder
+    with ranks.group(settings.DEVICES, settings.NODES, choose_device(settings.DEVICE)) as cluster:
+        _fit_as_rank(settings, folder, fold, resume, overwrite, start, cluster)
     return folder
 
 
-def _fit(settings: Any, frame: Any, folder: Path, fold: str, resume: bool, overwrite: bool, start: float) -> None:
-    import checkpoints
+def _launch(settings: Any, fold: str, resume: bool, overwrite: bool) -> None:
+    """Train in a process for each device; what they say and how they end is as for one."""
+    flags = [f"FOLD={fold}", f"RESUME={int(resume)}", f"OVERWRITE={int(overwrite)}"]
+    code = launch.run(Path(__file__), [*flags, *settings_module.as_overrides(settings)], settings.DEVICES)
+    if code == 128 + signal.SIGINT:
+        raise KeyboardInterrupt
+    if code:
+        raise SystemExit(code)  # rank zero has said why
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What rank zero decided before a training, once for all ranks."""
+
+    resume_from: Path | None
+    identity: dict[str, Any]
+    origin: dict[str, Any]
+
+
+def _fit_as_rank(
+    settings: Any, folder: Path, fold: str, resume: bool, overwrite: bool, start: float, cluster: Any
+) -> None:
+    """The training, as the only process or as one of several; rank zero checks, prepares and writes for all."""
+    import ranks
     from hardware import choose_device, choose_precision
     from losses import Loss
 
-    refuse_what_does_nothing(settings, fold)
+    frame = splits.read(Path(settings.TRAIN_FOLDS))
     train_rows, valid_rows = assembly.fold_rows(settings, frame, fold)
     spec = assembly.data_spec(settings)
     device, loss = choose_device(settings.DEVICE), Loss(settings.LOSS, spec.task, spec.scored, len(spec.classes))
     precision, reason = choose_precision(settings.PRECISION, device)
+    with contextlib.ExitStack() as held:
+        if ranks.rank() == 0:
+            held.enter_context(locks.alone(folder, "Wait for it, or give this one another EXPERIMENT=name or SEED."))
+        batch = min(settings.TRAIN_BATCH_SIZE, len(train_rows))
+
+        @functools.cache  # at most once, and after the checks that cost nothing
+        def build() -> tuple[Any, Any]:
+            built = assembly.network(settings, spec, batch)
+            return built, assembly.loaders(settings, spec, frame, train_rows, valid_rows)
+
+        prepared = ranks.first(lambda: _prepare(settings, folder, fold, device, precision, resume, overwrite, build))
+        if prepared is None:
+            if ranks.rank() == 0:
+                print(f"{folder} is finished already; there is nothing to resume.")
+                _refuse_unlearned(settings, len(train_rows), _last_dice(folder), folder)
+            return
+        network, data = build()
+        where = f"{device}, {reason}{_shares(settings)} -> {folder}"
+        if ranks.rank() == 0:
+            _announce(settings, spec, fold, network, len(train_rows), len(valid_rows), where)
+        module = assembly.module(settings, spec, network, loss)
+        deadline = Deadline(60 * settings.MAX_MINUTES, start)
+        trainer = _run(settings, spec, module, data, folder, device, precision, prepared, deadline, cluster)
+        if trainer is not None and ranks.rank() == 0:
+            _ship(settings, spec, module, folder, fold, trainer, prepared.origin)
+
+
+def _shares(settings: Any) -> str:
+    """The arithmetic of several devices."""
+    count = settings.DEVICES * settings.NODES
+    if count == 1:
+        return ""
+    batch, windows = settings.TRAIN_BATCH_SIZE, settings.ACCUMULATE
+    each = f"{batch // count} images on each of {count} devices x {windows} batches a step"
+    return f"; {each} = {batch * windows} images a step, as on one"
+
+
+def _prepare(
+    settings: Any,
+    folder: Path,
+    fold: str,
+    device: str,
+    precision: str,
+    resume: bool,
+    overwrite: bool,
+    build: Callable[[], tuple[Any, Any]],
+) -> Prepared | None:
+    """Check everything, make the cache, open the run folder; None where the run is finished already."""
+    import checkpoints
+
     fixed = fixed_settings(settings)
     runs.check_run(folder, fixed, resume, overwrite)
     if resume and (folder / runs.MODEL).is_file():
-        print(f"{folder} is finished already; there is nothing to resume.")
-        _refuse_unlearned(settings, len(train_rows), _last_dice(folder), folder)
-        return
+        return None
     resume_from = checkpoints.choose(folder / "checkpoints") if resume else None
-    network = assembly.network(settings, spec, min(settings.TRAIN_BATCH_SIZE, len(train_rows)))
-    data = assembly.loaders(settings, spec, frame, train_rows, valid_rows)
-    identity = {**fixed, "SEED": settings.SEED, "fold": fold, "data_sha256": data.cache.data_sha256}
-    origin = {
-        "fold": fold,
-        "settings": settings_module.snapshot(settings),
-        **provenance.of_today(device, precision, data.cache.data_sha256, fixed["folds_sha256"]),
-    }
+    cache = build()[1].cache
+    identity = {**fixed, "SEED": settings.SEED, "fold": fold, "data_sha256": cache.data_sha256}
+    today = provenance.of_today(device, precision, cache.data_sha256, fixed["folds_sha256"])
+    today["computer"]["devices"] = settings.DEVICES * settings.NODES
+    origin = {"fold": fold, "settings": settings_module.snapshot(settings), **today}
     if resume_from is not None:
         checkpoints.refuse_another_run(resume_from, identity)
         _say_what_changed(folder, origin)
-
     runs.open_run(folder, fixed, resume)
     for suffix in (".csv", ".json"):  # with what the pixels mean, so that the folder can be run again by itself
         text = Path(settings.TRAIN_FOLDS).with_suffix(suffix).read_text(encoding="utf-8")
         runs.write_text((folder / runs.FOLDS).with_suffix(suffix), text)
     runs.write_json(folder / runs.ORIGIN, origin)
-    _announce(settings, spec, fold, network, len(train_rows), len(valid_rows), f"{device}, {reason} -> {folder}")
-    module = assembly.module(settings, spec, network, loss)
-    deadline = Deadline(60 * settings.MAX_MINUTES, start)
-    trainer = _run(settings, spec, module, data, folder, device, precision, resume_from, identity, deadline)
-    if trainer is not None:
-        _ship(settings, spec, module, folder, fold, trainer, origin)
+    return Prepared(resume_from, identity, origin)
 
 
 def _say_what_changed(folder: Path, now: dict[str, Any]) -> None:
@@ -148,15 +225,18 @@ def _run(
     folder: Path,
     device: str,
     precision: str,
-    resume_from: Path | None,
-    identity: dict[str, Any],
+    prepared: Prepared,
     deadline: Deadline,
+    cluster: Any,
 ) -> Any:
     """Lightning's fit; returns the trainer, None where MAX_MINUTES ended it. Turns what a user can cause into words."""
     import torch
 
+    import ranks
     import trainer as trainer_module
 
+    size = settings.CROP if all(settings.CROP) else settings.IMAGE_SIZE
+    several = ranks.size() > 1
     trainer = trainer_module.make(
         folder,
         epochs=settings.EPOCHS,
@@ -173,13 +253,18 @@ def _run(
         hooks=_step_images(settings, spec, folder),
         limit=settings.LIMIT,
         held_out=len(data.valid_rows) > 0,
-        resume_from=resume_from,
-        identity=identity,
+        resume_from=prepared.resume_from,
+        identity=prepared.identity,
         checkpoint_minutes=settings.CHECKPOINT_MINUTES,
         deadline=deadline,
+        cluster=cluster,
+        nodes=settings.NODES,
+        sync_batchnorm=bool(settings.SYNC_BATCHNORM),
+        leaves_out=several
+        and (settings.FREEZE_ENCODER > 0 or assembly.leaves_out(module.network, spec.channels, size)),
     )
     try:
-        trainer.fit(module, datamodule=data, ckpt_path=resume_from)
+        trainer.fit(module, datamodule=data, ckpt_path=prepared.resume_from)
     except torch.cuda.OutOfMemoryError as error:
         raise UserError(
             f"The GPU's memory is too small for TRAIN_BATCH_SIZE={settings.TRAIN_BATCH_SIZE} at {settings.IMAGE_SIZE}. "
@@ -187,6 +272,10 @@ def _run(
         ) from error
     except (Stopped, SystemExit) as stopped:  # SystemExit: Lightning's answer to a second Ctrl-C
         return _say_stopped(settings, folder, trainer, stopped)
+    except RuntimeError as error:
+        if not ranks.lost_another(error):
+            raise
+        raise UserError(f"{launch.LOST}. RESUME=1 goes on from the last checkpoint ({folder}).") from error
     finally:
         trainer_module.close(trainer)
     return trainer
@@ -201,7 +290,8 @@ def _say_stopped(settings: Any, folder: Path, trainer: Any, stopped: BaseExcepti
         whole = "RESUME=1 goes on from the last checkpoint" if kept else "There was no checkpoint yet; start again"
     number = getattr(stopped, "signal_number", signal.SIGINT)
     why = "" if number else f" because MAX_MINUTES={settings.MAX_MINUTES:g} are over"
-    print(f"Stopped{why} in {at}. {whole} ({folder}).", flush=True)
+    if trainer.is_global_zero:
+        print(f"Stopped{why} in {at}. {whole} ({folder}).", flush=True)
     if number == signal.SIGINT:
         raise KeyboardInterrupt from stopped
     if number:
@@ -315,6 +405,8 @@ def main(argv: list[str] | None = None) -> None:
         )
     resume, overwrite = (settings_module.flag_is_on(flag) for flag in (flags.RESUME, flags.OVERWRITE))
     folder = fit(settings, flags.FOLD, resume, overwrite)
+    if settings.DEVICES * settings.NODES > 1 and os.environ.get("RANK", "0") != "0":
+        return
     if runs.resumable(folder):
         print(f"Next: make train FOLD={flags.FOLD} RESUME=1, with the same settings")
     elif flags.FOLD == "full":

@@ -14,10 +14,13 @@ import torch
 from pytorch_lightning import profilers
 from pytorch_lightning.callbacks import EarlyStopping, LearningRateMonitor
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.plugins.environments import LightningEnvironment
+from pytorch_lightning.strategies import DDPStrategy
 from tqdm import tqdm
 
 import callbacks
 import checkpoints
+import ranks
 from errors import UserError
 from lightning_module import UNLOGGED
 from stopping import Deadline, Signals
@@ -50,19 +53,25 @@ def make(
     identity: dict[str, Any] | None = None,
     checkpoint_minutes: float = 0.0,
     deadline: Deadline | None = None,
+    cluster: Any = None,
+    nodes: int = 1,
+    sync_batchnorm: bool = False,
+    leaves_out: bool = False,
 ) -> pl.Trainer:
     """A Trainer that writes into the run folder.
 
     `held_out`: there are validation images; `limit`: batches an epoch, 0 all; `hooks`: further callbacks;
     `resume_from`: the checkpoint that fit is given; `identity`: of the run, for its checkpoints (see checkpoints).
+    `cluster`: of ranks.group, with several processes; `leaves_out`: some parameters take no part in a step.
     """
     quieten()
-    terminal = sys.stderr.isatty()
-    hooks = [*(hooks or []), callbacks.EpochLine(tqdm.write if terminal else print)]
+    terminal = sys.stderr.isatty() and ranks.rank() == 0
+    hooks = [*(hooks or []), callbacks.EpochLine(tqdm.write if terminal else print)] if ranks.rank() == 0 else []
     loggers = _loggers(folder, resume_from, logger)
     hooks += [LearningRateMonitor("step")] if loggers else []
     hooks += [callbacks.FrozenEncoder(freeze_encoder)] if freeze_encoder else []
     hooks += [callbacks.AveragedWeights(ema)] if ema else []
+    hooks += [callbacks.SameBuffers()] if ranks.size() > 1 else []
     hooks += [callbacks.BestWeights(folder / "checkpoints" / "best.safetensors")] if keep_best else []
     hooks += (
         [EarlyStopping("valid_dice", mode="max", patience=patience, check_on_train_epoch_end=False)] if patience else []
@@ -75,7 +84,10 @@ def make(
     return pl.Trainer(
         max_epochs=epochs,
         accelerator={"cuda": "gpu"}.get(device, device),
-        devices=1,
+        devices=ranks.size() // nodes,
+        num_nodes=nodes,
+        strategy=DDPStrategy(find_unused_parameters=leaves_out) if ranks.size() > 1 else "auto",
+        sync_batchnorm=sync_batchnorm and device == "cuda" and ranks.size() > 1,
         precision=precision,
         accumulate_grad_batches=accumulate,
         gradient_clip_val=gradient_clip or None,
@@ -90,7 +102,7 @@ def make(
         enable_progress_bar=terminal,
         use_distributed_sampler=False,  # datamodule owns the order
         log_every_n_steps=1,
-        plugins=[checkpoints.Files(identity or {})],
+        plugins=[checkpoints.Files(identity or {}), cluster or LightningEnvironment()],
     )
 
 
@@ -125,7 +137,7 @@ def _loggers(folder: Path, resume_from: Path | None, logger: str) -> list[Any]:
         before = _rows_before(curves, steps, state.get(UNLOGGED, {}))
     table = CSVLogger(**place)
     writer = table.experiment
-    if before:
+    if before and ranks.rank() == 0:
         with curves.open("w", newline="", encoding="utf-8") as file:
             rows = csv.DictWriter(file, list(before[0]))
             rows.writeheader()
@@ -160,7 +172,7 @@ def _wandb(folder: Path) -> Any:
     from pytorch_lightning.loggers import WandbLogger
 
     kept = folder / "wandb_id.txt"  # a resumed run goes on in the same curves; a new one has an empty folder
-    if not kept.is_file():
+    if not kept.is_file() and ranks.rank() == 0:
         folder.mkdir(parents=True, exist_ok=True)
         kept.write_text(uuid.uuid4().hex[:8], encoding="utf-8")
     project, run = os.environ.get("WANDB_PROJECT", "maskfold"), kept.read_text(encoding="utf-8")

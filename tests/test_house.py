@@ -28,7 +28,7 @@ FLOORS = [
     },
     {
         *("lightning_module", "callbacks", "step_images", "trainer", "lr_finder", "assembly"),
-        *("checkpoints", "provenance"),
+        *("checkpoints", "provenance", "ranks", "launch"),
         *("train", "reproduce", "lr", "batch"),
     },
     {

@@ -99,7 +99,7 @@ def test_each_fold_trains_on_the_labels_of_its_own_model_only(labelled):
 
 def batch_rows(data, epoch):
     loader = data.train_dataloader()
-    loader.sampler.set_epoch(epoch)
+    loader.batch_sampler.sampler.set_epoch(epoch)
     return [row for batch in loader for row in batch["row"].tolist()]
 
 

@@ -72,7 +72,7 @@ def loader(settings: Any, spec: DataSpec, cache: Any, batch: int, processes: int
 
 def digests(batches: DataLoader, epoch: int) -> list[tuple[int, str]]:
     """(row, hash of image and mask) of each sample of an epoch, in the order of loading."""
-    batches.sampler.set_epoch(epoch)
+    batches.batch_sampler.sampler.set_epoch(epoch)
     return [
         (int(batch["row"][0]), hashlib.blake2b(batch["image"].numpy().tobytes() + batch["mask"].numpy().tobytes())
          .hexdigest())
@@ -196,7 +196,7 @@ def loader_seconds(settings: Any, spec: DataSpec, cache: Any, batch: int) -> flo
     for _ in batches:  # starts the processes, builds their pipelines
         if not processes:
             break
-    batches.sampler.set_epoch(1)
+    batches.batch_sampler.sampler.set_epoch(1)
     start, done = time.perf_counter(), 0
     for _ in batches:
         done += 1

@@ -1,0 +1,149 @@
+"""Two processes on a CPU train one fold: the same samples, the same weights up to rounding, the same scores."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import launch
+import rank
+import train
+from conftest import ROOT, TINY
+from datamodule import RankBatches, ShapeBatches
+from errors import UserError
+
+BOTH = [*TINY, "FOLD=0", "DEVICE=cpu", "OPTIMIZER=sgd", "LR=0.05", "MODEL_NAME=unet", "MAX_FEATURES=16", "LOGGER=none"]
+
+
+def weights(experiment):
+    return load_file(f"lightning_logs/{experiment}/fold0_seed42/model.safetensors")
+
+
+def curves(experiment):
+    return pd.read_csv(f"lightning_logs/{experiment}/fold0_seed42/metrics.csv")
+
+
+def rows(world, number):
+    lines = Path(f"rows_42_{world}_{number}.txt").read_text().splitlines()
+    return [[int(part) for part in line.split()] for line in lines]
+
+
+def test_two_ranks_are_one_device(folds_table, capsys):
+    arguments = [*BOTH, "ACCUMULATE=2"]
+    undo = rank.patched()
+    try:
+        assert train.main([*arguments, "EXPERIMENT=one"]) == 0
+    finally:
+        undo()
+    assert launch.run(ROOT / "tests" / "rank.py", [*arguments, "EXPERIMENT=two", "DEVICES=2"], 2) == 0
+    alone, first, second = rows(1, 0), rows(2, 0), rows(2, 1)
+    assert len(alone) == len(first) == len(second) == 2 * 4
+    for one, a, b in zip(alone, first, second, strict=True):
+        assert one[:2] == a[:2] == b[:2]  # epoch and batch
+        assert one[2:] == a[2:] + b[2:] and len(a) == len(b)
+    ours, theirs = weights("two"), weights("one")
+    largest = max(float((ours[name] - theirs[name]).abs().max()) for name in theirs)
+    assert 0 <= largest < 1e-5
+    for name in ("train_loss_epoch", "valid_loss"):
+        assert curves("two")[name].dropna().tolist() == pytest.approx(curves("one")[name].dropna().tolist(), abs=1e-5)
+    about = json.loads(Path("lightning_logs/two/fold0_seed42/model.json").read_text())
+    assert about["steps"] == 4
+    assert sorted(path.name for path in Path("lightning_logs/two").iterdir()) == ["fold0_seed42", "settings.json"]
+
+
+def test_the_score_of_equal_weights_is_equal_to_the_last_digit(folds_table):
+    """16 held-out images in batches of 5 over three ranks, batch norms included; nothing is learnt."""
+    arguments = [*BOTH, "LR=0", "VALID_BATCH_SIZE=5", "EPOCHS=1", "EMA=0", "TRAIN_BATCH_SIZE=6"]
+    undo = rank.patched()
+    try:
+        assert train.main([*arguments, "EXPERIMENT=one"]) == 0
+    finally:
+        undo()
+    assert launch.run(ROOT / "tests" / "rank.py", [*arguments, "EXPERIMENT=three", "DEVICES=3"], 3) == 0
+    for name in ("valid_loss", "valid_dice", "valid_iou", "valid_dice_pooled"):
+        assert curves("three")[name].dropna().tolist() == curves("one")[name].dropna().tolist()
+    assert all(torch.equal(value, weights("one")[name]) for name, value in weights("three").items())
+
+
+def test_shares_of_a_batch_and_batches_of_a_validation():
+    class Order(list):
+        pass
+
+    order = Order((0, row, 0) for row in range(11))
+    shares = [list(RankBatches(order, 4, number, 2)) for number in (0, 1)]
+    assert [[row for _, row, _ in batch] for batch in shares[0]] == [[0, 1], [4, 5]]
+    assert [[row for _, row, _ in batch] for batch in shares[1]] == [[2, 3], [6, 7]]
+    import numpy as np
+
+    dealt = [list(ShapeBatches(np.arange(5), [(8, 8)] * 5, 2, number, 4)) for number in range(4)]
+    first = [(0, 0, 0), (0, 1, 0)]
+    assert dealt == [[first], [[(0, 2, 0), (0, 3, 0)]], [[(0, 4, 0)]], [first]]  # the last has none of its own
+
+
+def test_what_cannot_be_divided_is_refused(folds_table, capfd):
+    assert train.main([*BOTH, "NODES=2"]) == 2
+    said = capfd.readouterr().err
+    assert "are 2 processes, and 1 was started" in said and "torchrun --nnodes=2" in said and "srun" in said
+    with pytest.raises(SystemExit) as ended:
+        train.fit(train.settings_module.load([word for word in [*BOTH, "DEVICES=3"] if word != "FOLD=0"]), "0")
+    assert ended.value.code == 2
+    assert "batch of 8 images cannot be divided among 3 devices" in capfd.readouterr().err
+    assert not Path("lightning_logs/demo/fold0_seed42").exists()
+
+
+def start(*words, **env):
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "src" / "train.py"), *BOTH, "DEVICES=2", "EPOCHS=40", *words],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **env},
+    )  # fmt: skip
+
+
+def ranks_of(process):
+    found = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True)
+    return [int(line) for line in found.stdout.split()]
+
+
+def after_a_checkpoint(process):
+    last = Path("lightning_logs/demo/fold0_seed42/checkpoints/last.ckpt")
+    end = time.monotonic() + 120
+    while not last.exists():
+        assert process.poll() is None and time.monotonic() < end, process.stderr.read()
+        time.sleep(0.05)
+
+
+def test_a_killed_rank_ends_the_run_with_a_sentence_and_one_device_goes_on(folds_table, capsys):
+    process = start("CHECKPOINT_MINUTES=0.00001")
+    after_a_checkpoint(process)
+    os.kill(ranks_of(process)[1], signal.SIGKILL)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "Process 1 of 2 was killed by signal 9" in err and "RESUME=1" in err and "Traceback" not in err
+    assert "4 images on each of 2 devices x 1 batches a step = 8 images a step, as on one" in out
+    assert train.main([*BOTH, "EPOCHS=40", "RESUME=1", "MAX_MINUTES=0.000001"]) == 0
+    said = capsys.readouterr().out
+    assert "computer: devices: 2 there, 1 now" in said and "rounded otherwise" in said
+
+
+@pytest.mark.slow
+def test_ctrl_c_stops_both_at_the_same_step(folds_table):
+    process = start()
+    after_a_checkpoint(process)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "Stopped in epoch" in out and "Traceback" not in err
+
+
+@pytest.mark.slow
+def test_what_another_rank_says_is_shown(folds_table, monkeypatch):
+    monkeypatch.setenv("DIES", "1")
+    with pytest.raises(UserError, match=r"Process 1 of 2 ended with code 2 \(something is wrong here"):
+        launch.run(ROOT / "tests" / "rank.py", [*BOTH, "DEVICES=2"], 2)
