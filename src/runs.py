@@ -51,8 +51,11 @@ def write_text(path: Path, text: str) -> None:
     """Write a whole file or none of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)  # half of it, where the disk is full
 
 
 def write_json(path: Path, values: Any) -> None:
@@ -66,7 +69,7 @@ def read_json(path: Path, cure: str, need: dict[str, type] | None = None) -> dic
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file. {cure}") from error
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise UserError(f"{path}: not readable as JSON ({error}). {cure}") from error
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected a JSON object. {cure}")
@@ -240,6 +243,19 @@ def replace_folder(whole: Path, folder: Path) -> None:
 def plain_name(text: str) -> str:
     """A class's name as a file's: letters, digits and . _ + - stay."""
     return re.sub(r"[^\w.+-]", "_", text).strip(".") or "_"
+
+
+def is_name(text: str) -> bool:
+    """Whether an image, a group or a class may be called so: printable, and no formula where a table is opened.
+
+    Spreadsheets run a cell that begins with =, + or @, and with - where something is called in it.
+    """
+    return bool(text) and text.isprintable() and not re.match(r"[=+@]|-.*[(|!]", text)
+
+
+def is_path(text: str) -> bool:
+    """The same of a path: as it is written in tables, and by its file's name, which becomes the id in a submission."""
+    return is_name(text) and is_name(Path(text).name or text)
 
 
 def image_name(image: str) -> str:

@@ -5,10 +5,12 @@ a fold (or full) in the optional column for_fold: only where that one is trained
 the models of that fold knew nothing of the masks that it holds out. Such an image may have a row for each fold.
 """
 
+import warnings
 from pathlib import Path
 
 import numpy as np
 
+import runs
 from errors import UserError, listing
 
 COLUMNS = ("image", "mask", "group", "stratum", "kfold")
@@ -75,11 +77,16 @@ def read_csv(path: Path, cure: str):  # noqa: ANN201 (a DataFrame)
     if not path.is_file():
         raise UserError(f"{path}: no such table. {cure}")
     try:
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False)
-    except (ValueError, OSError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # a row with more cells than the header
+            frame = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False)
+    except (ValueError, OSError, pd.errors.ParserWarning) as error:
         raise UserError(f"{path}: not readable as CSV ({error}). {cure}") from error
     if frame.empty:
         raise UserError(f"{path} has no rows. {cure}")
+    short = np.flatnonzero(frame.isna().any(axis=1))
+    if len(short):
+        raise UserError(f"{path}: row {short[0] + 1} below the header has fewer cells than it. {cure}")
     return frame
 
 
@@ -92,6 +99,7 @@ def check(frame, path: Path):  # noqa: ANN001, ANN201 (a DataFrame)
         raise UserError(f"{path}: kfold is to be a whole number from -1 on, got '{odd.iloc[0]}'.")
     folds = frame["kfold"].astype(float).astype(int)
     frame = _check_for_fold(frame, folds, path)
+    _refuse_odd_texts(frame, folds, path)
     per_row = [column for column in ("image", FOR_FOLD) if column in frame]
     if frame[per_row].duplicated().any():
         twice = sorted(frame["image"][frame[per_row].duplicated()])
@@ -111,6 +119,17 @@ def check(frame, path: Path):  # noqa: ANN001, ANN201 (a DataFrame)
             "Give each group one fold, or make the folds anew: make folds OVERWRITE=1"
         )
     return frame.assign(kfold=folds)
+
+
+def _refuse_odd_texts(frame, folds, path: Path) -> None:  # noqa: ANN001 (a DataFrame)
+    """Refuse control characters, formulas, and held-out images that climb: their predictions would be written there."""
+    texts = {text for column in ("image", "mask", "group", "stratum") if column in frame for text in frame[column]}
+    odd = [repr(text) for text in sorted(texts) if text and not runs.is_path(text)]
+    if odd:
+        raise UserError(f"{path}: cells that hold control characters or begin like a formula (=, +, @):{listing(odd)}")
+    outside = [text for text in frame["image"][folds >= 0] if text[:1] in ("", "/", "~") or ".." in Path(text).parts]
+    if outside:
+        raise UserError(f"{path}: expected images by their paths relative to INPUT, and below it:{listing(outside)}")
 
 
 def _check_for_fold(frame, folds, path: Path):  # noqa: ANN001, ANN202 (a DataFrame)
