@@ -12,6 +12,7 @@ from pytorch_lightning.callbacks import Callback, TQDMProgressBar, WeightAveragi
 from torch import Tensor
 
 import model_dispatcher
+import runs
 from errors import UserError
 
 
@@ -134,10 +135,12 @@ class Bar(TQDMProgressBar):
 
 def save_network(network: torch.nn.Module, path: Path) -> None:
     """Write a network's weights and buffers as safetensors, whole or not at all."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     state = model_dispatcher.shipped_state(network)
-    save_file({name: value.detach().cpu().contiguous() for name, value in state.items()}, temporary)
-    os.replace(temporary, path)
+    with runs.replacing(path) as temporary:
+        try:
+            save_file({name: value.detach().cpu().contiguous() for name, value in state.items()}, temporary)
+        except SafetensorError as error:  # an OSError in words
+            raise UserError(f"{path} could not be written ({error}). Make room; RESUME=1 goes on then.") from error

@@ -94,11 +94,12 @@ def load_encoder(encoder: nn.Module, file: Path) -> None:
     kept = {key: value for key, value in state.items() if key in own}
     try:
         odd = [key for key, value in kept.items() if not torch.isfinite(value).all()]
+        if odd:
+            raise UserError(f"{file}: {len(odd)} tensors hold values that are no numbers, such as {odd[0]}.")
         encoder.load_state_dict(kept, strict=False)
     except (RuntimeError, TypeError) as error:  # tensors without values, sparse ones, ...
-        raise UserError(f"{file}: its tensors cannot be copied ({str(error)[:200]}); save it again.") from error
-    if odd:
-        raise UserError(f"{file}: {len(odd)} tensors hold values that are no numbers, such as {odd[0]}.")
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{file}: its tensors cannot be copied ({reason}); save it again.") from error
 
 
 def _under_own_names(state: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:

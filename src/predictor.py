@@ -60,13 +60,24 @@ def load(folder: Path, device: str = "cpu") -> Model:
         raise UserError(f"{folder / runs.MODEL} lacks or has a wrong value ({error}). {CURE}") from error
     except UserError as error:
         raise UserError(f"{folder / runs.MODEL}: {error}") from error
+    state = model_dispatcher.read_weights(weights)
     try:
-        network.load_state_dict(model_dispatcher.read_weights(weights))
+        network.load_state_dict(state)
     except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{weights} does not fit {about['network']['MODEL_NAME']}: {reason}. {CURE}") from error
+        what = _misfit(state, network.state_dict())
+        raise UserError(f"{weights} does not fit {about['network']['MODEL_NAME']}: {what}. {CURE}") from error
     network.eval().to(device, memory_format=torch.channels_last)
     return Model(network, spec, size, resize, folder, about)
+
+
+def _misfit(state: dict[str, Tensor], own: dict[str, Tensor]) -> str:
+    """How a file's tensors differ from the network's own, in one line."""
+    missing, more = [key for key in own if key not in state], [key for key in state if key not in own]
+    other = [key for key in own if key in state and state[key].shape != own[key].shape]
+    said = [f"it lacks {len(missing)} of {len(own)} tensors, such as {missing[0]}"] if missing else []
+    said += [f"it has {len(more)} others, such as {more[0]}"] if more else []
+    said += [f"{key} is {tuple(state[key].shape)}, expected {tuple(own[key].shape)}" for key in other[:1]]
+    return "; ".join(said) or "its tensors cannot be copied"
 
 
 def _build(parts: dict[str, Any], spec: DataSpec) -> tuple[torch.nn.Module, tuple[int, int], str]:

@@ -5,7 +5,7 @@ a fold (or full) in the optional column for_fold: only where that one is trained
 the models of that fold knew nothing of the masks that it holds out. Such an image may have a row for each fold.
 """
 
-import warnings
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -77,17 +77,23 @@ def read_csv(path: Path, cure: str):  # noqa: ANN201 (a DataFrame)
     if not path.is_file():
         raise UserError(f"{path}: no such table. {cure}")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)  # a row with more cells than the header
-            frame = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False)
-    except (ValueError, OSError, pd.errors.ParserWarning) as error:
+        _refuse_ragged(path)
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False)
+    except (ValueError, OSError, csv.Error) as error:
         raise UserError(f"{path}: not readable as CSV ({error}). {cure}") from error
     if frame.empty:
         raise UserError(f"{path} has no rows. {cure}")
-    short = np.flatnonzero(frame.isna().any(axis=1))
-    if len(short):
-        raise UserError(f"{path}: row {short[0] + 1} below the header has fewer cells than it. {cure}")
     return frame
+
+
+def _refuse_ragged(path: Path) -> None:
+    """Refuse a row of more or fewer cells than the header: pandas would fill it up, and an image lose its mask."""
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.reader(file)
+        header = next(reader, [])
+        for row in reader:
+            if row and len(row) != len(header):
+                raise UserError(f"{path}, line {reader.line_num}: {len(row)} cells, expected {len(header)}.")
 
 
 def check(frame, path: Path):  # noqa: ANN001, ANN201 (a DataFrame)

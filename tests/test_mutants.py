@@ -128,7 +128,7 @@ def submitted(place: Path):
         finally:
             (folder / runs.MANIFEST).write_bytes(kept)
         if code == 2:
-            raise UserError(said.getvalue())
+            raise UserError(said.getvalue().replace(str(folder.relative_to(place)), str(path)))
         rows = list(csv.reader((place / "output/demo/submission.csv").open(newline="")))
         assert code == 0
         assert len(rows) == 17
