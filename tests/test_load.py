@@ -28,7 +28,9 @@ def write_pairs(names, size=(24, 32), root=Path("input/x"), test=()):
     """Noise with a bright rectangle for each name, its mask, and test images without."""
     for number, name in enumerate([*names, *test]):
         random = np.random.default_rng(number)
-        picture = random.integers(0, 120, (*size, 3)).astype(np.uint8)
+        coarse = random.integers(0, 120, (*(min(side, 900) for side in size), 3), np.uint8)
+        enlarged = np.repeat(np.repeat(coarse, -(-size[0] // 900), 0), -(-size[1] // 900), 1)
+        picture = enlarged[: size[0], : size[1]].copy()
         mask = np.zeros(size, bool)
         top, left = (int(random.integers(0, max(1, side // 2))) for side in size)
         mask[top : top + max(1, size[0] // 3), left : left + max(1, size[1] // 3)] = True
