@@ -357,7 +357,11 @@ def test_images(input_path: str, test_path: str = "", stacked: bool = False) -> 
         raise UserError(f"{test_path or input_path}: no test images there; TEST_PATH=folder names theirs.")
     files = [path for path in files_below(folder) if path.parent.name.lower() not in MASK_FOLDERS]
     stems = {path.stem for path in files}
-    files = [path for path in files if not any(path.stem.removesuffix(end) in stems - {path.stem} for end in BESIDE)]
+    files = [
+        path
+        for path in files
+        if not any(path.stem.endswith(end) and path.stem.removesuffix(end) in stems for end in BESIDE)
+    ]
     if not files:
         raise UserError(f"{folder}: no images there (endings: {' '.join(sorted(SUFFIXES))}).")
     if stacked:
