@@ -125,11 +125,24 @@ def loaders(settings: Any, spec: DataSpec, frame: Any, train_rows: Any, valid_ro
     """The fold's loaders, from the cache that is made here where it is not there yet."""
     import ranks
     from datamodule import MaskDataModule, workers
+    from hardware import fitting_processes
 
     cache = open_cache(settings, frame, spec)
     shown = (spec.class_planes(cache[row][1]).any() for row in valid_rows)
     if settings.EMPTY == "skip" and len(valid_rows) and not any(shown):
         raise UserError("EMPTY=skip leaves out every held-out image of this fold: all their masks are empty.")
+    frames = [settings.CROP] if all(settings.CROP) else [cache.shapes[row] for row in train_rows]
+    sample, held_out = (
+        max((height * width for height, width in shapes), default=0) * (cache.channels + cache.planes)
+        for shapes in (frames, [cache.shapes[row] for row in valid_rows])
+    )
+    processes, why = fitting_processes(
+        workers(settings.WORKERS),
+        sample * min(settings.TRAIN_BATCH_SIZE, len(train_rows)),
+        held_out * min(settings.VALID_BATCH_SIZE, len(valid_rows)),
+    )
+    if why:
+        print(why, flush=True)
     return MaskDataModule(
         cache,
         train_rows,
@@ -138,7 +151,7 @@ def loaders(settings: Any, spec: DataSpec, frame: Any, train_rows: Any, valid_ro
         seed=settings.SEED,
         train_batch_size=settings.TRAIN_BATCH_SIZE,
         valid_batch_size=settings.VALID_BATCH_SIZE,
-        num_workers=workers(settings.WORKERS),
+        num_workers=processes,
         weights=_row_weights(settings, spec, frame, cache, train_rows),
         cropped=all(settings.CROP),
         rank=ranks.rank(),

@@ -222,15 +222,13 @@ class Bar(TQDMProgressBar):
 
 
 def save_network(network: torch.nn.Module, path: Path) -> None:
-    """Write a network's weights and buffers as safetensors, whole or not at all."""
+    """Write a network's weights and buffers as safetensors, whole or not at all, and to the disk."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     state = model_dispatcher.shipped_state(network)
-    try:
-        save_file({name: value.detach().cpu().contiguous() for name, value in state.items()}, temporary)
-        runs.sync_file(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)  # half of it, where the disk is full
+    with runs.replacing(path, lasting=True) as temporary:
+        try:
+            save_file({name: value.detach().cpu().contiguous() for name, value in state.items()}, temporary)
+        except SafetensorError as error:  # an OSError in words
+            raise UserError(f"{path} could not be written ({error}). Make room; RESUME=1 goes on then.") from error

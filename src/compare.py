@@ -87,8 +87,8 @@ def draw(path: Path, found: Verdict, a: list[Scored], b: list[Scored], names: tu
     right.plot(ends, ends, color="0.4", linewidth=1)
     right.set(xlabel=f"{names[0]}, {metric} of an image", ylabel=names[1], title="above the line: B is better there"
               if found.higher else "below the line: B is better there")  # fmt: skip
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    with runs.replacing(path) as temporary:
+        figure.savefig(temporary, dpi=110)
     plt.close(figure)
 
 

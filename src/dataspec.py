@@ -11,6 +11,7 @@ A mask's reference (column `mask` of the tables, relative to INPUT) is a file; a
 
 import functools
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -249,7 +250,7 @@ def from_json(values: Any, where: str) -> DataSpec:
             mean=tuple(map(float, values["mean"])),
             std=tuple(map(float, values["std"])),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise UserError(f"{where} does not say what the data are ({error}). Write it again: make folds") from error
     wrong = _contradictions(spec, values)
     if wrong:
@@ -266,15 +267,20 @@ def _contradictions(spec: DataSpec, values: dict[str, Any]) -> str:
         f"task {spec.task}": spec.task in TASKS,
         f"{count} classes": isinstance(values["classes"], list) and 1 <= count <= MOST_CLASSES,
         f"{count} classes of a binary task": spec.task != "binary" or count == 1,
-        "a class twice": len(set(spec.classes)) == count,
+        "a class twice": len({runs.plain_name(name) for name in spec.classes}) == count,  # so are their files called
+        "a class without a name": all(runs.is_name(name) for name in spec.classes),
         "nothing but background": bool(spec.scored) or spec.task == "binary",
         f"{len(spec.values)} values": len(spec.values) in (0, count),
         f"{len(spec.colours)} colours": len(spec.colours) in (0, count) and all(len(c) == 3 for c in spec.colours),
         f"ignore {spec.ignore}": len(spec.ignore) in (0, 3 if spec.colours else 1),
         f"values up to {highest}": all(0 <= key <= highest for key in keys),
         f"{spec.channels} channels": 1 <= spec.channels <= 1024,
-        f"window {spec.window}": len(spec.window) == 2 and spec.window[0] < spec.window[1],
-        f"mean {spec.mean} and deviation {spec.std}": len(spec.mean) == len(spec.std) == spec.channels,
+        f"window {spec.window}": len(spec.window) == 2 and -math.inf < spec.window[0] < spec.window[1] < math.inf,
+        f"{spec.bits} bits": spec.bits in (8, 16),
+        f"run lengths of {spec.rle}": spec.rle in ("", *rle.DIALECTS),
+        f"mean {spec.mean} and deviation {spec.std}": len(spec.mean) == len(spec.std) == spec.channels
+        and all(math.isfinite(part) for part in spec.mean)
+        and all(0 < part < math.inf for part in spec.std),
     }
     return next((said for said, fine in checks.items() if not fine), "")
 

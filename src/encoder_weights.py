@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from errors import UserError
 
-_WRAPPERS = ("module.", "body.", "encoder.", "model.")  # what other networks call the part around or of an encoder
+# what other networks call the part around or of an encoder; _orig_mod is torch.compile's
+_WRAPPERS = ("_orig_mod.", "module.", "body.", "encoder.", "model.")
 
 
 def packed_weights(encoder: str, weights_folder: str) -> Path:
@@ -74,8 +75,8 @@ def load_encoder(encoder: nn.Module, file: Path) -> None:
     """Load weights into an encoder; a classifier's head (fc, classifier, ...) in the file is left out.
 
     The file may be the encoder's own, a whole network's that has it inside, or what timm and torchvision publish. The
-    first layer of RGB is summed or repeated for other channels. Raises UserError where the file is broken or is
-    another network's.
+    first layer of RGB is summed or repeated for other channels. Raises UserError where the file is broken, is
+    another network's or holds values that are no numbers.
     """
     own = encoder.state_dict()
     state = _under_own_names(read_weights(file), own)
@@ -90,7 +91,15 @@ def load_encoder(encoder: nn.Module, file: Path) -> None:
             else f"{key} is {tuple(state[key].shape)}, expected {tuple(own[key].shape)}"
         )
         raise UserError(f"{file}: not the weights of this encoder; it {what}.")
-    encoder.load_state_dict({key: value for key, value in state.items() if key in own}, strict=False)
+    kept = {key: value for key, value in state.items() if key in own}
+    try:
+        odd = [key for key, value in kept.items() if not torch.isfinite(value).all()]
+        if odd:
+            raise UserError(f"{file}: {len(odd)} tensors hold values that are no numbers, such as {odd[0]}.")
+        encoder.load_state_dict(kept, strict=False)
+    except (RuntimeError, TypeError) as error:  # tensors without values, sparse ones, ...
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{file}: its tensors cannot be copied ({reason}); save it again.") from error
 
 
 def _under_own_names(state: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -131,6 +140,6 @@ def read_weights(file: Path) -> dict[str, Tensor]:
         kind = "a .safetensors file" if file.suffix == ".safetensors" else "a .pth file that holds tensors only"
         raise UserError(f"{file}: not readable as weights; expected {kind} ({type(error).__name__}).") from error
     state = state.get("state_dict", state) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise UserError(f"{file}: expected a dict of tensors, as torch.save(model.state_dict()) writes it.")
     return state

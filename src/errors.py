@@ -1,9 +1,12 @@
 """Errors that a user can cause: one sentence with the cure, exit code 2, no traceback."""
 
 import difflib
+import errno
 import functools
 import sys
 from collections.abc import Callable, Iterable, Sequence
+
+FULL = (errno.ENOSPC, errno.EDQUOT)  # a full disk, or a share of it
 
 
 class UserError(Exception):
@@ -43,7 +46,8 @@ def command(main: Callable[[list[str] | None], None]) -> Callable[[list[str] | N
             return 1
         except OSError as error:  # a full disk, a file where a folder should be, no permission
             where = f": {error.filename}" if error.filename else ""
-            print(f"error: {error.strerror or error}{where}", file=sys.stderr)
+            cure = ". Make room, then give the same command again" if error.errno in FULL else ""
+            print(f"error: {error.strerror or error}{where}{cure}", file=sys.stderr)
             return 2
         except KeyboardInterrupt:
             print("stopped by Ctrl-C", file=sys.stderr)

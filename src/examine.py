@@ -97,6 +97,9 @@ def guess(
         spec = _of_values(base, task, [root / text for text in maps], ignore)
     if len(spec.classes) > MOST_CLASSES:
         raise UserError(f"{root}: {len(spec.classes)} classes; at most {MOST_CLASSES} are possible.")
+    odd = [repr(name) for name in spec.classes if not runs.is_name(name)]
+    if odd:
+        raise UserError(f"{root}: class names are printable and begin with no =, + or @; rename:{listing(odd)}")
     safe = {runs.plain_name(name) for name in spec.classes}
     if len(safe) < len(spec.classes):
         raise UserError(f"{root}: some class names differ in their signs only: {', '.join(spec.classes)}.")

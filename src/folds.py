@@ -198,6 +198,17 @@ def write(table: Any, path: Path, about: dict[str, Any]) -> None:
     runs.write_json(path.with_suffix(".json"), {**about, "sha256": runs.sha256(path)})
 
 
+def warn_of_rare(kfold: np.ndarray, areas: np.ndarray, classes: tuple[str, ...]) -> None:
+    """Say which classes have images in some folds only: the others cannot be scored on them, or never saw them."""
+    held_out = sorted(set(kfold.tolist()) - {-1})
+    for index, name in enumerate(classes):
+        shown = set(kfold[areas[:, index] > 0].tolist()) - {-1}
+        if 0 < len(shown) < len(held_out):
+            print(
+                f"Warning: {len(shown)} of {len(held_out)} folds hold out an image with {name}; the others score none."
+            )
+
+
 def strategy(given: bool, own: bool, classes: int) -> str:
     """How the folds came about, for people."""
     if given:
@@ -212,6 +223,7 @@ def deliver(result: Any, areas: np.ndarray, spec: DataSpec, about: dict[str, Any
     balance = splits.balance(result, areas, spec.scored_names)
     write(result, path, {**about, "balance": balance, "data": spec.as_json()})
     print(console.table(balance))
+    warn_of_rare(result["kfold"].to_numpy(), areas, spec.scored_names)
     picture = path.with_name("folds.png")
     pictures.balance(picture, result["kfold"].to_numpy(), areas, result["group"].to_numpy(), spec.scored_names)
     print(

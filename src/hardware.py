@@ -1,8 +1,13 @@
 """What the network runs on and in which precision: chosen from the hardware, and said with the reason."""
 
+import shutil
+from pathlib import Path
+
 import torch
 
 from errors import UserError
+
+SHARED = Path("/dev/shm")  # where the loader's processes put their batches; 64 MB in a container, unless asked for more
 
 
 def choose_device(wanted: str = "auto") -> str:
@@ -40,3 +45,24 @@ def choose_precision(wanted: str, device: str) -> tuple[str, str]:
 def limit_threads(count: int) -> None:
     """Let torch compute in so many threads: several processes share the cores. OMP_NUM_THREADS may ask for fewer."""
     torch.set_num_threads(min(count, torch.get_num_threads()))
+
+
+def fitting_processes(wanted: int, train_batch: int, valid_batch: int) -> tuple[int, str]:
+    """How many of the `wanted` loader processes /dev/shm has room for, and a sentence where it is fewer.
+
+    The batches' sizes are in bytes. Training and validation take turns, each process prepares two batches ahead and
+    one more is in use; held-out images have half the processes (datamodule). Without room a process is killed (SIGBUS).
+    """
+    room = int(shutil.disk_usage(SHARED).free * 0.95) if wanted and SHARED.is_dir() else 0
+
+    def needs(processes: int) -> int:
+        return max((2 * processes + 1) * train_batch, (2 * max(1, processes // 2) + 1) * valid_batch)
+
+    fitting = next((count for count in range(wanted, 0, -1) if needs(count) <= room), 0)
+    if fitting == wanted:
+        return wanted, ""
+    instead = f"{fitting} work instead" if fitting else "images are loaded in the training process instead"
+    return fitting, (
+        f"{SHARED} has {room / 1e6:.0f} MB to spare, and batches of WORKERS={wanted} may need "
+        f"{needs(wanted) / 1e6:.0f}: {instead}, with the same result. In Docker: --shm-size=1g"
+    )

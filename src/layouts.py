@@ -8,11 +8,12 @@ import bisect
 import functools
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import groups
 import rle_table
+import runs
 from errors import UserError, listing
 from images import SUFFIXES, list_images
 from pairing import Found, Pair, Places, child, files_below, keys_of, match, stack, unique
@@ -304,15 +305,25 @@ def table_dialect(frame, root: Path) -> str:  # noqa: ANN001 (a DataFrame)
 
 
 def check(frame, where: str):  # noqa: ANN001, ANN201 (a DataFrame)
-    """The same table, or UserError: an image twice, paths that climb or hold control characters, images of one stem."""
+    """The same table, or UserError: an image twice, images of one stem, paths that climb, names that no table holds."""
     if (frame["image"] == "").any():
         raise UserError(f"{where}{int((frame['image'] == '').sum())} rows have no image.")
     for column in ("image", "mask"):
         bad = [repr(path) for path in frame[column] if _leads_out(path)]
         if bad:
             raise UserError(f"{where}{column}: expected printable paths relative to INPUT:{listing(bad)}")
+    refuse_odd_names([text for column in ("image", "mask", "group", "stratum") for text in frame[column]], where)
     refuse_twins(list(frame["image"]), where)
     return frame
+
+
+def refuse_odd_names(names: Iterable[str], where: str) -> None:
+    """Refuse what a table cannot hold, or a spreadsheet would run: control characters, and =1+1 as a name or an id."""
+    odd = [repr(name) for name in dict.fromkeys(names) if name and not runs.is_path(name)]
+    if odd:
+        raise UserError(
+            f"{where}these names hold control characters, or begin like a formula (=, +, @); rename them:{listing(odd)}"
+        )
 
 
 def _leads_out(reference: str) -> bool:
@@ -334,6 +345,7 @@ def test_names(input_path: str, test_path: str = "", stacked: bool = False) -> t
     """The folder of test images, and each one's name in it, sorted. Raises UserError also for names that clash."""
     folder, files = test_images(input_path, test_path, stacked)
     names = [path.relative_to(folder).as_posix() for path in files]
+    refuse_odd_names(names, f"{folder}: ")
     refuse_twins(names, f"{folder}: ")
     return folder, names
 
@@ -352,7 +364,11 @@ def test_images(input_path: str, test_path: str = "", stacked: bool = False) -> 
         raise UserError(f"{test_path or input_path}: no test images there; TEST_PATH=folder names theirs.")
     files = [path for path in files_below(folder) if path.parent.name.lower() not in MASK_FOLDERS]
     stems = {path.stem for path in files}
-    files = [path for path in files if not any(path.stem.removesuffix(end) in stems - {path.stem} for end in BESIDE)]
+    files = [
+        path
+        for path in files
+        if not any(path.stem.endswith(end) and path.stem.removesuffix(end) in stems for end in BESIDE)
+    ]
     if not files:
         raise UserError(f"{folder}: no images there (endings: {' '.join(sorted(SUFFIXES))}).")
     if stacked:

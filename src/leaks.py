@@ -82,7 +82,7 @@ def show_unsure(frame: Any, unsure: list[audit.Pair], root: Path, spec: DataSpec
         (
             f"{Path(row['first']).name} (fold {row['first_fold']}), "
             f"{Path(row['second']).name} (fold {row['second_fold']}): {row['how']}, {row['agreement']:.2f}",
-            [pictures.as_rgb(spec.read_image(root / row[name])) for name in ("first", "second")],
+            [pictures.as_rgb(spec.read_image(root / row[name], 10**10)) for name in ("first", "second")],
         )
         for row in rows[:24]
     ]

@@ -15,6 +15,7 @@ import torch
 from pytorch_lightning.callbacks import Callback
 
 import console
+import runs
 from errors import UserError
 
 SMOOTHING = 0.9  # decay of the exponential mean over the losses
@@ -212,8 +213,8 @@ def draw(path: Path, result: RangeTest, title: str) -> None:
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=9, loc="best")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
+    with runs.replacing(path) as temporary:
+        figure.savefig(temporary, dpi=130)
     plt.close(figure)
 
 

@@ -6,6 +6,7 @@ buffers of the network, so they travel with its weights. Each call builds anew: 
 fold 1 from weights that have seen its validation images.
 """
 
+import re
 import warnings
 from pathlib import Path
 
@@ -105,6 +106,8 @@ def parse(name: str) -> tuple[str, str]:
     prefix, _, rest = name.partition("_")
     if name == "unet":
         return "plain", ""
+    if not re.fullmatch(r"[\w.+-]+", name):  # timm would fetch hf-hub:someone/model, and open local-dir:/some/folder
+        raise UserError(f"MODEL_NAME={name!r}: expected letters, digits and . _ + - only, such as smp_unet_resnet34.")
     if prefix == "unetify" and rest:
         return "unetify", rest if rest.startswith("tv-") else f"tu-{rest}"
     architecture, _, encoder = rest.partition("_")

@@ -6,6 +6,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
+import runs
+
 HIT, EXTRA, MISSED = (60, 190, 90), (230, 70, 60), (60, 110, 240)  # RGB: true positive, false positive, false negative
 PALETTE = (  # of classes: distinct for most eyes, Okabe and Ito's and some more
     (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (213, 94, 0), (204, 121, 167), (0, 114, 178),
@@ -103,8 +105,8 @@ def sheet(
         for column, picture in enumerate(pictures):
             canvas.paste(Image.fromarray(picture), (gap + column * (width + gap), top + line))
         top += height
-    path.parent.mkdir(parents=True, exist_ok=True)
-    canvas.save(path)
+    with runs.replacing(path) as temporary:
+        canvas.save(temporary)
 
 
 def outlines(image: np.ndarray, masks: np.ndarray) -> np.ndarray:
@@ -176,6 +178,6 @@ def balance(path: Path, kfold: np.ndarray, areas: np.ndarray, groups: np.ndarray
         axes[2].set(xlabel="fold", ylabel="images that show the class", xticks=range(len(folds)), xticklabels=folds)
         if len(classes) <= 12:
             axes[2].legend(fontsize=7)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    with runs.replacing(path) as temporary:
+        figure.savefig(temporary, dpi=110)
     plt.close(figure)

@@ -112,16 +112,25 @@ def write_manifest(
 
 
 def provenance(models: list[dict[str, Any]], how: dict[str, Any]) -> dict[str, Any]:
-    """What a rule from probability to mask depends on, JSON-ready, of a manifest or of one that is to be written."""
-    return {
-        "folds_sha256": models[0]["folds_sha256"],
-        "tta": how["tta"],
-        "tta_mean": how["tta_mean"],
-        **{key: how[key] for key in ("tile", "overlap") if key in how},  # whole frames say nothing of tiles
-        "sizes": [list(size) for size in sorted({tuple(size) for size in how["sizes"]})],
-        "models": sorted({model["weights_sha256"] for model in models}),
-        "shares": {name: round(share, 6) for name, share in sorted(how.get("shares", {}).items())},
-    }
+    """What a rule from probability to mask depends on, JSON-ready, of a manifest or of one that is to be written.
+
+    Raises UserError where a manifest does not say it.
+    """
+    try:
+        return {
+            "folds_sha256": models[0]["folds_sha256"],
+            "tta": how["tta"],
+            "tta_mean": how["tta_mean"],
+            **{key: how[key] for key in ("tile", "overlap") if key in how},  # whole frames say nothing of tiles
+            "sizes": [list(size) for size in sorted({tuple(size) for size in how["sizes"]})],
+            "models": sorted({model["weights_sha256"] for model in models}),
+            "shares": {name: round(share, 6) for name, share in sorted(how.get("shares", {}).items())},
+        }
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"{runs.MANIFEST} was written by an earlier version of this program, or changed since: it lacks or has a "
+            f"wrong value ({error}). Run make inference (or make tester) again."
+        ) from error
 
 
 def fingerprint(folder: Path, names: list[str], spec: DataSpec) -> str:

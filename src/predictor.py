@@ -41,39 +41,62 @@ class Model:
     about: dict[str, Any]
 
 
+CURE = "Train it again: make train ... OVERWRITE=1"
+
+
 def load(folder: Path, device: str = "cpu") -> Model:
     """The model of a run folder, in eval mode on `device`. Raises UserError where it is broken or has been changed."""
-    cure = "Train it again: make train ... OVERWRITE=1"
     about, weights = runs.read_model(folder), folder / runs.WEIGHTS
     if not weights.is_file():
-        raise UserError(f"{weights}: no such file. {cure}")
+        raise UserError(f"{weights}: no such file. {CURE}")
     spec = dataspec.from_json(about["data"], str(folder / runs.MODEL))
-    try:
-        parts = about["network"]
-        (height, width), resize, expected = parts["IMAGE_SIZE"], parts["RESIZE"], about["weights_sha256"]
-        size = int(height), int(width)
-        if resize not in images.RESIZES:
-            raise ValueError(f"RESIZE {resize}")
-        network = model_dispatcher.build(
-            str(parts["MODEL_NAME"]),
-            classes=len(spec.classes),
-            channels=spec.channels,
-            mean=tuple(map(float, parts["MODEL_MEAN"])),
-            std=tuple(map(float, parts["MODEL_STD"])),
-            max_features=int(parts.get("MAX_FEATURES", 512)),  # models of before it was a setting have no such network
-        )
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise UserError(f"{folder / runs.MODEL} lacks or has a wrong value ({error}). {cure}") from error
-    if runs.sha256(weights) != expected:
+    if runs.sha256(weights) != about["weights_sha256"]:
         raise UserError(
-            f"{weights} is not the file that {runs.MODEL} beside it describes (cut off, or exchanged). {cure}"
+            f"{weights} is not the file that {runs.MODEL} beside it describes (cut off, or exchanged). {CURE}"
         )
     try:
-        network.load_state_dict(model_dispatcher.read_weights(weights))
+        network, size, resize = _build(about["network"], spec)
+    except (KeyError, TypeError, ValueError, OverflowError, RuntimeError, MemoryError) as error:
+        raise UserError(f"{folder / runs.MODEL} lacks or has a wrong value ({error}). {CURE}") from error
+    except UserError as error:
+        raise UserError(f"{folder / runs.MODEL}: {error}") from error
+    state = model_dispatcher.read_weights(weights)
+    try:
+        network.load_state_dict(state)
     except RuntimeError as error:
-        raise UserError(f"{weights} does not fit {parts['MODEL_NAME']}: {str(error)[:200]}") from error
+        what = _misfit(state, network.state_dict())
+        raise UserError(f"{weights} does not fit {about['network']['MODEL_NAME']}: {what}. {CURE}") from error
     network.eval().to(device, memory_format=torch.channels_last)
     return Model(network, spec, size, resize, folder, about)
+
+
+def _misfit(state: dict[str, Tensor], own: dict[str, Tensor]) -> str:
+    """How a file's tensors differ from the network's own, in one line."""
+    missing, more = [key for key in own if key not in state], [key for key in state if key not in own]
+    other = [key for key in own if key in state and state[key].shape != own[key].shape]
+    said = [f"it lacks {len(missing)} of {len(own)} tensors, such as {missing[0]}"] if missing else []
+    said += [f"it has {len(more)} others, such as {more[0]}"] if more else []
+    said += [f"{key} is {tuple(state[key].shape)}, expected {tuple(own[key].shape)}" for key in other[:1]]
+    return "; ".join(said) or "its tensors cannot be copied"
+
+
+def _build(parts: dict[str, Any], spec: DataSpec) -> tuple[torch.nn.Module, tuple[int, int], str]:
+    """The network that model.json describes, IMAGE_SIZE and RESIZE. Raises ValueError beyond settings.py's ranges."""
+    (height, width), resize = parts["IMAGE_SIZE"], parts["RESIZE"]
+    size, features = (int(height), int(width)), int(parts.get("MAX_FEATURES", 512))  # older models have no such network
+    mean, std = tuple(map(float, parts["MODEL_MEAN"])), tuple(map(float, parts["MODEL_STD"]))
+    within = {
+        f"RESIZE {resize}": resize in images.RESIZES,
+        f"IMAGE_SIZE {size}": all(8 <= side <= 20_000 for side in size),
+        f"MODEL_MEAN {mean}": all(-10 <= part <= 10 for part in mean),
+        f"MODEL_STD {std}": all(1e-6 <= part <= 10 for part in std),
+        f"MAX_FEATURES {features}": 1 <= features <= 8192,
+    }
+    if wrong := [said for said, fine in within.items() if not fine]:
+        raise ValueError(", ".join(wrong))
+    counts = {"classes": len(spec.classes), "channels": spec.channels}
+    name = str(parts["MODEL_NAME"])
+    return model_dispatcher.build(name, **counts, mean=mean, std=std, max_features=features), size, resize
 
 
 def _refuse_mixed_tables(models: list[Model]) -> None:
@@ -189,6 +212,10 @@ class Predictor:
             self._forward(model, network, device, np.stack([frames[self._frame_of(model)] for _, _, frames in batch]))
             for model, network in zip(self.models, networks, strict=True)
         ]
+        for model, answer in zip(self.models, answers, strict=True):
+            if not np.isfinite(answer).all():  # as bytes they would be a mask like any other
+                cure = "PRECISION=32 may help." if self.half else "Train it again."
+                raise UserError(f"{model.folder / runs.WEIGHTS} gives probabilities that are no numbers. {cure}")
         return [
             (path, image, [answer[position] for answer in answers]) for position, (path, image, _) in enumerate(batch)
         ]

@@ -138,7 +138,7 @@ def write_masks(
 
         def one(found: Found) -> str:
             _, mask = label_of(found, spec, to_mask, least)
-            size = images.read_size(images_root / found.image)
+            size = images.read_size(images_root / found.image, 10**10)
             if mask.shape[1:] != tuple(size):
                 raise UserError(
                     f"{found.image} has {size[1]} x {size[0]} pixels by now, and was predicted with {mask.shape[2]} x "

@@ -9,7 +9,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +49,6 @@ def link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def sync_file(path: Path) -> None:
-    """Bring a written file to the disk."""
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
-
-
 def sync_folder(folder: Path) -> None:
     """Bring the folder's names to the disk, so that a renaming outlives a power cut (where the system can do that)."""
     if hasattr(os, "O_DIRECTORY"):
@@ -64,21 +59,30 @@ def sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def write_text(path: Path, text: str, lasting: bool = False) -> None:
-    """Write a whole file or none of it; `lasting`: on the disk, too, when this returns."""
+@contextmanager
+def replacing(path: Path, lasting: bool = False) -> Iterator[Path]:
+    """A name beside `path`, of the same ending, to write to: it takes the place of `path` at the end, or goes away.
+
+    So a full disk leaves what was there, and never half a file. `lasting`: it outlives a power cut from then on.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            if lasting:
-                file.flush()
+        yield temporary
+        if lasting:
+            with temporary.open("rb+") as file:
                 os.fsync(file.fileno())
         os.replace(temporary, path)
+        if lasting:
+            sync_folder(path.parent)
     finally:
-        temporary.unlink(missing_ok=True)  # half of it, where the disk is full
-    if lasting:
-        sync_folder(path.parent)
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str, lasting: bool = False) -> None:
+    """Write a whole file or none of it; `lasting` as for `replacing`."""
+    with replacing(path, lasting) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, values: Any, lasting: bool = False) -> None:
@@ -92,7 +96,7 @@ def read_json(path: Path, cure: str, need: dict[str, type] | None = None) -> dic
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file. {cure}") from error
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise UserError(f"{path}: not readable as JSON ({error}). {cure}") from error
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected a JSON object. {cure}")
@@ -271,6 +275,19 @@ def replace_folder(whole: Path, folder: Path) -> None:
 def plain_name(text: str) -> str:
     """A class's name as a file's: letters, digits and . _ + - stay."""
     return re.sub(r"[^\w.+-]", "_", text).strip(".") or "_"
+
+
+def is_name(text: str) -> bool:
+    """Whether an image, a group or a class may be called so: printable, and no formula where a table is opened.
+
+    Spreadsheets run a cell that begins with =, + or @, and with - where something is called in it.
+    """
+    return bool(text) and text.isprintable() and not re.match(r"[=+@]|-.*[(|!]", text)
+
+
+def is_path(text: str) -> bool:
+    """The same of a path: as it is written in tables, and by its file's name, which becomes the id in a submission."""
+    return is_name(text) and is_name(Path(text).name or text)
 
 
 def image_name(image: str) -> str:

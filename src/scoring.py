@@ -74,7 +74,7 @@ def small_masks(root: Path, frame: Any, spec: DataSpec, max_pixels: int, side: i
     """The masks of `frame` stretched to (side, side), 0/1 uint8 (S, N, side, side), a plane for each scored class."""
 
     def small(row: tuple[str, str]) -> np.ndarray:
-        mask = spec.read_mask(root, row[1], images.read_size(root / row[0]), max_pixels, row[0])
+        mask = spec.read_mask(root, row[1], images.read_size(root / row[0], max_pixels), max_pixels, row[0])
         planes = spec.class_planes(mask).astype(np.uint8)
         return np.stack([images.mask_to_network(plane, (side, side), "stretch") for plane in planes])
 
@@ -109,7 +109,7 @@ def rows(
     columns = zip(table["image"], table["mask"], table["group"], table["kfold"], strict=True)
     for image, reference, group, fold in console.track(columns, len(table), "scoring"):
         p8, there = read_maps(image), None
-        _refuse_other_size(image, p8.shape[1:], images.read_size(root / image))
+        _refuse_other_size(image, p8.shape[1:], images.read_size(root / image, max_pixels))
         mask = spec.read_mask(root, reference, p8.shape[1:], max_pixels, image)
         truths, labelled = spec.class_planes(mask), spec.labelled(mask)
         if scale.has_objects:

@@ -5,10 +5,12 @@ a fold (or full) in the optional column for_fold: only where that one is trained
 the models of that fold knew nothing of the masks that it holds out. Such an image may have a row for each fold.
 """
 
+import csv
 from pathlib import Path
 
 import numpy as np
 
+import runs
 from errors import UserError, listing
 
 COLUMNS = ("image", "mask", "group", "stratum", "kfold")
@@ -75,12 +77,23 @@ def read_csv(path: Path, cure: str):  # noqa: ANN201 (a DataFrame)
     if not path.is_file():
         raise UserError(f"{path}: no such table. {cure}")
     try:
+        _refuse_ragged(path)
         frame = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, csv.Error) as error:
         raise UserError(f"{path}: not readable as CSV ({error}). {cure}") from error
     if frame.empty:
         raise UserError(f"{path} has no rows. {cure}")
     return frame
+
+
+def _refuse_ragged(path: Path) -> None:
+    """Refuse a row of more or fewer cells than the header: pandas would fill it up, and an image lose its mask."""
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.reader(file)
+        header = next(reader, [])
+        for row in reader:
+            if row and len(row) != len(header):
+                raise UserError(f"{path}, line {reader.line_num}: {len(row)} cells, expected {len(header)}.")
 
 
 def check(frame, path: Path):  # noqa: ANN001, ANN201 (a DataFrame)
@@ -92,6 +105,7 @@ def check(frame, path: Path):  # noqa: ANN001, ANN201 (a DataFrame)
         raise UserError(f"{path}: kfold is to be a whole number from -1 on, got '{odd.iloc[0]}'.")
     folds = frame["kfold"].astype(float).astype(int)
     frame = _check_for_fold(frame, folds, path)
+    _refuse_odd_texts(frame, folds, path)
     per_row = [column for column in ("image", FOR_FOLD) if column in frame]
     if frame[per_row].duplicated().any():
         twice = sorted(frame["image"][frame[per_row].duplicated()])
@@ -111,6 +125,17 @@ def check(frame, path: Path):  # noqa: ANN001, ANN201 (a DataFrame)
             "Give each group one fold, or make the folds anew: make folds OVERWRITE=1"
         )
     return frame.assign(kfold=folds)
+
+
+def _refuse_odd_texts(frame, folds, path: Path) -> None:  # noqa: ANN001 (a DataFrame)
+    """Refuse control characters, formulas, and held-out images that climb: their predictions would be written there."""
+    texts = {text for column in ("image", "mask", "group", "stratum") if column in frame for text in frame[column]}
+    odd = [repr(text) for text in sorted(texts) if text and not runs.is_path(text)]
+    if odd:
+        raise UserError(f"{path}: cells that hold control characters or begin like a formula (=, +, @):{listing(odd)}")
+    outside = [text for text in frame["image"][folds >= 0] if text[:1] in ("", "/", "~") or ".." in Path(text).parts]
+    if outside:
+        raise UserError(f"{path}: expected images by their paths relative to INPUT, and below it:{listing(outside)}")
 
 
 def _check_for_fold(frame, folds, path: Path):  # noqa: ANN001, ANN202 (a DataFrame)

@@ -1,7 +1,6 @@
 """The competition's CSV as a file: its ids, its rows, and masks read back from it. Also used within a Kaggle kernel."""
 
 import csv
-import os
 from collections.abc import Callable, Iterable, Iterator
 from itertools import zip_longest
 from pathlib import Path
@@ -106,16 +105,10 @@ def rows_of(image_id: str, masks: np.ndarray, classes: tuple[str, ...], dialect:
 
 def write(path: Path, dialect: rle.Dialect, rows: Iterable[Row]) -> None:
     """Write the CSV under another name and rename it when whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(dialect.columns)
-            writer.writerows(rows)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with runs.replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(dialect.columns)
+        writer.writerows(rows)
 
 
 class Rows:

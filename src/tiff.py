@@ -17,6 +17,8 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from errors import UserError
 
+SAMPLES = 4  # times MAX_PIXELS: a small picture may have many channels, a large one as many as a photograph
+MOST_PAGES = 1000
 PREDICTING = (5, 8, 32946)  # TIFF's numbers for LZW and deflate
 
 
@@ -66,6 +68,11 @@ def read_page(path: Path, file: BinaryIO, max_pixels: int) -> Page:
         raise ValueError("it has no directory")
     page = Page(whole[0], pages[whole[0]])
     check_size(path, page.width, page.height, max_pixels)
+    if page.width * page.height * page.samples > SAMPLES * max_pixels:
+        raise UserError(
+            f"{path}: {page.width} x {page.height} pixels of {page.samples} channels, more than {SAMPLES} times "
+            f"MAX_PIXELS={max_pixels}; raise it if that is right."
+        )
     check_size(path, *page.block[::-1], max(max_pixels, 1 << 24))  # tiles may be larger than a small image
     return page
 
@@ -76,6 +83,8 @@ def _directories(file: BinaryIO) -> Iterator[ImageFileDirectory_v2]:
         head += file.read(8)
     at, seen = ImageFileDirectory_v2(head).next, set()
     while at and at not in seen:
+        if len(seen) == MOST_PAGES:  # overlapping directories in a small file could go on for hours
+            raise ValueError(f"it has more than {MOST_PAGES} directories")
         seen.add(at)
         file.seek(at)
         page = ImageFileDirectory_v2(head)

@@ -74,7 +74,7 @@ def candidates(rule: Rule, task: str, kind: str, pixels: int) -> tuple[Rule, ...
 
 def table(found: OutOfFold, rule: Rule, scale: Scale, max_pixels: int) -> Table:
     """Try every candidate on every held-out image, in threads."""
-    heights_widths = [images.read_size(found.root / image) for image in found.table["image"].head(100)]
+    heights_widths = [images.read_size(found.root / image, 10**10) for image in found.table["image"].head(100)]
     pixels = int(np.median([height * width for height, width in heights_widths]))
     rules = candidates(rule, found.spec.task, scale.measure.kind, pixels)
     columns = list(zip(found.table["image"], found.table["mask"], found.table["kfold"], strict=True))

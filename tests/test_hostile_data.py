@@ -1,21 +1,35 @@
 """Data of strangers: names, tables and JSONs that would be read as something else end in a sentence."""
 
+import csv
 import json
+import resource
+import struct
+import time
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 import demo
 import folds
+import images
 import inference
 import layouts
+import rle
+import settings
+import splits
 import submission
 import tester
+import tiles
 import train
 from conftest import TINY, write_mask
+from test_images import tiff
 from test_layouts import tree
 
 COMMON = [argument for argument in TINY if not argument.startswith(("DATASET", "EPOCHS"))] + ["DATASET=x", "EPOCHS=1"]
@@ -170,3 +184,190 @@ def test_the_demos_flags_may_be_written_with_dashes(workplace, capsys, refused):
     refused(demo.main, ["LAYOUT=folder"], "Did you mean folders")
     refused(demo.main, ["LAYOUT=folders", "CARS=3"], "COUNT")
     assert len(pd.read_json("input/demo_folders/demo.json", typ="series")["answers"]) == 16
+
+
+ODD = [
+    "=1+1",
+    "=cmd|' C'!A0",
+    "@SUM(1)",
+    "+1",
+    "-2+3+cmd|' C'!D2",
+    "a\nb",
+    "a\tb",
+    "a\rb",
+    "a\u2028b",
+    "a\x1bb",
+    "\udcff",
+]
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_names_that_a_table_cannot_hold_are_refused_at_every_door(name, workplace, refused):
+    tree(Path("input/x"), "images/a.png", "images/b.png", "masks/a.png", "masks/b.png", "test/c.png")
+    for kind in ("images", "masks"):
+        Path("input/x", kind, "b.png").rename(Path("input/x", kind, f"{name}.png"))
+    refused(folds.main, ["DATASET=x", "N_FOLDS=2"])
+    with pytest.raises(layouts.UserError, match="rename"):
+        Path("input/x/test/c.png").rename(f"input/x/test/{name}.png")
+        layouts.test_names("input/x")
+    if "\udcff" not in name:  # what no UTF-8 file can hold
+        with Path("own.csv").open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows(
+                [["image", "mask", "group"], ["images/a.png", "", name], ["images/a.png", "", "g"]]
+            )
+        refused(folds.main, ["DATASET=x", "TABLE=own.csv"], "own.csv", "rename")
+    assert not Path("output").exists()
+
+
+def test_names_that_look_odd_and_are_none_stay(workplace):
+    names = [
+        "-5",
+        "-abc_def",
+        "a=b",
+        "a,b",
+        "a;b 'c' (1)",
+        "#1",
+        "007",
+        "NA",
+        "null",
+        "1e5",
+        "é Ω 名 🙂",
+        "a.b.c",
+        "%20",
+    ]
+    tree(Path("input/x"), *(f"{kind}/{name}.png" for kind in ("images", "masks") for name in names))
+    assert folds.main(["DATASET=x", "N_FOLDS=2"]) == 0
+    table = splits.read(Path("output/x/train_folds.csv"))
+    assert sorted(table["image"]) == sorted(f"images/{name}.png" for name in names)
+
+
+@pytest.mark.parametrize("lines, words", [
+    (["image,mask,kfold", "a.png"], ["line 2: 1 cells, expected 3"]),
+    (["image,mask,kfold", "a.png,b.png,0,1,2"], ["line 2: 5 cells, expected 3"]),
+    (["image,mask,kfold", "a.png,b.png,"], ["whole number"]),
+    (["image,mask,kfold", "a.png,b.png,nan"], ["whole number", "'nan'"]),
+    (["image,mask,kfold", "a.png,b.png,-2"], ["whole number"]),
+    (["image,mask,kfold", 'a.png,"b'], ["not readable as CSV"]),
+    (["image;mask;kfold", "a.png;b.png;0"], ["no column image"]),
+    (["image,mask,kfold"], ["no rows"]), ([], ["not readable as CSV"]), (["\x00"], [""]),
+])  # fmt: skip
+def test_a_folds_table_that_is_none(lines, words, workplace, refused):
+    tree(Path("input/x"), "a.png", "b.png")
+    rows(*lines)
+    refused(folds.main, ["DATASET=x", "TABLE=own.csv"], "own.csv", *words)
+
+
+@pytest.mark.parametrize("image", ["../../out.png", "/tmp/out.png", "~/out.png", "images/../../out.png"])
+def test_a_table_exchanged_later_writes_nothing_outside(image, trained_small, refused):
+    path = Path("output/x/train_folds.csv")
+    table = splits.read_csv(path, "")
+    table["image"] = [image, *table["image"][1:]]
+    table.to_csv(path, index=False)
+    for main in (train.main, tester.main):
+        refused(main, [*COMMON, "FOLD=0", *(["OVERWRITE=1"] if main is train.main else [])], "relative to INPUT", image)
+
+
+@pytest.mark.parametrize("cell", ["=1+1", "@x", "a\nb"])
+def test_classes_that_a_table_cannot_hold_are_refused(cell, workplace, refused):
+    tree(Path("input/x"), "train_images/a.png", "train_images/b.png")
+    with Path("input/x/train.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["id", "class", "segmentation"], ["a", cell, "1 2"], ["b", "c", "3 4"]])
+    refused(folds.main, ["DATASET=x", "N_FOLDS=2"], "class names are printable")
+
+
+def test_a_small_file_with_many_channels_or_directories_is_refused_before_it_is_decoded(tmp_path):
+    wide = tiff(tmp_path / "wide.tif", np.zeros((300, 400, 100), np.uint8), extra=(0,) * 99, pack=8)
+    with pytest.raises(layouts.UserError, match="100 channels, more than 4 times MAX_PIXELS=130000"):
+        images.read_levels(wide, 130_000, 100)
+    assert images.read_levels(wide, 3_000_000, 100).shape == (300, 400, 100)
+    at, empty = 8, []
+    for _ in range(100_000):  # a chain of empty directories, each naming the next
+        at += 6
+        empty.append(struct.pack("<HI", 0, at))
+    (tmp_path / "chain.tif").write_bytes(b"II*\0" + struct.pack("<I", 8) + b"".join(empty))
+    start = time.monotonic()
+    with pytest.raises(layouts.UserError, match="directories"):
+        images.read_levels(tmp_path / "chain.tif")
+    assert time.monotonic() - start < 2
+
+
+def test_a_picture_that_is_12000_pixels_wide_and_high_in_140_kb_is_refused_by_its_header(workplace, refused):
+    tree(Path("input/x"), "images/a.png", "masks/a.png", "images/b.png", "masks/b.png")
+    Image.new("1", (12_000, 12_000)).save("input/x/images/a.png")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    refused(folds.main, ["DATASET=x", "N_FOLDS=2"], "a.png: 12000 x 12000 pixels, more than MAX_PIXELS")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB; decoded it is 430 MB
+
+
+ANYTHING = st.one_of(
+    st.text(max_size=40),
+    st.from_regex(r"[\d.,()\[\]e+*={}-]{0,30}", fullmatch=True),
+    st.sampled_from(["{INPUT}", "{OUTPUT}{OUTPUT}", "9" * 5000, "(" * 500, "-0", "0x10", "1_0", "True", "None", "\0"]),
+    st.sampled_from(["'", '""', "nan"]),
+)  # fmt: skip
+
+
+@hypothesis.settings(max_examples=80)
+@given(
+    st.lists(
+        st.tuples(st.one_of(st.sampled_from(sorted(settings.DEFAULTS)), st.text(max_size=12)), ANYTHING), max_size=3
+    )
+)
+def test_any_text_for_any_constant_gives_settings_or_a_sentence(pairs):
+    overrides = [f"{name}={value}" for name, value in pairs]
+    try:
+        loaded, _ = settings.command_line([text for text in overrides if text[:1] != "-"], "", {"FOLD": "which"})
+    except layouts.UserError as error:
+        assert str(error)
+        return
+    for name, default in settings.DEFAULTS.items():
+        assert isinstance(getattr(loaded, name), type(default))
+    assert settings.load(settings.as_overrides(loaded)) == loaded
+
+
+CELLS = st.one_of(
+    st.text(max_size=8), st.sampled_from(["", "a.png", "b.png", "c.png", "0", "1", "-1", "1.0", "NA", "=1", "../a"])
+)
+
+
+@hypothesis.settings(max_examples=60)
+@given(
+    st.lists(st.lists(CELLS, min_size=5, max_size=5), max_size=6), st.lists(st.sampled_from(splits.COLUMNS), max_size=5)
+)
+def test_any_cells_give_a_folds_table_or_a_sentence(tmp_path_factory, cells, missing):
+    path = tmp_path_factory.getbasetemp() / "any.csv"
+    columns = [name for name in splits.COLUMNS if name not in missing[:1]]
+    with path.open("w", newline="", encoding="utf-8", errors="surrogatepass") as file:
+        csv.writer(file).writerows([columns, *(row[: len(columns)] for row in cells)])
+    try:
+        table = splits.read(path)
+    except layouts.UserError as error:
+        assert "any.csv" in str(error)
+        return
+    held_out = table[table["kfold"] >= 0]
+    assert not held_out["image"].duplicated().any()
+    assert held_out.groupby("group")["kfold"].nunique().max() == 1
+    assert not held_out["image"].str.contains(r"(?:^|/)\.\.(?:/|$)|^/|^~|^=", regex=True).any()
+
+
+@given(st.text(max_size=40), st.sampled_from(sorted(rle.DIALECTS)), st.integers(1, 9), st.integers(1, 9))
+def test_any_text_is_a_mask_or_a_sentence(text, dialect, height, width):
+    try:
+        mask = rle.from_text(text, (height, width), rle.DIALECTS[dialect], "train.csv, line 3 (x)")
+    except layouts.UserError as error:
+        assert str(error).startswith("train.csv, line 3 (x): ")
+        return
+    assert mask.shape == (height, width)
+    assert (
+        rle.from_text(rle.to_text(mask, rle.DIALECTS[dialect]), mask.shape, rle.DIALECTS[dialect]).tolist()
+        == mask.tolist()
+    )
+
+
+@hypothesis.settings(max_examples=60)
+@given(st.integers(1, 90), st.integers(1, 90), st.integers(1, 4), st.floats(0, 0.75))
+def test_tiles_of_any_frame_give_what_the_whole_gives_where_each_pixel_is_by_itself(height, width, size, overlap):
+    frames = torch.rand(1, height, width, 3)
+    alone = lambda part: part.permute(0, 3, 1, 2)[:, :1]  # noqa: E731
+    whole, cut = alone(frames), tiles.predict(alone, frames, 32 * size, overlap, 2)
+    torch.testing.assert_close(cut, whole, atol=1e-5, rtol=0)

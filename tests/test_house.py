@@ -1,6 +1,8 @@
 """The rules of the house: who may import whom, and that help comes at once."""
 
 import ast
+import importlib.util
+import json
 import subprocess
 import sys
 
@@ -111,6 +113,23 @@ def test_heavy_packages_wait_for_the_function_that_needs_them():
             "segmentation_models_pytorch",
         }
         assert not heavy & imported(MODULES[name], anywhere=False), name
+
+
+def test_the_audit_never_passes_silence_for_safety(monkeypatch):
+    place = importlib.util.spec_from_file_location("ci_audit", ROOT / ".ci" / "audit.py")
+    ci_audit = importlib.util.module_from_spec(place)
+    place.loader.exec_module(ci_audit)
+    fine, bug = {"name": "a", "version": "1", "vulns": []}, {"id": "CVE-1", "fix_versions": ["2"]}
+    for packages, words in (
+        ([fine, {"name": "b", "skip_reason": "not found"}], "1 of 2 packages looked up, 0 known vulnerabilities; not"),
+        ([{"name": "b", "skip_reason": "not found"}], "nothing was audited"),
+        ([{**fine, "vulns": [bug]}], "1 known vulnerabilities\n  a 1: CVE-1, fixed in 2"),
+        (None, "nothing was audited"),
+    ):  # fmt: skip
+        said = json.dumps({"dependencies": packages}) if packages else ""
+        done = subprocess.CompletedProcess([], 1, said, "no network\n")
+        monkeypatch.setattr(ci_audit.subprocess, "run", lambda *_, done=done, **__: done)
+        assert words in ci_audit.report()
 
 
 def test_no_module_shadows_a_package():

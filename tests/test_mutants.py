@@ -1,0 +1,265 @@
+"""Damaged files end in a sentence that names them, or in a correct result: no traceback, hang or swollen memory."""
+
+import contextlib
+import csv
+import io
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+import examine
+import images
+import model_dispatcher
+import mutants
+import predictor
+import rle
+import rle_table
+import runs
+import splits
+import submission
+import submission_file
+import trainer
+from conftest import TINY
+from encoder_weights import load_encoder
+from errors import UserError
+from mutants import Subject
+
+RUN = Path("lightning_logs/demo/fold0_seed42")
+SMALL = "smp_linknet_tu-test_resnet"
+PIXELS = 1_000_000  # MAX_PIXELS of these readings
+NOISE = np.random.default_rng(4).integers(0, 256, (48, 64, 3)).astype(np.uint8)
+MASK = (NOISE[..., 0] > 128) * np.uint8(255)
+
+
+def encoded(picture: np.ndarray, kind: str, **options) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def read_picture(path: Path) -> None:
+    """Refused, or all the pixels that its header promises; as a mask and class map too, unless that is refused."""
+    picture = images.read_levels(path, PIXELS)
+    assert picture.dtype in (np.uint8, np.uint16)
+    assert picture.shape == (*images.read_size(path, PIXELS), 3)
+    for read in (images.read_labels, images.read_mask):
+        try:
+            values = read(path, PIXELS)
+        except UserError as error:
+            assert path.name in str(error)
+            continue
+        assert values.shape == picture.shape[:2]
+        assert read is not images.read_mask or values.max(initial=0) <= 1
+
+
+def read_folds(path: Path) -> None:
+    frame = splits.read(path)
+    assert not frame["image"].duplicated().any()
+    assert sorted(set(frame["kfold"]) - {-1}) == list(range(frame["kfold"].max() + 1))
+    texts = frame[["image", "mask", "group", "stratum"]]
+    assert texts.map(lambda cell: isinstance(cell, str) and cell.isprintable()).all(axis=None)
+
+
+def read_run_lengths(path: Path) -> None:
+    table = rle_table.read(path)
+    for image_id in table.ids:
+        for name in table.classes or ("",):
+            mask = table.mask(image_id, name, (12, 10), rle.DIALECTS["uwmgi"])
+            assert mask.shape == (12, 10)
+            assert mask.max() <= 1
+
+
+def read_class_table(path: Path) -> None:
+    keys = examine.read_classes(path.parent)
+    assert all(name.isprintable() and name for name in keys)
+    assert len(set(keys.values())) == len(keys) > 0
+
+
+def read_sample(path: Path) -> None:
+    keys = [(f"id{number}", "") for number in range(4)]
+    order = submission_file.check_ids(keys, path, rle.DIALECTS["tgs"], partial=False)
+    assert sorted(order) == keys
+
+
+def read_encoder(path: Path) -> None:
+    encoder = model_dispatcher.build(SMALL).body.encoder
+    load_encoder(encoder, path)
+    assert all(torch.isfinite(value).all() for value in encoder.state_dict().values())
+
+
+def shipped(place: Path, changed: str):
+    """A reader of a run folder in which this one file is the mutant; the weights' hash is made to fit."""
+
+    def read(path: Path) -> None:
+        for name in {runs.MODEL, runs.WEIGHTS} - {changed}:
+            shutil.copy(place / RUN / name, path.with_name(name))
+        try:
+            if changed == runs.WEIGHTS:
+                about = json.loads(path.with_name(runs.MODEL).read_text())
+                runs.write_json(path.with_name(runs.MODEL), {**about, "weights_sha256": runs.sha256(path)})
+            asked = predictor.Predictor([predictor.load(path.parent)])
+            ((_, image, probabilities),) = asked.predict([place / "input/demo/test.png"], PIXELS)
+            assert probabilities.shape == (len(asked.spec.classes), *image.shape[:2])
+            assert ((probabilities >= 0) & (probabilities <= 1)).all()
+        finally:
+            for name in {runs.MODEL, runs.WEIGHTS} - {changed}:
+                path.with_name(name).unlink()
+
+    return read
+
+
+def submitted(place: Path):
+    """A reader that puts a manifest into a prediction folder and types make submission."""
+
+    def read(path: Path) -> None:
+        said, folder = io.StringIO(), place / "output/demo/predictions/demo_fold0_seed42"
+        kept = (folder / runs.MANIFEST).read_bytes()
+        shutil.copy(path, folder / runs.MANIFEST)
+        try:
+            with contextlib.chdir(place), contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+                code = submission.main([*TINY, "FOLD=0"])
+        finally:
+            (folder / runs.MANIFEST).write_bytes(kept)
+        if code == 2:
+            # what the manifest holds may be at fault with the folder's files, or the competition's ids
+            raise UserError(f"{path}: {said.getvalue().removeprefix('error: ')}")
+        rows = list(csv.reader((place / "output/demo/submission.csv").open(newline="")))
+        assert code == 0
+        assert len(rows) == 17
+
+    return read
+
+
+def pictures() -> list[Subject]:
+    palette = Image.fromarray(MASK).convert("P")
+    gif = io.BytesIO()
+    palette.save(gif, "GIF")
+    return [
+        Subject("png", "a.png", encoded(NOISE, "PNG"), read_picture),
+        Subject("png_mask", "a.png", encoded(MASK, "PNG", optimize=True), read_picture),
+        Subject("jpeg", "a.jpg", encoded(NOISE, "JPEG"), read_picture),
+        Subject("jpeg_progressive", "a.jpg", encoded(NOISE, "JPEG", progressive=True), read_picture),
+        Subject("gif", "a.gif", gif.getvalue(), read_picture),
+        Subject("tiff", "a.tif", encoded(NOISE, "TIFF", compression="tiff_lzw"), read_picture),
+    ]
+
+
+def tables() -> list[Subject]:
+    folds = "image,mask,group,stratum,kfold\n" + "".join(
+        f"images/é{n}.png,masks/é{n}.png,g{n // 2},area{n % 3},{n // 2 % 2}\n" for n in range(12)
+    )
+    lengths = "id,class,segmentation\n" + "".join(f"a{n // 2},c{n % 2},{1 + n} 5 {30 + n} 4\n" for n in range(12))
+    classes = b"name,r,g,b\nroad,128,64,128\ncar,0,0,142\nvoid,0,0,0\n"
+    sample = "id,rle_mask\n" + "".join(f"id{n},1 1\n" for n in range(4))
+    return [
+        Subject("folds_csv", "train_folds.csv", folds.encode(), read_folds),
+        Subject("rle_csv", "train.csv", lengths.encode(), read_run_lengths),
+        Subject("classes_csv", "classes.csv", classes, read_class_table),
+        Subject("sample_csv", "sample_submission.csv", sample.encode(), read_sample),
+    ]  # fmt: skip
+
+
+def models(place: Path) -> list[Subject]:
+    encoder = model_dispatcher.build(SMALL).body.encoder.state_dict()
+    Image.fromarray(NOISE).save(place / "input/demo/test.png")
+    save_file(encoder, place / "encoder.safetensors")
+    torch.save(encoder, place / "encoder.pth")
+    whole = {name: (place / RUN / name).read_bytes() for name in (runs.MODEL, runs.WEIGHTS, "checkpoints/last.ckpt")}
+    return [
+        Subject("model_json", runs.MODEL, whole[runs.MODEL], shipped(place, runs.MODEL)),
+        Subject("safetensors", runs.WEIGHTS, whole[runs.WEIGHTS], shipped(place, runs.WEIGHTS)),
+        Subject("encoder_safetensors", "e.safetensors", (place / "encoder.safetensors").read_bytes(), read_encoder),
+        Subject("encoder_pth", "e.pth", (place / "encoder.pth").read_bytes(), read_encoder),
+        Subject("checkpoint", "last.ckpt", whole["checkpoints/last.ckpt"], trainer.refuse_broken),
+    ]
+
+
+@pytest.fixture
+def all_subjects(trained):
+    """Every kind of file that comes from elsewhere or from an earlier run, whole."""
+    import inference
+
+    assert inference.main([*TINY, "FOLD=0"]) == 0
+    manifest = Path("output/demo/predictions/demo_fold0_seed42/manifest.json").read_bytes()
+    place = Path.cwd()
+    return [*pictures(), *tables(), *models(place), Subject("manifest", runs.MANIFEST, manifest, submitted(place))]
+
+
+def check(subjects: list[Subject], numbers, folder: Path) -> list[mutants.Outcome]:
+    found = mutants.outcomes(subjects, numbers, folder)
+    faults = [str(outcome) for outcome in found if outcome.fault]
+    assert not faults, f"{len(faults)} of {len(found)} (again: MUTANTS=name:number):\n" + "\n".join(faults)
+    return found
+
+
+def test_the_whole_files_are_read(all_subjects, tmp_path):
+    found = check(all_subjects, [0], tmp_path / "mutants")
+    assert not [str(outcome) for outcome in found if outcome.refused]
+
+
+def test_some_mutants_end_in_a_sentence_or_a_correct_result(all_subjects, tmp_path):
+    found = check(all_subjects, range(1, 5), tmp_path / "mutants")
+    assert len(found) >= 60
+    assert 0 < sum(outcome.refused for outcome in found) < len(found)
+
+
+@pytest.mark.slow
+def test_a_thousand_mutants_end_in_a_sentence_or_a_correct_result(all_subjects, tmp_path, capsys):
+    subjects, numbers = all_subjects, range(5, 80)
+    if wanted := os.environ.get("MUTANTS"):
+        name, _, number = wanted.partition(":")
+        subjects, numbers = [subject for subject in subjects if subject.name == name], [int(number)]
+    found = check(subjects, numbers, tmp_path / "mutants")
+    with capsys.disabled():
+        for subject in subjects:
+            own = [outcome.refused for outcome in found if outcome.subject == subject.name]
+            print(f"\n{subject.name}: {len(own)} mutants, {sum(own)} refused, {len(own) - sum(own)} read", end="")
+
+
+def test_the_loop_sees_what_it_looks_for(tmp_path, monkeypatch):
+    """A reader that fails in each of the ways: none of them passes for a sentence."""
+
+    def traceback(_):
+        raise KeyError("x")
+
+    def nameless(_):
+        raise UserError("something is wrong")
+
+    def swollen(path):
+        np.ones(mutants.MEMORY * 3, np.uint8)
+
+    def greedy(path):
+        try:
+            np.ones(1 << 45, np.uint8)
+        except MemoryError as error:
+            raise UserError(f"{path}: {type(error).__name__}") from error
+
+    def endless(_):
+        while True:
+            pass
+
+    readers = {
+        "KeyError": traceback, "does not name": nameless, "MB": swollen, "MemoryError": greedy, "hangs": endless,
+        "exit 7": lambda _: os._exit(7), "": lambda _: None,
+    }  # fmt: skip
+    monkeypatch.setattr(mutants, "SECONDS", 3)
+    monkeypatch.setattr(mutants, "MEMORY", 32 << 20)
+    subjects = [Subject(f"s{n}", "a.bin", b"abc", read) for n, read in enumerate(readers.values())]
+    for words, outcome in zip(readers, mutants.outcomes(subjects, [1], tmp_path), strict=True):
+        assert words in outcome.fault
+        assert bool(words) == bool(outcome.fault)
+
+
+def test_a_number_always_makes_the_same_mutant():
+    subject = pictures()[0]
+    assert mutants.make(subject, 0) == subject.data
+    made = [mutants.make(subject, number) for number in range(1, 200)]
+    assert made == [mutants.make(subject, number) for number in range(1, 200)]
+    assert len(set(made)) > 150
