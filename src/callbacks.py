@@ -1,6 +1,5 @@
 """Around the training steps: averaged weights, checkpoints for resuming, the shipped model, a line per epoch."""
 
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path

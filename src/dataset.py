@@ -142,7 +142,7 @@ def _build(
         return frame, spec.to_network(mask, size, resize), digests.of(pair)
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
     shapes, problems, hashes = [], [], []
     try:
         with temporary.open("wb") as file, ThreadPoolExecutor(os.cpu_count()) as pool:

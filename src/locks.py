@@ -4,7 +4,7 @@ import fcntl
 import functools
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from errors import UserError
@@ -49,6 +49,7 @@ def _is(path: Path, descriptor: int) -> bool:
 def alone(folder: Path, cure: str) -> Iterator[None]:
     """Keep other processes out of `folder` meanwhile. Raises UserError, with `cure`, where one works in it already."""
     lock = folder.with_name(f".{folder.name.lstrip('.')}.lock")
+    made = [parent for parent in lock.parents if not parent.exists()]
     lock.parent.mkdir(parents=True, exist_ok=True)
     try:
         descriptor = _acquire(lock)
@@ -62,3 +63,6 @@ def alone(folder: Path, cure: str) -> Iterator[None]:
         lock.unlink(missing_ok=True)
         _HELD.discard(descriptor)
         os.close(descriptor)
+        with suppress(OSError):  # where nothing came of the work, nothing is left of it
+            for parent in made:
+                parent.rmdir()

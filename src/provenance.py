@@ -51,13 +51,14 @@ def code() -> dict[str, Any]:
     return {"commit": _git("rev-parse", "HEAD").strip(), "changed": [line[3:] for line in changed], "changes": dirt}
 
 
-def computer(device: str, precision: str) -> dict[str, Any]:
-    """The kind of device, in what precision it trains, and the processors that rounding depends on."""
+def computer(device: str, precision: str, devices: int) -> dict[str, Any]:
+    """The kind of device, how many, in what precision, and the processors that rounding depends on."""
     import torch
 
     name = torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine()
     return {
         "device": device,
+        "devices": devices,
         "precision": precision,
         "processor": name,
         "threads": torch.get_num_threads(),
@@ -65,12 +66,12 @@ def computer(device: str, precision: str) -> dict[str, Any]:
     }
 
 
-def of_today(device: str, precision: str, data_sha256: str, folds_sha256: str) -> dict[str, Any]:
+def of_today(device: str, precision: str, devices: int, data_sha256: str, folds_sha256: str) -> dict[str, Any]:
     """All of it, as run.json has it beside `fold` and `settings`."""
     return {
         "code": code(),
         "versions": versions(),
-        "computer": computer(device, precision),
+        "computer": computer(device, precision, devices),
         "data_sha256": data_sha256,
         "folds_sha256": folds_sha256,
     }

@@ -65,7 +65,9 @@ def what_differs(now: Any, origin: dict[str, Any]) -> tuple[str, list[str]]:
     frame, spec, device = splits.read(Path(now.TRAIN_FOLDS)), assembly.data_spec(now), choose_device(now.DEVICE)
     data = assembly.open_cache(now, frame, spec).data_sha256
     precision = choose_precision(now.PRECISION, device)[0]
-    return device, provenance.differences(origin, provenance.of_today(device, precision, data, origin["folds_sha256"]))
+    return device, provenance.differences(
+        origin, provenance.of_today(device, precision, now.DEVICES * now.NODES, data, origin["folds_sha256"])
+    )
 
 
 def compare(folder: Path, again: Path, differ: list[str], device: str) -> None:

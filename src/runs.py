@@ -66,7 +66,7 @@ def replacing(path: Path, lasting: bool = False) -> Iterator[Path]:
     So a full disk leaves what was there, and never half a file. `lasting`: it outlives a power cut from then on.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    temporary = path.with_name(f".{os.urandom(4).hex()}.{path.name}")  # two containers may have equal process ids
     try:
         yield temporary
         if lasting:

@@ -156,8 +156,8 @@ def _prepare(
     resume_from = checkpoints.choose(folder / "checkpoints") if resume else None
     cache = build()[1].cache
     identity = {**fixed, "SEED": settings.SEED, "fold": fold, "data_sha256": cache.data_sha256}
-    today = provenance.of_today(device, precision, cache.data_sha256, fixed["folds_sha256"])
-    today["computer"]["devices"] = settings.DEVICES * settings.NODES
+    devices = settings.DEVICES * settings.NODES
+    today = provenance.of_today(device, precision, devices, cache.data_sha256, fixed["folds_sha256"])
     origin = {"fold": fold, "settings": settings_module.snapshot(settings), **today}
     if resume_from is not None:
         checkpoints.refuse_another_run(resume_from, identity)
@@ -379,9 +379,10 @@ def _last_dice(folder: Path) -> float | None:
     import pandas as pd
 
     path = folder / "metrics.csv"
-    if not path.is_file():
+    try:
+        table = pd.read_csv(path)
+    except (FileNotFoundError, pd.errors.EmptyDataError, pd.errors.ParserError):  # a kill may leave it empty
         return None
-    table = pd.read_csv(path)
     values = table["valid_dice"].dropna() if "valid_dice" in table else []
     return float(values.iloc[-1]) if len(values) else None
 

@@ -86,7 +86,7 @@ def test_a_fold_that_fails_is_reported_and_the_rest_is_finished(trained, refused
     folder.mkdir()
     (folder / "checkpoints").mkdir()
     (folder / "checkpoints" / "last.ckpt").write_bytes(b"torn")
-    refused(cv.main, TINY, "1 of 2 folds failed", "fold 0", "last.ckpt is broken")
+    refused(cv.main, TINY, "1 of 2 folds failed", "fold 0", "last.ckpt is not readable")
     assert Path("lightning_logs/demo/fold1_seed42/val/summary.json").is_file()
 
 
