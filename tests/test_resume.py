@@ -318,7 +318,7 @@ def test_a_run_that_is_killed_at_random_goes_on_exactly(folds_table, fork_server
 @pytest.mark.parametrize("extra", [[], HARD, RAGGED], ids=["plain", "hard", "ragged"])
 def test_twenty_runs_that_are_killed_at_random_go_on_exactly(folds_table, fork_server, extra):
     kills = kill_test(fork_server, range(7), ["EPOCHS=6", *extra], [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-    print(f"{kills} kills")
+    print(f"{kills} kills of {extra}")
     assert kills >= 7
 
 
