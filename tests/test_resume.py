@@ -27,7 +27,6 @@ HARD = [
     "BALANCE=strata", "CHECKPOINT=best",
 ]  # fmt: skip
 RAGGED = ["ACCUMULATE=3", "TRAIN_BATCH_SIZE=4", "OPTIMIZER=radam", "WORKERS=2", "CROP=16,32"]
-PRELOAD = ["segmentation_models_pytorch", "albumentations", "train", "trainer", "callbacks", "assembly", "dataset"]
 
 
 def run_of(experiment):
@@ -261,16 +260,10 @@ def _train(arguments, log):
     sys.exit(train.main(arguments))
 
 
-@pytest.fixture
-def fork_server(monkeypatch):
-    """Starts processes that have the imports done; only the environment tells it where to look for them."""
-    monkeypatch.setenv("PYTHONPATH", str(ROOT / "src"))
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOAD)
-    return context
+FORKS = multiprocessing.get_context("fork")  # of this process, which has the imports done
 
 
-def killed_at_random(fork_server, seed, arguments, experiment, number, whole):
+def killed_at_random(seed, arguments, experiment, number, whole):
     """Train, killed after a random time, resumed and killed until it is through; returns how often it was killed.
 
     `whole`: seconds that the uninterrupted run takes.
@@ -278,14 +271,16 @@ def killed_at_random(fork_server, seed, arguments, experiment, number, whole):
     chance, kills = random.Random(seed), 0
     while not (run_of(experiment) / "model.json").is_file():
         resume = ["RESUME=1"] if checkpoints_of(experiment) else []
-        child = fork_server.Process(target=_train, args=([*arguments, f"EXPERIMENT={experiment}", *resume], "log.txt"))
+        child = FORKS.Process(target=_train, args=([*arguments, f"EXPERIMENT={experiment}", *resume], "log.txt"))
         child.start()
-        child.join(chance.uniform(0.1, 0.8) * whole if kills < 3 else 120)
+        child.join(chance.uniform(0.1, 0.33) * whole if kills < 3 else 120)
         if child.exitcode is None:
-            (os.kill if number == signal.SIGKILL else os.killpg)(child.pid, number)
+            # as a terminal or a cluster does it: to the whole group, which is there as soon as the process has begun
+            own = number != signal.SIGKILL and os.getpgid(child.pid) == child.pid
+            (os.killpg if own else os.kill)(child.pid, number)
             kills += 1
             child.join(60)
-        assert child.exitcode in (0, -number, 128 + number, 130), Path("log.txt").read_text()
+        assert child.exitcode in (0, -number, 128 + number), Path("log.txt").read_text()
     return kills
 
 
@@ -295,31 +290,30 @@ def checkpoints_of(experiment):
     return runs.resumable(run_of(experiment))
 
 
-def kill_test(fork_server, seeds, extra, numbers):
+def kill_test(seeds, extra, numbers):
     arguments = [*TINY, "FOLD=0", EACH_STEP, "EPOCHS=3", "LOGGER=none", *extra]
-    fork_server.Process(target=time.sleep, args=(0,)).start()  # which waits for the imports
     start = time.monotonic()
-    child = fork_server.Process(target=_train, args=([*arguments, "EXPERIMENT=whole"], "log.txt"))
+    child = FORKS.Process(target=_train, args=([*arguments, "EXPERIMENT=whole"], "log.txt"))
     child.start()
     child.join()
     assert child.exitcode == 0, Path("log.txt").read_text()
     whole, kills = time.monotonic() - start, 0
     for seed in seeds:
-        kills += killed_at_random(fork_server, seed, arguments, f"cut{seed}", numbers[seed % len(numbers)], whole)
+        kills += killed_at_random(seed, arguments, f"cut{seed}", numbers[seed % len(numbers)], whole)
         same("whole", f"cut{seed}")
     return kills
 
 
-def test_a_run_that_is_killed_at_random_goes_on_exactly(folds_table, fork_server):
-    assert kill_test(fork_server, [1], ["WORKERS=2"], [signal.SIGKILL]) >= 1
+def test_a_run_that_is_killed_at_random_goes_on_exactly(folds_table):
+    assert kill_test([1], ["WORKERS=2"], [signal.SIGKILL]) == 3
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("extra", [[], HARD, RAGGED], ids=["plain", "hard", "ragged"])
-def test_twenty_runs_that_are_killed_at_random_go_on_exactly(folds_table, fork_server, extra):
-    kills = kill_test(fork_server, range(7), ["EPOCHS=6", *extra], [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_twenty_runs_that_are_killed_at_random_go_on_exactly(folds_table, extra):
+    kills = kill_test(range(7), ["EPOCHS=6", *extra], [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
     print(f"{kills} kills of {extra}")
-    assert kills >= 7
+    assert kills == 21
 
 
 @pytest.mark.parametrize("workers", [1, 4])
