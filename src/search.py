@@ -115,10 +115,7 @@ def space_of(flags: Any) -> tuple[Parameter, ...]:
     """What the recipes' search sections name. Raises UserError."""
     names = [name for name in flags.RECIPE.split(",") if name]
     recipes = {name: settings_module.recipe_parts(name) for name in names}
-    found, fixed = search_space.read(recipes, flags.overrides, settings_module.DEFAULTS)
-    section_of = {name: heading for heading, part in settings_module.SECTIONS.items() for name in part}
-    for name in found:
-        search_space.refuse_unsearchable(name, section_of[name])
+    found, fixed = search_space.read(recipes, flags.overrides, settings_module.SECTIONS)
     if fixed:
         print(f"Not searched, because a value is given: {', '.join(fixed)}.")
     if not found:
@@ -266,53 +263,6 @@ def write_winner(search: Search, winner: Trial) -> Path:
     return path
 
 
-def verify(search: Search, winner: Trial) -> dict[str, Any]:
-    """Cross-validate the winner under its seeds; returns what result.json says of it. Raises TimeOverError."""
-    import tester
-
-    experiment, failed, summaries = Path(search.settings.LOGS, search.name), [], {}
-    refuse_another_winner(search, winner, experiment)
-    for seed in search.seeds:
-        for fold in search.every:
-            settings = search.with_values(winner.values, f"EXPERIMENT={search.name}", f"SEED={seed}")
-            problem = trial_runs.run_fold(settings, fold, search.is_over)
-            failed += [f"fold {fold}, seed {seed}: {problem}"] if problem else []
-        if not failed:
-            summaries[str(seed)] = tester.gather(settings)
-    if failed:
-        raise UserError(
-            f"{len(failed)} runs of the winner failed; the same command goes on with them:{listing(failed)}"
-        )
-    scores = {seed: summary["score"]["model"] for seed, summary in summaries.items()}
-    others = [
-        mean
-        for summary in summaries.values()
-        for fold, mean in summary["folds"].items()
-        if str(fold) not in search.folds and not math.isnan(mean)
-    ]
-    return {
-        "trial": winner.number,
-        "values": winner.values,
-        "scores": scores,
-        "mean": sum(scores.values()) / len(scores),
-        "other_folds": sum(others) / len(others) if others else None,
-    }
-
-
-def refuse_another_winner(search: Search, winner: Trial, experiment: Path) -> None:
-    """Refuse to mix two winners in one experiment: with more trials another one may have won."""
-    from train import fixed_settings
-
-    settings = replace(search, deadline=0.0).with_values(winner.values, f"EXPERIMENT={search.name}")
-    try:
-        runs.check_experiment(experiment, fixed_settings(settings))
-    except UserError as error:
-        raise UserError(
-            f"{experiment} is the cross-validation of another winner than trial {winner.number}, which has won now. "
-            f"Remove that folder, and the same command cross-validates this one. ({error})"
-        ) from error
-
-
 def conclude(search: Search, trials: Trials, flags: Any) -> None:
     """The winner as a recipe, its cross-validation, and which figure is to be believed."""
     winner, have = trials.best(), trials.all()
@@ -336,10 +286,12 @@ def conclude(search: Search, trials: Trials, flags: Any) -> None:
         print(f"VERIFY=0: {said}. The same command without VERIFY=0 cross-validates the winner.")
         return
     print(f"Now the winner on all {len(search.every)} folds, seeds {', '.join(map(str, search.seeds))}", flush=True)
-    honest = verify(search, winner)
+    honest = trial_runs.cross_validate(search, winner)
     runs.write_json(path, {**result, "honest": honest})
     by_seed = ", ".join(f"{score:.4f} (seed {seed})" for seed, score in honest["scores"].items())
-    print(f"  {metric} {winner.score:.4f} on {fold}, which chose trial {winner.number} of {len(have)}: not to be reported")
+    print(
+        f"  {metric} {winner.score:.4f} on {fold}, which chose trial {winner.number} of {len(have)}: not to be reported"
+    )
     print(f"  {metric} {honest['mean']:.4f} out of fold, new seeds: report this one; {by_seed}")
     if honest["other_folds"] is not None:
         print(f"  {metric} {honest['other_folds']:.4f} of it on the folds that had no say in the choice")
@@ -356,6 +308,7 @@ def main(argv: list[str] | None = None) -> None:
     search = prepare(settings, flags)
     with locks.alone(search.folder, "Wait for it, or give this search another NAME=."):
         open_folder(search)
+        trials_module.mend(search.folder)
         trials = Trials(search.folder, search.space, search.scale.measure.higher, settings.SEED)
         try:
             try_all(search, trials, int(total))

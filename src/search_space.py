@@ -64,22 +64,24 @@ def from_json(values: dict[str, Any]) -> Parameter:
 
 
 def read(
-    recipes: Mapping[str, tuple[Lines, Lines]], typed: Sequence[str], known: Iterable[str]
+    recipes: Mapping[str, tuple[Lines, Lines]], typed: Sequence[str], sections: Mapping[str, Sequence[str]]
 ) -> tuple[dict[str, tuple[str, str]], list[str]]:
     """The search sections of recipes laid over each other: NAME -> (what is written there, its reason).
 
     recipes: name -> its lines above and below [search], from left to right; typed: the command line's NAME=value;
-    known: the constants that there are. Second: the names that a recipe to the right, or the command line, gives a
-    value: they are not searched. Raises UserError for an unknown name, and for one that stands twice in a section.
+    sections: config.py's headings -> the constants below each. Second: the names that a recipe to the right, or the
+    command line, gives a value: they are not searched. Raises UserError for a name that is unknown, stands twice in a
+    section, or is of a constant whose trials could not be compared.
     """
     found: dict[str, tuple[str, str]] = {}
     fixed: list[str] = []
-    known = list(known)
+    section_of = {name: heading for heading, names in sections.items() for name in names}
     for recipe, (values, section) in recipes.items():
         fixed += [name for name in _names(line for line, _ in values) if found.pop(name, None)]
         mine = {}
         for line, reason in section:
-            name, text = _split(line, f"recipe {recipe}, [search]: ", known)
+            name, text = _split(line, f"recipe {recipe}, [search]: ", list(section_of))
+            _refuse_unsearchable(name, section_of[name])
             if name in mine:
                 raise UserError(f"recipe {recipe}, [search]: {name} stands there twice; keep one of the lines.")
             mine[name] = text, reason
@@ -101,8 +103,7 @@ def _split(line: str, where: str, known: Sequence[str]) -> tuple[str, str]:
     return name, text
 
 
-def refuse_unsearchable(name: str, section: str) -> None:
-    """Raises UserError for a constant whose trials could not be compared; `section`: its heading in config.py."""
+def _refuse_unsearchable(name: str, section: str) -> None:
     reason = EXCEPTIONS.get(name) or REASONS.get(section)
     if reason:
         raise UserError(f"[search]: {name} is not searched: {reason}. Take the line out.")

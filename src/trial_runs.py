@@ -12,6 +12,7 @@ import outoffold
 import runs
 import summaries
 import tester
+from errors import UserError, listing
 from trials import FINISHED, Trial, Trials
 
 KEPT = ("metrics.csv", "scores.csv", "summary.json", runs.MODEL, runs.ORIGIN, runs.SETTINGS)
@@ -84,3 +85,51 @@ def said(trials: Trials, trial: Trial, total: int, metric: str) -> str:
         f"trial {trial.number} ({trial.words}): {outcome} after {trial.minutes:.1f} minutes; {so_far}; "
         f"{to_go} to go" + (f", about {left} minutes" if to_go else "")
     )
+
+
+def cross_validate(search: Any, winner: Trial) -> dict[str, Any]:
+    """Train and score the winner of a search (see search.Search) on all folds under new seeds, and say what comes out.
+
+    Raises TimeOverError, and UserError where a run fails or the experiment is another winner's.
+    """
+    experiment, failed, scored = Path(search.settings.LOGS, search.name), [], {}
+    _refuse_another_winner(search, winner, experiment)
+    for seed in search.seeds:
+        for fold in search.every:
+            settings = search.with_values(winner.values, f"EXPERIMENT={search.name}", f"SEED={seed}")
+            problem = run_fold(settings, fold, search.is_over)
+            failed += [f"fold {fold}, seed {seed}: {problem}"] if problem else []
+        if not failed:
+            scored[str(seed)] = tester.gather(settings)
+    if failed:
+        raise UserError(
+            f"{len(failed)} runs of the winner failed; the same command goes on with them:{listing(failed)}"
+        )
+    scores = {seed: summary["score"]["model"] for seed, summary in scored.items()}
+    others = [
+        mean
+        for summary in scored.values()
+        for fold, mean in summary["folds"].items()
+        if str(fold) not in search.folds and not math.isnan(mean)
+    ]
+    return {
+        "trial": winner.number,
+        "values": winner.values,
+        "scores": scores,
+        "mean": sum(scores.values()) / len(scores),
+        "other_folds": sum(others) / len(others) if others else None,
+    }
+
+
+def _refuse_another_winner(search: Any, winner: Trial, experiment: Path) -> None:
+    """Refuse to mix two winners in one experiment: with more trials another one may have won."""
+    from train import fixed_settings
+
+    settings = search.with_values(winner.values, f"EXPERIMENT={search.name}")
+    try:
+        runs.check_experiment(experiment, fixed_settings(settings))
+    except UserError as error:
+        raise UserError(
+            f"{experiment} is the cross-validation of another winner than trial {winner.number}, which has won now. "
+            f"Remove that folder, and the same command cross-validates this one. ({error})"
+        ) from error

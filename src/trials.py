@@ -42,7 +42,6 @@ class Trials:
         optuna = imported()
         path = folder / JOURNAL
         folder.mkdir(parents=True, exist_ok=True)
-        _mend(path)
         try:
             self.storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(path)))
             self.study = optuna.create_study(
@@ -134,8 +133,9 @@ def imported() -> Any:
     return optuna
 
 
-def _mend(path: Path) -> None:
-    """Take half a line off the journal's end, which a full disk or a power cut may have left."""
+def mend(folder: Path) -> None:
+    """Take half a line off the journal's end, which a full disk or a power cut may have left; nobody may be writing."""
+    path = folder / JOURNAL
     if path.is_file() and (text := path.read_bytes()) and not text.endswith(b"\n"):
         with path.open("rb+") as file:
             file.truncate(text.rfind(b"\n") + 1)
