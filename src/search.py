@@ -37,6 +37,7 @@ FLAGS = {
     "VERIFY": "0: leave the winner's cross-validation out; the same command without it makes it",
 }
 FIXED, RESULT, WINNER, TABLE = "search.json", "result.json", "winner.cfg", "trials.csv"
+PATIENCE = 5  # trials; where so many have failed and none has not, the others would too
 QUIET = ("STEP_IMAGES=0", "LOGGER=none", "PROFILER=")  # of a trial: what nobody looks at
 TYPED = ("INPUT", "OUTPUT", "LOGS")  # are not in winner.cfg: they are the computer's
 
@@ -147,6 +148,8 @@ def refuse_before_training(settings: Any, space: tuple[Parameter, ...], folds: t
         searched = next((one.options for one in space if one.name == name), (getattr(settings, name),))
         for text in searched:
             check(text)
+    if not {"MODEL_NAME", "ENCODER_WEIGHTS"} & {one.name for one in space}:
+        assembly.build_network(settings, spec)  # its weights may not be here
 
 
 def _listed(name: str, text: str) -> list[str]:
@@ -192,6 +195,8 @@ def open_folder(search: Search) -> None:
                 f"{path}: all trials of a search share settings, folds and what is searched; these differ:"
                 f"{listing(differ)}\nGive this one another NAME=, or remove {search.folder} to begin again."
             )
+    elif (search.folder / trials_module.JOURNAL).exists():
+        raise UserError(f"{path} is missing, and says what the journal beside it is of. Remove {search.folder}.")
     about = {"name": search.name, "metric": search.scale.metric, "higher": search.scale.measure.higher}
     about |= {"folds": list(search.folds), "every": list(search.every), "seed": search.settings.SEED}
     runs.write_json(path, {**about, "space": [one.as_json() for one in search.space], "fixed": now})
@@ -232,6 +237,7 @@ def try_all(search: Search, trials: Trials, total: int) -> None:
     for trial in trials.all():
         if trial.state != RUNNING:  # killed after a trial's end and before its tidying
             trial_runs.tidy(search.folder / "runs" / f"trial{trial.number:04d}")
+    trial_runs.write_table(search.folder / TABLE, trials.all(), search.scale.metric)
     while trial := next_trial(search, trials, total):
         start = time.monotonic()
         print(f"trial {trial.number}: {trial.words}", flush=True)
@@ -240,6 +246,18 @@ def try_all(search: Search, trials: Trials, total: int) -> None:
         trial_runs.tidy(search.folder / "runs" / f"trial{trial.number:04d}")
         trial_runs.write_table(search.folder / TABLE, trials.all(), search.scale.metric)
         print(trial_runs.said(trials, ended, total, search.scale.metric), flush=True)
+        if ended.number + 1 >= PATIENCE:
+            refuse_all_failed(search, trials)
+
+
+def refuse_all_failed(search: Search, trials: Trials) -> None:
+    """Raises UserError: whatever fails every trial is no matter of what is searched."""
+    have = trials.all()
+    if trials.best() is None:
+        raise UserError(
+            f"All {len(have)} trials failed, the first of them so: {have[0].problem}\nOnce that is mended, begin "
+            f"again: remove {search.folder}, or give another NAME=."
+        )
 
 
 def write_winner(search: Search, winner: Trial) -> Path:
@@ -255,6 +273,7 @@ def write_winner(search: Search, winner: Trial) -> Path:
     reasons = {one.name: f"of {one.text}" + (f": {one.reason}" if one.reason else "") for one in search.space}
     by = f"trial {winner.number} of make search, by fold {', '.join(search.folds)}"
     lines = [f"# {by}: {search.scale.metric} {winner.score:.4f} there, the best of many: no figure to report."]
+    reasons["EXPERIMENT"] = "of its cross-validation"
     for line in [*data, f"EXPERIMENT={search.name}", *settings_module.as_lines(values)]:
         name, _, value = line.partition("=")
         lines.append(f"{name} = {value}  # {reasons.get(name, 'as the search was given it')}")
@@ -267,8 +286,7 @@ def conclude(search: Search, trials: Trials, flags: Any) -> None:
     """The winner as a recipe, its cross-validation, and which figure is to be believed."""
     winner, have = trials.best(), trials.all()
     failed = [trial for trial in have if trial.state == FAILED]
-    if winner is None:
-        raise UserError(f"All {len(have)} trials failed, the first of them so: {failed[0].problem}")
+    refuse_all_failed(search, trials)
     recipe = write_winner(search, winner)
     count = f"{len(have)} trials" + (f", {len(failed)} of which failed" if failed else "")
     fold = f"fold{'s' * (len(search.folds) > 1)} {', '.join(search.folds)}"

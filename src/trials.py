@@ -1,7 +1,8 @@
 """The trials of a search in Optuna's journal: a line a change, so that whatever ends the search, none is lost.
 
 What is asked next depends on the finished trials, the seed and the trial's number alone: a search that was killed
-asks what it would have asked. Its sampler is TPE (Bergstra et al. 2011), whose first ten trials are drawn at random.
+asks what it would have asked. The first ten are spread over the space by a scrambled Halton sequence (at random they
+clump), then TPE proposes (Bergstra et al. 2011).
 """
 
 import math
@@ -14,6 +15,7 @@ from errors import UserError
 from search_space import Parameter
 
 JOURNAL, STUDY = "journal.log", "search"
+SPREAD = 10  # trials before TPE has something to go by
 RUNNING, FINISHED, FAILED = "RUNNING", "COMPLETE", "FAIL"  # Optuna's words
 
 
@@ -74,11 +76,19 @@ class Trials:
         """A new trial, written down as running: of `params`, or of what the sampler asks for."""
         optuna = imported()
         distributions = {one.name: _distribution(one) for one in self.space}
-        chosen = params or self._asked(distributions)
+        number = len(self.study.get_trials(deepcopy=False))
+        chosen = params or (self._spread(number) if number < SPREAD else self._asked(distributions))
         self.study.add_trial(
             optuna.trial.create_trial(state=optuna.trial.TrialState.RUNNING, params=chosen, distributions=distributions)
         )
         return self.all()[-1]
+
+    def _spread(self, number: int) -> dict[str, Any]:
+        """What the trial `number` tries, far from those before it."""
+        from scipy.stats import qmc
+
+        point = qmc.Halton(len(self.space), rng=self.seed).random(number + 1)[-1]
+        return {one.name: one.at(float(place)) for one, place in zip(self.space, point, strict=True)}
 
     def _asked(self, distributions: dict[str, Any]) -> dict[str, Any]:
         """What TPE wants to try next, from a study in memory: in the journal a trial is to begin in a single line."""
@@ -87,7 +97,8 @@ class Trials:
         optuna = imported()
         done = self.study.get_trials(deepcopy=False)
         seed = int(np.random.SeedSequence([self.seed, len(done)]).generate_state(1)[0])
-        study = optuna.create_study(direction=self._direction, sampler=optuna.samplers.TPESampler(seed=seed))
+        sampler = optuna.samplers.TPESampler(n_startup_trials=SPREAD // 2, seed=seed)
+        study = optuna.create_study(direction=self._direction, sampler=sampler)
         study.add_trials(done)
         asked = study.ask(distributions).params
         return {one.name: one.rounded(asked[one.name]) for one in self.space}

@@ -148,10 +148,11 @@ class PowerCutError(BaseException):
 def test_a_killed_search_goes_on_as_if_it_had_not_been(ready, searched_source, monkeypatch):
     """Cut in a trial's training, between its training and its scoring, and between its end and its tidying."""
 
-    def cut(*args, **kwargs):
-        raise PowerCutError
+    def cut(folder):
+        if folder.name == "trial0001":
+            raise PowerCutError
 
-    arguments = [*SEARCH, "VERIFY=0"]
+    arguments = [*SEARCH, "TRIALS=2", "VERIFY=0"]
     for place, name, at in ((callbacks.EpochLine, "on_train_epoch_end", 1), (tester, "score_fold", 2)):
         calls, whole = [], getattr(place, name)
 
@@ -168,13 +169,14 @@ def test_a_killed_search_goes_on_as_if_it_had_not_been(ready, searched_source, m
         states = [trial.state for trial in journal().all()]
         assert states == ["COMPLETE"] * (at - 1) + ["RUNNING"]
     with monkeypatch.context() as patch:
-        patch.setattr(search.trial_runs, "write_table", cut)
+        patch.setattr(search.trial_runs, "tidy", cut)
         with pytest.raises(PowerCutError):
             search.main(arguments)
+    assert list(FOLDER.rglob("*.ckpt"))
     with (FOLDER / "journal.log").open("a") as file:
         file.write('{"op_code": 4, "wor')  # half a line, as a full disk leaves it
     assert search.main(arguments) == 0
-    pd.testing.assert_frame_equal(table(), table(searched_source / FOLDER))
+    pd.testing.assert_frame_equal(table(), table(searched_source / FOLDER).head(2))
     assert not list(FOLDER.rglob("*.ckpt"))
     assert json.loads((FOLDER / "result.json").read_text())["honest"] is None
     assert not WINNER.exists()
@@ -208,8 +210,37 @@ def test_what_is_asked_next_depends_on_the_trials_alone(tmp_path):
     assert str(one) == str(other)  # NaN is no score, and equal to nothing
     assert [trial.values for trial in one] != [trial.values for trial in third]
     assert one[4].state == "FAIL" and one[4].problem == "it failed"
+    first = [trial.values for trial in one[:9]]
+    assert [min(float(part["LR"]) for part in first) < 3e-4, max(float(part["LR"]) for part in first) > 3e-3] == [
+        True
+    ] * 2
+    assert {part["LOSS"] for part in first} == {"dice", "ce + dice"} and len({part["EPOCHS"] for part in first}) >= 6
     late, early = (sum(score(trial) for trial in part) / 5 for part in (one[10:], one[:5]))
     assert late > early  # TPE learnt something
+
+
+@pytest.mark.parametrize(
+    ("one", "values"),
+    [
+        (search_space.Parameter("LR", "", low=1e-4, high=1e-2, log=True), [1e-4, 3.16e-4, 1e-3, 3.16e-3, 1e-2]),
+        (search_space.Parameter("EMA", "", low=0.0, high=1.0), [0.0, 0.25, 0.5, 0.75, 1.0]),
+        (search_space.Parameter("EPOCHS", "", low=1, high=4, whole=True), [1, 2, 2, 4, 4]),
+        (search_space.Parameter("LOSS", "", options=("a", "b", "c")), ["a", "a", "b", "c", "c"]),
+    ],
+)
+def test_places_of_a_range_and_of_a_choice(one, values):
+    assert [one.at(place) for place in (0.0, 0.25, 0.5, 0.75, 1 - 1e-12)] == values
+
+
+def test_less_is_better_where_the_measure_says_so_and_the_first_wins_a_tie(tmp_path):
+    space = [search_space.Parameter("LR", "", low=1e-4, high=1e-2, log=True)]
+    for higher, best in ((True, 1), (False, 0)):
+        study = trials.Trials(tmp_path / str(higher), space, higher, 42)
+        assert study.best() is None
+        for score in (0.1, 0.3, 0.2, 0.3, 0.1):
+            study.end(study.begin(), score, "", 0.1)
+        assert study.best().number == best
+        assert study.study.best_trial.value == study.best().score  # Optuna's own opinion
 
 
 def test_a_trial_that_fails_is_said_and_the_search_goes_on(ready, capsys, refused):
@@ -217,7 +248,7 @@ def test_a_trial_that_fails_is_said_and_the_search_goes_on(ready, capsys, refuse
     Path("mine.cfg").write_text(text.replace("LOSS = dice\n", "LOSS = dice\nMODEL_NAME = smp_unet_nonesuch\n", 1))
     base = [one for one in BASE if not one.startswith("MODEL_NAME")]
     arguments = [*base, "RECIPE=mine.cfg", "VERIFY=0"]
-    refused(search.main, [*arguments, "TRIALS=1"], "All 1 trials failed", "nonesuch")
+    refused(search.main, [*arguments, "TRIALS=1"], "All 1 trials failed", "nonesuch", "another NAME=")
     assert search.main([*arguments, "TRIALS=4"]) == 0
     said = capsys.readouterr().out
     rows = table()
@@ -247,6 +278,7 @@ def test_a_search_stops_when_its_minutes_are_over_and_goes_on(ready, capsys):
         ("", "", ["NAME=a/b"], ["folder's name"]),
         ("", "", ["OVERFIT=4"], ["OVERFIT"]),
         ("", "", ["CHECKPOINT=best"], ["CHECKPOINT=best"]),
+        ("", "", ["NAME=new", "ENCODER_WEIGHTS=gone.pth"], ["gone.pth"]),
         ("", "", ["METRIC=dise"], ["Did you mean dice?"]),
         ("ce + dice ", "ce + dise ", [], ["Did you mean dice?"]),
         ("[search]\n", "[search]\nSEED = 1 .. 5\n", [], ["SEED is not searched: the best of many seeds is luck"]),
@@ -278,6 +310,9 @@ def test_another_folds_table_another_owner_and_another_winner_are_refused(search
     folds_csv = Path("output/demo/train_folds.csv")
     folds_csv.write_text(folds_csv.read_text() + "\n")
     refused(search.main, SEARCH, "folds_sha256")
+    shutil.rmtree(WINNER)
+    (FOLDER / "search.json").unlink()
+    refused(search.main, SEARCH, "search.json is missing")
 
 
 @pytest.mark.parametrize(

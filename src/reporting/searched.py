@@ -19,7 +19,8 @@ def section(folder: Path) -> dict[str, Any]:
     if not (folder / FIXED).is_file() or not (folder / JOURNAL).is_file():
         return {}
     cure = f"Remove {folder}: it is what make search left."
-    about = runs.read_json(folder / FIXED, cure, {"space": list, "folds": list, "every": list, "metric": str})
+    need = {"space": list, "folds": list, "every": list, "metric": str, "higher": bool, "seed": int}
+    about = runs.read_json(folder / FIXED, cure, need)
     result = runs.read_json(folder / RESULT, cure) if (folder / RESULT).is_file() else {}
     space = [search_space.from_json(one) for one in about["space"]]
     trials = Trials(folder, space, about["higher"], about["seed"])
