@@ -235,9 +235,9 @@ def run_trial(search: Search, trial: Trial) -> tuple[float, str]:
 def try_all(search: Search, trials: Trials, total: int) -> None:
     """Work the trials off, a line each. Raises TimeOverError."""
     for trial in trials.all():
-        if trial.state != RUNNING:  # killed after a trial's end and before its tidying
+        if trial.state != RUNNING:  # killed after a trial's end and before what follows it here
             trial_runs.tidy(search.folder / "runs" / f"trial{trial.number:04d}")
-    trial_runs.write_table(search.folder / TABLE, trials.all(), search.scale.metric)
+            trial_runs.write_table(search.folder / TABLE, trials.all(), search.scale.metric)
     while trial := next_trial(search, trials, total):
         start = time.monotonic()
         print(f"trial {trial.number}: {trial.words}", flush=True)
