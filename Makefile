@@ -17,7 +17,7 @@ GIVEN = $(foreach name,$(.VARIABLES),$(if $(filter command%line,$(subst $() ,%,$
 ARGS = $(foreach name,$(filter-out VENV PYTHON,$(GIVEN)),$(call quoted,$(name)))
 RUN = $(PYTHON) src/$@.py $(ARGS)
 
-.PHONY: help demo data rle-check doctor folds train reproduce tester oof cv tune ensemble compare leaderboard report inference pseudo merge submission kernel kernel-rehearsal kernel-push kernel-fetch onnx hub samples summary lr batch smoke weights test test-slow lint audit install
+.PHONY: help demo data rle-check doctor folds train reproduce tester oof cv search tune ensemble compare leaderboard report inference pseudo merge submission kernel kernel-rehearsal kernel-push kernel-fetch onnx hub samples summary lr batch smoke weights test test-slow lint audit install
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | while IFS=$$'\t' read -r name text; do printf '  make %-16s %s\n' "$$name" "$$text"; done
@@ -59,6 +59,9 @@ oof: $(READY)  ## score all tested folds together, each image exactly once
 	@$(PYTHON) src/tester.py OOF=1 $(ARGS)
 
 cv: $(READY)  ## train and test every fold, one process each, then oof: make cv EXPERIMENT=a,b SEEDS=0,1,2 (RAY=auto, SLURM=1)
+	@$(RUN)
+
+search: $(READY)  ## try what a recipe's [search] section names, then cross-validate the winner: make search RECIPE=x TRIALS=20
 	@$(RUN)
 
 tune: $(READY)  ## the best rule from probability to mask, with an honest (cross-fitted) score

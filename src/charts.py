@@ -240,3 +240,49 @@ def by_area(name: str, series: Sequence[tuple[str, np.ndarray, np.ndarray]], yla
         axes.figure.legend(loc="outside upper left", ncols=4)
         _finish(axes, "area of the true mask, % of the image (log)", ylabel, grid="both")
     return chart.svg
+
+
+def scatter(
+    name: str,
+    x: Sequence[float],
+    y: Sequence[float],
+    xlabel: str,
+    ylabel: str,
+    *,
+    log: bool = False,
+    span: tuple[float, float] | None = None,
+    labels: Sequence[str] = (),
+    best: Sequence[float] = (),
+    mark: int | None = None,
+    whole: bool = False,
+) -> str:
+    """A dot for each x and y. labels: what x = 0, 1, ... are called; best: a stepped line through each x's value.
+
+    span: lowest and highest x that there could be; mark: the dot that is drawn larger; whole: x counts.
+    """
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+
+    with _chart(name) as chart:
+        axes = chart.axes
+        if len(best):
+            axes.step(x, best, where="post", color=INK, linewidth=1.9)
+        axes.plot(x, y, "o", color=_colour(0), markersize=6, alpha=0.6, markeredgewidth=0)
+        if mark is not None:
+            axes.plot(x[mark], y[mark], "o", color=_colour(1), markersize=9, markeredgewidth=0)
+        if log:
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+            axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+            axes.xaxis.set_minor_formatter(NullFormatter())
+        if span:
+            low, high = span
+            axes.set_xlim((low / 1.15, high * 1.15) if log else (low - 0.04 * (high - low), high + 0.04 * (high - low)))
+        axes.margins(y=0.1)
+        if labels:
+            turned = {"rotation": 20, "ha": "right"} if sum(map(len, labels)) > 36 else {}
+            axes.set_xticks(range(len(labels)), labels, **turned)
+            axes.set_xlim(-0.5, len(labels) - 0.5)
+        elif whole:
+            axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
+        _finish(axes, xlabel, ylabel, grid="both")
+    return chart.svg

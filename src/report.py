@@ -18,6 +18,7 @@ TITLES = {
     "beside": "What stands beside it",
     "folds": "Folds and balance",
     "curves": "Learning curves",
+    "search": "The search",  # where make search chose the settings
     "spread": "Folds and groups",
     "reliability": "Are the probabilities true?",
     "area": "Score and mask area",
@@ -88,8 +89,9 @@ def settings_of(evidence: Any) -> dict[str, Any]:
 
 def context(evidence: Any, settings: Any) -> dict[str, Any]:
     """Everything that the template shows."""
-    from reporting import numbers, tables
+    from reporting import numbers, searched, tables
 
+    search = searched.section(Path(settings.OUTPUT, f"search_{settings.EXPERIMENT}"))
     found, summary = evidence.found, evidence.summary
     estimates, metric = numbers.numbers(evidence), numbers.metric_name(evidence)
     believed = next(part for part in estimates if part["strong"])
@@ -100,7 +102,8 @@ def context(evidence: Any, settings: Any) -> dict[str, Any]:
         "dataset": settings.DATASET,
         "metric": metric,
         "units": units,
-        "titles": TITLES,
+        "titles": {part: title for part, title in TITLES.items() if part != "search" or search},
+        "search": search,
         "numbers": estimates,
         "believed": believed,
         "headline": headline(evidence, believed, metric, units),

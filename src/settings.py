@@ -16,6 +16,7 @@ import config
 from errors import UserError, listing, nearest
 
 RECIPES = Path(__file__).parent / "recipes"
+SEARCH = "[search]"  # the line in a recipe below which make search finds what it may vary
 OVERFITTED = "_overfit"  # OVERFIT's experiments are called so: scores of training images lie beside no other
 SECTIONS: dict[str, list[str]] = {}  # heading -> names, as config.py groups them
 for _line in Path(config.__file__).read_text(encoding="utf-8").splitlines():
@@ -171,7 +172,9 @@ def load(overrides: list[str] = [], recipes: str = "") -> Any:  # noqa: B006 (ne
     values, names = dict(DEFAULTS), [name for name in recipes.split(",") if name]
     lines = [(read_recipe(name), f"recipe {name}: ") for name in names]
     if names:
-        values["EXPERIMENT"] = "_".join(names)  # unless one of them, or the command line, names it
+        values["EXPERIMENT"] = "_".join(
+            Path(name).name.removesuffix(".cfg") for name in names
+        )  # unless one of them, or the command line, names it
     for recipe, where in lines:
         _lay(values, recipe, where)
     _lay(values, overrides)
@@ -195,13 +198,32 @@ def _lay(values: dict[str, Any], lines: list[str], where: str = "") -> None:
 
 
 def read_recipe(name: str) -> list[str]:
-    """The NAME=value lines of src/recipes/<name>.cfg, comments removed."""
-    path = RECIPES / f"{name}.cfg"
+    """The NAME=value lines of src/recipes/<name>.cfg, or of the file where `name` ends in .cfg; comments removed.
+
+    What follows a line [search] is for make search alone, and no setting.
+    """
+    return [line for line, _ in recipe_parts(name)[0]]
+
+
+def recipe_parts(name: str) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """The lines of a recipe above and below [search], each with its comment."""
+    path = Path(name) if name.endswith(".cfg") else RECIPES / f"{name}.cfg"
     if not path.is_file():
+        if name.endswith(".cfg"):
+            raise UserError(f"There is no recipe file {name}.")
         known = sorted(file.stem for file in RECIPES.glob("*.cfg"))
         raise UserError(f"There is no recipe {name} in {RECIPES}.{nearest(name, known)} It has: {', '.join(known)}.")
-    lines = (line.split("#")[0].strip() for line in path.read_text(encoding="utf-8").splitlines())
-    return [line for line in lines if line]
+    lines = (line.partition("#") for line in path.read_text(encoding="utf-8").splitlines())
+    whole = [(line.strip(), comment.strip()) for line, _, comment in lines if line.strip()]
+    at = next((number for number, (line, _) in enumerate(whole) if line == SEARCH), len(whole))
+    return whole[:at], whole[at + 1 :]
+
+
+def value_of(name: str, text: str) -> Any:
+    """What NAME=text stands for. Raises UserError where it is of another type, none of the choices or out of range."""
+    value = _parse(name, text)
+    _check(name, value)
+    return value
 
 
 def snapshot(settings: Any, sections: tuple[str, ...] = tuple(SECTIONS)) -> dict[str, Any]:

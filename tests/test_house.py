@@ -45,13 +45,15 @@ FLOORS = [
         *("kaggle_kernel", "bundle", "kernel_pages", "kernel_rehearsal", "kernel_push", "kernel_fetch"),
         *("pseudo", "labellers", "merge", "submission", "cv", "run_table", "weights", "samples", "summary", "smoke"),
         *("data", "rle_check", "kaggle_client", "doctor", "checkup"),
+        *("search", "search_space", "trials", "trial_runs"),
         *("cars", "studio", "scenes", "scene_layouts", "demo"),
     },
 ]
 SCRIPTS = {
     "folds", "train", "reproduce", "tester", "cv", "inference", "submission", "weights", "samples", "summary", "smoke",
     "demo", "data", "doctor", "rle_check", "lr", "batch", "tune", "ensemble", "compare", "leaderboard", "report",
-    "export_onnx", "hub", "pseudo", "merge", "kaggle_kernel", "kernel_rehearsal", "kernel_push", "kernel_fetch",
+    "export_onnx", "hub", "pseudo", "merge", "search",
+    "kaggle_kernel", "kernel_rehearsal", "kernel_push", "kernel_fetch",
 }  # fmt: skip
 # a package counts as one module, whose imports are those of all its files
 FILES = {path.stem: [path] for path in sorted((ROOT / "src").glob("*.py"))}

@@ -1,0 +1,135 @@
+"""A trial's runs: trained and scored in processes of their own, looked at, and tidied up."""
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import assembly
+import cv
+import locks
+import outoffold
+import runs
+import summaries
+import tester
+from errors import UserError, listing
+from trials import FINISHED, Trial, Trials
+
+KEPT = ("metrics.csv", "scores.csv", "summary.json", runs.MODEL, runs.ORIGIN, runs.SETTINGS)
+
+
+class TimeOverError(Exception):
+    """MAX_MINUTES have passed."""
+
+
+def run_fold(settings: Any, fold: str, is_over: Callable[[], bool]) -> str:
+    """Train and score a fold where that is not done, or go on with it; returns what went wrong, "" where nothing did.
+
+    Raises KeyboardInterrupt and TimeOverError where it is left unfinished, and UserError where another process has it.
+    """
+    folder = runs.run_folder(settings.LOGS, settings.EXPERIMENT, fold, settings.SEED)
+    if (folder / runs.MODEL).is_file() and (folder / outoffold.VALIDATION / tester.SUMMARY).is_file():
+        return ""
+    with locks.alone(folder, "Wait for it; then the same command goes on."):
+        pass  # of a search that was killed, whose training has not ended yet: no failure of the trial
+    problem = cv.run_fold(settings, fold, overwrite=False)
+    if problem == "stopped by Ctrl-C":
+        raise KeyboardInterrupt
+    if problem and is_over():
+        raise TimeOverError
+    return problem
+
+
+def score_of(settings: Any, folds: Sequence[str], scale: Any) -> float:
+    """The METRIC over the held-out images of these folds, as the tester scored them; NaN where none has a score."""
+    import pandas as pd
+
+    parts = []
+    for fold in folds:
+        run = runs.run_folder(settings.LOGS, settings.EXPERIMENT, fold, settings.SEED)
+        parts.append(tester.read_scores(run / outoffold.VALIDATION, f"Remove {run}."))
+    return summaries.score(pd.concat(parts), assembly.data_spec(settings).scored_names, scale)
+
+
+def tidy(folder: Path) -> None:
+    """Leave curves and scores of a trial's runs: weights, checkpoints and maps of many trials would fill the disk."""
+    for path in sorted(folder.rglob("*"), reverse=True):
+        if path.is_dir():
+            if not any(path.iterdir()):
+                path.rmdir()
+        elif path.name not in KEPT:
+            path.unlink()
+
+
+def write_table(path: Path, trials: Sequence[Trial], metric: str) -> None:
+    """The trials as a CSV, a row each."""
+    import pandas as pd
+
+    rows = [
+        {"trial": one.number, "state": one.state.lower(), metric: one.score, "minutes": one.minutes}
+        | one.values
+        | {"problem": one.problem}
+        for one in trials
+    ]
+    runs.write_text(path, pd.DataFrame(rows).to_csv(index=False, lineterminator="\n"))
+
+
+def said(trials: Trials, trial: Trial, total: int, metric: str) -> str:
+    """A trial's line: number, values, score, the best so far, how many are to go, minutes left."""
+    best, have = trials.best(), trials.all()
+    outcome = f"{metric} {trial.score:.4f}" if trial.state == FINISHED else f"FAILED: {trial.problem}"
+    so_far = f"best so far {best.score:.4f} (trial {best.number})" if best else "none has a score yet"
+    to_go = max(0, total - len(have))
+    left = math.ceil(to_go * sum(one.minutes for one in have) / len(have))
+    return (
+        f"trial {trial.number} ({trial.words}): {outcome} after {trial.minutes:.1f} minutes; {so_far}; "
+        f"{to_go} to go" + (f", about {left} minutes" if to_go else "")
+    )
+
+
+def cross_validate(search: Any, winner: Trial) -> dict[str, Any]:
+    """Train and score the winner of a search (see search.Search) on all folds under new seeds, and say what comes out.
+
+    Raises TimeOverError, and UserError where a run fails or the experiment is another winner's.
+    """
+    experiment, failed, scored = Path(search.settings.LOGS, search.name), [], {}
+    _refuse_another_winner(search, winner, experiment)
+    for seed in search.seeds:
+        for fold in search.every:
+            settings = search.with_values(winner.values, f"EXPERIMENT={search.name}", f"SEED={seed}")
+            problem = run_fold(settings, fold, search.is_over)
+            failed += [f"fold {fold}, seed {seed}: {problem}"] if problem else []
+        if not failed:
+            scored[str(seed)] = tester.gather(settings)
+    if failed:
+        raise UserError(
+            f"{len(failed)} runs of the winner failed; the same command goes on with them:{listing(failed)}"
+        )
+    scores = {seed: summary["score"]["model"] for seed, summary in scored.items()}
+    others = [
+        mean
+        for summary in scored.values()
+        for fold, mean in summary["folds"].items()
+        if str(fold) not in search.folds and not math.isnan(mean)
+    ]
+    return {
+        "trial": winner.number,
+        "values": winner.values,
+        "scores": scores,
+        "mean": sum(scores.values()) / len(scores),
+        "other_folds": sum(others) / len(others) if others else None,
+    }
+
+
+def _refuse_another_winner(search: Any, winner: Trial, experiment: Path) -> None:
+    """Refuse to mix two winners in one experiment: with more trials another one may have won."""
+    from train import fixed_settings
+
+    settings = search.with_values(winner.values, f"EXPERIMENT={search.name}")
+    try:
+        runs.check_experiment(experiment, fixed_settings(settings))
+    except UserError as error:
+        raise UserError(
+            f"{experiment} is the cross-validation of another winner than trial {winner.number}, which has won now. "
+            f"Remove that folder, and the same command cross-validates this one. ({error})"
+        ) from error
