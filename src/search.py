@@ -67,7 +67,7 @@ class Search:
 
     def with_values(self, values: dict[str, str], *more: str) -> Any:
         """The recipe's settings under a trial's values, and `more` NAME=value; MAX_MINUTES is what remains."""
-        lines = settings_module.as_lines(settings_module.snapshot(self.settings))
+        lines = settings_module.lines_of(settings_module.snapshot(self.settings))
         left = f"MAX_MINUTES={self.minutes_left():.4f}"
         return settings_module.load([*lines, left, *(f"{name}={value}" for name, value in values.items()), *more])
 
@@ -274,7 +274,7 @@ def write_winner(search: Search, winner: Trial) -> Path:
     by = f"trial {winner.number} of make search, by fold {', '.join(search.folds)}"
     lines = [f"# {by}: {search.scale.metric} {winner.score:.4f} there, the best of many: no figure to report."]
     reasons["EXPERIMENT"] = "of its cross-validation"
-    for line in [*data, f"EXPERIMENT={search.name}", *settings_module.as_lines(values)]:
+    for line in [*data, f"EXPERIMENT={search.name}", *settings_module.lines_of(values)]:
         name, _, value = line.partition("=")
         lines.append(f"{name} = {value}  # {reasons.get(name, 'as the search was given it')}")
     path = search.folder / WINNER
