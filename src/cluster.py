@@ -130,7 +130,7 @@ class Ray:
         try:
             state, text, node, packed = self.ray.get(reference)
             if packed:
-                unpack(packed, job.takes)
+                unpack(packed, job.takes, anew=job.flags.get("OVERWRITE") == "1")
         except self.ray.exceptions.RayError as error:
             return Event(job, jobs.FAILED, _first_line(error))
         except (OSError, tarfile.TarError, UserError) as error:
@@ -268,8 +268,8 @@ def pack(paths: Sequence[str]) -> bytes:
     return packed.getvalue()
 
 
-def unpack(packed: bytes, paths: Sequence[str]) -> None:
-    """Put back what `pack` took of the same paths: a folder replaces the one there, a file comes where none is.
+def unpack(packed: bytes, paths: Sequence[str], anew: bool = False) -> None:
+    """Put back what `pack` took of the same paths: a folder replaces the one there, a file only with `anew`.
 
     Raises UserError where something else is in the tar, and OSError or TarError where it is not whole.
     """
@@ -280,7 +280,7 @@ def unpack(packed: bytes, paths: Sequence[str]) -> None:
             raise UserError(f"{foreign[0]} is nothing that was packed")
         for number, path in enumerate(map(Path, paths)):
             own = [member for member in members if member.name.split("/")[0] == str(number)]
-            if own and not (own[0].isfile() and path.exists()):
+            if own and not (own[0].isfile() and path.exists() and not anew):
                 _put(archive, own, path)
 
 

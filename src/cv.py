@@ -135,6 +135,10 @@ def check(groups: list[Group], overwrite: bool) -> None:
 
     fixed_by: dict[str, str] = {}
     for group in groups:
+        if group.settings.DEVICES * group.settings.NODES > 1:
+            raise UserError(
+                "make cv trains each fold on one device, many at a time; DEVICES and NODES are make train's."
+            )
         tester.refuse_unscorable(group.settings)
         refuse_what_does_nothing(group.settings, group.folds[0])
         name, fixed = group.settings.EXPERIMENT, fixed_settings(group.settings)
@@ -188,11 +192,11 @@ def to_slurm(groups: list[Group], flags: Any) -> None:
     folder = Path(first.OUTPUT, "slurm")
     run_table.announce(groups, "as a SLURM job array")
     script = slurm.write(folder, lines, name=f"{first.DATASET}-cv", jobs=at_once, gpus=int(gpus), cpus=cpus)
-    print(f"{len(lines)} runs, one a line -> {folder / slurm.TABLE}\nNext: sbatch {script}")
+    print(f"{len(lines)} runs, an element each\nNext: sbatch {script}")
     print("The element that ends an experiment scores its folds together; the same make cv without SLURM=1 shows all.")
 
 
-def refuse_failed(groups: list[Group], events: list[Any], problems: list[str], plain: bool) -> None:
+def refuse_failed(groups: list[Group], events: list[Any], problems: list[str], plain: bool, again: str) -> None:
     """End with a sentence: what failed (raises UserError), or what MAX_MINUTES has left."""
     failed = [f"{event.job.label}: {event.text}" for event in events if event.state == jobs.FAILED]
     left = [f"{event.job.label}: {event.text}" for event in events if event.state == jobs.LEFT]
@@ -201,12 +205,12 @@ def refuse_failed(groups: list[Group], events: list[Any], problems: list[str], p
         first = f"The first: {failed[0]}"
         raise UserError(f"{len(failed)} of {count} folds failed; make cv again goes on with them. {first}")
     if failed:
-        raise UserError(f"{len(failed)} of {count} runs failed; the same command goes on with them:{listing(failed)}")
+        raise UserError(f"{len(failed)} of {count} runs failed; {again} goes on with them:{listing(failed)}")
     if problems:
         raise UserError(f"What could not be scored out of fold:{listing(problems)}")
     if left:
         minutes = f"MAX_MINUTES={groups[0].settings.MAX_MINUTES:g}"
-        print(f"{minutes} is over: {len(left)} of {count} runs are left, and the same command goes on:{listing(left)}")
+        print(f"{minutes} is over: {len(left)} of {count} runs are left, and {again} goes on:{listing(left)}")
 
 
 @command
@@ -215,10 +219,12 @@ def main(argv: list[str] | None = None) -> None:
     overwrite = settings_module.flag_is_on(flags.OVERWRITE)
     if settings.OVERFIT:
         raise UserError("OVERFIT scores the images it trains on: there is nothing to cross-validate; train one fold.")
+    deadline = jobs.deadline_after(settings.MAX_MINUTES)  # of the whole command, caches included
     groups = table(settings, flags)
     import runners
 
     check(groups, overwrite)
+    again = f"the same command{' without OVERWRITE=1' * overwrite}"
     if settings_module.flag_is_on(flags.SLURM):
         to_slurm(groups, flags)
         return
@@ -229,16 +235,16 @@ def main(argv: list[str] | None = None) -> None:
     if not plain:
         run_table.announce(groups, runner.words)
     chosen = todo(groups, overwrite, runner, short=not several, aloud=alone)
-    events = run_table.work_off(groups, chosen, runner)
+    events = run_table.work_off(groups, chosen, runner, deadline, again)
     states = {event.state for event in events}
     if plain and states <= {jobs.DONE}:
         tester.gather(settings)
         return
     if plain and jobs.FAILED in states:
-        refuse_failed(groups, events, [], plain)
+        refuse_failed(groups, events, [], plain, again)
     lines, problems = run_table.gather(groups, aloud=len(groups) == 1)
     run_table.report(lines, flags.overrides)
-    refuse_failed(groups, events, problems, plain)
+    refuse_failed(groups, events, problems, plain, again)
 
 
 if __name__ == "__main__":

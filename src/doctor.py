@@ -114,8 +114,8 @@ def try_training(settings: Any, patient: Patient, work: Any, folder: Path, repor
     network = assembly.network(_without_download(settings), spec, size)
     room = list(_disk(settings, patient, spec, network, work, size))
     report.take("disk", room)
-    if any(found.check == disk.SHARED_MEMORY and found.level == PROBLEM for found in room):
-        settings = dataclasses.replace(settings, WORKERS=0)  # loader processes would be killed
+    if any(found.check == disk.SHARED_MEMORY and found.level == WARNING for found in room):
+        settings = dataclasses.replace(settings, WORKERS=0)  # the trial does without, rather than with fewer
     rows = pairs.sample(patient.frame, trial.ROWS).reset_index(drop=True)
     cache = trial.small_cache(settings, rows, spec, folder)
     module = assembly.module(settings, spec, network, loss)

@@ -243,6 +243,7 @@ def in_shards(settings: Any, flags: Any) -> Path:
         log, texts = f"{part}.log", tuple(settings_module.lines_of(settings_module.snapshot(settings)))
         table.append(jobs.Job(f"part {index} of {count}", "inference", texts, own, log, tuple(needed), (str(part),)))
     shards.refuse_other_division(folder, count)
+    runs.refuse_foreign(folder)
     print(f"{count} parts of the images, {runner.words}; what each prints -> {folder}.shard*.log", flush=True)
     sidecar = [str(Path(settings.TRAIN_FOLDS).with_suffix(".json"))]
     tables = [path for path in sidecar if Path(path).is_file()]

@@ -5,7 +5,7 @@ import sys
 import time
 
 import jobs
-from jobs import Event
+from jobs import FAILED, Event
 
 _WORDS = {jobs.STARTED: "started", jobs.DONE: "finished", jobs.FAILED: "FAILED", jobs.LEFT: "not finished"}
 
@@ -68,10 +68,12 @@ class Status:
 
 
 class Silence:
-    """Says nothing: the one job prints to the terminal itself."""
+    """Says only what failed: the one job prints to the terminal itself."""
 
     def event(self, event: Event) -> None:
-        """Nothing."""
+        """Why a job failed, when it did."""
+        if event.state == FAILED:
+            print(f"error: {event.job.label}: {event.text}", file=sys.stderr, flush=True)
 
     def draw(self) -> None:
         """Nothing."""

@@ -27,6 +27,8 @@ FLAGS = {  # of every script that works off a table
 }
 STARTED, DONE, FAILED, LEFT = "started", "done", "failed", "left"
 
+LONGEST = 4000  # characters of a reason: a pipe's 64 KB would block the job until somebody reads
+
 
 @dataclass(frozen=True)
 class Job:
@@ -147,12 +149,14 @@ def perform(job: dict[str, Any], deadline: float) -> tuple[str, str]:
     try:
         left = importlib.import_module(job["script"]).perform(overrides, job["flags"])
     except (UserError, OSError) as error:
-        return FAILED, str(error)
+        return FAILED, str(error)[:LONGEST]
     except KeyboardInterrupt:
         return FAILED, "stopped by Ctrl-C"
+    except SystemExit as stopped:  # several devices, whose first process has said why
+        return FAILED, f"ended with code {stopped.code}"
     except Exception as error:  # torch, a driver, a bug of ours
         traceback.print_exc()
-        return FAILED, f"{type(error).__name__}: {error}"
+        return FAILED, f"{type(error).__name__}: {error}"[:LONGEST]
     return (LEFT, left) if left else (DONE, "")
 
 

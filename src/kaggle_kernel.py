@@ -217,8 +217,9 @@ def training(settings: Any, flags: Any, partial: Path) -> str:
     goes_on = runs.resumable(run)
     if goes_on:  # where a session before, here or there, stopped
         words.append("RESUME=1")
-        before = shutil.ignore_patterns(checkpoints.PREVIOUS, "val")
-        shutil.copytree(run, partial / "dataset" / kernel_run.RUN, ignore=before)
+        whole, there = checkpoints.choose(run / "checkpoints"), partial / "dataset" / kernel_run.RUN
+        shutil.copytree(run, there, ignore=shutil.ignore_patterns("*.ckpt", "val"))
+        shutil.copyfile(whole, there / "checkpoints" / checkpoints.LAST)
     _, encoder = model_dispatcher.parse(settings.MODEL_NAME)
     if encoder and settings.ENCODER_WEIGHTS == "imagenet":
         packed = model_dispatcher.packed_weights(encoder, settings.WEIGHTS)

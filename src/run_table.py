@@ -69,8 +69,8 @@ def make_caches(groups: list[Group]) -> None:
             done.add(of)
 
 
-def work_off(groups: list[Group], chosen: list[Job], runner: Any) -> list[Event]:
-    """Train and score what is to be done; returns how each run ended."""
+def work_off(groups: list[Group], chosen: list[Job], runner: Any, deadline: float, again: str) -> list[Event]:
+    """Train and score what is to be done by `deadline`; returns how each run ended. `again`: the words that go on."""
     first = groups[0].settings
     if not chosen:
         return []
@@ -82,10 +82,10 @@ def work_off(groups: list[Group], chosen: list[Job], runner: Any) -> list[Event]
     folders = sorted({group.settings.INPUT for group in groups})
     pool = runner.pool(logs=first.LOGS, tables=tables, folders=folders)
     try:
-        return jobs.work_off(chosen, pool, show, jobs.deadline_after(first.MAX_MINUTES))
+        return jobs.work_off(chosen, pool, show, deadline)
     except KeyboardInterrupt:
         scored = sum(group.is_scored(fold) for group in groups for fold in group.folds)
-        print(f"Stopped; {scored} of {total} runs are finished, and the same command goes on.", flush=True)
+        print(f"Stopped; {scored} of {total} runs are finished, and {again} goes on.", flush=True)
         raise
 
 

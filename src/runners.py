@@ -40,6 +40,8 @@ def choose(flags: Any, device: str) -> Runner:
     """The runner that the flags ask for; `device` is the settings' DEVICE. Raises UserError for flags that clash."""
     cpus, at_once = cores_of(flags), jobs.whole_number("JOBS", flags.JOBS, 0)
     gpus_of(flags)
+    if flags.RAY and device == "cpu" and not flags.GPUS:
+        flags.GPUS = "0"
     if flags.RAY:
         if at_once:
             raise UserError("RAY= decides by GPUS= and CPUS= how many run at a time; leave JOBS= out.")

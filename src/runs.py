@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -278,11 +279,12 @@ def plain_name(text: str) -> str:
 
 
 def is_name(text: str) -> bool:
-    """Whether an image, a group or a class may be called so: printable, and no formula where a table is opened.
+    """Whether an image, a group or a class may be called so: no control characters, and no formula in a table.
 
-    Spreadsheets run a cell that begins with =, + or @, and with - where something is called in it.
+    Spreadsheets run a cell that begins with =, + or @ and something after it, and with - where something is called.
     """
-    return bool(text) and text.isprintable() and not re.match(r"[=+@]|-.*[(|!]", text)
+    odd = {unicodedata.category(letter) for letter in text} & {"Cc", "Cs", "Zl", "Zp"}
+    return bool(text) and not odd and not re.match(r"[=+@].|-\w+[(|!]", text)
 
 
 def is_path(text: str) -> bool:

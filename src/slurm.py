@@ -7,7 +7,6 @@ from pathlib import Path
 
 import runs
 
-TABLE, SCRIPT = "runs.txt", "cv.sbatch"
 _SCRIPT = """\
 #!/bin/bash
 # One element a line of {table}, at most {jobs} at a time. Where SLURM requeues one (a node died, a job
@@ -31,9 +30,13 @@ exec {python} {cv} "${{words[@]}}"
 
 def write(folder: Path, lines: Sequence[Sequence[str]], *, name: str, jobs: int, gpus: int, cpus: int) -> Path:
     """Write the table (each line the words of one job of make cv) and the script; returns the script's path."""
-    runs.write_text(folder / TABLE, "".join(f"{shlex.join(line)}\n" for line in lines))
+    words = [shlex.join(line) for line in lines]
+    # an array that was submitted reads its own table when its elements start, whatever was written since
+    which = runs.digest_of(words)[:8]
+    table = folder / f"runs_{which}.txt"
+    runs.write_text(table, "".join(f"{line}\n" for line in words))
     script = _SCRIPT.format(
-        table=shlex.quote(str((folder / TABLE).absolute())),
+        table=shlex.quote(str(table.absolute())),
         logs=shlex.quote(f"{folder.absolute()}/%A_%a.log"),
         here=shlex.quote(str(Path.cwd())),
         python=shlex.quote(sys.executable),
@@ -44,5 +47,6 @@ def write(folder: Path, lines: Sequence[Sequence[str]], *, name: str, jobs: int,
         jobs=jobs,
         cpus=cpus,
     )
-    runs.write_text(folder / SCRIPT, script)
-    return folder / SCRIPT
+    path = folder / f"cv_{which}.sbatch"
+    runs.write_text(path, script)
+    return path

@@ -88,6 +88,7 @@ def read_csv(path: Path, cure: str):  # noqa: ANN201 (a DataFrame)
 
 def _refuse_ragged(path: Path) -> None:
     """Refuse a row of more or fewer cells than the header: pandas would fill it up, and an image lose its mask."""
+    csv.field_size_limit(1 << 30)  # a cell of run lengths may be long
     with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.reader(file)
         header = next(reader, [])

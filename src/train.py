@@ -192,6 +192,12 @@ def refuse_what_does_nothing(settings: Any, fold: str) -> None:
         raise UserError(f"FOLD=full validates on nothing, so {' and '.join(given)} cannot go by it; leave it out.")
     if any(settings.CROP) and not all(settings.CROP):
         raise UserError(f"CROP={settings.CROP[0]},{settings.CROP[1]}: expected a height and a width, or 0,0 for none.")
+    devices = settings.DEVICES * settings.NODES
+    if settings.TRAIN_BATCH_SIZE % devices:
+        near = -(-settings.TRAIN_BATCH_SIZE // devices) * devices
+        raise UserError(
+            f"TRAIN_BATCH_SIZE={settings.TRAIN_BATCH_SIZE} cannot be divided among {devices} devices; {near} can."
+        )
     if settings.MIX != "none" and settings.TRAIN_BATCH_SIZE < 2:
         raise UserError(
             f"MIX={settings.MIX} mixes the images of a batch, and TRAIN_BATCH_SIZE=1 has one; take 2 or more."

@@ -141,7 +141,7 @@ def test_a_table_of_experiments_and_seeds_as_a_slurm_array(trained, capfd):
     call = [*TINY, "EXPERIMENT=demo,scratch", "SEEDS=42,7", "EPOCHS=2", "SLURM=1", "JOBS=3", "GPUS=0"]
     assert cv.main(call) == 0
     said = capfd.readouterr().out
-    script, table = Path("output/demo/slurm/cv.sbatch"), Path("output/demo/slurm/runs.txt")
+    (script,), (table,) = (list(Path("output/demo/slurm").glob(end)) for end in ("cv_*.sbatch", "runs_*.txt"))
     lines = table.read_text().splitlines()
     ends = [re.search(r"EXPERIMENT=(\w+) SEEDS=(\d+) FOLDS=(\d)$", line).groups() for line in lines]
     assert ends == [("demo", "7", "0"), ("demo", "7", "1")] + [("scratch", s, f) for s in ("42", "7") for f in "01"]

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from checkup.findings import Finding, problem, warning
+from hardware import SHARED, fitting_processes
 
 MOMENTS = {"sgd": 1}  # tensors that an optimiser keeps beside each weight; Adam's kin keeps two
-SHARED = Path("/dev/shm")  # where Linux keeps shared memory
 SHARED_MEMORY = "shared memory"  # the check's name
-PREFETCH = 2  # batches that each loader process has ready, as in datamodule
 
 
 @dataclass(frozen=True)
@@ -93,13 +92,12 @@ def shared_memory(workers: int, train_bytes: int, valid_bytes: int) -> Finding:
     check = SHARED_MEMORY
     if not workers or not SHARED.is_dir():
         return Finding(check, "not used: no loader processes" if not workers else "no /dev/shm on this system")
-    wanted = (workers * PREFETCH + 1) * train_bytes + (max(1, workers // 2) * PREFETCH + 1) * valid_bytes
-    free = shutil.disk_usage(SHARED).free
-    text = f"{workers} loader processes need {gigabytes(wanted)} of /dev/shm; {gigabytes(free)} are free"
-    figures = {"needed_bytes": wanted, "free_bytes": free}
-    if free < wanted:
-        return problem(check, f"{text}. docker run --shm-size={wanted // 10**9 + 1}g, or WORKERS=0", figures=figures)
-    return Finding(check, text, figures=figures)
+    fitting, instead = fitting_processes(workers, train_bytes, valid_bytes)
+    figures = {"processes": fitting, "free_bytes": shutil.disk_usage(SHARED).free}
+    if instead:
+        return warning(check, instead, figures=figures)
+    said = f"{workers} loader processes fit into /dev/shm; {gigabytes(figures['free_bytes'])} are free"
+    return Finding(check, said, figures=figures)
 
 
 def gigabytes(count: float) -> str:
