@@ -12,7 +12,7 @@ import kernel_run
 import postprocess
 import runs
 import wheels
-from errors import UserError
+from errors import NotFiniteError, UserError
 
 SOURCE = Path(__file__).parent
 # third-party modules of Kaggle's image (github.com/Kaggle/docker-python, mid 2026); smp is in none of its versions
@@ -20,6 +20,7 @@ KAGGLE_HAS = frozenset({
     *("PIL", "albumentations", "cv2", "huggingface_hub", "jinja2", "kornia", "matplotlib", "numpy", "pandas"),
     *("pytorch_lightning", "safetensors", "scipy", "sklearn", "tensorboard", "timm", "torch", "torchmetrics"),
     *("torchvision", "tqdm", "wandb"),
+    "ray",  # which nothing there asks for
 })  # fmt: skip
 MARGIN = 0.01  # 1 - Dice between the masks in 32 and in 16 bits, above which 16 are not used
 
@@ -99,8 +100,11 @@ def half_is_safe(predictor: Any, chosen: tuple[Any, ...], paths: list[Path], max
     spec, masks, cut = predictor.spec, [], {"tile": predictor.tile, "overlap": predictor.overlap}
     for half in (False, True):
         plain = Predictor(predictor.models, predictor.devices, predictor.batch_size, half=half, **cut)
-        answers = [probability for _, _, probability in plain.predict(paths, max_pixels)]
-        if not all(np.isfinite(answer).all() for answer in answers):
+        try:
+            answers = [probability for _, _, probability in plain.predict(paths, max_pixels)]
+        except NotFiniteError:
+            if not half:
+                raise
             return False, 1.0
         p8s = map(postprocess.to_p8, answers)
         masks.append([postprocess.to_masks(p8, spec.task, spec.scored, chosen).ravel() for p8 in p8s])

@@ -68,6 +68,11 @@ class Checkpoints(Callback):
         self.spent = 0.0  # seconds of earlier sessions
         self._start = self._saved = self._step_began = self._validation_began = 0.0
         self._steps = 0
+        self._ended = False  # by early stopping, which no checkpoint of Lightning's remembers
+        self._is_there = False  # a checkpoint, which all ranks know by themselves
+
+    def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        trainer.should_stop = trainer.should_stop or self._ended
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self._start = self._saved = self._step_began = time.monotonic()
@@ -81,7 +86,7 @@ class Checkpoints(Callback):
         self.signals.close()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        if self.path.is_file():  # of the epoch before, whose figures have been logged by now
+        if self._is_there:  # of the epoch before, whose figures have been logged by now
             self._stop_if(self._agreed(trainer, self._coming(trainer, 0)))
         self._step_began = time.monotonic()
 
@@ -105,6 +110,7 @@ class Checkpoints(Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if self._validation_began:
             self.deadline.took("validation", time.monotonic() - self._validation_began)
+        self._ended = trainer.should_stop
         self._save(trainer)
 
     def _coming(self, trainer: pl.Trainer, batch: int) -> list[str]:
@@ -128,7 +134,7 @@ class Checkpoints(Callback):
         for logger in trainer.loggers:
             logger.save()  # the curves on the disk reach as far as the checkpoint
         trainer.save_checkpoint(self.path, weights_only=False)
-        self._saved = time.monotonic()
+        self._saved, self._is_there = time.monotonic(), True
         self.deadline.took("checkpoint", self._saved - began)
 
     @property
@@ -137,10 +143,10 @@ class Checkpoints(Callback):
         return self.spent + time.monotonic() - self._start
 
     def state_dict(self) -> dict[str, Any]:
-        return {"seconds": self.seconds}
+        return {"seconds": self.seconds, "ended": self._ended}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.spent = state["seconds"]
+        self.spent, self._ended = state["seconds"], state.get("ended", False)
 
 
 class FrozenEncoder(Callback):

@@ -109,16 +109,24 @@ def choose(folder: Path) -> Path:
     raise UserError(f"{'; '.join(problems)}. There is nothing to resume from: OVERWRITE=1 starts again.")
 
 
+def steps(path: Path) -> int:
+    """How many optimiser steps a checkpoint has seen."""
+    return int(torch.load(path, map_location="meta", weights_only=True)["global_step"])
+
+
 def identity(path: Path) -> dict[str, Any]:
     """What a checkpoint says of the run that it belongs to (see `Files`), {} where it says nothing."""
     found = torch.load(path, map_location="meta", weights_only=True).get(OF)
     return found if isinstance(found, dict) else {}
 
 
-def refuse_another_run(path: Path, now: dict[str, Any]) -> None:
-    """Raises UserError where the checkpoint at `path` is of other data, folds, network or training settings."""
+def refuse_another_run(path: Path, now: dict[str, Any], defaults: Mapping[str, Any] = {}) -> None:
+    """Raises UserError where the checkpoint at `path` is of other data, folds, network or training settings.
+
+    `defaults`: of constants; one that the code of then did not have may be what it is by default now.
+    """
     then = identity(path)
-    differ = runs.differences(then, now)
+    differ = runs.differences(then, now, [name for name, value in defaults.items() if now.get(name) == value])
     if then and differ:
         raise UserError(
             f"{path} belongs to another training; a resumed one keeps its data, folds, network and training settings, "

@@ -143,7 +143,7 @@ def check(groups: list[Group], overwrite: bool) -> None:
         refuse_what_does_nothing(group.settings, group.folds[0])
         name, fixed = group.settings.EXPERIMENT, fixed_settings(group.settings)
         if not overwrite:
-            runs.check_experiment(Path(group.settings.LOGS, name), fixed)
+            runs.check_experiment(Path(group.settings.LOGS, name), fixed, settings_module.DEFAULTS)
         same = fixed_by.setdefault(str(sorted(fixed.items(), key=lambda item: item[0])), name)
         if same != name and group.settings.SEED == groups[0].settings.SEED:
             print(f"warning: {same} and {name} have the same settings, so the same networks are trained twice.")

@@ -13,6 +13,10 @@ class UserError(Exception):
     """What came, what was expected and what to do about it, in one sentence (a list may follow it, one item a line)."""
 
 
+class NotFiniteError(UserError):
+    """A network gave values that are no numbers."""
+
+
 class UnlearnedError(Exception):
     """A test was made and failed: OVERFIT's, after its training, or one of make doctor's; exit code 1, no traceback."""
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import archives
 import kaggle_client
 import kernel_run
+import locks
 import runs
 import settings as settings_module
 from errors import UserError, command
@@ -53,13 +54,23 @@ def put(room: Path, logs: Path, overwrite: bool) -> Path:
         raise UserError(f"{target} is there already. OVERWRITE=1 replaces it.")
     fixed = runs.read_json(run.parent / runs.SETTINGS, "Fetch it again.")
     runs.check_experiment(target.parent, fixed)
+    if runs.resumable(target) and not overwrite and _steps(target) > _steps(run):
+        raise UserError(f"{target} has come further than what was fetched. OVERWRITE=1 replaces it.")
     target.parent.mkdir(parents=True, exist_ok=True)
-    if target.exists():
-        shutil.rmtree(target)
-    os.replace(run, target)
+    with locks.alone(target, "It is being trained here."):
+        if target.exists():
+            shutil.rmtree(target)
+        os.replace(run, target)
     if not (target.parent / runs.SETTINGS).is_file():
         runs.write_json(target.parent / runs.SETTINGS, fixed)
     return target
+
+
+def _steps(run: Path) -> int:
+    """How far a run has come; a finished one further than any that is not."""
+    import checkpoints
+
+    return checkpoints.steps(checkpoints.choose(run / "checkpoints")) if runs.resumable(run) else 1 << 62
 
 
 def _refuse_changed(run: Path) -> None:

@@ -61,7 +61,8 @@ def _watch(children: list[subprocess.Popen], logs: list[Path]) -> int:
     try:
         while all(child.poll() is None for child in children):
             time.sleep(0.05)
-        first = next(number for number, child in enumerate(children) if child.poll() is not None)
+        ended = [number for number, child in enumerate(children) if child.poll() is not None]
+        first = next((number for number in ended if children[number].returncode), ended[0])
         end = time.monotonic() + PATIENCE
         while any(child.poll() is None for child in children) and time.monotonic() < end:
             if children[first].returncode == 0:
@@ -81,7 +82,8 @@ def _outcome(children: list[subprocess.Popen], logs: list[Path], first: int) -> 
     """Rank zero's exit code, where it ended by itself or all ended alike; else a sentence about who did not."""
     codes, said = [child.returncode for child in children], [_last_line(log) for log in logs]
     spoke = [n for n, line in enumerate(said) if codes[n] > 0 and line.startswith("error: ") and LOST not in line]
-    if not spoke and codes[0] >= 0 and (first == 0 or len(set(codes)) == 1):
+    others_are_well = not any(codes[1:]) or len(set(codes)) == 1
+    if not spoke and codes[0] >= 0 and (first == 0 or others_are_well):
         return codes[0]
     who = spoke[0] if spoke else first
     how = f"was killed by signal {-codes[who]}" if codes[who] < 0 else f"ended with code {codes[who]}"

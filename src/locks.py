@@ -1,5 +1,6 @@
 """One process at a time in a folder, by a lock that the system lets go when the process ends, however it ends."""
 
+import errno
 import fcntl
 import functools
 import os
@@ -55,6 +56,13 @@ def alone(folder: Path, cure: str) -> Iterator[None]:
         descriptor = _acquire(lock)
     except BlockingIOError as error:
         raise UserError(f"Another process is writing {folder} now. {cure}") from error
+    except OSError as error:
+        if error.errno not in (errno.ENOTSUP, errno.ENOLCK, errno.ENOSYS):
+            raise
+        raise UserError(
+            f"{lock}: this file system has no locks ({error.strerror}), and without them two runs could write one "
+            "folder. Put it on another one: LOGS=folder, OUTPUT=folder."
+        ) from error
     _HELD.add(descriptor)
     _watch_forks()
     try:

@@ -21,7 +21,7 @@ import threads
 import tiles
 import tta as tta_module
 from dataspec import DataSpec
-from errors import UserError
+from errors import NotFiniteError, UserError
 
 Decoded = tuple[Path, np.ndarray, list[np.ndarray]]  # path, image (H, W, channels), a frame (h, w, channels) a geometry
 Answered = tuple[Path, np.ndarray, list[np.ndarray]]  # path, image, probabilities (C, h, w) a model
@@ -215,7 +215,7 @@ class Predictor:
         for model, answer in zip(self.models, answers, strict=True):
             if not np.isfinite(answer).all():  # as bytes they would be a mask like any other
                 cure = "PRECISION=32 may help." if self.half else "Train it again."
-                raise UserError(f"{model.folder / runs.WEIGHTS} gives probabilities that are no numbers. {cure}")
+                raise NotFiniteError(f"{model.folder / runs.WEIGHTS} gives probabilities that are no numbers. {cure}")
         return [
             (path, image, [answer[position] for answer in answers]) for position, (path, image, _) in enumerate(batch)
         ]

@@ -5,6 +5,7 @@ of such a group everything here answers as for a group of one.
 """
 
 import contextlib
+import datetime
 import os
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -33,7 +34,7 @@ def group(devices: int, nodes: int, device: str) -> Iterator[ClusterEnvironment 
     Raises UserError where another number of processes was started.
     """
     size, env = devices * nodes, environment()
-    if size == 1:
+    if size == 1 and (env is None or env.world_size() == 1):
         yield None
         return
     if env is None or env.world_size() != size:
@@ -49,7 +50,8 @@ def group(devices: int, nodes: int, device: str) -> Iterator[ClusterEnvironment 
     if device == "cuda":
         torch.cuda.set_device(env.local_rank())
     backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
-    dist.init_process_group(backend, rank=env.global_rank(), world_size=size)
+    # the others wait for rank zero, which may have a cache of hours to make
+    dist.init_process_group(backend, rank=env.global_rank(), world_size=size, timeout=datetime.timedelta(hours=24))
     try:
         yield env
     finally:

@@ -98,14 +98,15 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError("Which run? make reproduce RUN=lightning_logs/demo/fold0_seed42")
     folder = Path(flags.RUN)
     origin = read_origin(folder)
-    into = flags.INTO or f"{folder.parent.name}_again"
+    into = flags.INTO or f"{folder.parent.name.removesuffix(settings_module.OVERFITTED)}_again"
     now = settings_of(origin, folder, settings, into)
-    if folder.resolve() == runs.run_folder(now.LOGS, into, origin["fold"], now.SEED).resolve():
+    if folder.resolve() == runs.run_folder(now.LOGS, now.EXPERIMENT, origin["fold"], now.SEED).resolve():
         raise UserError(f"INTO={into} is the run itself; give it another name.")
     if runs.sha256(folder / runs.FOLDS) != origin["folds_sha256"]:
         raise UserError(f"{folder / runs.FOLDS} is not the table that the run was trained on.")
 
     device, differ = what_differs(now, origin)
+    differ += [f"a session of then: {line}" for session in origin.get("sessions", []) for line in session]
     said = f"What differs from {folder}:{listing(differ)}" if differ else f"Nothing that matters differs from {folder}."
     print(said, flush=True)
     if settings_module.flag_is_on(flags.CHECK):

@@ -10,8 +10,8 @@ import os
 import re
 import shutil
 import unicodedata
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,8 @@ def sync_folder(folder: Path) -> None:
     if hasattr(os, "O_DIRECTORY"):
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            os.fsync(descriptor)
+            with suppress(OSError):  # some network file systems refuse it
+                os.fsync(descriptor)
         finally:
             os.close(descriptor)
 
@@ -202,7 +203,9 @@ def resumable(folder: Path) -> bool:
     return not (folder / MODEL).is_file() and any(path.is_file() for path in checkpoints)
 
 
-def check_run(folder: Path, fixed: dict[str, Any], resume: bool, overwrite: bool) -> None:
+def check_run(
+    folder: Path, fixed: dict[str, Any], resume: bool, overwrite: bool, defaults: Mapping[str, Any] = {}
+) -> None:
     """Refuse a run folder that is in use, and settings other than those of the experiment's other runs; writes nothing.
 
     `fixed` is what all runs of the experiment share. With `overwrite` it may change where no other run has a model.
@@ -219,16 +222,19 @@ def check_run(folder: Path, fixed: dict[str, Any], resume: bool, overwrite: bool
         )
     others = [model for model in folder.parent.glob(f"*/{MODEL}") if model.parent != folder]
     if not overwrite or others:
-        check_experiment(folder.parent, fixed)
+        check_experiment(folder.parent, fixed, defaults)
 
 
-def check_experiment(folder: Path, fixed: dict[str, Any]) -> None:
-    """Refuse settings other than those that the experiment's first run fixed."""
+def check_experiment(folder: Path, fixed: dict[str, Any], defaults: Mapping[str, Any] = {}) -> None:
+    """Refuse settings other than those that the experiment's first run fixed.
+
+    `defaults`: of constants; one that the code of then did not have may be what it is by default now.
+    """
     path = folder / SETTINGS
     if not path.is_file():
         return
     old = read_json(path, "Remove the experiment's folder or choose another EXPERIMENT=name.")
-    differ = differences(old, fixed)
+    differ = differences(old, fixed, [name for name, value in defaults.items() if fixed.get(name) == value])
     if differ:
         raise UserError(
             f"{path}: the folds of one experiment share data, network and training settings; "
@@ -237,9 +243,13 @@ def check_experiment(folder: Path, fixed: dict[str, Any]) -> None:
         )
 
 
-def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """`LR: 0.001 there, 0.01 now` for each name whose values differ, or that one of the two lacks."""
-    names = [name for name in {**then, **now} if then.get(name) != now.get(name)]
+def differences(then: dict[str, Any], now: dict[str, Any], new: Iterable[str] = ()) -> list[str]:
+    """`LR: 0.001 there, 0.01 now` for each name whose values differ, or that one of the two lacks.
+
+    `new`: names that `then` may lack without a difference: constants that the code of then did not have.
+    """
+    unknown = {name for name in new if name not in then}
+    names = [name for name in {**then, **now} if then.get(name) != now.get(name) and name not in unknown]
     return [f"{name}: {then.get(name)} there, {now.get(name)} now" for name in names]
 
 
@@ -284,7 +294,7 @@ def is_name(text: str) -> bool:
     Spreadsheets run a cell that begins with =, + or @ and something after it, and with - where something is called.
     """
     odd = {unicodedata.category(letter) for letter in text} & {"Cc", "Cs", "Zl", "Zp"}
-    return bool(text) and not odd and not re.match(r"[=+@].|-\w+[(|!]", text)
+    return bool(text) and not odd and not re.match(r"[=+@].|-[\w+-]*[(|!]", text)
 
 
 def is_path(text: str) -> bool:

@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import os
 import signal
 import sys
 import time
@@ -150,7 +149,7 @@ def _prepare(
     import checkpoints
 
     fixed = fixed_settings(settings)
-    runs.check_run(folder, fixed, resume, overwrite)
+    runs.check_run(folder, fixed, resume, overwrite, settings_module.DEFAULTS)
     if resume and (folder / runs.MODEL).is_file():
         return None
     resume_from = checkpoints.choose(folder / "checkpoints") if resume else None
@@ -160,8 +159,8 @@ def _prepare(
     today = provenance.of_today(device, precision, devices, cache.data_sha256, fixed["folds_sha256"])
     origin = {"fold": fold, "settings": settings_module.snapshot(settings), **today}
     if resume_from is not None:
-        checkpoints.refuse_another_run(resume_from, identity)
-        _say_what_changed(folder, origin)
+        checkpoints.refuse_another_run(resume_from, identity, settings_module.DEFAULTS)
+        origin["sessions"] = _say_what_changed(folder, origin)
     runs.open_run(folder, fixed, resume)
     for suffix in (".csv", ".json"):  # with what the pixels mean, so that the folder can be run again by itself
         text = Path(settings.TRAIN_FOLDS).with_suffix(suffix).read_text(encoding="utf-8")
@@ -170,14 +169,22 @@ def _prepare(
     return Prepared(resume_from, identity, origin)
 
 
-def _say_what_changed(folder: Path, now: dict[str, Any]) -> None:
-    """Code, packages or computer other than when the run was begun may round otherwise: said, not refused."""
+def _say_what_changed(folder: Path, now: dict[str, Any]) -> list[list[str]]:
+    """Code, packages or computer other than in the session before may round otherwise: said, not refused.
+
+    Returns what changed from session to session so far, for run.json.
+    """
     path = folder / runs.ORIGIN
     if not path.is_file():
-        return
-    differ = provenance.differences(runs.read_json(path, "Remove it."), now)
+        return []
+    need = {"code": dict, "versions": dict, "computer": dict}
+    then = runs.read_json(path, "Remove it: it is for make reproduce alone.", need)
+    differ = provenance.differences(then, now)
     if differ:
-        print(f"Since {folder} was begun there changed:{listing(differ)}\nIts weights may be rounded otherwise.")
+        print(
+            f"Since the last session of {folder} there changed:{listing(differ)}\nIts weights may be rounded otherwise."
+        )
+    return [*then.get("sessions", []), differ]
 
 
 def refuse_what_does_nothing(settings: Any, fold: str) -> None:
@@ -412,8 +419,12 @@ def main(argv: list[str] | None = None) -> None:
         )
     resume, overwrite = (settings_module.flag_is_on(flag) for flag in (flags.RESUME, flags.OVERWRITE))
     folder = fit(settings, flags.FOLD, resume, overwrite)
-    if settings.DEVICES * settings.NODES > 1 and os.environ.get("RANK", "0") != "0":
-        return
+    if settings.DEVICES * settings.NODES > 1:
+        import ranks
+
+        started = ranks.environment()
+        if started is None or started.global_rank() > 0:  # rank zero, which launch started, has said it
+            return
     if runs.resumable(folder):
         print(f"Next: make train FOLD={flags.FOLD} RESUME=1, with the same settings")
     elif flags.FOLD == "full":

@@ -117,6 +117,7 @@ def quieten() -> None:
         ".*Checkpoint directory.*",
         ".*Experiment logs directory.*",
         ".*Precision .* is not supported.*",
+        ".*sync_dist=True.*",  # what is logged is rank zero's, or was gathered
         ".*your dataloader is not resumable.*",  # it is: datamodule begins where the checkpoint's state says
     ):
         warnings.filterwarnings("ignore", message=text)
@@ -144,7 +145,7 @@ def _loggers(folder: Path, resume_from: Path | None, logger: str) -> list[Any]:
             rows.writerows(before)
         writer.metrics_keys = list(before[0])
     if logger == "wandb":
-        return [table, _wandb(folder)]
+        return [table, _wandb(folder)] if ranks.rank() == 0 else [table]
     purged = {"purge_step": steps} if steps else {}
     return [table, TensorBoardLogger(**place, **purged)] if logger == "tensorboard" else [table]
 
@@ -172,7 +173,7 @@ def _wandb(folder: Path) -> Any:
     from pytorch_lightning.loggers import WandbLogger
 
     kept = folder / "wandb_id.txt"  # a resumed run goes on in the same curves; a new one has an empty folder
-    if not kept.is_file() and ranks.rank() == 0:
+    if not kept.is_file():
         folder.mkdir(parents=True, exist_ok=True)
         kept.write_text(uuid.uuid4().hex[:8], encoding="utf-8")
     project, run = os.environ.get("WANDB_PROJECT", "maskfold"), kept.read_text(encoding="utf-8")

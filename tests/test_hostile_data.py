@@ -247,7 +247,7 @@ def test_names_that_look_odd_and_are_none_stay(workplace):
     (["image,mask,kfold", "a.png,b.png,"], ["whole number"]),
     (["image,mask,kfold", "a.png,b.png,nan"], ["whole number", "'nan'"]),
     (["image,mask,kfold", "a.png,b.png,-2"], ["whole number"]),
-    (["image,mask,kfold", 'a.png,"b'], ["not readable as CSV"]),
+    (["image,mask,kfold", 'a.png,"b'], ["line 2: 2 cells, expected 3"]),
     (["image;mask;kfold", "a.png;b.png;0"], ["no column image"]),
     (["image,mask,kfold"], ["no rows"]), ([], ["not readable as CSV"]), (["\x00"], [""]),
 ])  # fmt: skip

@@ -63,6 +63,11 @@ def test_what_cannot_be_reproduced_is_refused(trained, refused):
     refused(reproduce.main, ["RUN=lightning_logs/demo"], "run.json", "a run folder that make train wrote")
     refused(reproduce.main, [f"RUN={RUN}", "INTO=demo"], "is the run itself")
     refused(reproduce.main, [f"RUN={RUN}", "INTO=../x"], "folder's name")
+    shutil.copytree(RUN, "lightning_logs/demo_overfit/fold0_seed42")
+    origin = Path("lightning_logs/demo_overfit/fold0_seed42/run.json")
+    origin.write_text(origin.read_text().replace('"OVERFIT": 0', '"OVERFIT": 8'))
+    overfitted = [f"RUN={origin.parent}", "OVERWRITE=1"]
+    refused(reproduce.main, [*overfitted, "INTO=demo"], "is the run itself")  # which OVERFIT calls demo_overfit
     refused(reproduce.main, [f"RUN={RUN}", "LR=3e-4"], "LR", "the run's own")
     (RUN / "train_folds.csv").write_text("image,mask\n")
     refused(reproduce.main, [f"RUN={RUN}"], "not the table that the run was trained on")

@@ -118,6 +118,18 @@ def test_ctrl_c_and_sigterm_stop_at_the_next_step_and_minutes_in_time(trained, c
     same("demo", "cut")
 
 
+def test_what_stopped_early_stays_stopped(folds_table, monkeypatch):
+    """Killed after its last epoch's checkpoint and before it was shipped."""
+    arguments = [*TINY, "FOLD=0", "EPOCHS=6", "EARLY_STOPPING=1", "THRESHOLD=1"]
+    assert train.main([*arguments, "EXPERIMENT=whole"]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "_ship", lambda *_: (_ for _ in ()).throw(PowerCutError))
+        with pytest.raises(PowerCutError):
+            train.main([*arguments, "EXPERIMENT=cut"])
+    assert train.main([*arguments, "EXPERIMENT=cut", "RESUME=1"]) == 0
+    same("whole", "cut")
+
+
 def test_a_second_ctrl_c_stops_at_once(trained, capsys):
     class Twice(callbacks.EpochLine):
         def on_train_batch_start(self, trainer, module, batch, index):

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from checkup.findings import Finding, problem, warning
-from hardware import SHARED, fitting_processes
 
 MOMENTS = {"sgd": 1}  # tensors that an optimiser keeps beside each weight; Adam's kin keeps two
 SHARED_MEMORY = "shared memory"  # the check's name
@@ -89,6 +88,8 @@ def _room(check: str, said: str, wanted: int, place: Path) -> Finding:
 
 def shared_memory(workers: int, train_bytes: int, valid_bytes: int) -> Finding:
     """Whether /dev/shm holds the batches that the loader's processes have ready; containers often give it 64 MB."""
+    from hardware import SHARED, fitting_processes
+
     check = SHARED_MEMORY
     if not workers or not SHARED.is_dir():
         return Finding(check, "not used: no loader processes" if not workers else "no /dev/shm on this system")
