@@ -84,9 +84,16 @@ class SegmentationModule(pl.LightningModule):
         self._unlogged = checkpoint.get(UNLOGGED, {})
 
     def on_train_start(self) -> None:
+        self._log_what_was_not()
+
+    def on_fit_end(self) -> None:
+        self._log_what_was_not()  # where a resumed run had no step left
+
+    def _log_what_was_not(self) -> None:
         if self._unlogged:
             for logger in self.trainer.loggers:
                 logger.log_metrics({**self._unlogged, "epoch": self._last_epoch()}, step=self.trainer.global_step - 1)
+                logger.save()
             self._unlogged = {}
 
     def _last_epoch(self) -> int:
