@@ -67,6 +67,7 @@ class SegmentationModule(pl.LightningModule):
         # our own mean over the epoch: Lightning's forgets, where a run is resumed, what came before
         self._losses: list[Any] = [0.0, 0]  # sum over the epoch's batches, their number
         self._unlogged: dict[str, float] = {}
+        self._unlogged_epoch = 0
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self._plateau is not None:
@@ -81,7 +82,7 @@ class SegmentationModule(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._plateau_state = checkpoint.get("plateau")
         self._losses = list(checkpoint.get("losses", self._losses))
-        self._unlogged = checkpoint.get(UNLOGGED, {})
+        self._unlogged, self._unlogged_epoch = checkpoint.get(UNLOGGED, {}), checkpoint["epoch"]
 
     def on_train_start(self) -> None:
         self._log_what_was_not()
@@ -92,13 +93,9 @@ class SegmentationModule(pl.LightningModule):
     def _log_what_was_not(self) -> None:
         if self._unlogged:
             for logger in self.trainer.loggers:
-                logger.log_metrics({**self._unlogged, "epoch": self._last_epoch()}, step=self.trainer.global_step - 1)
+                logger.log_metrics({**self._unlogged, "epoch": self._unlogged_epoch}, step=self.trainer.global_step - 1)
                 logger.save()
             self._unlogged = {}
-
-    def _last_epoch(self) -> int:
-        """The epoch of the step before."""
-        return self.trainer.current_epoch - (self._losses[1] == self.trainer.num_training_batches)
 
     def forward(self, images: Tensor) -> Any:
         """uint8, or float in [0, 1], (N, channels, H, W) -> logits (N, C, H, W), or a list of them in training."""

@@ -364,7 +364,7 @@ def _ship(
         "weights": weights,
         "weights_sha256": runs.sha256(folder / runs.WEIGHTS),
         "folds_sha256": runs.sha256(folder / runs.FOLDS),
-        "epochs": trainer.current_epoch,
+        "epochs": trainer.fit_loop.epoch_progress.current.processed,  # whole ones, in all sessions
         "steps": trainer.global_step,
         "minutes": round(minutes, 2),
         "gpu_gigabytes": round(torch.cuda.max_memory_allocated() / 1e9, 2) if torch.cuda.is_initialized() else None,

@@ -32,7 +32,7 @@ def batches(cache, workers, epochs=2, augment="turns", rows=24):
     )  # fmt: skip
     loader, seen = data.train_dataloader(), []
     for epoch in range(epochs):
-        loader.sampler.set_epoch(epoch)
+        loader.batch_sampler.sampler.set_epoch(epoch)
         seen.append(list(loader))
     return seen
 
