@@ -66,7 +66,8 @@ class Checkpoints(Callback):
         """`every`: seconds between checkpoints within an epoch; 0: none there but for a stop."""
         self.path, self.signals, self.deadline, self.every = folder / checkpoints.LAST, signals, deadline, every
         self.spent = 0.0  # seconds of earlier sessions
-        self._start = self._saved = self._step_began = self._validation_began = 0.0
+        self._start: float | None = None  # of this session; a resumed run may have no step left
+        self._saved = self._step_began = self._validation_began = 0.0
         self._steps = 0
         self._ended = False  # by early stopping, which no checkpoint of Lightning's remembers
         self._is_there = False  # a checkpoint, which all ranks know by themselves
@@ -140,7 +141,7 @@ class Checkpoints(Callback):
     @property
     def seconds(self) -> float:
         """Of training so far, in all sessions."""
-        return self.spent + time.monotonic() - self._start
+        return self.spent + (time.monotonic() - self._start if self._start is not None else 0.0)
 
     def state_dict(self) -> dict[str, Any]:
         return {"seconds": self.seconds, "ended": self._ended}

@@ -17,8 +17,9 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 import runs
 from errors import UserError, listing
+from runs import LAST, PREVIOUS
 
-LAST, PREVIOUS, SUMS = "last.ckpt", "previous.ckpt", "sha256.json"
+SUMS = "sha256.json"
 KEPT = 64  # checksums; two are of files that are there, more because a kill may fall between list and renaming
 OF = "maskfold"  # the key under which a checkpoint says of which run it is
 

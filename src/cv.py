@@ -116,9 +116,9 @@ def _settings_of(name: str, flags: Any, named: bool) -> tuple[Any, str]:
 
 def _table_of(experiment: Path, table: str, fixed: dict[str, Any]) -> str:
     """The folds table that an experiment was trained on, where it is still there; else `table`."""
-    then = [runs.read_json(path, "").get("TRAIN_FOLDS") for path in sorted(experiment.glob(f"fold*/{runs.SETTINGS}"))]
-    there = (path for path in dict.fromkeys([table, *map(str, then)]) if Path(path).is_file())
-    return next((path for path in there if runs.sha256(Path(path)) == fixed.get("folds_sha256")), table)
+    begun, cure = sorted(experiment.glob(f"fold*/{runs.ORIGIN}")), "Remove that run's folder."
+    then = [runs.read_json(path, cure, {"settings": dict})["settings"].get("TRAIN_FOLDS") for path in begun]
+    return str(runs.table_of(Path(table), then, fixed.get("folds_sha256")))
 
 
 def _chosen(wanted: str, every: tuple[str, ...], table: str) -> tuple[str, ...]:

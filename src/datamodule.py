@@ -16,6 +16,7 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 import stopping
+import threads
 from dataset import Augment, Cache, MaskDataset
 from errors import UserError
 
@@ -79,12 +80,8 @@ class RankBatches(Sampler):
     """One rank's share of each batch of `size` of `order`: equal shares, and no smaller last batch."""
 
     def __init__(self, order: EpochSampler, size: int, rank: int, ranks: int) -> None:
-        self.sampler, self.size, self.share, self.rank = (
-            order,
-            size,
-            size // ranks,
-            rank,
-        )  # Lightning looks for `sampler`
+        self.sampler = order  # Lightning looks for this name
+        self.size, self.share, self.rank = size, size // ranks, rank
 
     def __len__(self) -> int:
         return len(self.sampler) // self.size
@@ -119,12 +116,14 @@ class ShapeBatches(Sampler):
         return iter(self.batches)
 
 
-def workers(wanted: int) -> int:
-    """Loader processes: as wanted, or (-1) one a core, at most 8; on one core none. Ranks share a computer's cores."""
+def workers(wanted: int, cores: int = 0) -> int:
+    """Loader processes: as wanted, or (-1) one a core, at most 8; on one core none.
+
+    `cores`: how many there are to take; 0: this computer's, of which several ranks take a share each.
+    """
     if wanted >= 0:
         return wanted
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    mine = cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    mine = cores or threads.cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return min(8, mine) if mine > 1 else 0
 
 

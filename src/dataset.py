@@ -20,7 +20,7 @@ import images
 import rle_table
 from dataspec import DataSpec
 from errors import UserError
-from runs import digest_of, sha256, write_json
+from runs import digest_of, replacing, sha256, write_json
 
 _VERSION = 3  # of what is stored; raise it when the decoding or resizing changes
 
@@ -141,10 +141,8 @@ def _build(
         frame = images.image_to_network(image, size, resize)
         return frame, spec.to_network(mask, size, resize), digests.of(pair)
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
     shapes, problems, hashes = [], [], []
-    try:
+    with replacing(path) as temporary:
         with temporary.open("wb") as file, ThreadPoolExecutor(os.cpu_count()) as pool:
             for block in range(0, len(pairs), 256):  # a block at a time, so that memory does not grow with the data
                 results = pool.map(one, pairs[block : block + 256])
@@ -159,9 +157,6 @@ def _build(
         images.refuse_listed(
             problems, "broken or mismatched pairs:", "Repair or remove these files, then run make folds again."
         )
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
     about = {
         "shapes": shapes,
         "channels": spec.channels,

@@ -66,9 +66,7 @@ def _own_table(settings: Any, experiment: str, seed: int) -> Path:
     if not folds or not table.is_file():
         return table
     about = runs.read_model(runs.run_folder(settings.LOGS, experiment, folds[0], seed))
-    then = Path(str(about.get("settings", {}).get("TRAIN_FOLDS", table)))
-    there = (path for path in (table, then, table.with_name(then.name)) if path.is_file())
-    return next((path for path in there if runs.sha256(path) == about["folds_sha256"]), table)
+    return runs.table_of(table, [about.get("settings", {}).get("TRAIN_FOLDS")], about["folds_sha256"])
 
 
 def scored(settings: Any, found: OutOfFold, scale: Scale, crossfitted: bool = False) -> Scored:

@@ -4,7 +4,6 @@ Writes output/<dataset>/onnx/<experiment>_fold<k>_seed<s>.onnx and, beside it, .
 with numpy, Pillow and onnxruntime alone. Without FOLD: the mean of every finished fold.
 """
 
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -163,19 +162,14 @@ def main(argv: list[str] | None = None) -> None:
     to_mask = rules.chosen(settings, spec, predictions.provenance(makers, about))
     name = f"{settings.EXPERIMENT}_fold{'-'.join(folds)}_seed{settings.SEED}"
     path = Path(settings.OUTPUT, "onnx", f"{name}.onnx")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     of = str(folders[0]) if len(folders) == 1 else f"the mean of {len(folders)} models"
     print(f"Writing {of} as ONNX, and asking onnxruntime and torch the same", flush=True)
-    try:
+    with runs.replacing(path) as temporary:
         first = spec.read_image(paths[0], settings.MAX_PIXELS)
         way = onnx_file.write(temporary, predictor.models, first)
         onnx_file.describe(temporary, _metadata(spec, to_mask, about, makers, way))
         agreement = compare(onnx_file.open_session(temporary), predictor, paths, to_mask, settings.MAX_PIXELS)
         _refuse_disagreement(agreement, onnx_file.TOLERANCE)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
     model = predictor.models[0]
     size = first.shape[:2] if model.resize == "none" else model.size
     example = path.with_name(f"{name}_example.py")

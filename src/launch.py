@@ -11,6 +11,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+import threads
 from errors import UserError
 
 LOST = "Another process of this training ended"  # what a rank says that saw another one end
@@ -26,7 +27,6 @@ def run(script: Path, words: list[str], devices: int) -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     shared = {
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
@@ -34,7 +34,7 @@ def run(script: Path, words: list[str], devices: int) -> int:
         "LOCAL_WORLD_SIZE": str(devices),
         "GROUP_RANK": "0",
         "TORCHELASTIC_RUN_ID": uuid.uuid4().hex,  # by this Lightning and torch know that they were started so
-        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, cores // devices))),
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, threads.cores() // devices))),
     }
     with tempfile.TemporaryDirectory() as folder:
         logs = [Path(folder, f"rank{number}.log") for number in range(devices)]

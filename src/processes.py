@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import jobs
+import threads
 from jobs import Event, Job
 
 PRELOAD = ("segmentation_models_pytorch", "albumentations", "torch.utils.tensorboard", "train", "trainer", "tester")
@@ -51,8 +52,7 @@ def places(device: str, wanted: int = 0) -> tuple[list[str], str]:
 
 def cores_each(count: int) -> int:
     """The cores of each of `count` processes, at least one; 0, as many as it likes, for a single one."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // count) if count > 1 else 0
+    return max(1, threads.cores() // count) if count > 1 else 0
 
 
 @contextmanager

@@ -1,9 +1,9 @@
 """What a result came from beside its settings: code, packages, computer. Said in each run folder's run.json."""
 
-import importlib.metadata
 import os
 import platform
 import subprocess
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,17 @@ PACKAGES = (
 )  # fmt: skip
 
 
+def installed(name: str) -> str:
+    """The version of a distribution, "" where it is not installed; nothing is imported."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
 def versions() -> dict[str, str]:
-    """Python's version and those of `PACKAGES`, "" where one is not installed."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = ""
-    return found
+    """Python's version and those of `PACKAGES`."""
+    return {"python": platform.python_version(), **{name: installed(name) for name in PACKAGES}}
 
 
 def _git(*words: str) -> str:

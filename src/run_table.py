@@ -43,8 +43,7 @@ class Group:
 
     def is_scored(self, fold: str) -> bool:
         """Whether a run is finished and scored."""
-        folder = self.folder(fold)
-        return (folder / runs.MODEL).is_file() and (folder / "val" / "summary.json").is_file()
+        return tester.is_scored(self.folder(fold))
 
 
 def announce(groups: list[Group], where: str) -> None:

@@ -31,9 +31,9 @@ class Runner:
 
     def workers(self, wanted: int) -> int:
         """WORKERS of each job: with -1 the cores are divided, rather than taken by each."""
-        if wanted >= 0 or not self.cores:
-            return wanted
-        return min(8, self.cores) if self.cores > 1 else 0
+        from datamodule import workers
+
+        return workers(wanted, self.cores) if self.cores else wanted
 
 
 def choose(flags: Any, device: str) -> Runner:

@@ -20,6 +20,7 @@ from errors import UserError, listing
 MODEL, WEIGHTS, FOLDS = "model.json", "model.safetensors", "train_folds.csv"
 MANIFEST, SETTINGS = "manifest.json", "settings.json"
 ORIGIN = "run.json"  # settings, code, packages, computer and data of a run, from its start on
+LAST, PREVIOUS = "last.ckpt", "previous.ckpt"  # in a run's checkpoints/, for resuming
 ENSEMBLE = "ensemble.json"  # in the folder of an experiment that is made of others
 FOLD_NAME = r"0|[1-9][0-9]*|full"
 
@@ -199,7 +200,7 @@ def finished_folds(logs: str, experiment: str, seed: int) -> list[str]:
 
 def resumable(folder: Path) -> bool:
     """Whether a run is unfinished and has a checkpoint from which RESUME=1 goes on."""
-    checkpoints = (folder / "checkpoints" / name for name in ("last.ckpt", "previous.ckpt"))
+    checkpoints = (folder / "checkpoints" / name for name in (LAST, PREVIOUS))
     return not (folder / MODEL).is_file() and any(path.is_file() for path in checkpoints)
 
 
@@ -264,6 +265,15 @@ def open_run(folder: Path, fixed: dict[str, Any], resume: bool) -> None:
 def tables_in_use(logs: str, sha: str) -> list[str]:
     """The run folders that were trained on the folds table with this sha256."""
     return sorted(str(path.parent) for path in Path(logs).glob(f"*/*/{FOLDS}") if sha256(path) == sha)
+
+
+def table_of(table: Path, trained_on: Iterable[Any], sha: Any) -> Path:
+    """The folds table with this sha256, where it is still there: `table`, one of `trained_on` (paths of then), or a
+    namesake of one beside `table`; else `table`.
+    """
+    then = [Path(str(path)) for path in trained_on if path]
+    there = (path for path in (table, *then, *(table.with_name(path.name) for path in then)) if path.is_file())
+    return next((path for path in there if sha256(path) == sha), table)
 
 
 def refuse_foreign(folder: Path) -> None:

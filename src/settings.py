@@ -172,9 +172,8 @@ def load(overrides: list[str] = [], recipes: str = "") -> Any:  # noqa: B006 (ne
     values, names = dict(DEFAULTS), [name for name in recipes.split(",") if name]
     lines = [(read_recipe(name), f"recipe {name}: ") for name in names]
     if names:
-        values["EXPERIMENT"] = "_".join(
-            Path(name).name.removesuffix(".cfg") for name in names
-        )  # unless one of them, or the command line, names it
+        # unless one of them, or the command line, names it
+        values["EXPERIMENT"] = "_".join(Path(name).name.removesuffix(".cfg") for name in names)
     for recipe, where in lines:
         _lay(values, recipe, where)
     _lay(values, overrides)

@@ -22,9 +22,9 @@ _PLACES = ("folder", "root")  # where things lay on the computer that made a par
 def shards_of(folder: Path) -> list[Path]:
     """The parts of a prediction folder, in order. Raises UserError where there is none, one is missing or too many."""
     found = {}
-    for path in folder.parent.glob(f"{folder.name}.shard*of*"):
-        if match := re.fullmatch(r"\.shard(\d+)of(\d+)", path.name.removeprefix(folder.name)):
-            found[int(match[1]), int(match[2])] = path
+    for path in _parts(folder):
+        index, count = path.name.rpartition(".shard")[2].split("of")
+        found[int(index), int(count)] = path
     again = "make inference SHARD=1/n makes the first"
     if not found:
         raise UserError(f"There are no parts {folder}.shard1of...; {again}.")

@@ -1,7 +1,6 @@
 """The same few images after each epoch, drawn as the network sees them: steps/epoch_0003.png, at the end steps.gif."""
 
 import math
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ import boards
 import callbacks
 import metrics
 import pictures
+import runs
 from dataspec import DataSpec
 
 WIDTH = 280  # of a picture on the page, in pixels
@@ -144,16 +144,15 @@ def animate(frames: list[Path], path: Path, most: int = MOST_BYTES) -> None:
     size = Image.open(frames[-1]).size
     duration = [max(80, min(500, 20_000 // len(frames)))] * (len(frames) - 1) + [3000]
     scale = min(1.0, MOST_WIDTH / size[0])
-    while True:
-        small = (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
-        first, *rest = _quantised(frames, small)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        first.save(temporary, "GIF", save_all=True, append_images=rest, duration=duration, loop=0, optimize=False)
-        bytes_ = temporary.stat().st_size
-        if bytes_ <= most or max(small) <= 320:
-            os.replace(temporary, path)
-            return
-        scale *= min(0.9, math.sqrt(most / bytes_))
+    with runs.replacing(path) as temporary:
+        while True:
+            small = (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
+            first, *rest = _quantised(frames, small)
+            first.save(temporary, "GIF", save_all=True, append_images=rest, duration=duration, loop=0, optimize=False)
+            bytes_ = temporary.stat().st_size
+            if bytes_ <= most or max(small) <= 320:
+                return
+            scale *= min(0.9, math.sqrt(most / bytes_))
 
 
 def _quantised(frames: list[Path], size: tuple[int, int]) -> list[Image.Image]:
@@ -232,7 +231,5 @@ def _smooth(planes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def _save_whole(page: Image.Image, path: Path, kind: str) -> None:
     """Write a picture whole or not at all: the animation reads an interrupted run's."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    page.save(temporary, kind)
-    os.replace(temporary, path)
+    with runs.replacing(path) as temporary:
+        page.save(temporary, kind)

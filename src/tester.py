@@ -97,6 +97,11 @@ def score_fold(settings: Any, fold: str) -> dict[str, Any]:
     return summary
 
 
+def is_scored(run: Path) -> bool:
+    """Whether a run is finished and its held-out masks are scored."""
+    return (run / runs.MODEL).is_file() and (run / outoffold.VALIDATION / SUMMARY).is_file()
+
+
 def read_scores(folder: Path, again: str, columns: tuple[str, ...] = scoring.COLUMNS, file: str = SCORES) -> Any:
     """Score rows as tester (or tune) wrote them. Raises UserError, with `again`, where they are something else."""
     scores = splits.read_csv(folder / file, again)

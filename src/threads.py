@@ -12,6 +12,11 @@ Result = TypeVar("Result")
 CORES = os.cpu_count() or 1
 
 
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @contextmanager
 def pool(threads: int = CORES) -> Iterator[ThreadPoolExecutor]:
     """Threads that leave what has not begun when the work is broken off."""

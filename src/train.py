@@ -16,9 +16,10 @@ import locks
 import provenance
 import runs
 import settings as settings_module
+import shipping
 import splits
 from dataspec import DataSpec
-from errors import UnlearnedError, UserError, command, listing
+from errors import UserError, command, listing
 from stopping import Deadline, Stopped
 
 FLAGS = {
@@ -28,7 +29,6 @@ FLAGS = {
 }
 FIXED = ("data", "network", "training")  # sections that the folds of one experiment share
 VARYING = ("SEED", "EXPERIMENT", "TRAIN_FOLDS")  # the seed and the experiment name the run; the table has its hash
-OVERFIT_DICE = 0.9  # what any network reaches on images that it may learn by heart
 
 
 def fixed_settings(settings: Any) -> dict[str, Any]:
@@ -112,7 +112,7 @@ def _fit_as_rank(
         if prepared is None:
             if ranks.rank() == 0:
                 print(f"{folder} is finished already; there is nothing to resume.")
-                _refuse_unlearned(settings, len(train_rows), _last_dice(folder), folder)
+                shipping.refuse_unlearned(settings, len(train_rows), shipping.last_dice(folder), folder)
             return
         network, data = build()
         where = f"{device}, {reason}{_shares(settings)} -> {folder}"
@@ -122,7 +122,7 @@ def _fit_as_rank(
         deadline = Deadline(60 * settings.MAX_MINUTES, start)
         trainer = _run(settings, spec, module, data, folder, device, precision, prepared, deadline, cluster)
         if trainer is not None and ranks.rank() == 0:
-            _ship(settings, spec, module, folder, fold, trainer, prepared.origin)
+            shipping.ship(settings, spec, module, folder, fold, trainer, prepared.origin)
 
 
 def _shares(settings: Any) -> str:
@@ -318,96 +318,6 @@ def _step_images(settings: Any, spec: DataSpec, folder: Path) -> list[Any]:
     from step_images import StepImages
 
     return [StepImages(folder / "steps", spec, settings.STEP_IMAGES)]
-
-
-def _ship(
-    settings: Any, spec: DataSpec, module: Any, folder: Path, fold: str, trainer: Any, origin: dict[str, Any]
-) -> None:
-    """Write model.safetensors and model.json, all that scoring and prediction read, and say what was reached."""
-    import torch
-
-    import callbacks
-
-    dice, network = trainer.callback_metrics.get("valid_dice"), callbacks.averaged_network(trainer, module)
-    if dice is None:  # resumed after its last epoch
-        dice = _last_dice(folder)
-    weights = "last epoch" + (f", moving average {settings.EMA}" if settings.EMA else "")
-    if settings.CHECKPOINT == "best":
-        best = next(hook for hook in trainer.callbacks if isinstance(hook, callbacks.BestWeights))
-        if best.epoch < 0:
-            raise UserError(
-                f"CHECKPOINT=best: no epoch of {folder} has a validation Dice (EMPTY=skip leaves out images whose mask "
-                "and prediction are empty). Train with CHECKPOINT=last or EMPTY=one, and OVERWRITE=1."
-            )
-        import model_dispatcher
-
-        model_dispatcher.load_shipped(network, model_dispatcher.read_weights(best.path))
-        weights, dice = f"epoch {best.epoch + 1}, chosen on this fold", best.best
-    callbacks.save_network(network, folder / runs.WEIGHTS)
-    hook = next(hook for hook in trainer.callbacks if isinstance(hook, callbacks.Checkpoints))
-    minutes = hook.seconds / 60
-    mean, std = assembly.normalisation(settings, spec)
-    about = {
-        "experiment": settings.EXPERIMENT,
-        "fold": fold,
-        "seed": settings.SEED,
-        "overfit": settings.OVERFIT,
-        "data": spec.as_json(),
-        "network": {
-            "MODEL_NAME": settings.MODEL_NAME,
-            "MAX_FEATURES": settings.MAX_FEATURES,
-            "IMAGE_SIZE": settings.IMAGE_SIZE,
-            "RESIZE": settings.RESIZE,
-            "MODEL_MEAN": mean,
-            "MODEL_STD": std,
-        },
-        "weights": weights,
-        "weights_sha256": runs.sha256(folder / runs.WEIGHTS),
-        "folds_sha256": runs.sha256(folder / runs.FOLDS),
-        "epochs": trainer.fit_loop.epoch_progress.current.processed,  # whole ones, in all sessions
-        "steps": trainer.global_step,
-        "minutes": round(minutes, 2),
-        "gpu_gigabytes": round(torch.cuda.max_memory_allocated() / 1e9, 2) if torch.cuda.is_initialized() else None,
-        "commit": origin["code"]["commit"],
-        "versions": {name: origin["versions"][name] for name in ("python", "torch")},
-        "data_sha256": origin["data_sha256"],
-        "settings": settings_module.snapshot(settings),
-    }
-    runs.write_json(folder / runs.MODEL, about, lasting=True)
-    _report(settings, fold, None if dice is None else float(dice), trainer, folder, f"{minutes:.1f} minutes", weights)
-
-
-def _report(settings: Any, fold: str, dice: float | None, trainer: Any, folder: Path, took: str, weights: str) -> None:
-    """Say what was reached. Raises UnlearnedError where OVERFIT's test fails; `dice` is None without a validation."""
-    learnt = len(trainer.datamodule.train_rows)
-    what = f"Dice on the {learnt} images it was trained on" if settings.OVERFIT else "validation Dice"
-    height, width = settings.IMAGE_SIZE
-    reached = f"{what} {dice:.4f} at {height} x {width} px, " if dice is not None else ""
-    print(f"Trained fold {fold} in {took}: {reached}weights of the {weights} -> {folder / runs.WEIGHTS}", flush=True)
-    _refuse_unlearned(settings, learnt, dice, folder)
-
-
-def _last_dice(folder: Path) -> float | None:
-    """The validation Dice of the last epoch in metrics.csv, None where there is none."""
-    import pandas as pd
-
-    path = folder / "metrics.csv"
-    try:
-        table = pd.read_csv(path)
-    except (FileNotFoundError, pd.errors.EmptyDataError, pd.errors.ParserError):  # a kill may leave it empty
-        return None
-    values = table["valid_dice"].dropna() if "valid_dice" in table else []
-    return float(values.iloc[-1]) if len(values) else None
-
-
-def _refuse_unlearned(settings: Any, learnt: int, dice: float | None, folder: Path) -> None:
-    """OVERFIT's own test. Raises UnlearnedError where it fails."""
-    if settings.OVERFIT and not settings.LIMIT and dice is not None and not dice >= OVERFIT_DICE:
-        raise UnlearnedError(
-            f"The network did not learn {learnt} images by heart: Dice {dice:.4f}, expected at least {OVERFIT_DICE}. "
-            f"Look at {folder / 'steps.gif'}; with AUGMENT=none and more EPOCHS it should get there, or masks and "
-            "images do not belong together."
-        )
 
 
 @command

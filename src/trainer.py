@@ -77,10 +77,9 @@ def make(
         [EarlyStopping("valid_dice", mode="max", patience=patience, check_on_train_epoch_end=False)] if patience else []
     )
     hooks += [callbacks.Bar()] if terminal else []
+    # after all others: what they keep is in the checkpoint
     often = 60 * checkpoint_minutes
-    hooks += [
-        callbacks.Checkpoints(folder / "checkpoints", Signals(), deadline or Deadline(0), often)
-    ]  # after all others
+    hooks += [callbacks.Checkpoints(folder / "checkpoints", Signals(), deadline or Deadline(0), often)]
     return pl.Trainer(
         max_epochs=epochs,
         accelerator={"cuda": "gpu"}.get(device, device),

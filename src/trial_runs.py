@@ -28,7 +28,7 @@ def run_fold(settings: Any, fold: str, is_over: Callable[[], bool]) -> str:
     Raises KeyboardInterrupt and TimeOverError where it is left unfinished, and UserError where another process has it.
     """
     folder = runs.run_folder(settings.LOGS, settings.EXPERIMENT, fold, settings.SEED)
-    if (folder / runs.MODEL).is_file() and (folder / outoffold.VALIDATION / tester.SUMMARY).is_file():
+    if tester.is_scored(folder):
         return ""
     with locks.alone(folder, "Wait for it; then the same command goes on."):
         pass  # of a search that was killed, whose training has not ended yet: no failure of the trial

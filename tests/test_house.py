@@ -30,7 +30,7 @@ FLOORS = [
     },
     {
         *("lightning_module", "callbacks", "step_images", "trainer", "lr_finder", "assembly"),
-        *("checkpoints", "provenance", "ranks", "launch"),
+        *("checkpoints", "provenance", "ranks", "launch", "shipping"),
         *("train", "reproduce", "lr", "batch"),
     },
     {

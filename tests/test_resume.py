@@ -123,7 +123,7 @@ def test_what_stopped_early_stays_stopped(folds_table, monkeypatch):
     arguments = [*TINY, "FOLD=0", "EPOCHS=6", "EARLY_STOPPING=1", "THRESHOLD=1"]
     assert train.main([*arguments, "EXPERIMENT=whole"]) == 0
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "_ship", lambda *_: (_ for _ in ()).throw(PowerCutError))
+        patch.setattr(train.shipping, "ship", lambda *_: (_ for _ in ()).throw(PowerCutError))
         with pytest.raises(PowerCutError):
             train.main([*arguments, "EXPERIMENT=cut"])
     assert train.main([*arguments, "EXPERIMENT=cut", "RESUME=1"]) == 0

@@ -5,12 +5,13 @@ import os
 import platform
 import re
 from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import threads
 from checkup.findings import Finding, problem, warning
 from errors import UserError
+from provenance import installed
 
 REQUIREMENTS = Path(__file__).resolve().parents[2] / "requirements.txt"
 NEEDED = {  # what a training imports, by the names of PyPI
@@ -34,14 +35,6 @@ MALWARE = ((2, 6, 2), (2, 6, 3))  # of Lightning on PyPI (GHSA-w37p-236h-pfx3)
 UNSAFE = (2, 6, 5)  # and older: a checkpoint can run code (CVE-2026-58659)
 OLDEST_TORCH = (2, 10)  # that the code was run on
 PYTHONS = ((3, 11), (3, 13))
-
-
-def installed(name: str) -> str:
-    """The version of a distribution, "" where it is not installed; nothing is imported."""
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return ""
 
 
 def pinned(path: Path = REQUIREMENTS) -> dict[str, str]:
@@ -145,7 +138,7 @@ def device(settings: Any) -> Iterator[Finding]:
 
 def _allowed_cores() -> float:
     """Cores that the affinity mask and a container's quota leave."""
-    cores = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    cores = float(threads.cores())
     quota = Path("/sys/fs/cgroup/cpu.max")  # cgroup v2: "200000 100000" is two cores, "max 100000" all
     if quota.is_file():
         allowed, _, period = quota.read_text().strip().partition(" ")
