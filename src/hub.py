@@ -22,6 +22,7 @@ from errors import UserError, command
 FLAGS = {"FOLD": "0, 1, ... or full", "OVERWRITE": "1: replace the folder that is there, its README.md too"}
 CHECKED = 3  # real images that the loaded network is compared on
 TOLERANCE = 1e-4  # of a logit, as a share of the largest
+LEVELS = 2.0  # of 255, how far a frame that albumentations makes may be off on average
 
 
 def refuse_foreign(folder: Path, overwrite: bool) -> None:
@@ -34,24 +35,33 @@ def refuse_foreign(folder: Path, overwrite: bool) -> None:
         raise UserError(f"{folder} holds no config.json, so it is not ours to replace. Move it away first.")
 
 
-def preparation(model: Any, pictures: list[Any]) -> Any:
-    """Albumentations' steps from an image uint8 (H, W, channels) to what smp's network takes.
+def resizing(model: Any, pictures: list[Any]) -> tuple[list[Any], float]:
+    """Albumentations' steps from an image uint8 (H, W, channels) to the network's frame, and how far off they are.
 
-    They are chosen to give just the frames that training saw, proven on `pictures`. Raises UserError where none do.
+    They are those that come nearest to the frames that training saw, on `pictures`; the second is the mean difference
+    of a byte, 0 where they are the same. Raises UserError where all are far off.
     """
+    frames = [images.image_to_network(picture, model.size, model.resize) for picture in pictures]
+    ways = _resizes(model.size, model.resize, {picture.shape[:2] for picture in pictures})
+    offs = [_mean_difference(_compose(way), pictures, frames) for way in ways]
+    off = min(offs)
+    if not off <= LEVELS:
+        raise UserError(
+            f"albumentations does not bring these images to {model.size[0]} x {model.size[1]} px "
+            f"(RESIZE={model.resize}) as training did, so others could not use the folder: they are {off:.1f} of 255 "
+            f"levels apart, at most {LEVELS:g} expected. make onnx writes a file and an example that do."
+        )
+    return ways[offs.index(off)], off
+
+
+def _mean_difference(steps: Any, pictures: list[Any], frames: list[Any]) -> float:
+    """Of a byte, over all of `frames`; infinite where the sides differ."""
     import numpy as np
 
-    frames = [images.image_to_network(picture, model.size, model.resize) for picture in pictures]
-    for resize in _resizes(model.size, model.resize):
-        if all(
-            np.array_equal(_compose(resize)(image=picture)["image"], frame)
-            for picture, frame in zip(pictures, frames, strict=True)
-        ):
-            return _compose([*resize, *_to_tensor(model)])
-    raise UserError(
-        f"albumentations does not bring these images to {model.size[0]} x {model.size[1]} px (RESIZE={model.resize}) "
-        "as training did, so others could not use the folder. make onnx writes a file and an example that do."
-    )
+    made = [steps(image=picture)["image"] for picture in pictures]
+    if any(one.shape != frame.shape for one, frame in zip(made, frames, strict=True)):
+        return float("inf")
+    return float(np.mean([np.abs(one.astype(int) - frame).mean() for one, frame in zip(made, frames, strict=True)]))
 
 
 def _compose(steps: list[Any]) -> Any:
@@ -60,10 +70,10 @@ def _compose(steps: list[Any]) -> Any:
     return albumentations.Compose(steps)
 
 
-def _resizes(size: tuple[int, int], resize: str) -> list[list[Any]]:
-    """The ways to bring an image to the frame: by its size, then always averaging, then always bilinear.
+def _resizes(size: tuple[int, int], resize: str, shapes: set[tuple[int, int]]) -> list[list[Any]]:
+    """The ways to bring an image to the frame: averaging where it shrinks, always, and always bilinear.
 
-    Albumentations averages where one side shrinks, this repository where the area does: for some aspects they differ.
+    Where all images have one shape, first of all its halves and the rest, as this repository does it.
     """
     import albumentations as A
     import cv2
@@ -71,14 +81,21 @@ def _resizes(size: tuple[int, int], resize: str) -> list[list[Any]]:
     if resize == "none":
         return [[]]
     ways = (
+        {"interpolation": cv2.INTER_LINEAR},
         {"interpolation": cv2.INTER_LINEAR, "area_for_downscale": "image"},
         {"interpolation": cv2.INTER_AREA},
-        {"interpolation": cv2.INTER_LINEAR},
     )
+    halves = []
+    if len(shapes) == 1:
+        (shape,) = shapes
+        inside = images.content_box(shape, size, resize)[2:]
+        halves = [A.Resize(*half, interpolation=cv2.INTER_AREA) for half in images.halves(shape, inside)]
     if resize == "stretch":
-        return [[A.Resize(*size, **way)] for way in ways]
-    pad = A.PadIfNeeded(*size, border_mode=cv2.BORDER_REPLICATE)
-    return [[A.LongestMaxSize(max_size_hw=size, **way), pad] for way in ways]
+        whole = [[A.Resize(*size, **way)] for way in ways]
+    else:
+        pad = A.PadIfNeeded(*size, border_mode=cv2.BORDER_REPLICATE)
+        whole = [[A.LongestMaxSize(max_size_hw=size, **way), pad] for way in ways]
+    return [[*halves, *steps] for steps in whole] + (whole if halves else [])
 
 
 def _to_tensor(model: Any) -> list[Any]:
@@ -101,10 +118,10 @@ def _to_tensor(model: Any) -> list[Any]:
     return [*([] if whole else [pad]), A.Normalize(mean=mean, std=std, max_pixel_value=255.0), A.ToTensorV2()]
 
 
-def difference(folder: Path, model: Any, pictures: list[Any]) -> float:
-    """The largest difference of a logit between the folder, loaded as its user would, and our network.
+def difference(folder: Path, model: Any, pictures: list[Any], resize: Any) -> float:
+    """The largest difference of a logit between the folder, loaded as its user would, and our network, of one frame.
 
-    As a share of the largest logit, where that is above 1.
+    As a share of the largest logit, where that is above 1; `resize` makes the frame, as `resizing` chose it.
     """
     import albumentations as A
     import numpy as np
@@ -115,7 +132,7 @@ def difference(folder: Path, model: Any, pictures: list[Any]) -> float:
         network, prepare = smp.from_pretrained(str(folder)), A.Compose.from_pretrained(str(folder))
     offs = []
     for picture in pictures:
-        frame = images.image_to_network(picture, model.size, model.resize)
+        frame = resize(image=picture)["image"]
         x = torch.from_numpy(frame).permute(2, 0, 1)[None].float() / 255
         with torch.inference_mode():
             expected = model.network(x)
@@ -131,12 +148,13 @@ def save(folder: Path, model: Any, pictures: list[Any], evidence: Any) -> float:
     partial = folder.with_name(f".{folder.name}.{os.getpid()}")
     partial.mkdir(parents=True)
     try:
-        prepare = preparation(model, pictures)
+        steps, levels = resizing(model, pictures)
+        prepare = _compose([*steps, *_to_tensor(model)])
         try:
             model.network.body.save_pretrained(partial)
             shutil.copymode(partial / "config.json", partial / "model.safetensors")  # the client's is its owner's only
             prepare.save_pretrained(partial)
-            off = difference(partial, model, pictures)
+            off = difference(partial, model, pictures, _compose(steps))
         except Exception as error:  # smp, the hub's client and albumentations raise what they like
             reason = " ".join(str(error).split())[:200]
             name = model.about["network"]["MODEL_NAME"]
@@ -150,6 +168,8 @@ def save(folder: Path, model: Any, pictures: list[Any], evidence: Any) -> float:
             f"Loaded back and compared on {len(pictures)} images when it was written: logits within {off:.0e} of the "
             "largest."
         )
+        if levels:
+            note += f" Albumentations' resizing is {levels:.2f} of 255 levels off that of the training, on average."
         (partial / "README.md").write_text(
             model_card.card(folder.name, model.about, model.spec, evidence, note), encoding="utf-8"
         )

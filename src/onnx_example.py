@@ -33,17 +33,25 @@ def resized(planes, size, weights):
     return weights(planes.shape[1], size[0]) @ planes @ weights(planes.shape[2], size[1]).T
 
 
+def scaled(planes, size):  # halved while it can be; the rest bilinear, or by area from a factor of 2
+    while True:
+        sides = list(zip(planes.shape[1:], size))
+        smaller = [old // 2 if old % 2 == 0 and old >= 2 * new else old for old, new in sides]
+        if smaller == [old for old, _ in sides]:
+            kind = linear if all(old < 2 * new for old, new in sides) else area
+            return np.rint(resized(planes, size, kind)).astype(np.uint8)
+        planes = np.floor(resized(planes, smaller, area) + 0.5)
+
+
 """
 _SESSION = """model = Path(__file__).with_name("{file}")
 session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
 *paths, out = sys.argv[1:]
 """
-_RESIZED = """small = np.rint(resized(image.transpose(2, 0, 1), inner, kind)).astype(np.uint8)
+_RESIZED = """small = scaled(image.transpose(2, 0, 1), inner)
 """
-_KIND = "kind = area if inner[0] * inner[1] < height * width else linear\n"
 _STRETCH = (
     "height, width = image.shape[:2]\ninner = {size}  # what the network sees: the whole image, stretched\n"
-    + _KIND
     + _RESIZED
     + """p = session.run(None, {{"images": small.transpose(1, 2, 0)[None]}})[0][0]  # probabilities (classes, h, w)
 p = resized(p, (height, width), linear)
@@ -56,7 +64,6 @@ scale = min(frame[0] / height, frame[1] / width)
 inner = max(1, round(height * scale)), max(1, round(width * scale))
 top, left = (frame[0] - inner[0]) // 2, (frame[1] - inner[1]) // 2
 """
-    + _KIND
     + _RESIZED
     + """sides = (0, 0), (top, frame[0] - inner[0] - top), (left, frame[1] - inner[1] - left)
 p = session.run(None, {{"images": np.pad(small, sides, "edge").transpose(1, 2, 0)[None]}})[0][0]

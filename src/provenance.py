@@ -12,7 +12,7 @@ import runs
 # what can change a training's numbers
 PACKAGES = (
     "torch", "torchvision", "pytorch-lightning", "segmentation-models-pytorch", "timm", "albumentations", "kornia",
-    "opencv-python-headless", "pillow", "numpy", "pandas", "scikit-learn", "scipy", "safetensors",
+    "opencv-python-headless", "pillow", "simplejpeg", "numpy", "pandas", "scikit-learn", "scipy", "safetensors",
 )  # fmt: skip
 
 

@@ -130,7 +130,7 @@ def test_the_example_makes_the_same_mask_without_this_repository(trained):
     run_example(EXAMPLE, [big], Path("mask.png").resolve())
     mask, expected = np.asarray(Image.open("mask.png")) > 0, probabilities[0] >= 0.5
     assert mask.shape == expected.shape == (170, 333) and 0.02 < expected.mean() < 0.98
-    assert (mask != expected).mean() < 2e-3  # bytes of a resized image may be one apart
+    assert (mask != expected).mean() < 5e-3  # bytes of a resized image may be one apart
 
 
 SPECS = {

@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageOps
 
+import decode
 import images
 from dataspec import DataSpec
 from errors import UserError
@@ -705,3 +707,77 @@ def test_each_small_pixel_takes_the_class_that_covers_most_of_it():
     half = np.array([[0, 5]], np.uint8)
     np.testing.assert_array_equal(images.labels_to_network(half, (1, 1), "stretch"), [[5]])
     np.testing.assert_array_equal(images.labels_to_network(half, (1, 1), "stretch", ignore=5), [[0]])
+
+
+def jpeg(path: Path, image: np.ndarray, **options) -> Path:
+    Image.fromarray(image).save(path, "JPEG", **options)
+    return path
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"subsampling": 0},
+        {"subsampling": 1},
+        {"subsampling": 2},
+        {"subsampling": 2, "progressive": True},
+        {"keep_rgb": True},
+        {"restart_marker_rows": 1},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("grey", [False, True])
+def test_a_jpeg_has_the_same_pixels_with_and_without_simplejpeg(tmp_path, monkeypatch, options, orientation, grey):
+    y, x = np.mgrid[0:53, 0:75]
+    image = np.dstack([y * 4, x * 3, (x * y) % 256]).astype(np.uint8)
+    image = image[..., 1] if grey else image
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = jpeg(tmp_path / "a.jpg", image, quality=80, exif=exif, **options)
+    asked, fast = [], decode.simplejpeg.decode_jpeg
+    monkeypatch.setattr(decode.simplejpeg, "decode_jpeg", lambda *args: asked.append(1) or fast(*args))
+    one = images.read_image(path)
+    monkeypatch.setattr(decode, "simplejpeg", None)
+    other = images.read_image(path)
+    assert asked == [1] and one.shape == ((75, 53, 3) if orientation == 6 else (53, 75, 3))
+    np.testing.assert_array_equal(one, other)
+
+
+def test_of_a_broken_jpeg_pillows_word_counts(tmp_path, monkeypatch):
+    whole = jpeg(
+        tmp_path / "a.jpg", np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    ).read_bytes()
+    for name, content in {"cut": whole[:-200], "flipped": whole[:900] + b"\xff\xd9" + whole[902:]}.items():
+        path = tmp_path / f"{name}.jpg"
+        path.write_bytes(content)
+        said = []
+        for module in (decode.simplejpeg, None):
+            monkeypatch.setattr(decode, "simplejpeg", module)
+            try:
+                said.append(images.read_image(path).tobytes())
+            except UserError as error:
+                said.append(str(error))
+        assert said[0] == said[1] and (name == "flipped" or "broken or cut off" in said[0])
+
+
+@given(st.integers(1, 3), st.integers(0, 3), st.integers(0, 2**32 - 1))
+def test_whole_blocks_are_averaged_and_nothing_moves(exponent, extra, seed):
+    factor, size = 2**exponent, (12, 8)
+    blocks = np.random.default_rng(seed).integers(0, 256, (*size, 3)).astype(np.uint8)
+    image = blocks.repeat(factor, 0).repeat(factor, 1)
+    np.testing.assert_array_equal(images.image_to_network(image, size, "stretch"), blocks)
+    y, x = np.mgrid[0 : 12 * factor + extra, 0 : 8 * factor + extra].astype(float)
+    slope = (255 * (y + 0.5) / y.shape[0] / 2 + 255 * (x + 0.5) / x.shape[1] / 2).astype(np.uint8)
+    frame = images.image_to_network(slope[..., None], size, "stretch")[..., 0].astype(float)
+    y, x = np.mgrid[0:12, 0:8]
+    assert np.abs(frame - (255 * (y + 0.5) / 12 / 2 + 255 * (x + 0.5) / 8 / 2))[1:-1, 1:-1].max() < 3
+
+
+def test_fine_stripes_become_grey_not_other_stripes():
+    for width, factor in ((1024, 4), (960, 3.75), (1000, 3.9)):
+        stripes = np.zeros((width, width, 1), np.uint8)
+        stripes[:, ::2] = 255
+        side = round(width / factor)
+        frame = images.image_to_network(stripes, (side, side), "stretch").astype(float)
+        assert np.abs(frame - 127.5).max() < 30
