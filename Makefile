@@ -17,7 +17,7 @@ GIVEN = $(foreach name,$(.VARIABLES),$(if $(filter command%line,$(subst $() ,%,$
 ARGS = $(foreach name,$(filter-out VENV PYTHON,$(GIVEN)),$(call quoted,$(name)))
 RUN = $(PYTHON) src/$@.py $(ARGS)
 
-.PHONY: help demo data rle-check doctor folds train reproduce tester oof cv search tune ensemble compare leaderboard report inference pseudo merge submission kernel kernel-rehearsal kernel-push kernel-fetch onnx hub samples summary lr batch smoke weights test test-slow lint audit install
+.PHONY: help demo data rle-check doctor folds train reproduce tester oof cv search tune ensemble compare leaderboard report inference pseudo merge submission kernel kernel-rehearsal kernel-push kernel-fetch onnx hub samples summary lr batch smoke weights test test-slow lint bench audit install
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | while IFS=$$'\t' read -r name text; do printf '  make %-16s %s\n' "$$name" "$$text"; done
@@ -132,6 +132,9 @@ test: $(READY)  ## the tests
 
 test-slow: $(READY)  ## the tests that take long
 	@$(PYTHON) -m pytest -m slow
+
+bench: $(READY)  ## how fast it is, beside the plain way and the limit: a table, in ten minutes
+	@$(PYTHON) benchmarks/bench.py $(ARGS)
 
 audit: $(READY)  ## known vulnerabilities of the installed packages, as a report
 	@$(PYTHON) .ci/audit.py

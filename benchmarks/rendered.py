@@ -7,6 +7,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
@@ -18,28 +19,62 @@ BASES = 40
 
 
 def _base(number: int, height: int, width: int) -> np.ndarray:
-    return studio.render(cars.make_car(42, number), 1 + number % 16, height, width, 42)[0]
+    """uint8 (H, W, 4): colours and the mask, 0 or 1; rendered at a quarter of the size, with a camera's noise."""
+    car = cars.make_car(42, number)
+    image, mask = studio.render(car, 1 + number % 16, height // 4, width // 4, 42)[:2]
+    large = cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC)
+    noise = np.random.default_rng(number).normal(0, 2, large.shape)
+    outline = cv2.resize((mask > 0).astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC) > 0.5
+    return np.dstack([np.clip(large + noise, 0, 255).astype(np.uint8), outline.astype(np.uint8)])
 
 
-def _crop(image: np.ndarray, height: int, width: int, random: np.random.Generator) -> np.ndarray:
-    top, left = random.integers(0, image.shape[0] - height + 1), random.integers(0, image.shape[1] - width + 1)
-    part = image[top : top + height, left : left + width]
+def _crop(planes: np.ndarray, height: int, width: int, random: np.random.Generator) -> np.ndarray:
+    top, left = random.integers(0, planes.shape[0] - height + 1), random.integers(0, planes.shape[1] - width + 1)
+    part = planes[top : top + height, left : left + width]
     return part[:, ::-1] if random.random() < 0.5 else part
 
 
-def _write_different(number: int, bases: list[np.ndarray], height: int, width: int, path: Path) -> Path:
+def _different(number: int, bases: list[np.ndarray], height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Image uint8 (H, W, 3) and the mask 0/1 (H, W) of the car that shows more."""
     random = np.random.default_rng(number)
     chosen = random.choice(len(bases), 2, replace=False)
     one, other = (_crop(bases[at], height, width, random) for at in chosen)
-    cv2.imwrite(str(path), cv2.addWeighted(one, 0.5, other, 0.5, 0), [cv2.IMWRITE_JPEG_QUALITY, 90])
-    return path
+    return cv2.addWeighted(one[..., :3], 0.6, other[..., :3], 0.4, 0), one[..., 3]
 
 
-def pictures(folder: Path, count: int, height: int, width: int) -> list[Path]:
-    """Write `count` JPEGs of height x width, all different, and return them."""
-    heights, widths = ([3 * side // 2] * BASES for side in (height, width))
+def _bases(count: int, height: int, width: int) -> list[np.ndarray]:
+    heights, widths = ([3 * side // 2] * count for side in (height, width))
     with ProcessPoolExecutor() as pool:
-        bases = list(tqdm(pool.map(_base, range(BASES), heights, widths), "render", BASES, mininterval=5))
+        return list(tqdm(pool.map(_base, range(count), heights, widths), "render", count, mininterval=5))
+
+
+def pictures(folder: Path, count: int, height: int, width: int, bases: int = BASES) -> list[Path]:
+    """Write `count` JPEGs of height x width, all different, and return them."""
+    rendered = _bases(bases, height, width)
+
+    def write(number: int) -> Path:
+        path = folder / f"{number}.jpg"
+        image = _different(number, rendered, height, width)[0]
+        cv2.imwrite(str(path), image, [cv2.IMWRITE_JPEG_QUALITY, 90])
+        return path
+
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        written = pool.map(lambda at: _write_different(at, bases, height, width, folder / f"{at}.jpg"), range(count))
-        return list(tqdm(written, "blend", count, mininterval=5))
+        return list(tqdm(pool.map(write, range(count)), "blend", count, mininterval=5))
+
+
+def competition(root: Path, count: int, height: int, width: int, bases: int = 12) -> list[tuple[Path, Path]]:
+    """`count` pairs in Carvana's layout below `root`, 16 views a car: train_hq/*.jpg and train_masks/*_mask.gif."""
+    images, masks = root / "train_hq", root / "train_masks"
+    images.mkdir(parents=True)
+    masks.mkdir()
+    rendered = _bases(bases, height, width)
+
+    def write(number: int) -> tuple[Path, Path]:
+        name = f"{number // 16:012x}_{number % 16 + 1:02d}"
+        image, mask = _different(number, rendered, height, width)
+        cv2.imwrite(str(images / f"{name}.jpg"), image, [cv2.IMWRITE_JPEG_QUALITY, 90])
+        Image.fromarray(mask * 255).convert("P").save(masks / f"{name}_mask.gif")
+        return images / f"{name}.jpg", masks / f"{name}_mask.gif"
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(tqdm(pool.map(write, range(count)), "blend", count, mininterval=5))

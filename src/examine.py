@@ -211,7 +211,7 @@ def examine(frame: Any, root: Path, spec: DataSpec, max_pixels: int) -> Examined
             return str(error)
         labelled = spec.labelled(mask)
         pixels = mask[0].size if labelled is None else max(1, int(labelled.sum()))
-        areas = np.count_nonzero(spec.class_planes(mask), axis=(1, 2)) / pixels
+        areas = np.array([np.count_nonzero(plane) for plane in spec.class_planes(mask)]) / pixels  # axis= is slower
         return areas, audit.thumbnail(eight_bits(levels)), histogram(levels)
 
     for table in sorted({rle_table.parse_reference(text)[0] for text in frame["mask"] if text.startswith("rle:")}):

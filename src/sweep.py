@@ -23,11 +23,15 @@ def counts_by_rule(
     Equal to `metrics.count` of `postprocess.to_mask`. truth: 0/1 or bool (H, W); labelled: the pixels that count.
     """
     inside = np.ones(p8.shape, bool) if labelled is None else labelled
-    true = truth.astype(bool) & inside
-    reached = {  # pixels at or above each level: all of them, the true ones, the ones that count
-        name: np.bincount(pixels, minlength=256)[::-1].cumsum()[::-1]
-        for name, pixels in (("area", p8.ravel()), ("tp", p8[true]), ("counted", p8[inside]))
+    true = truth.astype(bool) if labelled is None else truth.astype(bool) & inside
+    every = histogram(p8)
+    # pixels at or above each level: all of them, the true ones, the ones that count
+    by_level = {
+        "area": every,
+        "tp": histogram(p8, true),
+        "counted": every if labelled is None else histogram(p8, inside),
     }
+    reached = {name: counts[::-1].cumsum()[::-1] for name, counts in by_level.items()}
     sizes: dict[Rule, np.ndarray] = {}
     found = np.zeros((len(rules), 2), np.int64)
     for at, rule in enumerate(rules):
@@ -42,6 +46,17 @@ def counts_by_rule(
             sizes[drawn] = _objects(p8, drawn, true, inside)[1]
         found[at] = sizes[drawn][postprocess.kept(sizes[drawn][:, 0], rule.min_area, rule.keep_largest), 1:].sum(0)
     return _four(found, int(true.sum()), int(inside.sum()))
+
+
+def histogram(p8: np.ndarray, among: np.ndarray | None = None) -> np.ndarray:
+    """int64 (256,): how many pixels of uint8 (H, W) have each level; of bool `among` only the pixels that are True."""
+    rows = max(1, (1 << 24) // p8.shape[1])  # OpenCV counts in float32, which is exact so far
+    counts = np.zeros(256, np.int64)
+    for top in range(0, len(p8), rows):
+        mask = None if among is None else np.ascontiguousarray(among[top : top + rows]).view(np.uint8)
+        part = np.ascontiguousarray(p8[top : top + rows])
+        counts += cv2.calcHist([part], [0], mask, [256], [0, 256]).ravel().astype(np.int64)
+    return counts
 
 
 def objects_by_rule(

@@ -1,0 +1,270 @@
+"""Rows of the table that need no network: loader, run lengths, thresholds, make folds."""
+
+import contextlib
+import io
+import multiprocessing
+import shutil
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import plain
+import simplejpeg
+import torch
+from PIL import Image
+from timing import Row, in_turns
+
+import augmentations
+import config
+import dataset
+import folds
+import images
+import metrics
+import postprocess
+import rle
+import sweep
+import threads
+import tuning
+from datamodule import MaskDataModule, workers
+from dataspec import DataSpec
+from postprocess import Rule
+
+SIZE, BATCH = 512, 8
+MOST = 100_000_000
+
+
+def _each(task: Callable[[Any], Any], items: list[Any]) -> None:
+    """On all cores, results thrown away as they come."""
+    with ThreadPoolExecutor(threads.cores()) as pool:
+        for _ in pool.map(task, items):
+            pass
+
+
+def _strictly(pair: tuple[Path, Path]) -> None:
+    """The fastest strict decoders at hand: simplejpeg (libjpeg-turbo), of GIF Pillow, twice as fast as OpenCV."""
+    simplejpeg.decode_jpeg(pair[0].read_bytes(), "RGB")
+    np.array(Image.open(pair[1]))
+
+
+def _plain_loader(pairs: list[tuple[Path, Path]], augment: Any = None) -> Any:
+    return torch.utils.data.DataLoader(
+        plain.Pairs(pairs, SIZE, augment),
+        BATCH,
+        shuffle=True,
+        num_workers=workers(-1),
+        persistent_workers=workers(-1) > 0,
+        worker_init_fn=_one_thread,
+    )
+
+
+def _one_thread(_: int) -> None:
+    torch.set_num_threads(1)
+
+
+def _ours(cache: dataset.Cache, augment: Any = None) -> Any:
+    data = MaskDataModule(
+        cache,
+        np.arange(len(cache)),
+        np.arange(0),
+        augment=augment,
+        seed=0,
+        train_batch_size=BATCH,
+        valid_batch_size=BATCH,
+        num_workers=workers(-1),
+    )
+    return data.train_dataloader()
+
+
+def _drained(loader: Any) -> None:
+    for _ in loader:
+        pass
+
+
+def _cache(place: Path, root: Path, pairs: list[tuple[Path, Path]]) -> dataset.Cache:
+    names = [(str(image.relative_to(root)), str(mask.relative_to(root))) for image, mask in pairs]
+    return dataset.open_cache(place, root, names, (SIZE, SIZE), "stretch", MOST, DataSpec())
+
+
+def loader_cold(place: Path, root: Path, pairs: list[tuple[Path, Path]], repeats: int) -> Row:
+    """The first epoch: ours decodes into its cache and reads that, the plain one decodes in its workers."""
+    number = count()
+
+    def ours() -> None:
+        folder = place / f"cache{next(number)}"
+        with contextlib.redirect_stderr(io.StringIO()):
+            _drained(_ours(_cache(folder, root, pairs)))
+        shutil.rmtree(folder)
+
+    tasks = {
+        "limit": lambda: _each(_strictly, pairs),
+        "ours": ours,
+        "plain": lambda: _drained(_plain_loader(pairs)),
+    }
+    height, width = images.read_size(pairs[0][0])
+    return Row(
+        f"loader, {width} x {height} JPEG + GIF mask -> {SIZE} px, cold",
+        in_turns(tasks, repeats),
+        len(pairs),
+        "samples",
+        at_limit=0.8,
+        note="files are in the system's memory; limit: the decoders alone, a thread a core",
+    )
+
+
+def _share(cache: dataset.Cache, augment: Any, rows: range) -> None:
+    images_masks = [tuple(np.array(part) for part in cache[row]) for row in rows[:16]]
+    for row in rows:
+        image, mask = images_masks[row // rows.step % len(images_masks)]
+        augment(image.copy(), mask.copy(), (0, 0, row))
+
+
+def loader_later(place: Path, root: Path, pairs: list[tuple[Path, Path]], repeats: int) -> Row:
+    """A later epoch, workers running, the default augmentation on both sides."""
+    with contextlib.redirect_stderr(io.StringIO()):
+        cache = _cache(place / "cache", root, pairs)
+    augment = augmentations.make(config.AUGMENT)
+    loaders = {"ours": _ours(cache, augment), "plain": _plain_loader(pairs, augment)}
+    for loader in loaders.values():
+        _drained(loader)  # workers start, pages are read
+    processes, context = max(1, workers(-1)), multiprocessing.get_context("fork")
+
+    def limit() -> float:
+        running = [
+            context.Process(target=_share, args=(cache, augment, range(n, len(pairs), processes)))
+            for n in range(processes)
+        ]
+        start = time.perf_counter()
+        for process in running:
+            process.start()
+        for process in running:
+            process.join()
+        return time.perf_counter() - start
+
+    tasks = {
+        "limit": limit,
+        "ours": lambda: _drained(loaders["ours"]),
+        "plain": lambda: _drained(loaders["plain"]),
+    }
+    return Row(
+        f"the same, later epochs, AUGMENT={config.AUGMENT} on both sides",
+        in_turns(tasks, repeats),
+        len(pairs),
+        "samples",
+        at_limit=0.8,
+        at_plain=4,
+        note="limit: a copy in memory and the augmentation, in as many processes, nothing sent between them",
+    )
+
+
+def run_lengths(pairs: list[tuple[Path, Path]], repeats: int) -> list[Row]:
+    """One mask to text and back, from a C-ordered array, in Carvana's order; pycocotools has its own, compressed."""
+    from pycocotools import mask as coco
+
+    mask = images.read_mask(pairs[0][1])
+    text, coded = rle.encode(mask, "C"), coco.encode(np.asfortranarray(mask))
+    assert np.array_equal(rle.decode(text, mask.shape, "C"), mask) and text == plain.encode(mask)
+    assert np.array_equal(plain.decode(text, mask.shape), mask) and np.array_equal(coco.decode(coded), mask)
+    often = 20  # of the fast ones, within a turn
+
+    def repeated(task: Callable[[], Any], times: int) -> Callable[[], float]:
+        def run() -> float:
+            start = time.perf_counter()
+            for _ in range(times):
+                task()
+            return (time.perf_counter() - start) / times
+
+        return run
+
+    size = f"{mask.shape[1]} x {mask.shape[0]}"
+    encoding = {
+        "limit": repeated(lambda: coco.encode(np.asfortranarray(mask)), often),
+        "ours": repeated(lambda: rle.encode(mask, "C"), often),
+        "plain": repeated(lambda: plain.encode(mask), 1),
+    }
+    decoding = {
+        "limit": repeated(lambda: np.ascontiguousarray(coco.decode(coded)), often),
+        "ours": repeated(lambda: rle.decode(text, mask.shape, "C"), often),
+        "plain": repeated(lambda: plain.decode(text, mask.shape), 1),
+    }
+    aims = {"at_limit": 1 / 1.5, "at_plain": 30.0}
+    note = "limit: pycocotools, its copy from and to a C-ordered mask included"
+    return [
+        Row(f"run lengths: encode {size}", in_turns(encoding, repeats), note=note, **aims),
+        Row(f"run lengths: decode {size}", in_turns(decoding, repeats), note=note, **aims),
+    ]
+
+
+def thresholds(place: Path, pairs: list[tuple[Path, Path]], repeats: int) -> Row:
+    """Dice of an image set at each of make tune's thresholds."""
+    chosen, maps = pairs[:24], place / "maps"
+    for number, (_, path) in enumerate(chosen):
+        soft = cv2.GaussianBlur(images.read_mask(path) * np.float32(255), (0, 0), 25)
+        images.write_gray(maps / f"{number}.png", soft.round().astype(np.uint8))
+    files = [(maps / f"{number}.png", mask) for number, (_, mask) in enumerate(chosen)]
+    rules = tuple(Rule(threshold) for threshold in tuning.FINE)
+
+    def read(pair: tuple[Path, Path]) -> tuple[np.ndarray, np.ndarray]:
+        return images.read_gray(pair[0]), images.read_mask(pair[1])
+
+    def ours(pair: tuple[Path, Path]) -> np.ndarray:
+        p8, truth = read(pair)
+        return sweep.counts_by_rule(p8, truth, None, rules)
+
+    def loop(pair: tuple[Path, Path]) -> np.ndarray:
+        p8, truth = read(pair)
+        return np.stack([metrics.count(p8 >= postprocess.level(rule.threshold), truth) for rule in rules])
+
+    assert np.array_equal(ours(files[0]), loop(files[0]))
+    tasks = {
+        "limit": lambda: _each(read, files),
+        "ours": lambda: _each(ours, files),
+        "plain": lambda: _each(loop, files),
+    }
+    return Row(
+        f"scoring {len(rules)} thresholds, {len(files)} maps and masks",
+        in_turns(tasks, repeats),
+        len(files),
+        "images",
+        at_limit=0.5,
+        note="limit: reading maps and masks once; plain: each threshold's mask compared, files read once too",
+    )
+
+
+def make_folds(place: Path, root: Path, pairs: list[tuple[Path, Path]], repeats: int) -> Row:
+    """The command with its leak audit, imports done, against decoding."""
+    number = count()
+
+    def ours() -> None:
+        arguments = ["DATASET=bench", f"INPUT={root}", f"OUTPUT={place / f'folds{next(number)}'}", f"LOGS={place}"]
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            if folds.main(arguments):
+                raise SystemExit("make folds failed; see above")
+
+    def strictly(pair: tuple[Path, Path]) -> None:
+        images.read_image(pair[0])
+        images.read_mask(pair[1])
+
+    sample = pairs[:: max(1, len(pairs) // 500)]
+
+    def one_by_one() -> float:
+        start = time.perf_counter()
+        for image, mask in sample:
+            np.array(Image.open(image).convert("RGB"))
+            np.array(Image.open(mask).convert("L"))
+        return (time.perf_counter() - start) * len(pairs) / len(sample)
+
+    tasks = {"limit": lambda: _each(strictly, pairs), "ours": ours, "plain": one_by_one}
+    height, width = images.read_size(pairs[0][0])
+    return Row(
+        f"make folds, {len(pairs):,} masks of {width} x {height}, leak audit included",
+        in_turns(tasks, repeats),
+        len(pairs),
+        "pairs",
+        at_limit=1 / 1.25,
+        note=f"limit: strictly decoding once on all cores; plain: decoding one by one ({len(sample)}, extrapolated)",
+    )
