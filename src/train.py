@@ -322,6 +322,7 @@ def _step_images(settings: Any, spec: DataSpec, folder: Path) -> list[Any]:
 
 @command
 def main(argv: list[str] | None = None) -> None:
+    launch.end_with_parent()
     settings, flags = settings_module.command_line(argv, __doc__, FLAGS)
     if not flags.FOLD:
         raise UserError(

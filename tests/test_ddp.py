@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 import launch
+import locks
 import rank
 import train
 from conftest import ROOT, TINY
@@ -126,6 +127,59 @@ def test_a_killed_rank_ends_the_run_with_a_sentence_and_one_device_goes_on(folds
     assert train.main([*BOTH, "EPOCHS=40", "RESUME=1", "MAX_MINUTES=0.000001"]) == 0
     said = capsys.readouterr().out
     assert "computer: devices: 2 there, 1 now" in said and "rounded otherwise" in said
+
+
+RANK = """
+import os, signal, sys, time
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import launch, locks
+if len(sys.argv) == 2:
+    launch.run(Path(__file__), [sys.argv[1], "rank"], 2)
+launch.PATIENCE = 0.5
+launch.end_with_parent()
+if os.environ["RANK"] == "1":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # too busy to hear
+with locks.alone(Path("run" + os.environ["RANK"]), ""):
+    time.sleep(60)
+"""
+
+
+def free_within(seconds, *folders):
+    """Wait until nobody holds these folders' locks."""
+    end = time.monotonic() + seconds
+    for folder in folders:
+        while True:
+            try:
+                with locks.alone(Path(folder), ""):
+                    break
+            except UserError:
+                assert time.monotonic() < end, folder
+                time.sleep(0.02)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP])
+def test_ranks_end_with_who_started_them_however_it_ends(workplace, number):
+    Path("rank.py").write_text(RANK)
+    process = subprocess.Popen([sys.executable, "rank.py", str(ROOT / "src")], stderr=subprocess.PIPE, text=True)
+    end = time.monotonic() + 20
+    while not all(Path(f".run{rank}.lock").exists() for rank in (0, 1)):
+        assert process.poll() is None and time.monotonic() < end
+        time.sleep(0.02)
+    process.send_signal(number)
+    free_within(10, "run0", "run1")
+    assert process.wait(timeout=10) == (-number if number == signal.SIGKILL else 1)
+    process.stderr.close()
+
+
+@pytest.mark.slow
+def test_a_launcher_that_is_killed_takes_its_ranks_along_and_they_leave_a_checkpoint(folds_table, capsys):
+    process = start()
+    after_a_checkpoint(process)
+    process.kill()
+    process.communicate(timeout=60)  # its pipes end with the ranks
+    free_within(20, "lightning_logs/demo/fold0_seed42")
+    assert train.main([*BOTH, "EPOCHS=40", "RESUME=1", "MAX_MINUTES=0.000001"]) == 0
 
 
 @pytest.mark.slow

@@ -66,7 +66,8 @@ class StruckAfter(callbacks.EpochLine):
         if trainer.global_step == self.step and index % trainer.accumulate_grad_batches == 0:
             if not self.signal:
                 raise PowerCutError
-            os.kill(os.getpid(), self.signal)
+            for _ in range(1 + (self.signal == signal.SIGHUP)):  # a terminal's, and then its shell's
+                os.kill(os.getpid(), self.signal)
 
 
 def struck(step, number=0):
@@ -99,12 +100,16 @@ def test_a_run_that_is_cut_off_at_any_step_goes_on_exactly(folds_table, extra, s
     same("whole", "cut")
 
 
-def test_ctrl_c_and_sigterm_stop_at_the_next_step_and_minutes_in_time(trained, capsys):
+def test_ctrl_c_hangup_and_sigterm_stop_at_the_next_step_and_minutes_in_time(trained, capsys):
     """The steps between two checkpoints are not lost: one is written where the training stops."""
     arguments = [*TINY, "FOLD=0", "EXPERIMENT=cut"]
     with struck(2, signal.SIGINT):
         assert train.main(arguments) == 130
     assert "Stopped in epoch 1 of 2, step 3. RESUME=1" in capsys.readouterr().out
+    with struck(4, signal.SIGHUP), pytest.raises(SystemExit) as ended:
+        train.main([*arguments, "RESUME=1"])
+    assert ended.value.code == 128 + signal.SIGHUP
+    assert "Stopped in epoch 2 of 2, step 5" in capsys.readouterr().out
     with struck(5, signal.SIGTERM), pytest.raises(SystemExit) as ended:
         train.main([*arguments, "RESUME=1"])
     assert ended.value.code == 128 + signal.SIGTERM
