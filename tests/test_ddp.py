@@ -1,8 +1,10 @@
 """Two processes on a CPU train one fold: the same samples, the same weights up to rounding, the same scores."""
 
 import json
+import multiprocessing
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import jobs
 import launch
 import locks
 import rank
@@ -127,6 +130,47 @@ def test_a_killed_rank_ends_the_run_with_a_sentence_and_one_device_goes_on(folds
     assert train.main([*BOTH, "EPOCHS=40", "RESUME=1", "MAX_MINUTES=0.000001"]) == 0
     said = capsys.readouterr().out
     assert "computer: devices: 2 there, 1 now" in said and "rounded otherwise" in said
+
+
+def _one_of_two(number, port, arguments, patches):
+    """In a forked process: train as torchrun would start it."""
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    own = {"RANK": str(number), "LOCAL_RANK": str(number), "GROUP_RANK": "0", "TORCHELASTIC_RUN_ID": "test"}
+    os.environ.update({**shared, **own})
+    for place, name, value in patches[number]:
+        setattr(place, name, value)
+    with jobs.printing_to(f"rank{number}.log"):
+        code = train.main(arguments)
+    sys.exit(code)
+
+
+def as_torchrun(arguments, patches=((), ())):
+    """Train in two processes that nobody watches; returns their exit codes and what each printed."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    context = multiprocessing.get_context("fork")  # of this process, which has the imports done
+    ranks = [context.Process(target=_one_of_two, args=(n, port, [*arguments], patches)) for n in (0, 1)]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join(60)
+        process.kill()
+    return [process.exitcode for process in ranks], [Path(f"rank{n}.log").read_text() for n in (0, 1)]
+
+
+def test_under_torchrun_too_a_folder_that_is_taken_is_one_sentence(folds_table):
+    with locks.alone(Path("lightning_logs/demo/fold0_seed42"), ""):
+        codes, said = as_torchrun([*BOTH, "DEVICES=2"])
+    assert codes == [2, 2]
+    assert said[0].startswith("error: Another process is writing") and said[0].count("\n") == 1 and said[1] == ""
+
+
+def test_who_ends_before_the_training_is_said_by_the_others(folds_table):
+    dies = (train.assembly, "fold_rows", lambda *_: os._exit(9))
+    codes, said = as_torchrun([*BOTH, "DEVICES=2"], ((), (dies,)))
+    assert codes == [2, 9]
+    assert said[0].splitlines()[-1].startswith(f"error: {launch.LOST}. RESUME=1") and "Traceback" not in said[0]
 
 
 RANK = """
