@@ -72,7 +72,7 @@ def make(
     hooks += [callbacks.FrozenEncoder(freeze_encoder)] if freeze_encoder else []
     hooks += [callbacks.AveragedWeights(ema)] if ema else []
     hooks += [callbacks.SameBuffers()] if ranks.size() > 1 else []
-    hooks += [callbacks.BestWeights(folder / "checkpoints" / "best.safetensors")] if keep_best else []
+    hooks += [callbacks.BestWeights()] if keep_best else []
     hooks += (
         [EarlyStopping("valid_dice", mode="max", patience=patience, check_on_train_epoch_end=False)] if patience else []
     )

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 import callbacks
+import lightning_module
 import locks
 import stopping
 import train
@@ -133,6 +134,41 @@ def test_what_stopped_early_stays_stopped(folds_table, monkeypatch):
             train.main([*arguments, "EXPERIMENT=cut"])
     assert train.main([*arguments, "EXPERIMENT=cut", "RESUME=1"]) == 0
     same("whole", "cut")
+
+
+def test_the_best_weights_are_of_the_epoch_that_is_said(folds_table, monkeypatch, refused):
+    """Cut off between a better epoch and its checkpoint; when it comes again, rounded otherwise, it is a worse one."""
+    arguments, summarise = [*TINY, "FOLD=0", "CHECKPOINT=best"], lightning_module.metrics.summarise
+
+    def dices(*given):
+        left = iter(given)
+
+        def scored(*counts):
+            found = summarise(*counts)
+            return {**found, "image": {**found["image"], "dice": next(left)}}
+
+        monkeypatch.setattr(lightning_module.metrics, "summarise", scored)
+
+    class Cut(callbacks.EpochLine):
+        def on_train_epoch_end(self, trainer, module):
+            if trainer.current_epoch == 1:
+                raise PowerCutError
+
+    dices(0.5, 0.1)
+    assert train.main([*arguments, "EXPERIMENT=whole"]) == 0
+    dices(0.5, 0.9)
+    with monkeypatch.context() as patch, pytest.raises(PowerCutError):
+        patch.setattr(callbacks, "EpochLine", Cut)
+        train.main([*arguments, "EXPERIMENT=cut"])
+    with monkeypatch.context() as patch:  # as a checkpoint was before it had the weights
+        load = callbacks.BestWeights.load_state_dict
+        old = lambda self, state: load(self, {name: state[name] for name in ("best", "epoch")})  # noqa: E731
+        patch.setattr(callbacks.BestWeights, "load_state_dict", old)
+        refused(train.main, [*arguments, "EXPERIMENT=cut", "RESUME=1"], "of older code", "OVERWRITE=1")
+    dices(0.1)
+    assert train.main([*arguments, "EXPERIMENT=cut", "RESUME=1"]) == 0
+    same("whole", "cut")
+    assert json.loads((run_of("cut") / "model.json").read_text())["weights"].startswith("epoch 1,")
 
 
 def test_a_second_ctrl_c_stops_at_once(trained, capsys):
