@@ -60,7 +60,7 @@ def make(
 ) -> pl.Trainer:
     """A Trainer that writes into the run folder.
 
-    `held_out`: there are validation images; `limit`: batches an epoch, 0 all; `hooks`: further callbacks;
+    `held_out`: there are validation images; `limit`: training batches an epoch, 0 all; `hooks`: further callbacks;
     `resume_from`: the checkpoint that fit is given; `identity`: of the run, for its checkpoints (see checkpoints).
     `cluster`: of ranks.group, with several processes; `leaves_out`: some parameters take no part in a step.
     """
@@ -91,7 +91,7 @@ def make(
         accumulate_grad_batches=accumulate,
         gradient_clip_val=gradient_clip or None,
         limit_train_batches=limit or None,
-        limit_val_batches=(limit or None) if held_out else 0,
+        limit_val_batches=None if held_out else 0,  # datamodule limits: here it would be for each rank
         num_sanity_val_steps=0,
         logger=loggers,
         callbacks=hooks,

@@ -23,6 +23,7 @@ import train
 from conftest import ROOT, TINY
 from datamodule import RankBatches, ShapeBatches
 from errors import UserError
+from lightning_module import SegmentationModule
 
 BOTH = [*TINY, "FOLD=0", "DEVICE=cpu", "OPTIMIZER=sgd", "LR=0.05", "MODEL_NAME=unet", "MAX_FEATURES=16", "LOGGER=none"]
 
@@ -88,6 +89,8 @@ def test_shares_of_a_batch_and_batches_of_a_validation():
     assert [[row for _, row, _ in batch] for batch in shares[1]] == [[2, 3], [6, 7]]
     import numpy as np
 
+    limited = [list(ShapeBatches(np.arange(9), [(8, 8)] * 9, 1, number, 2, 3)) for number in range(2)]
+    assert limited == [[[(0, 0, 0)], [(0, 2, 0)]], [[(0, 1, 0)]]]  # three in all
     dealt = [list(ShapeBatches(np.arange(5), [(8, 8)] * 5, 2, number, 4)) for number in range(4)]
     first = [(0, 0, 0), (0, 1, 0)]
     assert dealt == [[first], [[(0, 2, 0), (0, 3, 0)]], [[(0, 4, 0)]], [first]]  # the last has none of its own
@@ -171,6 +174,40 @@ def test_who_ends_before_the_training_is_said_by_the_others(folds_table):
     codes, said = as_torchrun([*BOTH, "DEVICES=2"], ((), (dies,)))
     assert codes == [2, 9]
     assert said[0].splitlines()[-1].startswith(f"error: {launch.LOST}. RESUME=1") and "Traceback" not in said[0]
+
+
+def notes(number):
+    """The rows that a rank trained and validated on, and the sum of the network's buffers then."""
+    found = [json.loads(line) for line in Path(f"notes{number}.txt").read_text().splitlines()]
+    return [[(rows, buffers) for kind, rows, buffers in found if kind == wanted] for wanted in ("trained", "validated")]
+
+
+def noting(name, kind):
+    """A patch of the module's step that writes them."""
+    step = getattr(SegmentationModule, name)
+
+    def noted(self, batch, index):
+        result = step(self, batch, index)
+        buffers = sum(float(buffer.double().sum()) for buffer in self.network.buffers())
+        with Path(f"notes{self.global_rank}.txt").open("a") as file:
+            print(json.dumps([kind, batch["row"].tolist(), buffers]), file=file)
+        return result
+
+    return SegmentationModule, name, noted
+
+
+def test_two_ranks_validate_limit_batches_in_all_with_rank_zeros_statistics(folds_table):
+    patches = (noting("training_step", "trained"), noting("validation_step", "validated"))
+    limited = ["LIMIT=3", "VALID_BATCH_SIZE=4", "EMA=0.5", "PROFILER=simple"]
+    codes, said = as_torchrun([*BOTH, *limited, "DEVICES=2"], (patches, patches))
+    assert codes == [0, 0], said
+    (trained, validated), (others_trained, others_validated) = notes(0), notes(1)
+    assert len(trained) == len(others_trained) == 2 * 3  # epochs x LIMIT
+    assert all(one != other for (_, one), (_, other) in zip(trained, others_trained, strict=True))  # each its share's
+    assert [len(rows) for rows, _ in validated + others_validated] == [4] * (2 * 3)
+    assert len({row for rows, _ in validated + others_validated for row in rows}) == 3 * 4
+    first, second = ({buffers for _, buffers in part} for part in (validated, others_validated))
+    assert first == second and len(first) == 2  # epochs
 
 
 RANK = """
