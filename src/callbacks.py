@@ -47,14 +47,6 @@ def averaged_network(trainer: pl.Trainer, module: pl.LightningModule) -> torch.n
 SAVE, STOP = 1, 2  # what a rank may wish for at a step
 
 
-class SameBuffers(Callback):
-    """Rank zero's batch statistics for all ranks' validation: they are the ones that are shipped. After the average."""
-
-    def on_validation_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        for buffer in module.network.buffers():
-            torch.distributed.broadcast(buffer, src=0)
-
-
 class Checkpoints(Callback):
     """checkpoints/last.ckpt for resuming: after each epoch, every so often between, and before an early stop.
 

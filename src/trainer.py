@@ -71,7 +71,6 @@ def make(
     hooks += [LearningRateMonitor("step")] if loggers else []
     hooks += [callbacks.FrozenEncoder(freeze_encoder)] if freeze_encoder else []
     hooks += [callbacks.AveragedWeights(ema)] if ema else []
-    hooks += [callbacks.SameBuffers()] if ranks.size() > 1 else []
     hooks += [callbacks.BestWeights()] if keep_best else []
     hooks += (
         [EarlyStopping("valid_dice", mode="max", patience=patience, check_on_train_epoch_end=False)] if patience else []
@@ -85,6 +84,7 @@ def make(
         accelerator={"cuda": "gpu"}.get(device, device),
         devices=ranks.size() // nodes,
         num_nodes=nodes,
+        # before a validation it gives all ranks the batch statistics of rank zero, which are the ones that are shipped
         strategy=DDPStrategy(find_unused_parameters=leaves_out) if ranks.size() > 1 else "auto",
         sync_batchnorm=sync_batchnorm and device == "cuda" and ranks.size() > 1,
         precision=precision,
