@@ -95,7 +95,7 @@ def make(
         num_sanity_val_steps=0,
         logger=loggers,
         callbacks=hooks,
-        profiler=PROFILERS[profiler](dirpath=folder, filename="profile") if profiler else None,
+        profiler=_profiler(folder, profiler),
         enable_checkpointing=False,
         enable_model_summary=False,
         enable_progress_bar=terminal,
@@ -103,6 +103,11 @@ def make(
         log_every_n_steps=1,
         plugins=[checkpoints.Files(identity or {}), cluster or LightningEnvironment()],
     )
+
+
+def _profiler(folder: Path, name: str) -> Any:
+    """Lightning's profiler of this name, in rank zero: several computers' ranks would write one file."""
+    return PROFILERS[name](dirpath=folder, filename="profile") if name and ranks.rank() == 0 else None
 
 
 def quieten() -> None:

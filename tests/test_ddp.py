@@ -208,6 +208,9 @@ def test_two_ranks_validate_limit_batches_in_all_with_rank_zeros_statistics(fold
     assert len({row for rows, _ in validated + others_validated for row in rows}) == 3 * 4
     first, second = ({buffers for _, buffers in part} for part in (validated, others_validated))
     assert first == second and len(first) == 2  # epochs
+    run = Path("lightning_logs/demo/fold0_seed42")
+    (profile,) = run.glob("*profile*")  # of rank zero
+    assert "validation_step" in profile.read_text()
 
 
 RANK = """
