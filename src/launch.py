@@ -1,6 +1,7 @@
 """One process for each device of this computer, watched: where one ends early the others are ended, in a sentence."""
 
 import contextlib
+import functools
 import os
 import signal
 import socket
@@ -10,7 +11,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -69,20 +70,33 @@ def _lifeline() -> Iterator[int]:
 
 
 def end_with_parent() -> None:
-    """In a process that `run` started: stop, as at SIGTERM, when that one ends without a word; after a while by force.
+    """In a process that `run` or torchrun started: stop, as at SIGTERM, when that one has ended without a word.
 
-    A pipe rather than PR_SET_PDEATHSIG: it needs no Linux, and nothing is missed between the start and this call.
+    After a while by force. Of `run` by a pipe rather than PR_SET_PDEATHSIG: it needs no Linux, and nothing is missed
+    between the start and this call. torchrun has none, so its ranks look whose children they are.
     """
     pipe = os.environ.pop(LIFELINE, "")
+    wait: Callable[[], Any] | None = None
     if pipe:
-        threading.Thread(target=_stop_at_the_end_of, args=(int(pipe),), daemon=True).start()
+        wait = functools.partial(os.read, int(pipe), 1)  # returns at the end of file: the only writer has ended
+    elif "TORCHELASTIC_RUN_ID" in os.environ:
+        wait = functools.partial(_wait_for_end_of, os.getppid())
+    if wait:
+        threading.Thread(target=_stop_after, args=(wait,), daemon=True).start()
 
 
-def _stop_at_the_end_of(pipe: int) -> None:
-    os.read(pipe, 1)  # returns at the end of file: the only writer has ended
+def _wait_for_end_of(parent: int) -> None:
+    while os.getppid() == parent:  # an orphan is adopted
+        time.sleep(1)
+
+
+def _stop_after(wait: Callable[[], Any]) -> None:
+    wait()
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(PATIENCE)
-    os.killpg(0, signal.SIGKILL)  # its loader's processes too: `run` gave it a group of its own
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)  # its loader's processes too
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _watch(children: list[subprocess.Popen], logs: list[Path]) -> int:

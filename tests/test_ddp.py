@@ -214,12 +214,18 @@ def test_two_ranks_validate_limit_batches_in_all_with_rank_zeros_statistics(fold
 
 
 RANK = """
-import os, signal, sys, time
+import os, signal, subprocess, sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import launch, locks
-if len(sys.argv) == 2:
-    launch.run(Path(__file__), [sys.argv[1], "rank"], 2)
+call = [sys.argv[1], "rank"]
+if sys.argv[2] == "make":
+    launch.run(Path(__file__), call, 2)
+if sys.argv[2] == "torchrun":
+    for rank in ("0", "1"):
+        env = {**os.environ, "RANK": rank, "TORCHELASTIC_RUN_ID": "test"}
+        ranks = subprocess.Popen([sys.executable, __file__, *call], env=env, start_new_session=True)
+    ranks.wait()
 launch.PATIENCE = 0.5
 launch.end_with_parent()
 if os.environ["RANK"] == "1":
@@ -242,10 +248,13 @@ def free_within(seconds, *folders):
                 time.sleep(0.02)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP])
-def test_ranks_end_with_who_started_them_however_it_ends(workplace, number):
+@pytest.mark.parametrize(
+    ("who", "number"), [("make", signal.SIGKILL), ("make", signal.SIGHUP), ("torchrun", signal.SIGKILL)]
+)
+def test_ranks_end_with_who_started_them_however_it_ends(workplace, who, number):
     Path("rank.py").write_text(RANK)
-    process = subprocess.Popen([sys.executable, "rank.py", str(ROOT / "src")], stderr=subprocess.PIPE, text=True)
+    call = [sys.executable, "rank.py", str(ROOT / "src"), who]
+    process = subprocess.Popen(call, stderr=subprocess.PIPE, text=True)
     end = time.monotonic() + 20
     while not all(Path(f".run{rank}.lock").exists() for rank in (0, 1)):
         assert process.poll() is None and time.monotonic() < end
