@@ -6,6 +6,8 @@ import json
 import math
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -23,7 +25,7 @@ import settings
 import tester
 import train
 import trials
-from conftest import TINY
+from conftest import ROOT, TINY
 from errors import UserError
 from reporting import searched
 
@@ -57,9 +59,6 @@ def train_and_score(settings, fold):
     except UserError as error:
         return str(error)
     return ""
-
-
-OWN_PROCESS = cv.run_fold
 
 
 @pytest.fixture(autouse=True)
@@ -138,11 +137,10 @@ def test_a_search_says_a_line_a_trial_and_a_run_and_the_trainings_speak_into_fil
 
 
 @pytest.mark.slow
-def test_a_trial_in_a_process_of_its_own_speaks_into_its_file(ready, monkeypatch, capfd):
-    monkeypatch.setattr(cv, "run_fold", OWN_PROCESS)
-    assert search.main([*SEARCH, "TRIALS=1", "VERIFY=0"]) == 0
-    said = capfd.readouterr()
-    assert "epoch 1/1" not in said.out + said.err and "trial 0 (" in said.out
+def test_a_trial_in_a_process_of_its_own_speaks_into_its_file(ready):
+    call = [sys.executable, str(ROOT / "src" / "search.py"), *SEARCH, "TRIALS=1", "VERIFY=0"]
+    done = subprocess.run(call, capture_output=True, text=True, check=True)
+    assert "epoch 1/1" not in done.stdout + done.stderr and "trial 0 (" in done.stdout
     assert "epoch 1/1 " in (FOLDER / "runs/trial0000/fold0.log").read_text()
 
 
