@@ -156,6 +156,7 @@ def loaders(settings: Any, spec: DataSpec, frame: Any, train_rows: Any, valid_ro
         cropped=all(settings.CROP),
         rank=ranks.rank(),
         ranks=ranks.size(),
+        limit=settings.LIMIT,
     )
 
 

@@ -47,14 +47,6 @@ def averaged_network(trainer: pl.Trainer, module: pl.LightningModule) -> torch.n
 SAVE, STOP = 1, 2  # what a rank may wish for at a step
 
 
-class SameBuffers(Callback):
-    """Rank zero's batch statistics for all ranks' validation: they are the ones that are shipped. After the average."""
-
-    def on_validation_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        for buffer in module.network.buffers():
-            torch.distributed.broadcast(buffer, src=0)
-
-
 class Checkpoints(Callback):
     """checkpoints/last.ckpt for resuming: after each epoch, every so often between, and before an early stop.
 
@@ -173,10 +165,15 @@ class FrozenEncoder(Callback):
 
 
 class BestWeights(Callback):
-    """Keeps the network with the highest validation Dice in checkpoints/best.safetensors (CHECKPOINT=best)."""
+    """Keeps the network with the highest validation Dice (CHECKPOINT=best).
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.best, self.epoch = path, -1.0, -1
+    In the checkpoint itself rather than in a file beside it: after a kill between the two, a resumed run that rounds
+    otherwise would ship the weights of another epoch than it says.
+    """
+
+    def __init__(self) -> None:
+        self.best, self.epoch = -1.0, -1
+        self.weights: dict[str, Tensor] = {}  # on the CPU, in rank zero
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         # the averaged weights have been swapped back by now, so they are fetched from their callback
@@ -185,13 +182,19 @@ class BestWeights(Callback):
             return
         self.best, self.epoch = dice, trainer.current_epoch
         if trainer.is_global_zero:
-            save_network(averaged_network(trainer, module), self.path)
+            state = model_dispatcher.shipped_state(averaged_network(trainer, module))
+            self.weights = {name: value.detach().to("cpu", copy=True) for name, value in state.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best, "epoch": self.epoch}
+        return {"best": self.best, "epoch": self.epoch, "weights": self.weights}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.best, self.epoch = state["best"], state["epoch"]
+        if state["epoch"] >= 0 and "weights" not in state:
+            raise UserError(
+                "The checkpoint is of older code, which kept the best epoch's weights beside it, and they may be of "
+                "another epoch. OVERWRITE=1 starts again."
+            )
+        self.best, self.epoch, self.weights = state["best"], state["epoch"], state.get("weights", {})
 
 
 class EpochLine(Callback):

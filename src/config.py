@@ -20,7 +20,7 @@ MAX_MINUTES = (
     0.0  # a training stops cleanly after so many, for RESUME=1 to go on; 0: no limit. Kaggle ends a kernel at 720
 )
 CHECKPOINT_MINUTES = 10.0  # a checkpoint for RESUME=1 at least so often, at an optimiser step; 0: after each epoch only
-PROFILER = ""  # "" | simple | advanced | pytorch: Lightning's report, in the run folder
+PROFILER = ""  # "" | simple | advanced | pytorch: Lightning's report, in the run folder; of the first device
 SUBMISSION = "{OUTPUT}/submission.csv"
 
 # === data: which images, and how they are split

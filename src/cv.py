@@ -54,17 +54,19 @@ def job_of(settings: Any, fold: str, overwrite: bool, label: str = "", log: str 
     return Job(label or f"fold {fold}", "cv", tuple(settings_module.lines_of(values)), flags, log, paths, paths)
 
 
-def run_fold(settings: Any, fold: str, overwrite: bool) -> str:
-    """Train and score one fold in a process of its own; returns what went wrong, "" where nothing did.
+def run_fold(settings: Any, fold: str, label: str, log: str) -> str:
+    """Train and score one fold in a process of its own, which prints to the file `log`; returns what went wrong, or "".
 
-    What MAX_MINUTES stopped is told as a problem too: the same call goes on.
+    A terminal shows the last that it printed, under `label`. What MAX_MINUTES stopped is told as a problem too: the
+    same call goes on.
     """
-    from job_status import Silence
+    from job_status import Live
     from processes import Processes, places
 
     devices, _ = places(settings.DEVICE, 1)
     deadline = jobs.deadline_after(settings.MAX_MINUTES)
-    (event,) = jobs.work_off([job_of(settings, fold, overwrite)], Processes(devices), Silence(), deadline)
+    job = job_of(settings, fold, False, label, log)
+    (event,) = jobs.work_off([job], Processes(devices), Live(1), deadline)
     return "" if event.state == jobs.DONE else event.text
 
 

@@ -99,15 +99,17 @@ class ShapeBatches(Sampler):
     """Batches of (0, row, 0) of equal shapes, in the rows' order wherever all have one.
 
     Of several ranks each gets whole batches, as one alone would see them; where there are fewer than ranks, the first
-    one comes more than once, and SegmentationModule counts it once.
+    one comes more than once, and SegmentationModule counts it once. `limit`: batches of all ranks together, 0 all.
     """
 
-    def __init__(self, rows: np.ndarray, shapes: list, size: int, rank: int = 0, ranks: int = 1) -> None:
+    def __init__(
+        self, rows: np.ndarray, shapes: list, size: int, rank: int = 0, ranks: int = 1, limit: int = 0
+    ) -> None:
         groups: dict[tuple, list] = {}
         for row in rows.tolist():
             groups.setdefault(tuple(shapes[row]), []).append((0, row, 0))
         batches = [group[at : at + size] for group in groups.values() for at in range(0, len(group), size)]
-        self.batches = batches[rank::ranks] or batches[:1]
+        self.batches = batches[: limit or None][rank::ranks] or batches[:1]
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -151,13 +153,16 @@ class MaskDataModule(pl.LightningDataModule):
         cropped: bool = False,
         rank: int = 0,
         ranks: int = 1,
+        limit: int = 0,
     ) -> None:
         """`weights`: how often each training row comes; `cropped`: the augmentation makes all of one size.
+
+        `limit`: batches of a validation, 0 all; those of an epoch's training are the Trainer's matter.
 
         `rank` of `ranks` that train together: each loads its share of a batch of `train_batch_size`.
         """
         super().__init__()
-        self.rank, self.ranks = rank, ranks
+        self.rank, self.ranks, self.limit = rank, ranks, limit
         self.weights, self.cropped = weights, cropped
         self.cache, self.train_rows, self.valid_rows = cache, train_rows, valid_rows
         self.augment, self.seed, self.num_workers = augment, seed, num_workers
@@ -203,7 +208,7 @@ class MaskDataModule(pl.LightningDataModule):
             order: Sampler = RankBatches(samples, self.train_batch_size, *which)
         else:
             dataset = MaskDataset(self.cache, self.seed)
-            order = ShapeBatches(self.valid_rows, self.cache.shapes, self.valid_batch_size, *which)
+            order = ShapeBatches(self.valid_rows, self.cache.shapes, self.valid_batch_size, *which, self.limit)
         processes = self.num_workers if train or self.num_workers == 0 else max(1, self.num_workers // 2)
         options: dict[str, Any] = {"persistent_workers": True, "prefetch_factor": 2} if processes else {}
         if processes and sys.platform == "linux":

@@ -67,6 +67,17 @@ class Status:
             self.drawn = 0
 
 
+class Live(Status):
+    """Shows what runs, in a terminal; how it ends is said by who asked for it."""
+
+    def event(self, event: Event) -> None:
+        """Remember what runs."""
+        self._erase()
+        self.running.pop(event.job.label, None)
+        if event.state == jobs.STARTED:
+            self.running[event.job.label] = event, time.monotonic()
+
+
 class Silence:
     """Says only what failed: the one job prints to the terminal itself."""
 

@@ -2,8 +2,8 @@
 
 The trials' own scores flatter: the best of many on the images that chose it. So the winner is trained on all folds
 under new seeds, as the experiment NAME, and that figure is the one to report. output/<dataset>/search_<NAME>/ has
-Optuna's journal, trials.csv, winner.cfg and, below runs/, each trial's curves and scores; its weights are not kept. The
-same command goes on after a kill, and with more TRIALS.
+Optuna's journal, trials.csv, winner.cfg and, below runs/, each trial's curves, scores and what its training printed;
+its weights are not kept. The same command goes on after a kill, and with more TRIALS.
 
 No trial is pruned: a schedule stretches over EPOCHS, so at equal epochs the one with fewer is ahead, and the epochs'
 validation Dice is another measure, at another size, than the METRIC that decides.
@@ -225,7 +225,8 @@ def run_trial(search: Search, trial: Trial) -> tuple[float, str]:
     logs, experiment = search.folder / "runs", f"trial{trial.number:04d}"
     for fold in search.folds:
         settings = search.with_values(trial.values, f"LOGS={logs}", f"EXPERIMENT={experiment}", *QUIET)
-        problem = trial_runs.run_fold(settings, fold, search.is_over)
+        label, log = f"trial {trial.number}, fold {fold}", logs / experiment / f"fold{fold}{trial_runs.LOG}"
+        problem = trial_runs.run_fold(settings, fold, search.is_over, label, log)
         if problem:
             return float("nan"), problem
     score = trial_runs.score_of(settings, search.folds, search.scale)

@@ -32,7 +32,7 @@ def ship(
             )
         import model_dispatcher
 
-        model_dispatcher.load_shipped(network, model_dispatcher.read_weights(best.path))
+        model_dispatcher.load_shipped(network, best.weights)
         weights, dice = f"epoch {best.epoch + 1}, chosen on this fold", best.best
     callbacks.save_network(network, folder / runs.WEIGHTS)
     hook = next(hook for hook in trainer.callbacks if isinstance(hook, callbacks.Checkpoints))

@@ -1,5 +1,6 @@
-"""When a training is to stop before its end: on Ctrl-C, on SIGTERM, and in time for a limit of minutes."""
+"""When a training is to stop before its end: on Ctrl-C, SIGTERM or SIGHUP, and in time for a limit of minutes."""
 
+import contextlib
 import os
 import signal
 import threading
@@ -37,8 +38,17 @@ class Deadline:
         return self.clock() + SAFETY * needs < self.end
 
 
+def signals() -> list[int]:
+    """Those that a training stops at: Ctrl-C, SIGTERM, and a closed terminal's SIGHUP unless nohup has it ignored."""
+    hangup = [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]
+    return [signal.SIGINT, signal.SIGTERM, *hangup]
+
+
 class Signals:
-    """Ctrl-C and SIGTERM as a wish, which the training asks about when it can stop; the second one stops it at once."""
+    """Such signals as a wish, which the training asks about when it can stop.
+
+    A second Ctrl-C or SIGTERM stops it at once; a second SIGHUP, which shells send beside the terminal's own, does not.
+    """
 
     def __init__(self) -> None:
         self.wish = 0
@@ -47,7 +57,7 @@ class Signals:
     def listen(self) -> None:
         """From now on. Outside the main thread nothing can be heard."""
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._heard) for number in (signal.SIGINT, signal.SIGTERM)}
+            self._before = {number: signal.signal(number, self._heard) for number in signals()}
 
     def close(self) -> None:
         """The signals do what they did before `listen`."""
@@ -56,14 +66,15 @@ class Signals:
 
     def _heard(self, number: int, _: FrameType | None) -> None:
         self.wish = number
-        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
-        os.write(
-            2, b"\nStopping at the end of this step; once more: at once.\n"
-        )  # print may be in the middle of a line
+        again = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_IGN}
+        signal.signal(number, again.get(number, signal.SIG_DFL))
+        with contextlib.suppress(OSError):  # a closed terminal takes nothing, and the checkpoint is still to come
+            # print may be in the middle of a line
+            os.write(2, b"\nStopping at the end of this step; once more: at once.\n")
 
 
 def deaf_worker() -> None:
-    """In a loader's process: Ctrl-C and SIGTERM reach the whole group, but when to stop is the training's decision.
+    """In a loader's process: such signals reach the whole group, but when to stop is the training's decision.
 
     The second SIGTERM ends it, as torch expects of a worker that does not come to an end.
     """
@@ -71,5 +82,6 @@ def deaf_worker() -> None:
     def once(number: int, _: FrameType | None) -> None:
         signal.signal(number, signal.SIG_DFL)
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, once)

@@ -62,7 +62,13 @@ def fit(settings: Any, fold: str, resume: bool = False, overwrite: bool = False)
         _launch(settings, fold, resume, overwrite)
         return folder
     with ranks.group(settings.DEVICES, settings.NODES, choose_device(settings.DEVICE)) as cluster:
-        _fit_as_rank(settings, folder, fold, resume, overwrite, start, cluster)
+        try:
+            _fit_as_rank(settings, folder, fold, resume, overwrite, start, cluster)
+        except RuntimeError as error:
+            if not ranks.lost_another(error):
+                raise
+            cure = "RESUME=1 goes on from the last checkpoint, if there is one"
+            raise UserError(f"{launch.LOST}. {cure} ({folder}).") from error
     return folder
 
 
@@ -99,8 +105,8 @@ def _fit_as_rank(
     device, loss = choose_device(settings.DEVICE), Loss(settings.LOSS, spec.task, spec.scored, len(spec.classes))
     precision, reason = choose_precision(settings.PRECISION, device)
     with contextlib.ExitStack() as held:
-        if ranks.rank() == 0:
-            held.enter_context(locks.alone(folder, "Wait for it, or give this one another EXPERIMENT=name or SEED."))
+        alone = locks.alone(folder, "Wait for it, or give this one another EXPERIMENT=name or SEED.")
+        ranks.first(lambda: held.enter_context(alone))  # in rank zero, which tells the others where it is refused
         batch = min(settings.TRAIN_BATCH_SIZE, len(train_rows))
 
         @functools.cache  # at most once, and after the checks that cost nothing
@@ -285,10 +291,6 @@ def _run(
         ) from error
     except (Stopped, SystemExit) as stopped:  # SystemExit: Lightning's answer to a second Ctrl-C
         return _say_stopped(settings, folder, trainer, stopped)
-    except RuntimeError as error:
-        if not ranks.lost_another(error):
-            raise
-        raise UserError(f"{launch.LOST}. RESUME=1 goes on from the last checkpoint ({folder}).") from error
     finally:
         trainer_module.close(trainer)
     return trainer
@@ -322,6 +324,7 @@ def _step_images(settings: Any, spec: DataSpec, folder: Path) -> list[Any]:
 
 @command
 def main(argv: list[str] | None = None) -> None:
+    launch.end_with_parent()
     settings, flags = settings_module.command_line(argv, __doc__, FLAGS)
     if not flags.FOLD:
         raise UserError(

@@ -60,7 +60,7 @@ def make(
 ) -> pl.Trainer:
     """A Trainer that writes into the run folder.
 
-    `held_out`: there are validation images; `limit`: batches an epoch, 0 all; `hooks`: further callbacks;
+    `held_out`: there are validation images; `limit`: training batches an epoch, 0 all; `hooks`: further callbacks;
     `resume_from`: the checkpoint that fit is given; `identity`: of the run, for its checkpoints (see checkpoints).
     `cluster`: of ranks.group, with several processes; `leaves_out`: some parameters take no part in a step.
     """
@@ -71,8 +71,7 @@ def make(
     hooks += [LearningRateMonitor("step")] if loggers else []
     hooks += [callbacks.FrozenEncoder(freeze_encoder)] if freeze_encoder else []
     hooks += [callbacks.AveragedWeights(ema)] if ema else []
-    hooks += [callbacks.SameBuffers()] if ranks.size() > 1 else []
-    hooks += [callbacks.BestWeights(folder / "checkpoints" / "best.safetensors")] if keep_best else []
+    hooks += [callbacks.BestWeights()] if keep_best else []
     hooks += (
         [EarlyStopping("valid_dice", mode="max", patience=patience, check_on_train_epoch_end=False)] if patience else []
     )
@@ -85,17 +84,18 @@ def make(
         accelerator={"cuda": "gpu"}.get(device, device),
         devices=ranks.size() // nodes,
         num_nodes=nodes,
+        # before a validation it gives all ranks the batch statistics of rank zero, which are the ones that are shipped
         strategy=DDPStrategy(find_unused_parameters=leaves_out) if ranks.size() > 1 else "auto",
         sync_batchnorm=sync_batchnorm and device == "cuda" and ranks.size() > 1,
         precision=precision,
         accumulate_grad_batches=accumulate,
         gradient_clip_val=gradient_clip or None,
         limit_train_batches=limit or None,
-        limit_val_batches=(limit or None) if held_out else 0,
+        limit_val_batches=None if held_out else 0,  # datamodule limits: here it would be for each rank
         num_sanity_val_steps=0,
         logger=loggers,
         callbacks=hooks,
-        profiler=PROFILERS[profiler](dirpath=folder, filename="profile") if profiler else None,
+        profiler=_profiler(folder, profiler),
         enable_checkpointing=False,
         enable_model_summary=False,
         enable_progress_bar=terminal,
@@ -103,6 +103,11 @@ def make(
         log_every_n_steps=1,
         plugins=[checkpoints.Files(identity or {}), cluster or LightningEnvironment()],
     )
+
+
+def _profiler(folder: Path, name: str) -> Any:
+    """Lightning's profiler of this name, in rank zero: several computers' ranks would write one file."""
+    return PROFILERS[name](dirpath=folder, filename="profile") if name and ranks.rank() == 0 else None
 
 
 def quieten() -> None:

@@ -1,6 +1,7 @@
 """A trial's runs: trained and scored in processes of their own, looked at, and tidied up."""
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,28 +17,30 @@ from errors import UserError, listing
 from trials import FINISHED, Trial, Trials
 
 KEPT = ("metrics.csv", "scores.csv", "summary.json", runs.MODEL, runs.ORIGIN, runs.SETTINGS)
+LOG = ".log"
 
 
 class TimeOverError(Exception):
     """MAX_MINUTES have passed."""
 
 
-def run_fold(settings: Any, fold: str, is_over: Callable[[], bool]) -> str:
+def run_fold(settings: Any, fold: str, is_over: Callable[[], bool], label: str, log: Path) -> str:
     """Train and score a fold where that is not done, or go on with it; returns what went wrong, "" where nothing did.
 
-    Raises KeyboardInterrupt and TimeOverError where it is left unfinished, and UserError where another process has it.
+    It prints to the end of the file `log`; `label` is what a terminal calls it meanwhile. Raises KeyboardInterrupt
+    and TimeOverError where it is left unfinished, and UserError where another process has it.
     """
     folder = runs.run_folder(settings.LOGS, settings.EXPERIMENT, fold, settings.SEED)
     if tester.is_scored(folder):
         return ""
     with locks.alone(folder, "Wait for it; then the same command goes on."):
         pass  # of a search that was killed, whose training has not ended yet: no failure of the trial
-    problem = cv.run_fold(settings, fold, overwrite=False)
+    problem = cv.run_fold(settings, fold, label, str(log))
     if problem == "stopped by Ctrl-C":
         raise KeyboardInterrupt
     if problem and is_over():
         raise TimeOverError
-    return problem
+    return f"{problem} (all of it: {log})" if problem else ""
 
 
 def score_of(settings: Any, folds: Sequence[str], scale: Any) -> float:
@@ -52,12 +55,12 @@ def score_of(settings: Any, folds: Sequence[str], scale: Any) -> float:
 
 
 def tidy(folder: Path) -> None:
-    """Leave curves and scores of a trial's runs: weights, checkpoints and maps of many trials would fill the disk."""
+    """Leave curves, scores and logs of a trial's runs: weights, checkpoints and maps of many would fill the disk."""
     for path in sorted(folder.rglob("*"), reverse=True):
         if path.is_dir():
             if not any(path.iterdir()):
                 path.rmdir()
-        elif path.name not in KEPT:
+        elif path.name not in KEPT and path.suffix != LOG:
             path.unlink()
 
 
@@ -97,8 +100,12 @@ def cross_validate(search: Any, winner: Trial) -> dict[str, Any]:
     for seed in search.seeds:
         for fold in search.every:
             settings = search.with_values(winner.values, f"EXPERIMENT={search.name}", f"SEED={seed}")
-            problem = run_fold(settings, fold, search.is_over)
-            failed += [f"fold {fold}, seed {seed}: {problem}"] if problem else []
+            label, start = f"fold {fold}, seed {seed}", time.monotonic()
+            log = Path(settings.OUTPUT, "cv", f"{search.name}_fold{fold}_seed{seed}{LOG}")  # as make cv's
+            problem = run_fold(settings, fold, search.is_over, label, log)
+            failed += [f"{label}: {problem}"] if problem else []
+            outcome = f"FAILED: {problem}" if problem else "trained and scored"
+            print(f"{label}: {outcome} after {(time.monotonic() - start) / 60:.1f} minutes", flush=True)
         if not failed:
             scored[str(seed)] = tester.gather(settings)
     if failed:

@@ -1,8 +1,10 @@
 """Two processes on a CPU train one fold: the same samples, the same weights up to rounding, the same scores."""
 
 import json
+import multiprocessing
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,12 +15,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import jobs
 import launch
+import locks
 import rank
 import train
 from conftest import ROOT, TINY
 from datamodule import RankBatches, ShapeBatches
 from errors import UserError
+from lightning_module import SegmentationModule
 
 BOTH = [*TINY, "FOLD=0", "DEVICE=cpu", "OPTIMIZER=sgd", "LR=0.05", "MODEL_NAME=unet", "MAX_FEATURES=16", "LOGGER=none"]
 
@@ -84,6 +89,8 @@ def test_shares_of_a_batch_and_batches_of_a_validation():
     assert [[row for _, row, _ in batch] for batch in shares[1]] == [[2, 3], [6, 7]]
     import numpy as np
 
+    limited = [list(ShapeBatches(np.arange(9), [(8, 8)] * 9, 1, number, 2, 3)) for number in range(2)]
+    assert limited == [[[(0, 0, 0)], [(0, 2, 0)]], [[(0, 1, 0)]]]  # three in all
     dealt = [list(ShapeBatches(np.arange(5), [(8, 8)] * 5, 2, number, 4)) for number in range(4)]
     first = [(0, 0, 0), (0, 1, 0)]
     assert dealt == [[first], [[(0, 2, 0), (0, 3, 0)]], [[(0, 4, 0)]], [first]]  # the last has none of its own
@@ -126,6 +133,146 @@ def test_a_killed_rank_ends_the_run_with_a_sentence_and_one_device_goes_on(folds
     assert train.main([*BOTH, "EPOCHS=40", "RESUME=1", "MAX_MINUTES=0.000001"]) == 0
     said = capsys.readouterr().out
     assert "computer: devices: 2 there, 1 now" in said and "rounded otherwise" in said
+
+
+def _one_of_two(number, port, arguments, patches):
+    """In a forked process: train as torchrun would start it."""
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    own = {"RANK": str(number), "LOCAL_RANK": str(number), "GROUP_RANK": "0", "TORCHELASTIC_RUN_ID": "test"}
+    os.environ.update({**shared, **own})
+    for place, name, value in patches[number]:
+        setattr(place, name, value)
+    with jobs.printing_to(f"rank{number}.log"):
+        code = train.main(arguments)
+    sys.exit(code)
+
+
+def as_torchrun(arguments, patches=((), ())):
+    """Train in two processes that nobody watches; returns their exit codes and what each printed."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    context = multiprocessing.get_context("fork")  # of this process, which has the imports done
+    ranks = [context.Process(target=_one_of_two, args=(n, port, [*arguments], patches)) for n in (0, 1)]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join(60)
+        process.kill()
+    return [process.exitcode for process in ranks], [Path(f"rank{n}.log").read_text() for n in (0, 1)]
+
+
+def test_under_torchrun_too_a_folder_that_is_taken_is_one_sentence(folds_table):
+    with locks.alone(Path("lightning_logs/demo/fold0_seed42"), ""):
+        codes, said = as_torchrun([*BOTH, "DEVICES=2"])
+    assert codes == [2, 2]
+    assert said[0].startswith("error: Another process is writing") and said[0].count("\n") == 1 and said[1] == ""
+
+
+def test_who_ends_before_the_training_is_said_by_the_others(folds_table):
+    dies = (train.assembly, "fold_rows", lambda *_: os._exit(9))
+    codes, said = as_torchrun([*BOTH, "DEVICES=2"], ((), (dies,)))
+    assert codes == [2, 9]
+    assert said[0].splitlines()[-1].startswith(f"error: {launch.LOST}. RESUME=1") and "Traceback" not in said[0]
+
+
+def notes(number):
+    """The rows that a rank trained and validated on, and the sum of the network's buffers then."""
+    found = [json.loads(line) for line in Path(f"notes{number}.txt").read_text().splitlines()]
+    return [[(rows, buffers) for kind, rows, buffers in found if kind == wanted] for wanted in ("trained", "validated")]
+
+
+def noting(name, kind):
+    """A patch of the module's step that writes them."""
+    step = getattr(SegmentationModule, name)
+
+    def noted(self, batch, index):
+        result = step(self, batch, index)
+        buffers = sum(float(buffer.double().sum()) for buffer in self.network.buffers())
+        with Path(f"notes{self.global_rank}.txt").open("a") as file:
+            print(json.dumps([kind, batch["row"].tolist(), buffers]), file=file)
+        return result
+
+    return SegmentationModule, name, noted
+
+
+def test_two_ranks_validate_limit_batches_in_all_with_rank_zeros_statistics(folds_table):
+    patches = (noting("training_step", "trained"), noting("validation_step", "validated"))
+    limited = ["LIMIT=3", "VALID_BATCH_SIZE=4", "EMA=0.5", "PROFILER=simple"]
+    codes, said = as_torchrun([*BOTH, *limited, "DEVICES=2"], (patches, patches))
+    assert codes == [0, 0], said
+    (trained, validated), (others_trained, others_validated) = notes(0), notes(1)
+    assert len(trained) == len(others_trained) == 2 * 3  # epochs x LIMIT
+    assert all(one != other for (_, one), (_, other) in zip(trained, others_trained, strict=True))  # each its share's
+    assert [len(rows) for rows, _ in validated + others_validated] == [4] * (2 * 3)
+    assert len({row for rows, _ in validated + others_validated for row in rows}) == 3 * 4
+    first, second = ({buffers for _, buffers in part} for part in (validated, others_validated))
+    assert first == second and len(first) == 2  # epochs
+    run = Path("lightning_logs/demo/fold0_seed42")
+    (profile,) = run.glob("*profile*")  # of rank zero
+    assert "validation_step" in profile.read_text()
+
+
+RANK = """
+import os, signal, subprocess, sys, time
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import launch, locks
+call = [sys.argv[1], "rank"]
+if sys.argv[2] == "make":
+    launch.run(Path(__file__), call, 2)
+if sys.argv[2] == "torchrun":
+    for rank in ("0", "1"):
+        env = {**os.environ, "RANK": rank, "TORCHELASTIC_RUN_ID": "test"}
+        ranks = subprocess.Popen([sys.executable, __file__, *call], env=env, start_new_session=True)
+    ranks.wait()
+launch.PATIENCE = 0.5
+launch.end_with_parent()
+if os.environ["RANK"] == "1":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # too busy to hear
+with locks.alone(Path("run" + os.environ["RANK"]), ""):
+    time.sleep(60)
+"""
+
+
+def free_within(seconds, *folders):
+    """Wait until nobody holds these folders' locks."""
+    end = time.monotonic() + seconds
+    for folder in folders:
+        while True:
+            try:
+                with locks.alone(Path(folder), ""):
+                    break
+            except UserError:
+                assert time.monotonic() < end, folder
+                time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("who", "number"), [("make", signal.SIGKILL), ("make", signal.SIGHUP), ("torchrun", signal.SIGKILL)]
+)
+def test_ranks_end_with_who_started_them_however_it_ends(workplace, who, number):
+    Path("rank.py").write_text(RANK)
+    call = [sys.executable, "rank.py", str(ROOT / "src"), who]
+    process = subprocess.Popen(call, stderr=subprocess.PIPE, text=True)
+    end = time.monotonic() + 20
+    while not all(Path(f".run{rank}.lock").exists() for rank in (0, 1)):
+        assert process.poll() is None and time.monotonic() < end
+        time.sleep(0.02)
+    process.send_signal(number)
+    free_within(10, "run0", "run1")
+    assert process.wait(timeout=10) == (-number if number == signal.SIGKILL else 1)
+    process.stderr.close()
+
+
+@pytest.mark.slow
+def test_a_launcher_that_is_killed_takes_its_ranks_along_and_they_leave_a_checkpoint(folds_table, capsys):
+    process = start()
+    after_a_checkpoint(process)
+    process.kill()
+    process.communicate(timeout=60)  # its pipes end with the ranks
+    free_within(20, "lightning_logs/demo/fold0_seed42")
+    assert train.main([*BOTH, "EPOCHS=40", "RESUME=1", "MAX_MINUTES=0.000001"]) == 0
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 import callbacks
+import lightning_module
 import locks
 import stopping
 import train
@@ -66,7 +67,8 @@ class StruckAfter(callbacks.EpochLine):
         if trainer.global_step == self.step and index % trainer.accumulate_grad_batches == 0:
             if not self.signal:
                 raise PowerCutError
-            os.kill(os.getpid(), self.signal)
+            for _ in range(1 + (self.signal == signal.SIGHUP)):  # a terminal's, and then its shell's
+                os.kill(os.getpid(), self.signal)
 
 
 def struck(step, number=0):
@@ -99,12 +101,16 @@ def test_a_run_that_is_cut_off_at_any_step_goes_on_exactly(folds_table, extra, s
     same("whole", "cut")
 
 
-def test_ctrl_c_and_sigterm_stop_at_the_next_step_and_minutes_in_time(trained, capsys):
+def test_ctrl_c_hangup_and_sigterm_stop_at_the_next_step_and_minutes_in_time(trained, capsys):
     """The steps between two checkpoints are not lost: one is written where the training stops."""
     arguments = [*TINY, "FOLD=0", "EXPERIMENT=cut"]
     with struck(2, signal.SIGINT):
         assert train.main(arguments) == 130
     assert "Stopped in epoch 1 of 2, step 3. RESUME=1" in capsys.readouterr().out
+    with struck(4, signal.SIGHUP), pytest.raises(SystemExit) as ended:
+        train.main([*arguments, "RESUME=1"])
+    assert ended.value.code == 128 + signal.SIGHUP
+    assert "Stopped in epoch 2 of 2, step 5" in capsys.readouterr().out
     with struck(5, signal.SIGTERM), pytest.raises(SystemExit) as ended:
         train.main([*arguments, "RESUME=1"])
     assert ended.value.code == 128 + signal.SIGTERM
@@ -128,6 +134,41 @@ def test_what_stopped_early_stays_stopped(folds_table, monkeypatch):
             train.main([*arguments, "EXPERIMENT=cut"])
     assert train.main([*arguments, "EXPERIMENT=cut", "RESUME=1"]) == 0
     same("whole", "cut")
+
+
+def test_the_best_weights_are_of_the_epoch_that_is_said(folds_table, monkeypatch, refused):
+    """Cut off between a better epoch and its checkpoint; when it comes again, rounded otherwise, it is a worse one."""
+    arguments, summarise = [*TINY, "FOLD=0", "CHECKPOINT=best"], lightning_module.metrics.summarise
+
+    def dices(*given):
+        left = iter(given)
+
+        def scored(*counts):
+            found = summarise(*counts)
+            return {**found, "image": {**found["image"], "dice": next(left)}}
+
+        monkeypatch.setattr(lightning_module.metrics, "summarise", scored)
+
+    class Cut(callbacks.EpochLine):
+        def on_train_epoch_end(self, trainer, module):
+            if trainer.current_epoch == 1:
+                raise PowerCutError
+
+    dices(0.5, 0.1)
+    assert train.main([*arguments, "EXPERIMENT=whole"]) == 0
+    dices(0.5, 0.9)
+    with monkeypatch.context() as patch, pytest.raises(PowerCutError):
+        patch.setattr(callbacks, "EpochLine", Cut)
+        train.main([*arguments, "EXPERIMENT=cut"])
+    with monkeypatch.context() as patch:  # as a checkpoint was before it had the weights
+        load = callbacks.BestWeights.load_state_dict
+        old = lambda self, state: load(self, {name: state[name] for name in ("best", "epoch")})  # noqa: E731
+        patch.setattr(callbacks.BestWeights, "load_state_dict", old)
+        refused(train.main, [*arguments, "EXPERIMENT=cut", "RESUME=1"], "of older code", "OVERWRITE=1")
+    dices(0.1)
+    assert train.main([*arguments, "EXPERIMENT=cut", "RESUME=1"]) == 0
+    same("whole", "cut")
+    assert json.loads((run_of("cut") / "model.json").read_text())["weights"].startswith("epoch 1,")
 
 
 def test_a_second_ctrl_c_stops_at_once(trained, capsys):

@@ -1,9 +1,13 @@
 """make search: tries what a recipe names, goes on after a kill, refuses what cannot be compared, and measures anew."""
 
+import contextlib
+import io
 import json
 import math
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +16,7 @@ import pytest
 import callbacks
 import cv
 import folds
+import jobs
 import report
 import runs
 import search
@@ -20,7 +25,7 @@ import settings
 import tester
 import train
 import trials
-from conftest import TINY
+from conftest import ROOT, TINY
 from errors import UserError
 from reporting import searched
 
@@ -39,12 +44,17 @@ SEARCH = [*BASE, "RECIPE=mine.cfg", "TRIALS=3", "SEEDS=43"]
 FOLDER, WINNER = Path("output/demo/search_mine_best"), Path("lightning_logs/mine_best")
 
 
-def in_process(settings, fold, overwrite):
+def in_process(settings, fold, label, log):
     """cv.run_fold in this process, which has its imports done."""
+    with jobs.printing_to(log):
+        return train_and_score(settings, fold)
+
+
+def train_and_score(settings, fold):
     folder = runs.run_folder(settings.LOGS, settings.EXPERIMENT, fold, settings.SEED)
     try:
         if not (folder / runs.MODEL).is_file():
-            train.fit(settings, fold, resume=runs.resumable(folder), overwrite=overwrite)
+            train.fit(settings, fold, resume=runs.resumable(folder))
         tester.score_fold(settings, fold)
     except UserError as error:
         return str(error)
@@ -66,7 +76,9 @@ def searched_source(demo_source, tmp_path_factory):
         shutil.copytree(demo_source, place / "input" / "demo")
         assert folds.main(TINY) == 0
         Path("mine.cfg").write_text(RECIPE, encoding="utf-8")
-        assert search.main([*SEARCH]) == 0
+        with contextlib.redirect_stdout(io.StringIO()) as said:
+            assert search.main([*SEARCH]) == 0
+        Path("said.txt").write_text(said.getvalue(), encoding="utf-8")
     return place
 
 
@@ -112,6 +124,24 @@ def test_a_search_keeps_scores_and_curves_and_measures_its_winner_under_new_seed
     said = capsys.readouterr().out
     assert "Trained" not in said and f"{honest['mean']:.4f} out of fold, new seeds: report this one" in said
     assert f"dice {result['score']:.4f} on fold 0, which chose trial {best} of 3: not to be reported" in said
+
+
+def test_a_search_says_a_line_a_trial_and_a_run_and_the_trainings_speak_into_files(searched_there):
+    said = Path("said.txt").read_text()
+    assert "epoch 1/1" not in said and "Trained fold" not in said
+    assert re.findall(r"^trial (\d) \(.*\): dice 0\.\d{4} after", said, re.MULTILINE) == ["0", "1", "2"]
+    assert re.findall(r"^fold (\d), seed 43: trained and scored after", said, re.MULTILINE) == ["0", "1"]
+    logs = [FOLDER / "runs" / f"trial{number:04d}" / "fold0.log" for number in range(3)]
+    logs += [Path(f"output/demo/cv/mine_best_fold{fold}_seed43.log") for fold in (0, 1)]
+    assert all(log.read_text().count("epoch 1/1 ") == 1 for log in logs)
+
+
+@pytest.mark.slow
+def test_a_trial_in_a_process_of_its_own_speaks_into_its_file(ready):
+    call = [sys.executable, str(ROOT / "src" / "search.py"), *SEARCH, "TRIALS=1", "VERIFY=0"]
+    done = subprocess.run(call, capture_output=True, text=True, check=True)
+    assert "epoch 1/1" not in done.stdout + done.stderr and "trial 0 (" in done.stdout
+    assert "epoch 1/1 " in (FOLDER / "runs/trial0000/fold0.log").read_text()
 
 
 def test_the_winner_is_a_recipe_with_its_reasons(searched_there):
@@ -253,6 +283,7 @@ def test_a_trial_that_fails_is_said_and_the_search_goes_on(ready, capsys, refuse
     said = capsys.readouterr().out
     rows = table()
     assert rows.loc[0, "state"] == "fail" and "nonesuch" in rows.loc[0, "problem"]
+    assert "(all of it: output/demo/search_mine_best/runs/trial0000/fold0.log)" in rows.loc[0, "problem"]
     assert set(rows["state"]) == {"fail", "complete"}
     assert "nothing honest has been measured yet" in said and "failed" in said
 

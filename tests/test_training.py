@@ -115,7 +115,9 @@ def test_the_best_epoch_is_kept_where_asked_and_said(folds_table):
     dices = curves(run)["valid_dice"].dropna().tolist()
     weights = json.loads((run / "model.json").read_text())["weights"]
     assert weights == f"epoch {int(np.argmax(dices)) + 1}, chosen on this fold"
-    assert load_file(run / "model.safetensors").keys() == load_file(run / "checkpoints" / "best.safetensors").keys()
+    kept = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["callbacks"]["BestWeights"]["weights"]
+    shipped = load_file(run / "model.safetensors")
+    assert kept.keys() == shipped.keys() and all(torch.equal(value, kept[name]) for name, value in shipped.items())
 
 
 def test_early_stopping_stops(folds_table):
