@@ -217,7 +217,8 @@ def thresholds(place: Path, pairs: list[tuple[Path, Path]], repeats: int) -> Row
 
     def loop(pair: tuple[Path, Path]) -> np.ndarray:
         p8, truth = read(pair)
-        return np.stack([metrics.count(p8 >= postprocess.level(rule.threshold), truth) for rule in rules])
+        masks = (p8 >= postprocess.level(rule.threshold) for rule in rules)
+        return np.array([list(metrics.count(mask, truth).values()) for mask in masks])
 
     assert np.array_equal(ours(files[0]), loop(files[0]))
     tasks = {
