@@ -176,7 +176,7 @@ def read_mask(path: Path, max_pixels: int = _MAX_PIXELS) -> np.ndarray:
     if samples.jpeg and top > 1:
         return (values >= 128).astype(np.uint8)
     foreground = values > 0
-    if not np.array_equal(foreground, values == top) and top > 0:
+    if top > 0 and np.count_nonzero(foreground) != np.count_nonzero(values == top):
         present = np.unique(values)
         shown = ", ".join(map(str, present[:8])) + (", ..." if len(present) > 8 else "")
         raise UserError(
@@ -184,7 +184,7 @@ def read_mask(path: Path, max_pixels: int = _MAX_PIXELS) -> np.ndarray:
             "Draw it with 0 and 255; where these are classes say TASK=multiclass, where they are colours name them in "
             "classes.csv (name,r,g,b)."
         )
-    return foreground.astype(np.uint8)
+    return foreground.view(np.uint8)
 
 
 def _mask_values(samples: Samples) -> np.ndarray:

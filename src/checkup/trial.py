@@ -23,7 +23,7 @@ from lr_finder import bare_trainer
 
 ROWS = 16  # that are decoded once more for the trial
 PROBES = 16  # samples of one picture: what differs among them is the augmentation's doing
-ENOUGH_SECONDS, ENOUGH_STEPS, MOST_SECONDS = 4.0, 3, 20.0  # of timing steps, after the warm-up
+ENOUGH_SECONDS, ENOUGH_STEPS, MOST_SECONDS = 2.0, 3, 20.0  # of timing steps, after the warm-up
 
 
 class Repeated:
