@@ -11,15 +11,21 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
+import assembly
 import callbacks
 import locks
+import settings
+import splits
 import stopping
 import train
 from conftest import ROOT, TINY
+from datamodule import MaskDataModule
+from dataspec import DataSpec
 
 EACH_STEP = "CHECKPOINT_MINUTES=0.00001"
 HARD = [
@@ -294,6 +300,56 @@ def killed_at_random(seed, arguments, experiment, number, whole):
             child.join(60)
         assert child.exitcode in (0, -number, 128 + number), Path("log.txt").read_text()
     return kills
+
+
+KEPT = []
+
+
+def _keep_a_loader():
+    """Ends while a loader is still held, as an error's traceback may hold it."""
+    sizes = {"train_batch_size": 2, "valid_batch_size": 2, "num_workers": 2}
+    cache, rows = (
+        assembly.open_cache(settings.load(TINY), splits.read(Path("output/demo/train_folds.csv")), DataSpec()),
+        np.arange(4),
+    )
+    data = MaskDataModule(cache, rows, rows[:0], augment=None, seed=0, **sizes)
+    KEPT.append(iter(data.train_dataloader()))
+    next(KEPT[0])
+
+
+def alive(pid):
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def until(true, seconds):
+    end = time.monotonic() + seconds
+    while not true() and time.monotonic() < end:
+        time.sleep(0.01)
+    return true()
+
+
+def test_a_process_that_still_holds_a_loader_ends(folds_table):
+    child = FORKS.Process(target=_keep_a_loader)
+    child.start()
+    child.join(20)
+    code = child.exitcode
+    child.kill()
+    assert code == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_no_loader_process_outlives_a_killed_training(folds_table):
+    child = FORKS.Process(target=_train, args=([*TINY, "FOLD=0", "WORKERS=2", "EPOCHS=50", "LOGGER=none"], "log.txt"))
+    child.start()
+    children = Path(f"/proc/{child.pid}/task/{child.pid}/children")
+    try:
+        assert until(lambda: len(children.read_text().split()) >= 2, 60)
+        workers = [int(line) for line in children.read_text().split()]
+        time.sleep(0.5)  # they have begun
+    finally:
+        os.kill(child.pid, signal.SIGKILL)
+    assert until(lambda: not any(alive(pid) for pid in workers), 2.5)
 
 
 def checkpoints_of(experiment):
