@@ -34,6 +34,13 @@ def demo_data(demo_data):
     return demo_data
 
 
+@pytest.fixture
+def folds_table(demo_data):
+    """The table of these."""
+    assert folds.main(TINY) == 0
+    return Path("output/demo/train_folds.csv")
+
+
 @pytest.fixture(autouse=True)
 def briefly(monkeypatch):
     """One timed step is enough here."""

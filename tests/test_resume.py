@@ -32,6 +32,7 @@ HARD = [
     "SCHEDULE=plateau", "PATIENCE=0", "THRESHOLD=1", "FREEZE_ENCODER=1", "AUGMENT_ON=device", "MIX=both",
     "BALANCE=strata", "CHECKPOINT=best",
 ]  # fmt: skip
+SLOW = pytest.mark.slow
 RAGGED = ["ACCUMULATE=3", "TRAIN_BATCH_SIZE=4", "OPTIMIZER=radam", "WORKERS=2", "CROP=16,32"]
 
 
@@ -171,7 +172,10 @@ def cut_off(experiment="cut"):
     return run_of(experiment) / "checkpoints"
 
 
-@pytest.mark.parametrize("harm", ["cut", "flipped", "empty", "text", "missing", "other", "code"])
+@pytest.mark.parametrize(
+    "harm",
+    ["cut", "flipped", "missing", "code", *(pytest.param(harm, marks=SLOW) for harm in ("empty", "text", "other"))],
+)
 def test_a_torn_checkpoint_is_recognised_and_the_one_before_is_used_aloud(trained, harm, capsys):
     folder = cut_off()
     last = folder / "last.ckpt"
@@ -213,8 +217,8 @@ def test_without_a_whole_checkpoint_there_is_nothing_to_resume(trained, refused)
     ("extra", "words"),
     [
         (["LR=1e-4"], ["LR: 0.005 there, 0.0001 now"]),
-        (["MODEL_NAME=unet"], ["MODEL_NAME: smp_linknet_tu-test_resnet there, unet now"]),
-        (["LIMIT=1"], ["LIMIT: 0 there, 1 now"]),
+        pytest.param(["MODEL_NAME=unet"], ["MODEL_NAME: smp_linknet_tu-test_resnet there, unet now"], marks=SLOW),
+        pytest.param(["LIMIT=1"], ["LIMIT: 0 there, 1 now"], marks=SLOW),
     ],
 )
 def test_other_settings_are_refused_and_say_what_differs(trained, refused, extra, words):
@@ -384,7 +388,7 @@ def test_twenty_runs_that_are_killed_at_random_go_on_exactly(folds_table, extra)
     assert kills >= 14
 
 
-@pytest.mark.parametrize("workers", [1, 4])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=SLOW), 4])
 def test_the_number_of_workers_changes_no_weight(trained, workers):
     assert train.main([*TINY, "FOLD=0", "EXPERIMENT=other", f"WORKERS={workers}"]) == 0
     same("demo", "other")
