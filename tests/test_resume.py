@@ -260,7 +260,8 @@ def test_two_runs_cannot_share_a_folder(trained, refused):
         "    time.sleep(60)\n"
     )
     run = run_of("demo")
-    child = subprocess.Popen([sys.executable, "-c", code, str(ROOT / "src"), str(run)], stdout=subprocess.PIPE)
+    call = [sys.executable, "-c", code, str(ROOT / "src"), str(run)]
+    child = subprocess.Popen(call, stdout=subprocess.PIPE, start_new_session=True)
     try:
         assert child.stdout.readline() == b"locked\n"
         refused(train.main, [*TINY, "FOLD=0", "OVERWRITE=1"], "Another process is writing", "EXPERIMENT=name")
@@ -268,8 +269,11 @@ def test_two_runs_cannot_share_a_folder(trained, refused):
         child.kill()
         child.wait()
     assert (run / "model.json").is_file()
-    with locks.alone(run, ""):  # its forked child lives on
-        pass
+    try:
+        with locks.alone(run, ""):  # its forked child lives on
+            pass
+    finally:
+        os.killpg(child.pid, signal.SIGKILL)
     assert not list(run.parent.glob(".*.lock"))
 
 
