@@ -15,6 +15,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, Sampler
 
+import orphans
 import stopping
 import threads
 from dataset import Augment, Cache, MaskDataset
@@ -133,6 +134,7 @@ def _quiet_worker(_: int) -> None:
     """One thread in each worker: the workers are the parallelism. When to stop is the training's decision."""
     torch.set_num_threads(1)
     stopping.deaf_worker()
+    orphans.end_with_parent()
 
 
 class MaskDataModule(pl.LightningDataModule):
@@ -211,6 +213,8 @@ class MaskDataModule(pl.LightningDataModule):
             order = ShapeBatches(self.valid_rows, self.cache.shapes, self.valid_batch_size, *which, self.limit)
         processes = self.num_workers if train or self.num_workers == 0 else max(1, self.num_workers // 2)
         options: dict[str, Any] = {"persistent_workers": True, "prefetch_factor": 2} if processes else {}
+        if processes:
+            orphans.end_with_this_process(os.getpid())
         if processes and sys.platform == "linux":
             # said, because in a process of make cv the default is to start workers that import everything again
             options["multiprocessing_context"] = "fork"

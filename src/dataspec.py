@@ -135,7 +135,7 @@ class DataSpec:
         if "{class}" not in reference:
             mask = images.read_mask(root / reference, max_pixels)
             _refuse_size(root / reference, mask.shape, shape, image)
-            return mask[None] > 0
+            return mask[None].view(bool)
         planes = np.zeros((len(self.scored), *shape), bool)
         for plane, path in zip(planes, self.class_paths(root, reference), strict=True):
             if path.exists():
@@ -147,7 +147,7 @@ class DataSpec:
     def from_planes(self, planes: np.ndarray, reference: str) -> np.ndarray:
         """bool (S, H, W), a plane a scored class -> a mask (K, H, W). UserError where multiclass ones overlap."""
         if self.task != "multiclass":
-            return planes.astype(np.uint8)
+            return planes.view(np.uint8)
         if reference == "" and BACKGROUND not in self.classes:
             raise UserError("An empty mask, but no class is called background; give every image a class map.")
         overlap = planes.sum(0) > 1

@@ -19,6 +19,7 @@ import console
 import images
 import rle_table
 import runs
+import threads
 from dataspec import BACKGROUND, MOST_CLASSES, DataSpec
 from errors import UserError, listing
 
@@ -153,7 +154,11 @@ def _of_values(base: DataSpec, task: str, paths: list[Path], ignore: int) -> Dat
     sampled = [files[index * len(files) // min(len(files), _SAMPLE)] for index in range(min(len(files), _SAMPLE))]
     if task in ("multiclass", "multilabel") and files:
         images.read_labels(files[0])  # its own sentence, where it is no class map
-    if task == "binary" or not files or (task == "auto" and not _look_like_classes(map(_values, sampled), ignore)):
+    if (
+        task == "binary"
+        or not files
+        or (task == "auto" and not _look_like_classes(threads.ahead(sampled, _values, 2 * threads.CORES), ignore))
+    ):
         if task in ("multiclass", "multilabel"):
             raise UserError(
                 f"TASK={task}, but the masks are no class maps: one file or table column a class is expected."

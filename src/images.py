@@ -176,7 +176,7 @@ def read_mask(path: Path, max_pixels: int = _MAX_PIXELS) -> np.ndarray:
     if samples.jpeg and top > 1:
         return (values >= 128).view(np.uint8)
     foreground = values > 0
-    if np.count_nonzero(values == top) != np.count_nonzero(foreground) and top > 0:
+    if top > 0 and np.count_nonzero(foreground) != np.count_nonzero(values == top):
         present = np.unique(values)
         shown = ", ".join(map(str, present[:8])) + (", ..." if len(present) > 8 else "")
         raise UserError(

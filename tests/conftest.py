@@ -47,12 +47,23 @@ def demo_data(workplace, demo_source):
     return workplace / "input" / "demo"
 
 
-@pytest.fixture
-def folds_table(demo_data):
-    """The tiny demo with its folds table made."""
+@pytest.fixture(scope="session")
+def folds_source(demo_source, tmp_path_factory):
+    """A working folder in which make folds was done on the tiny demo."""
     import folds
 
-    assert folds.main(TINY) == 0
+    place = tmp_path_factory.mktemp("folds")
+    (place / "input").mkdir()
+    shutil.copytree(demo_source, place / "input" / "demo")
+    with contextlib.chdir(place):
+        assert folds.main(TINY) == 0
+    return place
+
+
+@pytest.fixture
+def folds_table(demo_data, folds_source):
+    """The tiny demo with its folds table made."""
+    shutil.copytree(folds_source / "output", "output")
     return Path("output/demo/train_folds.csv")
 
 

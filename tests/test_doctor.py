@@ -5,6 +5,7 @@ import shutil
 from collections import namedtuple
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,8 +16,10 @@ import decode
 import doctor
 import folds
 import model_dispatcher
-from checkup import disk, environment, memory, trial
+import scoring
+from checkup import disk, environment, memory, perfect, trial
 from conftest import TINY, write_instances, write_mask
+from dataspec import DataSpec
 
 REPORT = Path("output/demo/doctor.json")
 NAMES = Path("input/demo/train_hq")
@@ -29,6 +32,13 @@ def demo_data(demo_data):
         if path.parent.name.startswith("train_") and int(path.stem.removesuffix("_mask")[-2:]) > 5:
             path.unlink()
     return demo_data
+
+
+@pytest.fixture
+def folds_table(demo_data):
+    """The table of these."""
+    assert folds.main(TINY) == 0
+    return Path("output/demo/train_folds.csv")
 
 
 @pytest.fixture(autouse=True)
@@ -190,6 +200,27 @@ def test_objects_too_small_for_the_size_are_counted_and_lower_the_ceiling(demo_d
     _, found = check(0, "IMAGE_SIZE=64,96")
     assert found["tiny objects"]["figures"] == {"objects": 60, "vanished": 0}
     assert low < found["ceiling"]["figures"]["dice"] == 1
+
+
+@pytest.mark.parametrize("resize", ["stretch", "fit", "none"])
+def test_a_perfect_network_s_mask_is_that_of_the_tester_and_its_objects_are_components(resize):
+    random, spec, scale = np.random.default_rng(1), DataSpec(), scoring.scale("dice", "", "one")
+    shapes = [(96, 120), (90, 60), (64, 64), (33, 7), (1, 1), (200, 150)]
+    for height, width in shapes * 8:
+        mask = (random.random((1, height, width)) < random.choice([0.0, 0.01, 0.1, 1.0])).astype(np.uint8)
+        for _ in range(random.integers(0, 5)):
+            place = int(random.integers(width)), int(random.integers(height))
+            cv2.circle(mask[0], place, int(random.integers(1, 12)), 1, -1)
+        frame = perfect.Frame((int(random.integers(1, 99)), int(random.integers(1, 99))), resize)
+        drawn = scoring.redrawn(mask, spec, frame.size, resize)[0]
+        ((counts, value, objects, vanished),) = perfect.against(mask, spec, None, frame, scale)
+        truth = mask[0] > 0
+        wanted = [(truth & drawn).sum(), (~truth & drawn).sum(), (truth & ~drawn).sum(), (~truth & ~drawn).sum()]
+        assert np.abs(np.array(counts) - wanted).max() <= max(1, 0.005 * mask.size)  # ties fall as they round
+        assert value == pytest.approx(scale.measure.from_counts(*counts, empty="one"))
+        labels = cv2.connectedComponents(mask[0], connectivity=8)[1]
+        gone = set(labels[truth].tolist()) - set(labels[truth & drawn].tolist())
+        assert objects == labels.max() and abs(vanished - len(gone)) <= 1
 
 
 def test_a_picture_mirrored_into_another_fold_is_a_leak(folds_table, data_only, check):

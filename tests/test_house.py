@@ -16,7 +16,7 @@ FLOORS = [
     {
         *("console", "images", "decode", "tiff", "rle", "rle_table", "metrics", "postprocess", "pictures", "runs"),
         *("boards", "surfaces", "objects", "measures", "bootstrap", "variances", "verdict", "blending", "charts"),
-        *("reliability", "suspects", "pseudolabels", "watershed", "locks", "stopping"),
+        *("reliability", "suspects", "pseudolabels", "watershed", "locks", "stopping", "orphans"),
         *("dataspec", "groups", "archives", "threads", "submission_file", "wheels", "kernel_guard"),
         *("jobs", "job_status", "cluster", "slurm"),
     },

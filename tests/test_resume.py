@@ -11,22 +11,29 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
+import assembly
 import callbacks
 import lightning_module
 import locks
+import settings
+import splits
 import stopping
 import train
 from conftest import ROOT, TINY
+from datamodule import MaskDataModule
+from dataspec import DataSpec
 
 EACH_STEP = "CHECKPOINT_MINUTES=0.00001"
 HARD = [
     "SCHEDULE=plateau", "PATIENCE=0", "THRESHOLD=1", "FREEZE_ENCODER=1", "AUGMENT_ON=device", "MIX=both",
     "BALANCE=strata", "CHECKPOINT=best",
 ]  # fmt: skip
+SLOW = pytest.mark.slow
 RAGGED = ["ACCUMULATE=3", "TRAIN_BATCH_SIZE=4", "OPTIMIZER=radam", "WORKERS=2", "CROP=16,32"]
 
 
@@ -206,7 +213,10 @@ def cut_off(experiment="cut"):
     return run_of(experiment) / "checkpoints"
 
 
-@pytest.mark.parametrize("harm", ["cut", "flipped", "empty", "text", "missing", "other", "code"])
+@pytest.mark.parametrize(
+    "harm",
+    ["cut", "flipped", "missing", "code", *(pytest.param(harm, marks=SLOW) for harm in ("empty", "text", "other"))],
+)
 def test_a_torn_checkpoint_is_recognised_and_the_one_before_is_used_aloud(trained, harm, capsys):
     folder = cut_off()
     last = folder / "last.ckpt"
@@ -248,8 +258,8 @@ def test_without_a_whole_checkpoint_there_is_nothing_to_resume(trained, refused)
     ("extra", "words"),
     [
         (["LR=1e-4"], ["LR: 0.005 there, 0.0001 now"]),
-        (["MODEL_NAME=unet"], ["MODEL_NAME: smp_linknet_tu-test_resnet there, unet now"]),
-        (["LIMIT=1"], ["LIMIT: 0 there, 1 now"]),
+        pytest.param(["MODEL_NAME=unet"], ["MODEL_NAME: smp_linknet_tu-test_resnet there, unet now"], marks=SLOW),
+        pytest.param(["LIMIT=1"], ["LIMIT: 0 there, 1 now"], marks=SLOW),
     ],
 )
 def test_other_settings_are_refused_and_say_what_differs(trained, refused, extra, words):
@@ -291,7 +301,8 @@ def test_two_runs_cannot_share_a_folder(trained, refused):
         "    time.sleep(60)\n"
     )
     run = run_of("demo")
-    child = subprocess.Popen([sys.executable, "-c", code, str(ROOT / "src"), str(run)], stdout=subprocess.PIPE)
+    call = [sys.executable, "-c", code, str(ROOT / "src"), str(run)]
+    child = subprocess.Popen(call, stdout=subprocess.PIPE, start_new_session=True)
     try:
         assert child.stdout.readline() == b"locked\n"
         refused(train.main, [*TINY, "FOLD=0", "OVERWRITE=1"], "Another process is writing", "EXPERIMENT=name")
@@ -299,8 +310,11 @@ def test_two_runs_cannot_share_a_folder(trained, refused):
         child.kill()
         child.wait()
     assert (run / "model.json").is_file()
-    with locks.alone(run, ""):  # its forked child lives on
-        pass
+    try:
+        with locks.alone(run, ""):  # its forked child lives on
+            pass
+    finally:
+        os.killpg(child.pid, signal.SIGKILL)
     assert not list(run.parent.glob(".*.lock"))
 
 
@@ -337,6 +351,56 @@ def killed_at_random(seed, arguments, experiment, number, whole):
     return kills
 
 
+KEPT = []
+
+
+def _keep_a_loader():
+    """Ends while a loader is still held, as an error's traceback may hold it."""
+    sizes = {"train_batch_size": 2, "valid_batch_size": 2, "num_workers": 2}
+    cache, rows = (
+        assembly.open_cache(settings.load(TINY), splits.read(Path("output/demo/train_folds.csv")), DataSpec()),
+        np.arange(4),
+    )
+    data = MaskDataModule(cache, rows, rows[:0], augment=None, seed=0, **sizes)
+    KEPT.append(iter(data.train_dataloader()))
+    next(KEPT[0])
+
+
+def alive(pid):
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def until(true, seconds):
+    end = time.monotonic() + seconds
+    while not true() and time.monotonic() < end:
+        time.sleep(0.01)
+    return true()
+
+
+def test_a_process_that_still_holds_a_loader_ends(folds_table):
+    child = FORKS.Process(target=_keep_a_loader)
+    child.start()
+    child.join(20)
+    code = child.exitcode
+    child.kill()
+    assert code == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_no_loader_process_outlives_a_killed_training(folds_table):
+    child = FORKS.Process(target=_train, args=([*TINY, "FOLD=0", "WORKERS=2", "EPOCHS=50", "LOGGER=none"], "log.txt"))
+    child.start()
+    children = Path(f"/proc/{child.pid}/task/{child.pid}/children")
+    try:
+        assert until(lambda: len(children.read_text().split()) >= 2, 60)
+        workers = [int(line) for line in children.read_text().split()]
+        time.sleep(0.5)  # they have begun
+    finally:
+        os.kill(child.pid, signal.SIGKILL)
+    assert until(lambda: not any(alive(pid) for pid in workers), 2.5)
+
+
 def checkpoints_of(experiment):
     import runs
 
@@ -369,7 +433,7 @@ def test_twenty_runs_that_are_killed_at_random_go_on_exactly(folds_table, extra)
     assert kills >= 14
 
 
-@pytest.mark.parametrize("workers", [1, 4])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=SLOW), 4])
 def test_the_number_of_workers_changes_no_weight(trained, workers):
     assert train.main([*TINY, "FOLD=0", "EXPERIMENT=other", f"WORKERS={workers}"]) == 0
     same("demo", "other")

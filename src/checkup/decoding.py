@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 import audit
@@ -15,8 +14,9 @@ import examine
 import images
 import objects
 import rle_table
-import scoring
 import threads
+from checkup import perfect
+from checkup.perfect import Frame
 from dataspec import DataSpec
 from decode import Samples
 from errors import UserError
@@ -24,14 +24,6 @@ from scoring import Scale
 
 KEEP = 512 << 20  # bytes of decoded images that stay for the leak audit, which would decode some again
 SMEARED = "smeared by JPEG"
-
-
-@dataclass(frozen=True)
-class Frame:
-    """What the network sees of an image: IMAGE_SIZE and RESIZE."""
-
-    size: tuple[int, int]
-    resize: str
 
 
 @dataclass(frozen=True)
@@ -134,23 +126,20 @@ def _look(
             mask = spec.from_planes(there > 0, reference)
         else:
             there, mask = None, spec.read_mask(root, reference, shape, max_pixels, image)
-    labelled, truths = spec.labelled(mask), spec.class_planes(mask)
-    pixels = mask[0].size if labelled is None else max(1, int(labelled.sum()))
-    best = _redrawn(mask, spec, frame)
-    found = [
-        _against(truth, drawn, labelled, None if there is None else there[index], scale)
-        for index, (truth, drawn) in enumerate(zip(truths, best, strict=True))
-    ]
+    labelled = spec.labelled(mask)
+    found = perfect.against(mask, spec, there, frame, scale)
     counts, values, count, gone = zip(*found, strict=True)
+    counts = np.array(counts)
+    pixels = mask[0].size if labelled is None else max(1, int(labelled.sum()))
     return Look(
         mode,
         shape,
         tuple(note for note in clock.notes if note[0]),
-        np.count_nonzero(truths, axis=(1, 2)) / pixels,
+        counts[:, [0, 2]].sum(1) / pixels,
         0.0 if labelled is None else 1 - np.count_nonzero(labelled) / labelled.size,
         audit.thumbnail(examine.eight_bits(levels)),
         examine.histogram(levels),
-        np.array(counts),
+        counts,
         np.array(values),
         np.array(count),
         np.array(gone),
@@ -163,53 +152,6 @@ def _has_objects(spec: DataSpec, root: Path, reference: str) -> bool:
     if not reference or reference.startswith("rle:"):
         return bool(reference)
     return any(path.is_dir() for path in spec.class_paths(root, reference))
-
-
-def _redrawn(mask: np.ndarray, spec: DataSpec, frame: Frame) -> np.ndarray:
-    """scoring.redrawn, bool (S, H, W), from bytes instead of floats: a third of the time, equal but for ties."""
-    if spec.task == "multiclass":
-        return scoring.redrawn(mask, spec, frame.size, frame.resize)
-    small = (images.coverage_to_network(mask[index], frame.size, frame.resize) for index in spec.scored)
-    enlarged = [images.from_network(plane, mask.shape[1:], frame.size, frame.resize) for plane in small]
-    return np.stack(enlarged) >= 128
-
-
-def _against(
-    truth: np.ndarray, drawn: np.ndarray, labelled: np.ndarray | None, there: np.ndarray | None, scale: Scale
-) -> tuple[list[int], float, int, int]:
-    """Of one class: counts, METRIC, objects, and those that vanish where a perfect network's mask is `drawn`."""
-    if labelled is not None:
-        truth, drawn = truth & labelled, drawn & labelled
-    tp, predicted, true = (int(np.count_nonzero(part)) for part in (truth & drawn, drawn, truth))
-    pixels = truth.size if labelled is None else int(np.count_nonzero(labelled))
-    counts = {"tp": tp, "fp": predicted - tp, "fn": true - tp, "tn": pixels - predicted - true + tp}
-    if scale.measure.kind == "counts":
-        value = float(scale.measure.from_counts(**counts, empty=scale.empty))
-    else:
-        value = scale.value(scale.metric, drawn, truth, labelled, there)
-    return list(counts.values()), value, *_vanished(truth, drawn, there)
-
-
-def _vanished(truth: np.ndarray, drawn: np.ndarray, there: np.ndarray | None) -> tuple[int, int]:
-    """How many objects there are (labels `there`, or connected components), and of how many `drawn` has no pixel."""
-    bytes_ = truth.view(np.uint8)
-    left, top, width, height = cv2.boundingRect(bytes_)
-    if not width:
-        return 0, 0
-    box = np.s_[top : top + height, left : left + width]
-    hits = truth[box] & drawn[box]
-    if there is None:
-        count, labels = cv2.connectedComponents(bytes_[box], connectivity=8, ltype=cv2.CV_32S)
-        present = np.ones(count, bool)
-    else:  # an object may be hidden by others
-        labels = there[box] * truth[box]
-        present = np.bincount(labels.ravel(), minlength=1) > 0
-    present[0] = False
-    few = np.s_[::4, ::4]  # shows all but the smallest objects, at once
-    seen = np.bincount(labels[few][hits[few]], minlength=len(present)) > 0
-    if (present & ~seen).any():
-        seen = np.bincount(labels[hits], minlength=len(present)) > 0
-    return int(present.sum()), int((present & ~seen).sum())
 
 
 def _mode(samples: Samples) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import batch as batch_module
 from checkup import memory, trial
 from checkup.disk import gigabytes
-from checkup.findings import Finding, problem, warning
+from checkup.findings import PROBLEM, Finding, problem, warning
 from dataspec import DataSpec
 from errors import UserError
 
@@ -79,7 +79,8 @@ def step(
         return [problem("step", f"{said} ({precision}). {cure}")], None
     if not seen:
         return findings, None
-    return [_finite(seen[0], precision), *findings], seen[0]
+    finite = _finite(seen[0], precision)
+    return [finite, *findings], None if finite.level == PROBLEM else seen[0]
 
 
 def _finite(watch: trial.Watch, precision: str) -> Finding:

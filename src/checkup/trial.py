@@ -23,7 +23,7 @@ from lr_finder import bare_trainer
 
 ROWS = 16  # that are decoded once more for the trial
 PROBES = 16  # samples of one picture: what differs among them is the augmentation's doing
-ENOUGH_SECONDS, ENOUGH_STEPS, MOST_SECONDS = 4.0, 3, 20.0  # of timing steps, after the warm-up
+ENOUGH_SECONDS, ENOUGH_STEPS, MOST_SECONDS = 2.0, 3, 20.0  # of timing steps, after the warm-up
 
 
 class Repeated:
@@ -148,7 +148,9 @@ class Watch(pl.Callback):
         self.seconds.append(now - self.start)
         timed = self.seconds[self.warm_up :]
         enough = len(timed) >= ENOUGH_STEPS and sum(timed) >= ENOUGH_SECONDS
-        if enough or (timed and now - self.begun > MOST_SECONDS):
+        # only the scaler of 16 bits leaves such a step out; any other spoils the weights, and hides where it began
+        spoilt = any(self.not_finite[-1:]) and not trainer.precision.startswith("16")
+        if enough or spoilt or (timed and now - self.begun > MOST_SECONDS):
             trainer.should_stop = True
 
     @property

@@ -1,0 +1,151 @@
+"""The mask that a perfect network would give at IMAGE_SIZE, against the truth: counts, METRIC, objects that vanish.
+
+As scoring.redrawn, of which it takes a small part of the time: only the surroundings of the foreground are drawn, and
+areas come from a summed-area table (Crow, 1984), bilinear between whose entries lies the exact area of any rectangle.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+import images
+import scoring
+from dataspec import DataSpec
+from scoring import Scale
+
+Found = tuple[list[int], float, int, int]  # tp, fp, fn, tn; METRIC; objects; vanished ones
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What the network sees of an image: IMAGE_SIZE and RESIZE."""
+
+    size: tuple[int, int]
+    resize: str
+
+
+def against(mask: np.ndarray, spec: DataSpec, there: np.ndarray | None, frame: Frame, scale: Scale) -> Iterator[Found]:
+    """Of each scored class of a mask (K, H, W); `there`: its objects' labels int32 (S, H, W), None: its components."""
+    if spec.task == "multiclass":
+        labelled, drawn = spec.labelled(mask), scoring.redrawn(mask, spec, frame.size, frame.resize)
+        pixels = mask[0].size if labelled is None else int(np.count_nonzero(labelled))
+        for number, (truth, own) in enumerate(zip(spec.class_planes(mask), drawn, strict=True)):
+            kept = own if labelled is None else own & labelled  # what is not labelled is no class's
+            labels = None if there is None else there[number]
+            counts, *gone = _counted(truth, kept, labels, pixels)
+            yield counts, _value(scale, counts, own, truth, labelled, labels), *gone
+        return
+    for number, index in enumerate(spec.scored):
+        yield _of_plane(mask[index], None if there is None else there[number], frame, scale)
+
+
+def _of_plane(plane: np.ndarray, labels: np.ndarray | None, frame: Frame, scale: Scale) -> Found:
+    """Of one plane of 0 and 1 (H, W)."""
+    box, drawn = _drawn(plane, frame)
+    truth = plane.view(bool)
+    counts, *gone = _counted(truth[box], drawn, None if labels is None else labels[box], plane.size)
+    if scale.measure.kind == "counts":
+        return counts, _value(scale, counts, drawn, truth, None, labels), *gone
+    whole = np.zeros(plane.shape, bool)
+    whole[box] = drawn
+    return counts, _value(scale, counts, whole, truth, None, labels), *gone
+
+
+def _value(
+    scale: Scale,
+    counts: list[int],
+    drawn: np.ndarray,
+    truth: np.ndarray,
+    labelled: np.ndarray | None,
+    labels: np.ndarray | None,
+) -> float:
+    """METRIC, from counts where these tell it."""
+    if scale.measure.kind == "counts":
+        return float(scale.measure.from_counts(*counts, empty=scale.empty))
+    return scale.value(scale.metric, drawn, truth, labelled, labels)
+
+
+def _counted(
+    truth: np.ndarray, drawn: np.ndarray, labels: np.ndarray | None, pixels: int
+) -> tuple[list[int], int, int]:
+    """tp, fp, fn, tn of two bool (h, w), outside of which nothing is; the objects, and those that vanish."""
+    hits = truth & drawn
+    tp, predicted, true = (int(np.count_nonzero(part)) for part in (hits, drawn, truth))
+    return [tp, predicted - tp, true - tp, pixels - predicted - true + tp], *_vanished(truth, hits, labels)
+
+
+def _drawn(plane: np.ndarray, frame: Frame) -> tuple[tuple[slice, slice], np.ndarray]:
+    """Where anything is drawn for a plane of 0 and 1 (H, W), and what, bool (h, w)."""
+    shape = plane.shape
+    size = images.content_box(shape, frame.size, frame.resize)[2:]
+    left, top, width, height = cv2.boundingRect(plane)
+    around = np.s_[top : top + height, left : left + width]
+    if not width or size == shape:
+        return around, plane[around].view(bool)
+    if size[0] > shape[0] or size[1] > shape[1]:  # no area is averaged
+        small = images.coverage_to_network(plane, frame.size, frame.resize)
+        return np.s_[:, :], images.from_network(small, shape, frame.size, frame.resize) >= 128
+    small = np.zeros(size, np.uint8)
+    ratios = shape[0] / size[0], shape[1] / size[1]
+    cells = [
+        np.arange(int(first / ratio), min(few, math.ceil((first + length) / ratio)) + 1)
+        for first, length, ratio, few in zip((top, left), (height, width), ratios, size, strict=True)
+    ]
+    ends = [
+        np.clip(at * ratio - one.start, 0, one.stop - one.start)
+        for at, ratio, one in zip(cells, ratios, around, strict=True)
+    ]
+    covered = _areas(plane[around], *ends) * (255 / (ratios[0] * ratios[1]))
+    small[cells[0][0] : cells[0][-1], cells[1][0] : cells[1][-1]] = np.rint(covered)
+    rows, small_rows = _span(top, top + height, shape[0], size[0])
+    columns, small_columns = _span(left, left + width, shape[1], size[1])
+    part = rows.stop - rows.start, columns.stop - columns.start
+    enlarged = cv2.resize(small[small_rows, small_columns], part[::-1], interpolation=cv2.INTER_LINEAR)
+    cv2.threshold(enlarged, 127, 1, cv2.THRESH_BINARY, dst=enlarged)
+    return (rows, columns), enlarged.view(bool)
+
+
+def _span(first: int, stop: int, full: int, few: int) -> tuple[slice, slice]:
+    """first to stop of `full` pixels, and at least one of `few` cells around: in pixels and in cells, both whole."""
+    parts = math.gcd(full, few)
+    pixels, cells = full // parts, few // parts
+    low, high = max(0, first // pixels - 1), min(parts, -(-stop // pixels) + 1)
+    return slice(low * pixels, high * pixels), slice(low * cells, high * cells)
+
+
+def _areas(part: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """The foreground of 0/1 (h, w) between fractional rows (n + 1,) and columns (m + 1,), float64 (n, m)."""
+    table = cv2.integral(part, sdepth=cv2.CV_32S)
+
+    def at(places: np.ndarray, values: np.ndarray, last: int) -> np.ndarray:
+        low = np.minimum(places.astype(int), last - 1)
+        above = (places - low)[:, None]
+        return values[low] + above * (values[low + 1] - values[low])
+
+    bands = np.diff(at(rows, table, len(part)), axis=0)
+    return np.diff(at(columns, np.ascontiguousarray(bands.T), part.shape[1]), axis=0).T
+
+
+def _vanished(truth: np.ndarray, hits: np.ndarray, labels: np.ndarray | None) -> tuple[int, int]:
+    """How many objects there are (labels, or connected components), and how many have no pixel of `hits`."""
+    if labels is not None:
+        own = labels * truth  # an object may be hidden by others
+        present, seen = (
+            np.bincount(part.ravel(), minlength=int(labels.max(initial=0)) + 1) > 0 for part in (own, own * hits)
+        )
+        present[0] = False
+        return int(present.sum()), int((present & ~seen).sum())
+    # outer outlines of components of 8 neighbours: with few of them, a fraction of the time of labels
+    outlines, tree = cv2.findContours(truth.view(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    if not outlines:
+        return 0, 0
+    outer = [line[:, 0] for line, parent in zip(outlines, tree[0, :, 3], strict=True) if parent < 0]
+    unsure = [line for line in outer if not hits[line[:, 1], line[:, 0]].any()]
+    if not unsure:
+        return len(outer), 0
+    count, found = cv2.connectedComponents(truth.view(np.uint8), connectivity=8, ltype=cv2.CV_32S)
+    seen = np.bincount(found[hits], minlength=count) > 0
+    return count - 1, int((~seen[1:]).sum())
