@@ -1,7 +1,6 @@
 """The mask that a perfect network would give at IMAGE_SIZE, against the truth: counts, METRIC, objects that vanish.
 
-As scoring.redrawn, of which it takes a small part of the time: only the surroundings of the foreground are drawn, and
-areas come from a summed-area table (Crow, 1984), bilinear between whose entries lies the exact area of any rectangle.
+As scoring.redrawn, of which it takes a small part of the time: only the surroundings of the foreground are enlarged.
 """
 
 import math
@@ -80,26 +79,13 @@ def _counted(
 def _drawn(plane: np.ndarray, frame: Frame) -> tuple[tuple[slice, slice], np.ndarray]:
     """Where anything is drawn for a plane of 0 and 1 (H, W), and what, bool (h, w)."""
     shape = plane.shape
-    size = images.content_box(shape, frame.size, frame.resize)[2:]
+    above, beside, *size = images.content_box(shape, frame.size, frame.resize)
     left, top, width, height = cv2.boundingRect(plane)
     around = np.s_[top : top + height, left : left + width]
-    if not width or size == shape:
+    if not width or tuple(size) == shape:
         return around, plane[around].view(bool)
-    if size[0] > shape[0] or size[1] > shape[1]:  # no area is averaged
-        small = images.coverage_to_network(plane, frame.size, frame.resize)
-        return np.s_[:, :], images.from_network(small, shape, frame.size, frame.resize) >= 128
-    small = np.zeros(size, np.uint8)
-    ratios = shape[0] / size[0], shape[1] / size[1]
-    cells = [
-        np.arange(int(first / ratio), min(few, math.ceil((first + length) / ratio)) + 1)
-        for first, length, ratio, few in zip((top, left), (height, width), ratios, size, strict=True)
-    ]
-    ends = [
-        np.clip(at * ratio - one.start, 0, one.stop - one.start)
-        for at, ratio, one in zip(cells, ratios, around, strict=True)
-    ]
-    covered = _areas(plane[around], *ends) * (255 / (ratios[0] * ratios[1]))
-    small[cells[0][0] : cells[0][-1], cells[1][0] : cells[1][-1]] = np.rint(covered)
+    small = images.coverage_to_network(plane, frame.size, frame.resize)
+    small = small[above : above + size[0], beside : beside + size[1]]
     rows, small_rows = _span(top, top + height, shape[0], size[0])
     columns, small_columns = _span(left, left + width, shape[1], size[1])
     part = rows.stop - rows.start, columns.stop - columns.start
@@ -114,19 +100,6 @@ def _span(first: int, stop: int, full: int, few: int) -> tuple[slice, slice]:
     pixels, cells = full // parts, few // parts
     low, high = max(0, first // pixels - 1), min(parts, -(-stop // pixels) + 1)
     return slice(low * pixels, high * pixels), slice(low * cells, high * cells)
-
-
-def _areas(part: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """The foreground of 0/1 (h, w) between fractional rows (n + 1,) and columns (m + 1,), float64 (n, m)."""
-    table = cv2.integral(part, sdepth=cv2.CV_32S)
-
-    def at(places: np.ndarray, values: np.ndarray, last: int) -> np.ndarray:
-        low = np.minimum(places.astype(int), last - 1)
-        above = (places - low)[:, None]
-        return values[low] + above * (values[low + 1] - values[low])
-
-    bands = np.diff(at(rows, table, len(part)), axis=0)
-    return np.diff(at(columns, np.ascontiguousarray(bands.T), part.shape[1]), axis=0).T
 
 
 def _vanished(truth: np.ndarray, hits: np.ndarray, labels: np.ndarray | None) -> tuple[int, int]:
