@@ -21,7 +21,7 @@ import rle
 import train
 from losses import Loss
 
-ENCODER, SIZE, BATCH, STEPS = "resnet34", 256, 4, 7  # the first step of each turn is not counted
+ENCODER, SIZE, BATCH, STEPS = "resnet34", 256, 2, 7  # the first step of each turn is not counted
 
 
 class _Ends(pl.Callback):
