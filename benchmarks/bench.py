@@ -6,7 +6,6 @@ leave the computer alone meanwhile. ONLY=word runs the rows whose name has it.
 
 import argparse
 import functools
-import json
 import sys
 import tempfile
 import time
@@ -20,6 +19,8 @@ import network_rows
 import rendered
 import start_rows
 from timing import Row, machine, table
+
+import runs
 
 HIGH, WIDE = 1280, 1918  # Carvana's
 LARGE, MANY = 160, 5000  # pairs of that size, and of half of it
@@ -73,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
     only, target = given.pop("ONLY", ""), Path(given.pop("OUTPUT_FILE", "output/benchmarks.json"))
     if given:
         parser.error(f"{', '.join(given)}: unknown; there are ONLY=word and OUTPUT_FILE=path")
-    start, rows = time.monotonic(), []
+    start, rows, where = time.monotonic(), [], machine()
     with tempfile.TemporaryDirectory() as folder:
         every = measures(Data(Path(folder)))
         chosen = [name for name in every if only in name]
@@ -82,11 +83,9 @@ def main(argv: list[str] | None = None) -> int:
         for number, name in enumerate(chosen, 1):
             print(f"[{number}/{len(chosen)}] {name}", flush=True)
             rows += every[name]()
-    minutes = (time.monotonic() - start) / 60
-    about = {"date": time.strftime("%Y-%m-%d"), "minutes": round(minutes, 1), "machine": machine()}
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps({**about, "rows": [row.as_json() for row in rows]}, indent=1) + "\n")
-    where = about["machine"]
+            minutes = (time.monotonic() - start) / 60
+            about = {"date": time.strftime("%Y-%m-%d"), "minutes": round(minutes, 1), "machine": where}
+            runs.write_json(target, {**about, "rows": [row.as_json() for row in rows]})  # what is measured is not lost
     print(f"\n{table(rows)}\n")
     on = where["accelerator"] or "no accelerator"
     print(f"{about['date']}, {where['processor']}, {where['cores']} cores, {on}, torch {where['torch']}")

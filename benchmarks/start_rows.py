@@ -22,13 +22,13 @@ import model_dispatcher, segmentation_models_pytorch; marks["smp and timm"] = ti
 import augmentations, albumentations; marks["albumentations"] = time.time()
 import train, lightning_module
 class Begun(Exception): pass
-def begin(self, *_):
+def begin(self, *_, **__):
     marks["checks, cache, network"] = time.time()
 lightning_module.SegmentationModule.setup = begin
-def first(self, *_):
+def first(self, *_, **__):
     marks["loader's processes and the first batch"] = time.time()
 lightning_module.SegmentationModule.on_train_batch_start = first
-def after(self, *_):
+def after(self, *_, **__):
     marks["the first step"] = time.time()
     print("MARKS" + json.dumps(marks), flush=True)
 lightning_module.SegmentationModule.on_train_batch_end = after
