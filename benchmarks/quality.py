@@ -55,7 +55,7 @@ VARIANTS = {
 SIZES: dict[str, dict[str, Any]] = {
     "small": {
         "words": ["IMAGE_SIZE=128", "MODEL_NAME=unet", "MAX_FEATURES=128", "ENCODER_WEIGHTS=none", "N_FOLDS=2"],
-        "samples": 2000,
+        "samples": 1350,
         "seeds": [0, 1],
         "variants": ["default", "smp_example", "no_augmentation", "no_ema", "dice_alone", "lr_third"],
     },
