@@ -150,8 +150,8 @@ def _build(
                     if isinstance(result, str):
                         problems.append(result)
                         continue
-                    file.write(result[0].tobytes())
-                    file.write(result[1].tobytes())
+                    for array in result[:2]:
+                        file.write(np.ascontiguousarray(array).data)
                     shapes.append(result[0].shape[:2])
                     hashes.append(result[2])
         images.refuse_listed(

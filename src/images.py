@@ -175,8 +175,8 @@ def read_mask(path: Path, max_pixels: int = _MAX_PIXELS) -> np.ndarray:
     top = values.max(initial=0)
     if samples.jpeg and top > 1:
         return (values >= 128).view(np.uint8)
-    foreground = values > 0
-    if top > 0 and np.count_nonzero(foreground) != np.count_nonzero(values == top):
+    # every value is 0 or the highest one just where their sum is as if they were; sums need no copy of the mask
+    if top > 0 and cv2.countNonZero(values) * int(top) != cv2.sumElems(values)[0]:
         present = np.unique(values)
         shown = ", ".join(map(str, present[:8])) + (", ..." if len(present) > 8 else "")
         raise UserError(
@@ -184,7 +184,7 @@ def read_mask(path: Path, max_pixels: int = _MAX_PIXELS) -> np.ndarray:
             "Draw it with 0 and 255; where these are classes say TASK=multiclass, where they are colours name them in "
             "classes.csv (name,r,g,b)."
         )
-    return foreground.view(np.uint8)
+    return cv2.threshold(values, 0, 1, cv2.THRESH_BINARY)[1].astype(np.uint8, copy=False)
 
 
 def _mask_values(samples: Samples) -> np.ndarray:
@@ -336,13 +336,22 @@ def labels_to_network(labels: np.ndarray, size: tuple[int, int], resize: str, ig
     return framed
 
 
-def from_network(probability: np.ndarray, original: tuple[int, int], size: tuple[int, int], resize: str) -> np.ndarray:
-    """float32 (h, w) in the network's frame -> float32 at the original (H, W), bilinear."""
+def from_network(
+    probability: np.ndarray,
+    original: tuple[int, int],
+    size: tuple[int, int],
+    resize: str,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """float32 (h, w) in the network's frame -> float32 at the original (H, W), bilinear; in `out` where it is given."""
     top, left, height, width = content_box(original, size, resize)
     inside = np.ascontiguousarray(probability[top : top + height, left : left + width])
-    if inside.shape == tuple(original):
+    if inside.shape != tuple(original):
+        return cv2.resize(inside, original[::-1], dst=out, interpolation=cv2.INTER_LINEAR)
+    if out is None:
         return inside
-    return cv2.resize(inside, original[::-1], interpolation=cv2.INTER_LINEAR)
+    out[:] = inside
+    return out
 
 
 def refuse_listed(problems: list[str], what: str, cure: str) -> None:

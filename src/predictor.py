@@ -225,11 +225,14 @@ class Predictor:
 
     def _finished(self, path: Path, image: np.ndarray, answers: list[np.ndarray], finish: Finish | None) -> Any:
         shape = image.shape[:2]
-        mean = np.zeros((len(self.spec.classes), *shape), np.float32)
-        for model, answer in zip(self.models, answers, strict=True):
-            for index, probability in enumerate(answer):
-                mean[index] += images.from_network(probability, shape, model.size, model.resize)
-        mean /= len(self.models)
+        mean = np.empty((len(self.spec.classes), *shape), np.float32)
+        for number, (model, answer) in enumerate(zip(self.models, answers, strict=True)):
+            for plane, probability in zip(mean, answer, strict=True):
+                found = images.from_network(probability, shape, model.size, model.resize, None if number else plane)
+                if number:
+                    np.add(plane, found, out=plane)
+        if len(self.models) > 1:
+            mean /= len(self.models)
         return finish(path, image, mean) if finish else (path, image, mean)
 
     @torch.inference_mode()
