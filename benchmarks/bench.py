@@ -23,7 +23,7 @@ from timing import Row, machine, table
 import runs
 
 HIGH, WIDE = 1280, 1918  # Carvana's
-LARGE, MANY = 160, 5000  # pairs of that size, and of half of it
+LARGE, MANY = 160, 5000  # pairs for the loader, and for make folds
 
 
 class Data:
@@ -39,8 +39,8 @@ class Data:
 
     @functools.cached_property
     def many(self) -> list[tuple[Path, Path]]:
-        """Pairs of half that size."""
-        return sorted(rendered.competition(self.many_root, MANY, HIGH // 2, WIDE // 2))
+        """Many pairs of that size."""
+        return sorted(rendered.competition(self.many_root, MANY, HIGH, WIDE, bases=40, outlines=100))
 
     @functools.cached_property
     def trained(self) -> list[str]:
@@ -61,7 +61,7 @@ def measures(data: Data) -> dict[str, Callable[[], list[Row]]]:
         "rle": lambda: data_rows.run_lengths(data.large, 5),
         "thresholds": lambda: [data_rows.thresholds(place, data.large, 5)],
         "folds": lambda: [data_rows.make_folds(place, data.many_root, data.many, 2)],
-        "start of help": lambda: [start_rows.help_text(5)],
+        "start of help": lambda: [start_rows.help_text(3)],
         "start of training": lambda: [start_rows.training(place, data.trained, 3)],
     }
 

@@ -250,7 +250,7 @@ def make_folds(place: Path, root: Path, pairs: list[tuple[Path, Path]], repeats:
         images.read_image(pair[0])
         images.read_mask(pair[1])
 
-    sample = pairs[:: max(1, len(pairs) // 500)]
+    sample = pairs[:: max(1, len(pairs) // 100)]
 
     def one_by_one() -> float:
         start = time.perf_counter()

@@ -62,8 +62,13 @@ def pictures(folder: Path, count: int, height: int, width: int, bases: int = BAS
         return list(tqdm(pool.map(write, range(count)), "blend", count, mininterval=5))
 
 
-def competition(root: Path, count: int, height: int, width: int, bases: int = 12) -> list[tuple[Path, Path]]:
-    """`count` pairs in Carvana's layout below `root`, 16 views a car: train_hq/*.jpg and train_masks/*_mask.gif."""
+def competition(
+    root: Path, count: int, height: int, width: int, bases: int = 12, outlines: int = 0
+) -> list[tuple[Path, Path]]:
+    """`count` pairs in Carvana's layout below `root`, 16 views a car: train_hq/*.jpg and train_masks/*_mask.gif.
+
+    outlines: only so many different masks, linked, because GIFs take long to write; 0: each image its own.
+    """
     images, masks = root / "train_hq", root / "train_masks"
     images.mkdir(parents=True)
     masks.mkdir()
@@ -73,8 +78,15 @@ def competition(root: Path, count: int, height: int, width: int, bases: int = 12
         name = f"{number // 16:012x}_{number % 16 + 1:02d}"
         image, mask = _different(number, rendered, height, width)
         cv2.imwrite(str(images / f"{name}.jpg"), image, [cv2.IMWRITE_JPEG_QUALITY, 90])
-        Image.fromarray(mask * 255).convert("P").save(masks / f"{name}_mask.gif")
-        return images / f"{name}.jpg", masks / f"{name}_mask.gif"
+        path = masks / f"{name}_mask.gif"
+        if outlines and number >= outlines:
+            path.hardlink_to(written[number % outlines][1])
+        else:
+            Image.fromarray(mask * 255).convert("P").save(path)
+        return images / f"{name}.jpg", path
 
+    written: list[tuple[Path, Path]] = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(tqdm(pool.map(write, range(count)), "blend", count, mininterval=5))
+        for part in (range(min(count, outlines)), range(min(count, outlines), count)):
+            written += tqdm(pool.map(write, part), "blend", len(part), mininterval=5)
+    return written
