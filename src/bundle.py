@@ -22,6 +22,7 @@ KAGGLE_HAS = frozenset({
     *("torchvision", "tqdm", "wandb"),
     "ray",  # which nothing there asks for
 })  # fmt: skip
+DISPENSABLE = frozenset({"simplejpeg"})  # what Kaggle lacks and the code does without: Pillow decodes JPEGs there
 MARGIN = 0.01  # 1 - Dice between the masks in 32 and in 16 bits, above which 16 are not used
 
 
@@ -62,7 +63,8 @@ def copy_source(folder: Path, files: list[Path]) -> None:
 def take_wheels(folder: Path, files: list[Path], extra: str) -> list[str]:
     """Pack what these files import and Kaggle lacks; returns the wheels' names."""
     own = {path.stem for path in SOURCE.glob("*.py")} | {path.parent.name for path in SOURCE.glob("*/__init__.py")}
-    needed = {name for file in files for name in imports_of(file)} - own - sys.stdlib_module_names - KAGGLE_HAS
+    asked = {name for file in files for name in imports_of(file)}
+    needed = asked - own - sys.stdlib_module_names - KAGGLE_HAS - DISPENSABLE
     return [wheels.pack(name, folder / "wheels").name for name in sorted({*needed, *filter(None, extra.split(","))})]
 
 
