@@ -86,7 +86,7 @@ def _ratio(row: Row, name: str) -> str:
 
 
 def _aim(row: Row) -> str:
-    parts = [f">= {row.at_limit:g} of the limit"] if row.at_limit is not None else []
+    parts = [f">= {row.at_limit:.2g} of the limit"] if row.at_limit is not None else []
     parts += [f">= {row.at_plain:g} x plain"] if row.at_plain is not None else []
     said = {True: "reached: ", False: "NOT reached: ", None: ""}[row.reached()]
     return said + ", ".join(parts)
