@@ -22,7 +22,7 @@ from dataspec import DataSpec
 from errors import UserError
 from runs import digest_of, replacing, sha256, write_json
 
-_VERSION = 4  # of what is stored; raise it when the decoding or resizing changes
+_VERSION = 5  # of what is stored; raise it when the decoding or resizing changes
 
 
 class Cache:

@@ -73,7 +73,7 @@ def _compose(steps: list[Any]) -> Any:
 def _resizes(size: tuple[int, int], resize: str, shapes: set[tuple[int, int]]) -> list[list[Any]]:
     """The ways to bring an image to the frame: averaging where it shrinks, always, and always bilinear.
 
-    Where all images have one shape, first of all its halves and the rest, as this repository does it.
+    Where all images have one shape, first of all in the steps in which this repository does it.
     """
     import albumentations as A
     import cv2
@@ -85,17 +85,17 @@ def _resizes(size: tuple[int, int], resize: str, shapes: set[tuple[int, int]]) -
         {"interpolation": cv2.INTER_LINEAR, "area_for_downscale": "image"},
         {"interpolation": cv2.INTER_AREA},
     )
-    halves = []
+    own = []
     if len(shapes) == 1:
         (shape,) = shapes
         inside = images.content_box(shape, size, resize)[2:]
-        halves = [A.Resize(*half, interpolation=cv2.INTER_AREA) for half in images.halves(shape, inside)]
+        own = [A.Resize(*step, interpolation=method) for step, method in images.ways(shape, inside)]
     if resize == "stretch":
         whole = [[A.Resize(*size, **way)] for way in ways]
     else:
         pad = A.PadIfNeeded(*size, border_mode=cv2.BORDER_REPLICATE)
         whole = [[A.LongestMaxSize(max_size_hw=size, **way), pad] for way in ways]
-    return [[*halves, *steps] for steps in whole] + (whole if halves else [])
+    return [[*own, *steps] for steps in whole[:1]] + whole if own else whole
 
 
 def _to_tensor(model: Any) -> list[Any]:

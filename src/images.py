@@ -258,33 +258,33 @@ def _by_fours(change: Callable[[np.ndarray], np.ndarray], array: np.ndarray) -> 
 
 
 def _scaled(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resize (H, W[, C]) to `size`: halved by averaging while it can be, the rest bilinear, or by area from factor 2.
+    """Resize (H, W[, C]) to `size` by `ways`.
 
-    A picture's levels of detail as Williams has them (Pyramidal parametrics, SIGGRAPH 1983). OpenCV's area averaging
-    alone takes seven times as long as this, and twice as long as decoding a JPEG.
+    OpenCV's area averaging for broken ratios takes seven times as long as this, and twice as long as decoding a JPEG.
     """
-    for half in halves(array.shape[:2], size):
-        array = _resized(array, half, cv2.INTER_AREA)
-    if array.shape[:2] == tuple(size):
-        return array
-    little = all(old < 2 * new for old, new in zip(array.shape[:2], size, strict=True))
-    return _resized(array, size, cv2.INTER_LINEAR if little else cv2.INTER_AREA)
+    for step, method in ways(array.shape[:2], size):
+        array = _by_fours(lambda part, to=step, by=method: cv2.resize(part, to[::-1], interpolation=by), array)
+    return array
 
 
-def halves(shape: tuple[int, ...], size: tuple[int, int]) -> list[tuple[int, int]]:
-    """The (H, W) on the way from `shape` to `size`: an even side is halved while it is at least twice as long."""
-    found, before = [], tuple(shape)
-    while True:
-        sides = zip(before, size, strict=True)
-        smaller = tuple(old // 2 if old % 2 == 0 and old >= 2 * new else old for old, new in sides)
-        if smaller == before:
-            return found
-        found.append(smaller)
-        before = smaller
+def ways(shape: tuple[int, ...], size: tuple[int, int]) -> list[tuple[tuple[int, int], int]]:
+    """The steps ((H, W), OpenCV's interpolation) from `shape` to `size`: blocks are averaged, broken rests bilinear.
 
-
-def _resized(array: np.ndarray, size: tuple[int, int], method: int) -> np.ndarray:
-    return _by_fours(lambda part: cv2.resize(part, size[::-1], interpolation=method), array)
+    Halved while both sides are even and at least twice as long; then bilinear, by less than a factor of 2, to a side
+    times a power of two, and halved again. A picture's levels of detail as Williams has them (Pyramidal parametrics,
+    SIGGRAPH 1983).
+    """
+    steps, last = [], tuple(shape)
+    while all(old % 2 == 0 and old >= 2 * new for old, new in zip(last, size, strict=True)):
+        last = tuple(old // 2 for old in last)
+        steps.append((last, cv2.INTER_AREA))
+    level = tuple(new << max(0, (old // new).bit_length() - 1) for old, new in zip(last, size, strict=True))
+    if level != last:
+        steps.append((level, cv2.INTER_LINEAR))
+    while level != tuple(size):
+        level = tuple(old // 2 if old > new else old for old, new in zip(level, size, strict=True))
+        steps.append((level, cv2.INTER_AREA))
+    return steps
 
 
 def image_to_network(image: np.ndarray, size: tuple[int, int], resize: str) -> np.ndarray:

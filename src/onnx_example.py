@@ -33,14 +33,18 @@ def resized(planes, size, weights):
     return weights(planes.shape[1], size[0]) @ planes @ weights(planes.shape[2], size[1]).T
 
 
-def scaled(planes, size):  # halved while it can be; the rest bilinear, or by area from a factor of 2
-    while True:
-        sides = list(zip(planes.shape[1:], size))
-        smaller = [old // 2 if old % 2 == 0 and old >= 2 * new else old for old, new in sides]
-        if smaller == [old for old, _ in sides]:
-            kind = linear if all(old < 2 * new for old, new in sides) else area
-            return np.rint(resized(planes, size, kind)).astype(np.uint8)
-        planes = np.floor(resized(planes, smaller, area) + 0.5)
+def scaled(planes, size):  # blocks of 2 x 2 are averaged while it can be, what is left between is bilinear
+    def halved(to):
+        return np.floor(resized(planes, to, area) + 0.5)
+
+    while all(old % 2 == 0 and old >= 2 * new for old, new in zip(planes.shape[1:], size)):
+        planes = halved([old // 2 for old in planes.shape[1:]])
+    level = [new << max(0, (old // new).bit_length() - 1) for old, new in zip(planes.shape[1:], size)]
+    planes = np.rint(resized(planes, level, linear))
+    while level != list(size):
+        level = [old // 2 if old > new else old for old, new in zip(level, size)]
+        planes = halved(level)
+    return planes.astype(np.uint8)
 
 
 """

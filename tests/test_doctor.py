@@ -270,7 +270,7 @@ def test_what_the_checkpoints_take_is_what_a_training_writes(folds_table, check)
     _, found = check(0)
     assert found["experiment"]["level"] == "warning" and "finished fold 0" in found["experiment"]["text"]
     _, found = check(1, "LR=1e-4")
-    assert found["experiment"]["level"] == "problem" and "LR: 0.005 there" in found["experiment"]["text"]
+    assert found["experiment"]["level"] == "problem" and "LR: 0.008 there" in found["experiment"]["text"]
 
 
 @pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 2])

@@ -45,7 +45,7 @@ def test_the_table_finishes_though_a_node_stops(demo_data, cluster):
     assert folds.main([*TINY, *SMALL]) == 0
     assert train.main([*TINY, *SMALL, "EXPERIMENT=b", "LR=2e-3", "FOLD=0"]) == 0  # so that b is another than a
     call = [ROOT / "src" / "cv.py", *TINY, *SMALL, "EXPERIMENT=a,b", "SEEDS=42", f"RAY={cluster.address}", "CPUS=1"]
-    call = [text for text in call if text != "LR=5e-3"] + ["WORKERS=0"]
+    call = [text for text in call if text != "LR=8e-3"] + ["WORKERS=0"]
     said, nodes, stopped, code = [], {}, None, None
     for line in lines_of(call):
         if isinstance(line, int):

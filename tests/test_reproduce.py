@@ -24,7 +24,7 @@ def test_a_run_is_trained_again_from_its_folder_alone(trained, capsys):
     assert "Nothing that matters differs" in said and SAME in said
     assert {path: path.read_bytes() for path in RUN.rglob("*") if path.is_file()} == before
     again = json.loads(Path("lightning_logs/demo_again/fold0_seed42/run.json").read_text())
-    assert again["settings"]["EPOCHS"] == 2 and again["settings"]["LR"] == 5e-3
+    assert again["settings"]["EPOCHS"] == 2 and again["settings"]["LR"] == 8e-3
 
 
 def test_what_differs_today_is_said_and_nothing_is_trained_with_check(trained, capsys):

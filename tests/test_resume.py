@@ -257,7 +257,7 @@ def test_without_a_whole_checkpoint_there_is_nothing_to_resume(trained, refused)
 @pytest.mark.parametrize(
     ("extra", "words"),
     [
-        (["LR=1e-4"], ["LR: 0.005 there, 0.0001 now"]),
+        (["LR=1e-4"], ["LR: 0.008 there, 0.0001 now"]),
         pytest.param(["MODEL_NAME=unet"], ["MODEL_NAME: smp_linknet_tu-test_resnet there, unet now"], marks=SLOW),
         pytest.param(["LIMIT=1"], ["LIMIT: 0 there, 1 now"], marks=SLOW),
     ],

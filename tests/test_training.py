@@ -141,7 +141,7 @@ def test_an_existing_run_is_neither_overwritten_nor_resumed_unasked(trained, ref
 
 def test_folds_of_one_experiment_share_their_settings(trained, refused):
     shutil.rmtree("lightning_logs/demo/fold1_seed42")
-    refused(train.main, [*TINY, "FOLD=1", "LR=1e-4"], "LR: 0.005 there, 0.0001 now", "EXPERIMENT=name")
+    refused(train.main, [*TINY, "FOLD=1", "LR=1e-4"], "LR: 0.008 there, 0.0001 now", "EXPERIMENT=name")
     assert not Path("lightning_logs/demo/fold1_seed42/model.json").exists()
     assert (
         train.main([*TINY, "FOLD=1", "VALID_BATCH_SIZE=16", "EPOCHS=2", "PROFILER=simple"]) == 0
