@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import rle
 from conftest import ROOT
 
-sys.path.insert(0, str(ROOT / "benchmarks"))
+sys.path.append(str(ROOT / "benchmarks"))  # last: some files there are called as in src/
 
 import plain
 import timing
