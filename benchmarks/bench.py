@@ -21,6 +21,7 @@ import start_rows
 from timing import Row, machine, table
 
 import runs
+from errors import command
 
 HIGH, WIDE = 1280, 1918  # Carvana's
 LARGE, MANY = 160, 5000  # pairs for the loader, and for make folds
@@ -66,7 +67,8 @@ def measures(data: Data) -> dict[str, Callable[[], list[Row]]]:
     }
 
 
-def main(argv: list[str] | None = None) -> int:
+@command
+def main(argv: list[str] | None = None) -> None:
     """Measure, print the table, write it as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("given", nargs="*", metavar="NAME=value", help="ONLY=word, OUTPUT_FILE=path")
@@ -90,7 +92,6 @@ def main(argv: list[str] | None = None) -> int:
     on = where["accelerator"] or "no accelerator"
     print(f"{about['date']}, {where['processor']}, {where['cores']} cores, {on}, torch {where['torch']}")
     print(f"Medians and (lowest to highest) ratios of {minutes:.1f} minutes -> {target}")
-    return 0
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import plain
 import simplejpeg
 import torch
 from PIL import Image
-from timing import Row, in_turns
+from timing import Row, in_turns, quietly
 
 import augmentations
 import config
@@ -242,9 +242,7 @@ def make_folds(place: Path, root: Path, pairs: list[tuple[Path, Path]], repeats:
 
     def ours() -> None:
         arguments = ["DATASET=bench", f"INPUT={root}", f"OUTPUT={place / f'folds{next(number)}'}", f"LOGS={place}"]
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            if folds.main(arguments):
-                raise SystemExit("make folds failed; see above")
+        quietly(folds, arguments)
 
     def strictly(pair: tuple[Path, Path]) -> None:
         images.read_image(pair[0])

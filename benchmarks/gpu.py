@@ -12,7 +12,7 @@ import json
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ import device_augmentations
 import model_dispatcher
 from datamodule import MaskDataModule, workers
 from dataspec import DataSpec
+from errors import UserError, command
 from losses import Loss
 
 NETWORKS = {"smp_unet_efficientnet-b4": 512, "smp_unet_resnet34": 1024}
@@ -176,7 +177,8 @@ def text(found: dict[str, dict[str, dict[str, Any]]]) -> str:
     return "\n".join(parts)
 
 
-def main(arguments: list[str] | None = None) -> int:
+@command
+def main(arguments: list[str] | None = None) -> None:
     """Measure every way of both networks, print and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=16)
@@ -191,7 +193,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     device = "cpu" if given.cpu else "cuda"
     if device == "cuda" and not torch.cuda.is_available():
-        raise SystemExit("There is no GPU here: this benchmark is for one. --cpu --sizes 64 64 only tries it out.")
+        raise UserError("There is no GPU here: this benchmark is for one. --cpu --sizes 64 64 only tries it out.")
     NETWORKS.update(dict(zip(NETWORKS, given.sizes or NETWORKS.values(), strict=True)))
     found: dict[str, dict[str, dict[str, Any]]] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -203,14 +205,12 @@ def main(arguments: list[str] | None = None) -> int:
             )
             found[name] = {}
             for label in dict.fromkeys(["fp32", *(given.ways or WAYS)]):
-                way = replace(WAYS[label])
-                found[name][label] = measure(name, way, cache, size, given.batch, given.steps, device)
+                found[name][label] = measure(name, WAYS[label], cache, size, given.batch, given.steps, device)
                 print(f"{name}, {size} px, {label}: {found[name][label]}", flush=True)
     given.output.mkdir(parents=True, exist_ok=True)
     about = {"date": time.strftime("%Y-%m-%d"), "machine": machine(), "batch": given.batch, "networks": found}
     (given.output / "gpu.json").write_text(json.dumps(about, indent=1) + "\n")
     print(f"\n{text(found)}\n-> {given.output / 'gpu.json'}")
-    return 0
 
 
 if __name__ == "__main__":

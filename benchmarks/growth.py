@@ -21,6 +21,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 import rendered
 from timing import machine
 
+from errors import UserError, command
+
 SOURCE = Path(__file__).resolve().parent.parent / "src"
 SIDES = 64, 96  # height, width
 WORDS = [
@@ -137,12 +139,15 @@ def text(figures: dict[int, dict[str, dict[str, float]]]) -> str:
     return "\n".join(lines)
 
 
-def main(arguments: list[str] | None = None) -> int:
+@command
+def main(arguments: list[str] | None = None) -> None:
     """Measure, print, draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--counts", type=int, nargs="+", default=[100, 1000, 10_000])
     parser.add_argument("--output", type=Path, default=Path("output"))
     given = parser.parse_args(arguments)
+    if not Path("/proc/self/smaps_rollup").is_file():
+        raise UserError("Memory and processes are read from /proc, which this system lacks; it needs Linux.")
     figures: dict[int, dict[str, dict[str, float]]] = {}
     given.output.mkdir(parents=True, exist_ok=True)
     for count in sorted(set(given.counts)):
@@ -156,7 +161,6 @@ def main(arguments: list[str] | None = None) -> int:
     (given.output / "growth.json").write_text(json.dumps(about, indent=1) + "\n")
     draw(figures, given.output / "growth.png")
     print(f"\n{text(figures)}\n\n-> {given.output / 'growth.json'} and growth.png")
-    return 0
 
 
 if __name__ == "__main__":

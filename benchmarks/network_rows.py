@@ -10,7 +10,7 @@ import numpy as np
 import plain
 import pytorch_lightning as pl
 import torch
-from timing import Row, in_turns
+from timing import Row, in_turns, quietly
 
 import lightning_module
 import model_dispatcher
@@ -49,24 +49,19 @@ def prepare(place: Path, root: Path) -> None:
     import folds
 
     words = arguments(place, root)
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        if folds.main(words):
-            raise SystemExit("make folds failed; run it by itself to see why")
+    quietly(folds, words)
     _ours(words)
 
 
 def _ours(words: list[str]) -> float:
     """Seconds a step of make train, from the end of its first to the end of its last."""
-    ends, make = _Ends(), train.main
+    ends = _Ends()
     original = lightning_module.SegmentationModule.configure_callbacks
     lightning_module.SegmentationModule.configure_callbacks = lambda _: [ends]  # type: ignore[method-assign]
     try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            code = make([*words, "FOLD=full", f"LIMIT={STEPS}", "EPOCHS=1", "OVERWRITE=1", "EXPERIMENT=bench"])
+        quietly(train, [*words, "FOLD=full", f"LIMIT={STEPS}", "EPOCHS=1", "OVERWRITE=1", "EXPERIMENT=bench"])
     finally:
         lightning_module.SegmentationModule.configure_callbacks = original  # type: ignore[method-assign]
-    if code:
-        raise SystemExit("make train failed; run it by itself to see why")
     return (ends.at[-1] - ends.at[0]) / (len(ends.at) - 1)
 
 
@@ -155,7 +150,7 @@ def inference(words: list[str], files: list[Path], repeats: int) -> Row:
         answers = [model.network(x[: min(8, len(files) - at)]).sigmoid() for at in range(0, len(files), 8)]
         np.asarray(answers[-1].cpu())
 
-    tasks = {"limit": forward, "ours": ours, "plain": lambda: plain.predict(model.network, files, model.size) and None}
+    tasks = {"limit": forward, "ours": ours, "plain": lambda: plain.predict(model.network, files, model.size)}
     return Row(
         f"inference end to end, {ENCODER} U-Net, {SIZE} px, original size out, submission only",
         in_turns(tasks, repeats),

@@ -9,8 +9,6 @@ folds, for a night or a GPU. Writes output/quality_<size>.json.
 """
 
 import argparse
-import contextlib
-import io
 import json
 import sys
 import time
@@ -21,7 +19,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
-from timing import machine
+from timing import machine, quietly
 
 import compare
 import folds
@@ -29,6 +27,7 @@ import runs
 import settings as settings_module
 import tester
 import train
+from errors import UserError, command
 
 # smp's example of binary segmentation: Dice loss, Adam of 2e-4 to zero along a cosine, batches of 16, no augmentation
 EXAMPLE = [
@@ -68,19 +67,6 @@ SIZES: dict[str, dict[str, Any]] = {
 }
 
 
-def _done(code: int, what: str, said: io.StringIO) -> None:
-    if code:
-        raise SystemExit(f"{what} ended with {code}:\n{said.getvalue()[-2000:]}")
-
-
-def _quietly(command: Any, words: list[str], what: str) -> None:
-    """A command's own main, its output kept for where it fails."""
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-        code = command.main(words)
-    _done(code, what, said)
-
-
 def run(name: str, seed: int, words: list[str], count: int) -> dict[str, Any]:
     """Train and score every fold of a variant under a seed; its out-of-fold summary."""
     words = [*words, f"EXPERIMENT={name}", f"SEED={seed}"]
@@ -89,10 +75,10 @@ def run(name: str, seed: int, words: list[str], count: int) -> dict[str, Any]:
     for fold in map(str, range(count)):
         folder = runs.run_folder(chosen.LOGS, name, fold, seed)
         if not tester.is_scored(folder):
-            _quietly(train, [*words, f"FOLD={fold}", "OVERWRITE=1"], f"training of {folder}")
-            _quietly(tester, [*words, f"FOLD={fold}"], f"tester of {folder}")
+            quietly(train, [*words, f"FOLD={fold}", "OVERWRITE=1"], f"training of {folder}")
+            quietly(tester, [*words, f"FOLD={fold}"], f"tester of {folder}")
         minutes += runs.read_model(folder)["minutes"]
-    _quietly(tester, [*words, "OOF=1"], f"oof of {name}")
+    quietly(tester, [*words, "OOF=1"], f"oof of {name}")
     summary = json.loads((Path(chosen.LOGS, name, f"oof_seed{seed}") / "summary.json").read_text())
     return {**summary["score"], "minutes": minutes}
 
@@ -100,7 +86,7 @@ def run(name: str, seed: int, words: list[str], count: int) -> dict[str, Any]:
 def against(words: list[str], name: str, seeds: list[int]) -> dict[str, Any]:
     """make compare's verdict on the default (B) against a variant (A), paired over images, folds and seeds."""
     some = f"SEEDS={','.join(map(str, seeds))}"
-    _quietly(compare, [*words, f"A={name}", "B=default", some], f"compare with {name}")
+    quietly(compare, [*words, f"A={name}", "B=default", some], f"compare with {name}")
     output = settings_module.load(words).OUTPUT
     return json.loads(Path(output, f"compare_{name}_default.json").read_text())
 
@@ -125,7 +111,8 @@ def text(found: dict[str, dict[str, Any]], metric: str) -> str:
     return "\n".join(lines)
 
 
-def main(arguments: list[str] | None = None) -> int:
+@command
+def main(arguments: list[str] | None = None) -> None:
     """Train, score, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("overrides", nargs="*", metavar="NAME=value", help="constants for all variants")
@@ -142,11 +129,9 @@ def main(arguments: list[str] | None = None) -> int:
     words = [f"DATASET={dataset}", *place, *size["words"], *given.overrides]
     chosen = settings_module.load(words)
     if not Path(chosen.INPUT).is_dir():
-        raise SystemExit(
-            f"{chosen.INPUT} is not there. make demo ONLY=render makes the demo's; make data the nuclei's."
-        )
+        raise UserError(f"{chosen.INPUT} is not there. make demo ONLY=render makes the demo's; make data the nuclei's.")
     if not Path(chosen.TRAIN_FOLDS).is_file():
-        _quietly(folds, words, "make folds")
+        quietly(folds, words, "make folds")
     rows = len(Path(chosen.TRAIN_FOLDS).read_text().splitlines()) - 1
     count = chosen.N_FOLDS
     epochs = max(1, round(samples / (rows * (count - 1) / count)))
@@ -174,7 +159,6 @@ def main(arguments: list[str] | None = None) -> int:
     target = Path("output", f"quality_{given.size}.json")
     runs.write_json(target, about)
     print(f"\n{text(found, chosen.METRIC)}\n\n{about['minutes']} minutes -> {target}")
-    return 0
 
 
 if __name__ == "__main__":

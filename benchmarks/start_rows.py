@@ -46,9 +46,9 @@ def _run(*words: str, **options: object) -> subprocess.CompletedProcess:
 def help_text(repeats: int) -> Row:
     """python src/folds.py --help, in a process of its own."""
     tasks = {
-        "limit": lambda: _run("-c", "pass") and None,
-        "ours": lambda: _run(str(ROOT / "src" / "folds.py"), "--help") and None,
-        "plain": lambda: _run("-c", _EVERYTHING) and None,
+        "limit": lambda: _run("-c", "pass"),
+        "ours": lambda: _run(str(ROOT / "src" / "folds.py"), "--help"),
+        "plain": lambda: _run("-c", _EVERYTHING),
     }
     imported = _run("-X", "importtime", str(ROOT / "src" / "folds.py"), "--help").stderr
     torch = "imported" if "| torch" in imported else "not imported"

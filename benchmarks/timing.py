@@ -1,5 +1,7 @@
 """Ways of doing one thing, timed in turns in one run, and the table of their ratios."""
 
+import contextlib
+import io
 import os
 import platform
 import time
@@ -9,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-Task = Callable[[], float | None]  # the seconds that count, where these are not all of the call's
+Task = Callable[[], Any]  # returns the seconds that count as a float, where these are not all of the call's
 
 
 def in_turns(tasks: dict[str, Task], repeats: int) -> dict[str, list[float]]:
@@ -19,8 +21,17 @@ def in_turns(tasks: dict[str, Task], repeats: int) -> dict[str, list[float]]:
         for name in list(tasks) if turn % 2 == 0 else reversed(tasks):
             start = time.perf_counter()
             seconds = tasks[name]()
-            spent[name].append(time.perf_counter() - start if seconds is None else seconds)
+            spent[name].append(time.perf_counter() - start if not isinstance(seconds, float) else seconds)
     return spent
+
+
+def quietly(command: Any, words: list[str], what: str = "") -> None:
+    """A command's own main in this process, `command` its module; SystemExit with what it said where it fails."""
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        code = command.main(words)
+    if code:
+        raise SystemExit(f"{what or command.__name__} ended with {code}:\n{said.getvalue()[-2000:]}")
 
 
 @dataclass

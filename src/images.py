@@ -263,8 +263,12 @@ def _scaled(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     OpenCV's area averaging for broken ratios takes seven times as long as this, and twice as long as decoding a JPEG.
     """
     for step, method in ways(array.shape[:2], size):
-        array = _by_fours(lambda part, to=step, by=method: cv2.resize(part, to[::-1], interpolation=by), array)
+        array = _resized(array, step, method)
     return array
+
+
+def _resized(array: np.ndarray, size: tuple[int, int], method: int) -> np.ndarray:
+    return _by_fours(lambda part: cv2.resize(part, size[::-1], interpolation=method), array)
 
 
 def ways(shape: tuple[int, ...], size: tuple[int, int]) -> list[tuple[tuple[int, int], int]]:

@@ -56,3 +56,10 @@ def test_a_row_is_measured_printed_and_written(tmp_path):
     assert found["machine"]["cores"] > 0 and "| scoring 49 thresholds" in done.stdout
     wrong = subprocess.run([*command[:2], "ONLY=nothing"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert wrong.returncode == 2 and "no such row" in wrong.stderr
+
+
+def test_a_command_that_fails_ends_the_benchmark_with_what_it_said(workplace):
+    import folds
+
+    with pytest.raises(SystemExit, match=r"folds ended with 2:\n(?s:.*)input/nothing"):
+        timing.quietly(folds, ["INPUT=input/nothing"])

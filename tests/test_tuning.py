@@ -179,3 +179,13 @@ def test_everything_follows_the_metric_and_more_is_measured_beside_it(trained, c
 )
 def test_what_cannot_be_tuned_or_measured_is_said(trained, refused, main, arguments, words):
     refused(main, [*TINY, *arguments], *words)
+
+
+def test_a_histogram_counts_every_pixel_of_a_large_map():
+    p8 = np.zeros((257, 65281), np.uint8)  # 2**24 + 1 pixels, the first number that float32 does not have
+    p8[-1, -1] = 7
+    counts = sweep.histogram(p8)
+    assert counts[0] == 2**24 and counts[7] == 1
+    p8[-1, -1] = 0
+    assert sweep.histogram(p8)[0] == 2**24 + 1
+    assert sweep.histogram(p8, np.ones(p8.shape, bool))[0] == 2**24 + 1
