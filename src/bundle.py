@@ -103,7 +103,7 @@ def half_is_safe(predictor: Any, chosen: tuple[Any, ...], paths: list[Path], max
     for half in (False, True):
         plain = Predictor(predictor.models, predictor.devices, predictor.batch_size, half=half, **cut)
         try:
-            answers = [probability for _, _, probability in plain.predict(paths, max_pixels)]
+            answers = [probability for _, probability in plain.predict(paths, max_pixels)]
         except NotFiniteError:
             if not half:
                 raise

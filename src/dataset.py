@@ -7,7 +7,6 @@ RESIZE), so a stale one is never read; it is written under another name and rena
 import functools
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,11 +17,12 @@ import torch
 import console
 import images
 import rle_table
+import threads
 from dataspec import DataSpec
 from errors import UserError
 from runs import digest_of, replacing, sha256, write_json
 
-_VERSION = 5  # of what is stored; raise it when the decoding or resizing changes
+_VERSION = 6  # of what is stored; raise it when the decoding or resizing changes
 
 
 class Cache:
@@ -103,7 +103,7 @@ def open_cache(
 
     Raises UserError for files that are missing or broken, all of them listed.
     """
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(threads.CORES) as pool:
         stamps = list(pool.map(lambda pair: [pair, *(_stamp(root, reference, spec) for reference in pair)], pairs))
     meaning = {name: value for name, value in spec.as_json().items() if name not in ("mean", "std")}
     made_from = json.dumps([_VERSION, str(root.resolve()), size, resize, meaning, stamps])
@@ -135,15 +135,15 @@ def _build(
 
     def one(pair: tuple[str, str]) -> tuple[np.ndarray, np.ndarray, str] | str:
         try:
-            image, mask = spec.read_pair(root, *pair, max_pixels)
+            shape, (frame,) = spec.read_frames(root / pair[0], [(size, resize)], max_pixels)
+            mask = spec.read_mask(root, pair[1], shape, max_pixels, pair[0])
         except UserError as error:
             return str(error)
-        frame = images.image_to_network(image, size, resize)
         return frame, spec.to_network(mask, size, resize), digests.of(pair)
 
     shapes, problems, hashes = [], [], []
     with replacing(path) as temporary:
-        with temporary.open("wb") as file, ThreadPoolExecutor(os.cpu_count()) as pool:
+        with temporary.open("wb") as file, ThreadPoolExecutor(threads.CORES) as pool:
             for block in range(0, len(pairs), 256):  # a block at a time, so that memory does not grow with the data
                 results = pool.map(one, pairs[block : block + 256])
                 for result in console.track(results, len(pairs[block : block + 256]), f"caching {block}/{len(pairs)}"):

@@ -12,6 +12,7 @@ A mask's reference (column `mask` of the tables, relative to INPUT) is a file; a
 import functools
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,30 @@ class DataSpec:
 
     def read_image(self, path: Path, max_pixels: int = 100_000_000) -> np.ndarray:
         """Decode to uint8 (H, W, channels). Raises UserError, also for 16 bits where training saw 8."""
-        image = images.read_levels(path, max_pixels, self.channels)
+        return self._of_8_bits(path, images.read_levels(path, max_pixels, self.channels))
+
+    def read_frames(
+        self, path: Path, frames: Sequence[tuple[tuple[int, int], str]], max_pixels: int = 100_000_000
+    ) -> tuple[tuple[int, int], list[np.ndarray]]:
+        """The image's (H, W), and uint8 (h, w, channels) as a network sees it at each (IMAGE_SIZE, RESIZE).
+
+        A large JPEG is halved by its decoder (see decode.decode), as often as that frame needs by itself, so that a
+        network sees the same beside others. Raises UserError as read_image.
+        """
+        kept: dict[int, np.ndarray] = {}  # by how often they were halved
+        full, can, made = (0, 0), True, []
+        for size, resize in frames:
+            often = images.halvings(full, size, resize) if kept and can else 0
+            if often not in kept:
+                levels, full, can = images.read_halved(
+                    path, max_pixels, self.channels, functools.partial(images.halvings, size=size, resize=resize)
+                )
+                often = images.halvings(full, size, resize) if can else 0
+                kept[often] = self._of_8_bits(path, levels)
+            made.append(images.image_to_network(kept[often], size, resize, full))
+        return full, made
+
+    def _of_8_bits(self, path: Path, image: np.ndarray) -> np.ndarray:
         if image.dtype == np.uint8:
             return image
         if self.bits == 8:

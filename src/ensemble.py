@@ -9,7 +9,6 @@ import dataclasses
 import functools
 import operator
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -104,14 +103,6 @@ def score(settings: Any, parts: list[OutOfFold], weights: dict[int, np.ndarray],
     return pd.DataFrame(rows).sort_values("image", kind="stable", ignore_index=True)
 
 
-def _write_maps(
-    folder: Path, names: list[str], spec: Any, blended: Iterator[np.ndarray], read_image: Any, label: str
-) -> list[tuple[str, Any, Any]]:
-    """Write blended maps uint8 (C, H, W) as a prediction folder has them; returns some to show."""
-    triples = ((Path(name), read_image(name), p8.astype(np.float32) / 255) for name, p8 in zip(names, blended))  # noqa: B905
-    return predictions.write_maps(triples, spec, folder, lambda path: path.as_posix(), len(names), label)
-
-
 def _manifests(parts: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """The models of several manifests, each once, and their TTA and sizes joined."""
     keys = ["tta", "tta_mean", *(key for key in ("tile", "overlap") if any(key in part for part in parts))]
@@ -137,7 +128,7 @@ def keep(
     models, how = _manifests([{**part.provenance, "models": part.models} for part in parts])
     how |= {"shares": shares, "fold_of": dict(zip(images, folds, strict=True))}
     with predictions.whole(folder) as partial:
-        _write_maps(partial, images, first.spec, blended, lambda _: None, "blending")
+        predictions.write_maps(zip(images, blended, strict=True), first.spec, partial, len(images), "blending")
         predictions.write_manifest(partial, settings.INPUT, images, first.spec, models, how)
     about = {
         "members": [_key(part) for part in parts],
@@ -187,15 +178,11 @@ def _blend_folders(
     )
     models, how = _manifests(manifests)
     with predictions.whole(folder) as partial:
-        read = functools.partial(_image, spec, root, settings.MAX_PIXELS)
-        shown = _write_maps(partial, names, spec, blended, read, "blending test images")
+        predictions.write_maps(zip(names, blended, strict=True), spec, partial, len(names), "blending test images")
+        shown = predictions.shown(partial, names, spec, root, settings.MAX_PIXELS)
         predictions.write_manifest(partial, str(root), names, spec, models, {**how, "shares": shares})
     predictions.contact_sheet(inference.picture_of(folder), shown, spec, rules.configured(settings, spec))
     return f"{len(names)} test images blended -> {folder}\nNext: make submission EXPERIMENT={name}"
-
-
-def _image(spec: Any, root: Path, max_pixels: int, name: str) -> np.ndarray:
-    return spec.read_image(root / name, max_pixels)
 
 
 def pays(scores: dict[str, Any], names: tuple[str, ...], scale: scoring.Scale) -> bool:

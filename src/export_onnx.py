@@ -79,13 +79,13 @@ def compare(session: Any, predictor: Any, paths: list[Path], to_mask: tuple[Rule
 
     spec, model, agreement = predictor.spec, predictor.models[0], Agreement()
     answers = console.track(predictor.predict(paths, max_pixels), len(paths), "comparing")
-    for path, image, expected in answers:
+    for path, expected in answers:
         try:
-            frame = images.image_to_network(image, model.size, model.resize)
+            _, (frame,) = spec.read_frames(path, predictor.frames, max_pixels)
             answer = onnx_file.ask(session, frame[None])[0]
         except Exception as error:  # onnxruntime raises classes of its own
             raise UserError(f"{path}: onnxruntime fails on it ({' '.join(str(error).split())[:200]}).") from error
-        found = [images.from_network(plane, image.shape[:2], model.size, model.resize) for plane in answer]
+        found = [images.from_network(plane, expected.shape[1:], model.size, model.resize) for plane in answer]
         found = np.stack(found)
         agreement.largest = float(np.maximum(agreement.largest, np.abs(found - expected).max()))  # NaN stays NaN
         masks = [

@@ -35,13 +35,12 @@ def refuse_foreign(folder: Path, overwrite: bool) -> None:
         raise UserError(f"{folder} holds no config.json, so it is not ours to replace. Move it away first.")
 
 
-def resizing(model: Any, pictures: list[Any]) -> tuple[list[Any], float]:
+def resizing(model: Any, pictures: list[Any], frames: list[Any]) -> tuple[list[Any], float]:
     """Albumentations' steps from an image uint8 (H, W, channels) to the network's frame, and how far off they are.
 
-    They are those that come nearest to the frames that training saw, on `pictures`; the second is the mean difference
+    They are those that come nearest to the `frames` that training saw of `pictures`; the second is the mean difference
     of a byte, 0 where they are the same. Raises UserError where all are far off.
     """
-    frames = [images.image_to_network(picture, model.size, model.resize) for picture in pictures]
     ways = _resizes(model.size, model.resize, {picture.shape[:2] for picture in pictures})
     offs = [_mean_difference(_compose(way), pictures, frames) for way in ways]
     off = min(offs)
@@ -141,14 +140,14 @@ def difference(folder: Path, model: Any, pictures: list[Any], resize: Any) -> fl
     return float(np.max(offs))  # NaN where there is one
 
 
-def save(folder: Path, model: Any, pictures: list[Any], evidence: Any) -> float:
+def save(folder: Path, model: Any, pictures: list[Any], frames: list[Any], evidence: Any) -> float:
     """Write the folder whole or not at all; returns `difference`. Raises UserError where smp gives back another."""
     import model_card
 
     partial = folder.with_name(f".{folder.name}.{os.getpid()}")
     partial.mkdir(parents=True)
     try:
-        steps, levels = resizing(model, pictures)
+        steps, levels = resizing(model, pictures, frames)
         prepare = _compose([*steps, *_to_tensor(model)])
         try:
             model.network.body.save_pretrained(partial)
@@ -201,7 +200,9 @@ def main(argv: list[str] | None = None) -> None:
     import predictor
 
     model = predictor.load(run)
-    off = save(folder, model, [spec.read_image(path, settings.MAX_PIXELS) for path in paths], evidence)
+    pictures = [spec.read_image(path, settings.MAX_PIXELS) for path in paths]
+    frames = [spec.read_frames(path, [(model.size, model.resize)], settings.MAX_PIXELS)[1][0] for path in paths]
+    off = save(folder, model, pictures, frames, evidence)
     megabytes = (folder / "model.safetensors").stat().st_size / 1e6
     print(model_card.scores(evidence, about))
     print(

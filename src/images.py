@@ -30,7 +30,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from decode import Samples, decode, size_of
+from decode import Halvings, Samples, decode, size_of
 from errors import UserError, listing
 
 # Several images are worked on at a time, in threads or processes; threads within cv2 would only get in their way, and a
@@ -64,9 +64,22 @@ def _window_table(low: float, high: float) -> np.ndarray:
 
 def read_levels(path: Path, max_pixels: int = _MAX_PIXELS, channels: int = 3) -> np.ndarray:
     """The same before the window: uint8 or uint16 (H, W, channels). Raises UserError."""
+    return _levels(path, max_pixels, channels)[0]
+
+
+def read_halved(
+    path: Path, max_pixels: int, channels: int, halvings: Halvings
+) -> tuple[np.ndarray, tuple[int, int], bool]:
+    """As read_levels, halved by the decoder as `halvings` says, where it can; the full (H, W); and whether it can."""
+    levels, halved = _levels(path, max_pixels, channels, halvings)
+    return levels, (levels.shape[0] << (halved or 0), levels.shape[1] << (halved or 0)), halved is not None
+
+
+def _levels(path: Path, max_pixels: int, channels: int, *halvings: Halvings) -> tuple[np.ndarray, int | None]:
+    """The levels, and how often the decoder halved them; None where it cannot."""
     if "{z}" in path.name:
-        return _read_stack(path, max_pixels, channels)
-    samples = decode(path, max_pixels)
+        return _read_stack(path, max_pixels, channels), None
+    samples = decode(path, max_pixels, *halvings)
     count = 3 if samples.kind == "palette" else samples.values.shape[2]
     if channels not in (1, 3) and count != channels:
         raise UserError(
@@ -74,8 +87,8 @@ def read_levels(path: Path, max_pixels: int = _MAX_PIXELS, channels: int = 3) ->
             "file's, 3 makes colour of it and 1 grey; every file needs the same number."
         )
     if channels not in (1, 3) or (samples.kind == "bands" and count == channels):
-        return samples.values
-    return samples.colours() if channels == 3 else samples.grey()[..., None]
+        return samples.values, samples.halved
+    return samples.colours() if channels == 3 else samples.grey()[..., None], samples.halved
 
 
 def _read_stack(path: Path, max_pixels: int, channels: int) -> np.ndarray:
@@ -291,9 +304,22 @@ def ways(shape: tuple[int, ...], size: tuple[int, int]) -> list[tuple[tuple[int,
     return steps
 
 
-def image_to_network(image: np.ndarray, size: tuple[int, int], resize: str) -> np.ndarray:
-    """uint8 (H, W, C) -> uint8 (h, w, C) as the network sees it; `fit` repeats the border outwards."""
-    top, left, height, width = content_box(image.shape[:2], size, resize)
+def halvings(shape: tuple[int, int], size: tuple[int, int], resize: str) -> int:
+    """How often `ways` begins with a halving of both sides, for an image of `shape` (H, W)."""
+    if resize == "none":
+        return 0
+    steps = ways(shape, content_box(shape, size, resize)[2:])[:3]
+    return sum(step == (shape[0] >> n, shape[1] >> n) for n, (step, _) in enumerate(steps, 1))
+
+
+def image_to_network(
+    image: np.ndarray, size: tuple[int, int], resize: str, full: tuple[int, int] | None = None
+) -> np.ndarray:
+    """uint8 (H, W, C) -> uint8 (h, w, C) as the network sees it; `fit` repeats the border outwards.
+
+    full: the image's (H, W) before its decoder halved it.
+    """
+    top, left, height, width = content_box(full or image.shape[:2], size, resize)
     scaled = _scaled(image, (height, width))
     if (height, width) == tuple(size) or resize == "none":
         return scaled

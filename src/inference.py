@@ -175,10 +175,7 @@ def carry_out(
         start = time.monotonic()
         before = parts.work(partial, plan, job.root, job.names, predict, keep)
         seconds = time.monotonic() - start
-        shown = [
-            (name, spec.read_image(job.root / name, max_pixels), predictions.read_maps(partial, name, spec))
-            for name in predictions.spread(job.names)
-        ]
+        shown = predictions.shown(partial, job.names, spec, job.root, max_pixels)
         predictions.contact_sheet(picture_of(job.folder), shown, spec, to_mask)
         parts.finish(partial, job.folder, job.names, keep, about)
     return len(job.names) - before, seconds, len(shown)

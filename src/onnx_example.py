@@ -33,11 +33,18 @@ def resized(planes, size, weights):
     return weights(planes.shape[1], size[0]) @ planes @ weights(planes.shape[2], size[1]).T
 
 
+def halvings(old, new):  # how often both sides can be halved
+    n = 0
+    while all(side >> n & 1 == 0 and side >> n >= 2 * to for side, to in zip(old, new)):
+        n += 1
+    return n
+
+
 def scaled(planes, size):  # blocks of 2 x 2 are averaged while it can be, what is left between is bilinear
     def halved(to):
         return np.floor(resized(planes, to, area) + 0.5)
 
-    while all(old % 2 == 0 and old >= 2 * new for old, new in zip(planes.shape[1:], size)):
+    for _ in range(halvings(planes.shape[1:], size)):
         planes = halved([old // 2 for old in planes.shape[1:]])
     level = [new << max(0, (old // new).bit_length() - 1) for old, new in zip(planes.shape[1:], size)]
     planes = np.rint(resized(planes, level, linear))
@@ -52,27 +59,31 @@ _SESSION = """model = Path(__file__).with_name("{file}")
 session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
 *paths, out = sys.argv[1:]
 """
-_RESIZED = """small = scaled(image.transpose(2, 0, 1), inner)
+_SIZE = "height, width = image.shape[:2]\n"
+_OPENED = """picture = Image.open(paths[0])
+width, height = picture.size if picture.getexif().get(274, 1) < 5 else picture.size[::-1]  # upright
 """
+_HALVED = """if picture.mode in ("L", "RGB"):  # the decoder of a JPEG does the first halvings, as it did in training
+    n = halvings((height, width), inner)
+    picture.draft(picture.mode, (picture.width >> n, picture.height >> n))
+"""
+_RESIZED = "small = scaled(image.transpose(2, 0, 1), inner)\n"
 _STRETCH = (
-    "height, width = image.shape[:2]\ninner = {size}  # what the network sees: the whole image, stretched\n"
-    + _RESIZED
-    + """p = session.run(None, {{"images": small.transpose(1, 2, 0)[None]}})[0][0]  # probabilities (classes, h, w)
+    "inner = {size}  # what the network sees: the whole image, stretched\n",
+    """p = session.run(None, {{"images": small.transpose(1, 2, 0)[None]}})[0][0]  # probabilities (classes, h, w)
 p = resized(p, (height, width), linear)
-"""
+""",
 )
 _FIT = (
-    """height, width = image.shape[:2]
-frame = {size}  # what the network sees: the whole image in its own aspect, the border repeated around it
+    """frame = {size}  # what the network sees: the whole image in its own aspect, the border repeated around it
 scale = min(frame[0] / height, frame[1] / width)
 inner = max(1, round(height * scale)), max(1, round(width * scale))
 top, left = (frame[0] - inner[0]) // 2, (frame[1] - inner[1]) // 2
-"""
-    + _RESIZED
-    + """sides = (0, 0), (top, frame[0] - inner[0] - top), (left, frame[1] - inner[1] - left)
+""",
+    """sides = (0, 0), (top, frame[0] - inner[0] - top), (left, frame[1] - inner[1] - left)
 p = session.run(None, {{"images": np.pad(small, sides, "edge").transpose(1, 2, 0)[None]}})[0][0]
 p = resized(p[:, top : top + inner[0], left : left + inner[1]], (height, width), linear)
-"""
+""",
 )
 _NONE = """p = session.run(None, {{"images": image[None]}})[0][0]  # probabilities (classes, h, w){fixed}
 """
@@ -86,9 +97,7 @@ def text(
     what = {"binary": "A mask", "multiclass": "A class map", "multilabel": "A mask a class"}[spec.task]
     names = "slice_0.png slice_1.png ..." if spec.stacked else "image.png"
     script = file.removesuffix(".onnx") + "_example.py"
-    read = reading(spec)
-    fixed = "" if any_size else f"; of {size[0]} x {size[1]} only"
-    frame = {"stretch": _STRETCH, "fit": _FIT, "none": _NONE}[resize].format(size=tuple(size), fixed=fixed)
+    steps = _steps(spec, size, resize, "" if any_size else f"; of {size[0]} x {size[1]} only")
     return "".join(
         (
             _HEAD.format(
@@ -96,21 +105,30 @@ def text(
                 file=file,
                 script=script,
                 arguments=f"{names} {'masks' if several else 'mask'}.png",
-                ops=", ImageOps" if "ImageOps" in read else "",
+                ops=", ImageOps" if "ImageOps" in steps else "",
             ),
             "" if resize == "none" else _WEIGHTS,
             "\n" if resize == "none" else "",
             _SESSION.format(file=file),
-            read,
-            frame,
+            steps,
             _mask(spec, rules),
             _left_out(rules),
         )
     )
 
 
-def reading(spec: DataSpec) -> str:
-    """The lines that make `image`, uint8 (H, W, channels), of the files `paths`."""
+def _steps(spec: DataSpec, size: tuple[int, int], resize: str, fixed: str) -> str:
+    """The lines from the files to the probabilities `p` at the image's size."""
+    if resize == "none":
+        return reading(spec) + _NONE.format(fixed=fixed)
+    place, answer = (part.format(size=tuple(size)) for part in (_STRETCH if resize == "stretch" else _FIT))
+    if spec.bits == 8 and not spec.stacked and spec.channels in (1, 3):
+        return _OPENED + place + _HALVED + reading(spec, "picture") + _RESIZED + answer
+    return reading(spec) + _SIZE + place + _RESIZED + answer
+
+
+def reading(spec: DataSpec, opened: str = "Image.open(paths[0])") -> str:
+    """The lines that make `image`, uint8 (H, W, channels), of the files `paths`; `opened`: of the picture."""
     if spec.bits == 16:
         low, high = spec.window
         grey = "image = np.repeat(image, 3, 2)  # grey\n" if spec.channels == 3 and not spec.stacked else ""
@@ -124,7 +142,7 @@ def reading(spec: DataSpec) -> str:
         return 'image = np.dstack([np.asarray(Image.open(path).convert("L")) for path in paths])\n'
     if spec.channels in (1, 3):
         mode, axis = ("RGB", "") if spec.channels == 3 else ("L", "[..., None]")
-        return f'image = np.asarray(ImageOps.exif_transpose(Image.open(paths[0])).convert("{mode}")){axis}\n'
+        return f'image = np.asarray(ImageOps.exif_transpose({opened}).convert("{mode}")){axis}\n'
     return f"image = np.asarray(Image.open(paths[0]))  # all {spec.channels} channels of the file\n"
 
 

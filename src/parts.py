@@ -30,7 +30,7 @@ PLAN, PARTS, ROWS = "plan.json", "parts", "rows.csv"
 class Keep(Protocol):
     """What is kept of an image: called in threads; `record` is JSON-ready, and `there` whether it still holds."""
 
-    def __call__(self, path: Path, image: np.ndarray, probabilities: np.ndarray) -> list[Any]: ...
+    def __call__(self, path: Path, probabilities: np.ndarray) -> list[Any]: ...
 
     def there(self, name: str, record: list[Any]) -> bool: ...
 
@@ -45,7 +45,7 @@ class Maps:
     def __init__(self, folder: Path, spec: DataSpec, root: Path) -> None:
         self.folder, self.spec, self.root = folder, spec, root
 
-    def __call__(self, path: Path, _: np.ndarray, probabilities: np.ndarray) -> list[str]:
+    def __call__(self, path: Path, probabilities: np.ndarray) -> list[str]:
         """Write the maps of (C, H, W) and return their sha256."""
         files = predictions.map_paths(self.folder, path.relative_to(self.root).as_posix(), self.spec)
         for file, plane in zip(files, postprocess.to_p8(probabilities), strict=True):
@@ -89,12 +89,12 @@ class RunLengths:
         self.classes = submission_file.check_classes(maps.spec, dialect)
         self.id_of = {name: image_id for image_id, name in ids.items()}
 
-    def __call__(self, path: Path, image: np.ndarray, probabilities: np.ndarray) -> list[Any]:
+    def __call__(self, path: Path, probabilities: np.ndarray) -> list[Any]:
         """The rows of (C, H, W), which were decoded again and compared with the masks."""
         name, spec = path.relative_to(self.maps.root).as_posix(), self.maps.spec
         masks = postprocess.to_masks(postprocess.to_p8(probabilities), spec.task, spec.scored, self.rules)
         rows = submission_file.rows_of(self.id_of[name], masks, self.classes, self.dialect)
-        return [rows, self.maps(path, image, probabilities) if name in self.shown else []]
+        return [rows, self.maps(path, probabilities) if name in self.shown else []]
 
     def there(self, name: str, record: list[Any]) -> bool:
         """Whether the maps are there of an image that is to be shown."""

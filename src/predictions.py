@@ -26,24 +26,24 @@ Item = TypeVar("Item")
 SHOWN = 12  # images of a contact sheet
 
 
-def write_maps(
-    predictions: Any, spec: DataSpec, folder: Path, name_of: Any, total: int, label: str
-) -> list[tuple[str, Any, Any]]:
-    """Write each image's probability maps in threads; returns twelve spread over all (name, image, p8) to show."""
-    shown, waiting = [], deque()
-    wanted = set(spread(range(total)))
+def write_maps(maps: Iterable[tuple[str, np.ndarray]], spec: DataSpec, folder: Path, total: int, label: str) -> None:
+    """Write the probability maps uint8 (C, H, W) of each image, by name, in threads."""
+    waiting = deque()
     with ThreadPoolExecutor(2) as pool:
-        for index, (path, image, probabilities) in enumerate(console.track(predictions, total, label)):
-            p8, name = postprocess.to_p8(probabilities), name_of(path)
+        for name, p8 in console.track(maps, total, label):
             for file, plane in zip(map_paths(folder, name, spec), p8, strict=True):
                 waiting.append(pool.submit(images.write_gray, file, plane))
             while len(waiting) > 32:
                 waiting.popleft().result()  # a full disk is raised here
-            if index in wanted:
-                shown.append((name, image, p8))
         for future in waiting:
             future.result()
-    return shown
+
+
+def shown(
+    folder: Path, names: Sequence[str], spec: DataSpec, root: Path, max_pixels: int
+) -> list[tuple[str, np.ndarray, np.ndarray]]:
+    """Twelve of the images, spread over all: name, image, maps, for a contact sheet."""
+    return [(name, spec.read_image(root / name, max_pixels), read_maps(folder, name, spec)) for name in spread(names)]
 
 
 def spread(items: Sequence[Item], most: int = SHOWN) -> list[Item]:

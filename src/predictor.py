@@ -23,10 +23,10 @@ import tta as tta_module
 from dataspec import DataSpec
 from errors import NotFiniteError, UserError
 
-Decoded = tuple[Path, np.ndarray, list[np.ndarray]]  # path, image (H, W, channels), a frame (h, w, channels) a geometry
-Answered = tuple[Path, np.ndarray, list[np.ndarray]]  # path, image, probabilities (C, h, w) a model
-BATCH_BYTES = 256 << 20  # of decoded images: large ones come in smaller batches
-Finish = Callable[[Path, np.ndarray, np.ndarray], Any]  # path, image, probabilities (C, H, W) -> what is kept
+Decoded = tuple[Path, tuple[int, int], list[np.ndarray]]  # path, (H, W), a frame (h, w, channels) a geometry
+Answered = tuple[Path, tuple[int, int], list[np.ndarray]]  # path, (H, W), probabilities (C, h, w) a model
+BATCH_BYTES = 256 << 20  # of images at their own size, as answers come: large ones come in smaller batches
+Finish = Callable[[Path, np.ndarray], Any]  # path, probabilities (C, H, W) -> what is kept
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ class Predictor:
     def predict(
         self, paths: Iterable[Path], max_pixels: int = 100_000_000, finish: Finish | None = None, part: int = 0
     ) -> Iterator:
-        """Yield (path, image uint8 (H, W, channels), probabilities float32 (C, H, W)) in order, or what `finish` makes.
+        """Yield (path, probabilities float32 (C, H, W)) in order, or what `finish` makes of the two.
 
         Decoding runs ahead and `finish` behind, in threads, beside the network; no more than a few batches are in
         memory at a time, however many images there are. part: no batch goes beyond each so many images, because a
@@ -185,12 +185,11 @@ class Predictor:
 
     def _batches(self, paths: Iterable[Path], max_pixels: int, part: int) -> Iterator[list[Decoded]]:
         def decoded(path: Path) -> Decoded:
-            image = self.spec.read_image(path, max_pixels)
-            return path, image, [images.image_to_network(image, size, resize) for size, resize in self.frames]
+            return path, *self.spec.read_frames(path, self.frames, max_pixels)
 
         paths, batch = list(paths), []
         for number, item in enumerate(threads.ahead(paths, decoded, self._in_flight(paths, max_pixels))):
-            large = sum(image.nbytes for _, image, _ in batch) + item[1].nbytes > BATCH_BYTES
+            large = sum(height * width for _, (height, width), _ in [*batch, item]) * self.spec.channels > BATCH_BYTES
             full = large or len(batch) == self.batch_size or (part and number % part == 0)
             if batch and (full or not _same_frames(batch[0], item)):
                 yield batch
@@ -217,14 +216,13 @@ class Predictor:
                 cure = "PRECISION=32 may help." if self.half else "Train it again."
                 raise NotFiniteError(f"{model.folder / runs.WEIGHTS} gives probabilities that are no numbers. {cure}")
         return [
-            (path, image, [answer[position] for answer in answers]) for position, (path, image, _) in enumerate(batch)
+            (path, shape, [answer[position] for answer in answers]) for position, (path, shape, _) in enumerate(batch)
         ]
 
     def _frame_of(self, model: Model) -> int:
         return self.frames.index((model.size, model.resize))
 
-    def _finished(self, path: Path, image: np.ndarray, answers: list[np.ndarray], finish: Finish | None) -> Any:
-        shape = image.shape[:2]
+    def _finished(self, path: Path, shape: tuple[int, int], answers: list[np.ndarray], finish: Finish | None) -> Any:
         mean = np.empty((len(self.spec.classes), *shape), np.float32)
         for number, (model, answer) in enumerate(zip(self.models, answers, strict=True)):
             for plane, probability in zip(mean, answer, strict=True):
@@ -233,7 +231,7 @@ class Predictor:
                     np.add(plane, found, out=plane)
         if len(self.models) > 1:
             mean /= len(self.models)
-        return finish(path, image, mean) if finish else (path, image, mean)
+        return finish(path, mean) if finish else (path, mean)
 
     @torch.inference_mode()
     def _forward(self, model: Model, network: torch.nn.Module, device: str, frames: np.ndarray) -> np.ndarray:

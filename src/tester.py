@@ -69,9 +69,8 @@ def score_fold(settings: Any, fold: str) -> dict[str, Any]:
     with predictions.whole(folder) as partial:
         found = predictor.predict([root / image for image in rows["image"]], settings.MAX_PIXELS)
         names, makers = list(rows["image"]), describe([model])
-        predictions.write_maps(
-            found, spec, partial, lambda path: path.relative_to(root).as_posix(), len(rows), "predicting"
-        )
+        named = ((path.relative_to(root).as_posix(), postprocess.to_p8(answer)) for path, answer in found)
+        predictions.write_maps(named, spec, partial, len(rows), "predicting")
         predictions.write_manifest(partial, settings.INPUT, names, spec, makers, predictor.about())
 
         def maps(image: str, _: int = 0) -> np.ndarray:

@@ -14,7 +14,6 @@ from PIL import Image
 
 import callbacks
 import export_onnx
-import images
 import model_dispatcher
 import onnx_file
 import postprocess
@@ -42,9 +41,9 @@ test_images.__test__ = False
 def by_torch(folders, paths):
     """The probabilities (C, H, W) that make inference would write, and the frames that the networks saw."""
     models = [predictor.load(folder) for folder in folders]
-    found = list(predictor.Predictor(models).predict(paths))
-    frames = [images.image_to_network(image, models[0].size, models[0].resize) for _, image, _ in found]
-    return np.stack(frames), [probabilities for _, _, probabilities in found]
+    asked = predictor.Predictor(models)
+    frames = [asked.spec.read_frames(path, asked.frames)[1][0] for path in paths]
+    return np.stack(frames), [probabilities for _, probabilities in asked.predict(paths)]
 
 
 def ship(folder: Path, spec: DataSpec, name="smp_linknet_tu-test_resnet", size=(32, 64), resize="stretch"):
@@ -131,6 +130,27 @@ def test_the_example_makes_the_same_mask_without_this_repository(trained):
     mask, expected = np.asarray(Image.open("mask.png")) > 0, probabilities[0] >= 0.5
     assert mask.shape == expected.shape == (170, 333) and 0.02 < expected.mean() < 0.98
     assert (mask != expected).mean() < 5e-3  # bytes of a resized image may be one apart
+
+
+@pytest.mark.parametrize(("kind", "resize", "orientation"), [("classes", "fit", 6), ("grey", "stretch", 1)])
+def test_a_large_jpeg_is_halved_by_its_decoder_in_the_example_too(workplace, kind, resize, orientation):
+    ship(RUN, SPECS[kind], resize=resize)
+    folder, random = Path("input/demo/test"), np.random.default_rng(5)
+    folder.mkdir(parents=True)
+    coarse = Image.fromarray(random.integers(0, 256, (20, 36, 3)).astype(np.uint8)).resize((512, 256))
+    noisy = np.asarray(coarse) * 0.6 + random.integers(0, 100, (256, 512, 1))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    picture = Image.fromarray(noisy.astype(np.uint8))
+    (picture.convert("L") if kind == "grey" else picture).save(folder / "p.jpg", quality=90, exif=exif)
+    _, (probabilities,) = by_torch([RUN], [folder / "p.jpg"])
+    threshold = round(float(np.median(probabilities)), 2)
+    assert export_onnx.main([*TINY, "FOLD=0", f"THRESHOLD={threshold}"]) == 0
+    run_example(EXAMPLE, [folder / "p.jpg"], Path("mask.png").resolve())
+    mask, p8 = np.asarray(Image.open("mask.png")), postprocess.to_p8(probabilities)
+    expected = p8.argmax(0) if kind == "classes" else (p8[0] >= postprocess.level(threshold)) * 255
+    assert mask.shape == ((512, 256) if orientation == 6 else (256, 512)) and 0.01 < (expected > 0).mean() < 0.99
+    assert (mask != expected).mean() < 5e-4  # whole blocks, so that no byte differs
 
 
 SPECS = {

@@ -55,7 +55,7 @@ def mask_by_card(image: Path, monkeypatch) -> np.ndarray:
 
 
 def our_probabilities(image: Path) -> np.ndarray:
-    ((_, _, probabilities),) = predictor.Predictor([predictor.load(RUN)]).predict([image])
+    ((_, probabilities),) = predictor.Predictor([predictor.load(RUN)]).predict([image])
     return probabilities
 
 

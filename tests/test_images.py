@@ -736,12 +736,58 @@ def test_a_jpeg_has_the_same_pixels_with_and_without_simplejpeg(tmp_path, monkey
     exif[0x0112] = orientation
     path = jpeg(tmp_path / "a.jpg", image, quality=80, exif=exif, **options)
     asked, fast = [], decode.simplejpeg.decode_jpeg
-    monkeypatch.setattr(decode.simplejpeg, "decode_jpeg", lambda *args: asked.append(1) or fast(*args))
+    monkeypatch.setattr(
+        decode.simplejpeg, "decode_jpeg", lambda *args, **options: asked.append(1) or fast(*args, **options)
+    )
     one = images.read_image(path)
     monkeypatch.setattr(decode, "simplejpeg", None)
     other = images.read_image(path)
     assert asked == [1] and one.shape == ((75, 53, 3) if orientation == 6 else (53, 75, 3))
     np.testing.assert_array_equal(one, other)
+
+
+FRAMES = [((32, 48), "stretch"), ((128, 192), "stretch"), ((40, 40), "fit"), ((8, 8), "none"), ((12, 12), "stretch")]
+
+
+@pytest.mark.parametrize("fast", [True, False], ids=["simplejpeg", "Pillow"])
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("grey", [False, True])
+def test_a_large_jpeg_is_halved_by_its_decoder_for_each_frame(tmp_path, monkeypatch, fast, orientation, grey):
+    y, x = np.mgrid[0:256, 0:384]
+    image = 127 + 100 * np.dstack([np.sin(y / 21), np.cos(x / 33), np.sin((x + y) / 27)])
+    image = image[..., 0] if grey else image
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    turned = image if orientation == 1 else np.rot90(image)  # 6 is shown turned clockwise
+    path = jpeg(tmp_path / "a.jpg", turned.astype(np.uint8), quality=92, exif=exif)
+    spec, whole, decoded = DataSpec(channels=1 if grey else 3), images.read_image(path, channels=1 if grey else 3), []
+    with decode.noting(lambda samples, _: decoded.append((samples.halved, samples.values.shape[:2]))):
+        shape, both = spec.read_frames(path, FRAMES)
+        first = [spec.read_frames(path, [frame])[1][0] for frame in FRAMES]
+    monkeypatch.setattr(decode, "simplejpeg", decode.simplejpeg if fast else None)
+    assert shape == whole.shape[:2] == (256, 384)
+    eighth, half, own = (3, (32, 48)), (1, (128, 192)), (0, (256, 384))
+    assert decoded == [eighth, half, own, eighth, half, eighth, own, eighth]  # beside others each once
+    for (size, resize), frame, alone in zip(FRAMES, both, first, strict=True):
+        expected = images.image_to_network(whole, size, resize)
+        assert frame.shape == expected.shape
+        np.testing.assert_array_equal(frame, alone)
+        np.testing.assert_array_equal(frame, spec.read_frames(path, [(size, resize)])[1][0])  # by either decoder
+        assert np.abs(frame.astype(int) - expected).mean() < 1
+
+
+def test_only_a_jpeg_with_even_sides_is_halved_by_its_decoder(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (97, 128, 3)).astype(np.uint8)
+    odd = jpeg(tmp_path / "odd.jpg", noise)
+    Image.fromarray(noise[:96]).save(tmp_path / "a.png")
+    Image.fromarray(noise[:96]).convert("CMYK").save(tmp_path / "cmyk.jpg")
+    for path in (odd, tmp_path / "a.png", tmp_path / "cmyk.jpg"):
+        decoded, whole = [], images.read_image(path)
+        with decode.noting(lambda samples, _, decoded=decoded: decoded.append(samples.halved)):
+            shape, frames = DataSpec().read_frames(path, [((24, 32), "stretch"), ((48, 64), "stretch")])
+        assert shape == whole.shape[:2] and len(decoded) == 1 and not decoded[0]
+        for frame, size in zip(frames, ((24, 32), (48, 64)), strict=True):
+            np.testing.assert_array_equal(frame, images.image_to_network(whole, size, "stretch"))
 
 
 def test_of_a_broken_jpeg_pillows_word_counts(tmp_path, monkeypatch):

@@ -225,14 +225,14 @@ def test_a_tile_that_holds_the_whole_frame_is_the_whole_frame(trained):
     paths = sorted(Path("input/demo/test_hq").iterdir())[:3]
     whole, tiled = (predictor.Predictor([model], tta="flips", tile=tile) for tile in (0, 96))
     assert whole.about() == tiled.about()
-    for (_, _, a), (_, _, b) in zip(whole.predict(paths), tiled.predict(paths), strict=True):
+    for (_, a), (_, b) in zip(whole.predict(paths), tiled.predict(paths), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
 def test_large_images_come_in_smaller_batches_and_a_full_memory_halves_them(trained, monkeypatch):
     model = predictor.load(Path("lightning_logs/demo/fold0_seed42"))
     paths = sorted(Path("input/demo/test_hq").iterdir())
-    expected = [answer for _, _, answer in predictor.Predictor([model], batch_size=8).predict(paths)]
+    expected = [answer for _, answer in predictor.Predictor([model], batch_size=8).predict(paths)]
     seen, ask = [], model.network.forward
 
     def small(x):
@@ -242,7 +242,7 @@ def test_large_images_come_in_smaller_batches_and_a_full_memory_halves_them(trai
         return ask(x)
 
     monkeypatch.setattr(model.network, "forward", small)
-    answers = [answer for _, _, answer in predictor.Predictor([model], batch_size=8).predict(paths)]
+    answers = [answer for _, answer in predictor.Predictor([model], batch_size=8).predict(paths)]
     assert seen == [8, 4, 2, 2, 4, 2, 2] * 2
     np.testing.assert_allclose(answers, expected, atol=1e-5)
     seen.clear()
@@ -259,8 +259,8 @@ def test_several_devices_give_what_one_does(trained):
     files = sorted(Path("input/demo/test_hq").iterdir())
     one = list(predictor.Predictor([predictor.load(run)], "cpu", 3).predict(files))
     two = list(predictor.Predictor([predictor.load(run)], ["cpu", "cpu"], 3).predict(files))
-    assert [path for path, _, _ in one] == [path for path, _, _ in two] == files
-    for (_, _, a), (_, _, b) in zip(one, two, strict=True):
+    assert [path for path, _ in one] == [path for path, _ in two] == files
+    for (_, a), (_, b) in zip(one, two, strict=True):
         np.testing.assert_array_equal(a, b)
 
 

@@ -105,8 +105,8 @@ def shipped(place: Path, changed: str):
                 about = json.loads(path.with_name(runs.MODEL).read_text())
                 runs.write_json(path.with_name(runs.MODEL), {**about, "weights_sha256": runs.sha256(path)})
             asked = predictor.Predictor([predictor.load(path.parent)])
-            ((_, image, probabilities),) = asked.predict([place / "input/demo/test.png"], PIXELS)
-            assert probabilities.shape == (len(asked.spec.classes), *image.shape[:2])
+            ((image, probabilities),) = asked.predict([place / "input/demo/test.png"], PIXELS)
+            assert probabilities.shape == (len(asked.spec.classes), *images.read_size(image))
             assert ((probabilities >= 0) & (probabilities <= 1)).all()
         finally:
             for name in {runs.MODEL, runs.WEIGHTS} - {changed}:

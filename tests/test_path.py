@@ -181,8 +181,8 @@ def test_inference_takes_the_mean_of_the_folds(trained, capsys):
 def test_a_batch_is_predicted_as_its_images_alone(trained):
     model = predictor.load(RUN)
     paths = sorted(Path("input/demo/test_hq").iterdir())[:5]
-    together = [p for _, _, p in predictor.Predictor([model], batch_size=4).predict(paths)]
-    alone = [next(predictor.Predictor([model]).predict([path]))[2] for path in paths]
+    together = [p for _, p in predictor.Predictor([model], batch_size=4).predict(paths)]
+    alone = [next(predictor.Predictor([model]).predict([path]))[1] for path in paths]
     for a, b in zip(together, alone, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
 

@@ -272,7 +272,7 @@ def noise(size):
 
 
 def answers_of(model, paths, **options):
-    return [answer for _, _, answer in predictor.Predictor([model], **options).predict(paths)]
+    return [answer for _, answer in predictor.Predictor([model], **options).predict(paths)]
 
 
 def test_the_predictor_without_it_gives_the_networks_own_answer_bit_for_bit(model, tmp_path):
