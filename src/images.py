@@ -289,7 +289,7 @@ def ways(shape: tuple[int, ...], size: tuple[int, int]) -> list[tuple[tuple[int,
 
     Halved while both sides are even and at least twice as long; then bilinear, by less than a factor of 2, to a side
     times a power of two, and halved again. A picture's levels of detail as Williams has them (Pyramidal parametrics,
-    SIGGRAPH 1983).
+    SIGGRAPH 1983). The first halvings of a JPEG are its decoder's (DataSpec.read_frames).
     """
     steps, last = [], tuple(shape)
     while all(old % 2 == 0 and old >= 2 * new for old, new in zip(last, size, strict=True)):
