@@ -93,7 +93,16 @@ def struck(step, number=0):
 
 
 @pytest.mark.parametrize(
-    ("extra", "steps"), [([], (1, 3, 4, 7)), (HARD, (1, 4, 6)), (RAGGED, (2, 3, 5))], ids=["plain", "hard", "ragged"]
+    ("extra", "steps"),
+    [
+        ([], (3, 4)),
+        (HARD, (1, 6)),
+        (RAGGED, (3,)),
+        pytest.param([], (1, 7), marks=SLOW),
+        pytest.param(HARD, (4,), marks=SLOW),
+        pytest.param(RAGGED, (2, 5), marks=SLOW),
+    ],
+    ids=["plain", "hard", "ragged", "plain, more", "hard, more", "ragged, more"],
 )
 def test_a_run_that_is_cut_off_at_any_step_goes_on_exactly(folds_table, extra, steps):
     arguments = [*TINY, "FOLD=0", EACH_STEP, *extra]
