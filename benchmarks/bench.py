@@ -24,7 +24,7 @@ import runs
 from errors import command
 
 HIGH, WIDE = 1280, 1918  # Carvana's
-LARGE, MANY = 160, 5000  # pairs for the loader, and for make folds
+LARGE, MANY = 320, 5000  # pairs for the loader, and for make folds
 
 
 class Data:

@@ -248,16 +248,23 @@ def make_folds(place: Path, root: Path, pairs: list[tuple[Path, Path]], repeats:
         images.read_image(pair[0])
         images.read_mask(pair[1])
 
-    sample = pairs[:: max(1, len(pairs) // 100)]
+    few, more = (pairs[:: max(1, len(pairs) // count)] for count in (100, 1000))
 
-    def one_by_one() -> float:
-        start = time.perf_counter()
-        for image, mask in sample:
+    def one_by_one(pairs: list[tuple[Path, Path]]) -> None:
+        for image, mask in pairs:
             np.array(Image.open(image).convert("RGB"))
             np.array(Image.open(mask).convert("L"))
+
+    def extrapolated(task: Callable[[Any], None], sample: list[tuple[Path, Path]]) -> float:
+        start = time.perf_counter()
+        task(sample)
         return (time.perf_counter() - start) * len(pairs) / len(sample)
 
-    tasks = {"limit": lambda: _each(strictly, pairs), "ours": ours, "plain": one_by_one}
+    tasks = {
+        "limit": lambda: extrapolated(lambda sample: _each(strictly, sample), more),
+        "ours": ours,
+        "plain": lambda: extrapolated(one_by_one, few),
+    }
     height, width = images.read_size(pairs[0][0])
     return Row(
         f"make folds, {len(pairs):,} masks of {width} x {height}, leak audit included",
@@ -265,5 +272,6 @@ def make_folds(place: Path, root: Path, pairs: list[tuple[Path, Path]], repeats:
         len(pairs),
         "pairs",
         at_limit=1 / 1.25,
-        note=f"limit: strictly decoding once on all cores; plain: decoding one by one ({len(sample)}, extrapolated)",
+        note=f"limit: strictly decoding once on all cores ({len(more):,} pairs, extrapolated); plain: decoding one by one "
+        f"({len(few)}, extrapolated)",
     )

@@ -18,31 +18,35 @@ import studio
 BASES = 40
 
 
-def _base(number: int, height: int, width: int) -> np.ndarray:
-    """uint8 (H, W, 4): colours and the mask, 0 or 1; rendered at a quarter of the size, with a camera's noise."""
+Planes = tuple[np.ndarray, np.ndarray]  # colours uint8 (H, W, 3), mask of 0 and 1 (H, W)
+
+
+def _base(number: int, height: int, width: int) -> Planes:
+    """A car, rendered at a quarter of the size, with a camera's noise."""
     car = cars.make_car(42, number)
     image, mask = studio.render(car, 1 + number % 16, height // 4, width // 4, 42)[:2]
     large = cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC)
     noise = np.random.default_rng(number).normal(0, 2, large.shape)
     outline = cv2.resize((mask > 0).astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC) > 0.5
-    return np.dstack([np.clip(large + noise, 0, 255).astype(np.uint8), outline.astype(np.uint8)])
+    return np.clip(large + noise, 0, 255).astype(np.uint8), outline.astype(np.uint8)
 
 
-def _crop(planes: np.ndarray, height: int, width: int, random: np.random.Generator) -> np.ndarray:
-    top, left = random.integers(0, planes.shape[0] - height + 1), random.integers(0, planes.shape[1] - width + 1)
-    part = planes[top : top + height, left : left + width]
-    return part[:, ::-1] if random.random() < 0.5 else part
+def _crop(planes: Planes, height: int, width: int, random: np.random.Generator) -> list[np.ndarray]:
+    rows, columns = planes[1].shape
+    top, left = random.integers(0, rows - height + 1), random.integers(0, columns - width + 1)
+    parts = [plane[top : top + height, left : left + width] for plane in planes]
+    return [cv2.flip(part, 1) for part in parts] if random.random() < 0.5 else parts
 
 
-def _different(number: int, bases: list[np.ndarray], height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+def _different(number: int, bases: list[Planes], height: int, width: int) -> Planes:
     """Image uint8 (H, W, 3) and the mask 0/1 (H, W) of the car that shows more."""
     random = np.random.default_rng(number)
     chosen = random.choice(len(bases), 2, replace=False)
     one, other = (_crop(bases[at], height, width, random) for at in chosen)
-    return cv2.addWeighted(one[..., :3], 0.6, other[..., :3], 0.4, 0), one[..., 3]
+    return cv2.addWeighted(one[0], 0.6, other[0], 0.4, 0), one[1]
 
 
-def _bases(count: int, height: int, width: int) -> list[np.ndarray]:
+def _bases(count: int, height: int, width: int) -> list[Planes]:
     heights, widths = ([3 * side // 2] * count for side in (height, width))
     with ProcessPoolExecutor() as pool:
         return list(tqdm(pool.map(_base, range(count), heights, widths), "render", count, mininterval=5))
