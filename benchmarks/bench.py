@@ -56,14 +56,14 @@ def measures(data: Data) -> dict[str, Callable[[], list[Row]]]:
     place, root = data.place, data.large_root
     return {
         "loader cold": lambda: [data_rows.loader_cold(place, root, data.large, 3)],
-        "loader later": lambda: [data_rows.loader_later(place, root, data.large, 3)],
+        "loader later": lambda: [data_rows.loader_later(place, root, data.large[:160], 3)],
         "training step": lambda: [network_rows.training_step(data.trained, data.large, 3)],
-        "inference": lambda: [network_rows.inference(data.trained, [image for image, _ in data.large][:24], 3)],
+        "inference": lambda: [network_rows.inference(data.trained, [image for image, _ in data.large][:64], 3)],
         "rle": lambda: data_rows.run_lengths(data.large, 5),
         "thresholds": lambda: [data_rows.thresholds(place, data.large, 5)],
         "folds": lambda: [data_rows.make_folds(place, data.many_root, data.many, 2)],
-        "start of help": lambda: [start_rows.help_text(3)],
-        "start of training": lambda: [start_rows.training(place, data.trained, 3)],
+        "start of help": lambda: [start_rows.help_text(2)],
+        "start of training": lambda: [start_rows.training(place, data.trained, 2)],
     }
 
 

@@ -272,6 +272,6 @@ def make_folds(place: Path, root: Path, pairs: list[tuple[Path, Path]], repeats:
         len(pairs),
         "pairs",
         at_limit=1 / 1.25,
-        note=f"limit: strictly decoding once on all cores ({len(more):,} pairs, extrapolated); plain: decoding one by one "
-        f"({len(few)}, extrapolated)",
+        note=f"limit: strictly decoding once on all cores ({len(more):,} pairs, extrapolated); plain: decoding one by "
+        f"one ({len(few)}, extrapolated)",
     )
