@@ -56,7 +56,7 @@ SIZES: dict[str, dict[str, Any]] = {
         "words": ["IMAGE_SIZE=128", "MODEL_NAME=unet", "MAX_FEATURES=128", "ENCODER_WEIGHTS=none", "N_FOLDS=2"],
         "samples": 1350,
         "seeds": [0, 1],
-        "variants": ["default", "smp_example", "no_augmentation", "no_ema", "dice_alone", "lr_third"],
+        "variants": ["default", "smp_example", "no_augmentation", "no_ema", "dice_alone"],
     },
     "full": {
         "words": ["IMAGE_SIZE=256", "MODEL_NAME=smp_unet_resnet34", "ENCODER_WEIGHTS=imagenet", "N_FOLDS=5"],
