@@ -1,6 +1,6 @@
 """make bench: how fast this repository is, beside the plain way and the limit, measured in turns in one run.
 
-Renders its own pictures, prints a table, writes OUTPUT_FILE (output/benchmarks.json). Twelve minutes or so on two cores;
+Renders its own pictures, prints a table, writes OUTPUT_FILE (output/benchmarks.json). Twelve minutes on two cores;
 leave the computer alone meanwhile. ONLY=word runs the rows whose name has it.
 """
 
