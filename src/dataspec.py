@@ -88,7 +88,7 @@ class DataSpec:
                 )
                 often = images.halvings(full, size, resize) if can else 0
                 kept[often] = self._of_8_bits(path, levels)
-            made.append(images.image_to_network(kept[often], size, resize, full))
+            made.append(images.image_to_network(kept[often], size, resize))
         return full, made
 
     def _of_8_bits(self, path: Path, image: np.ndarray) -> np.ndarray:

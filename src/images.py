@@ -312,14 +312,9 @@ def halvings(shape: tuple[int, int], size: tuple[int, int], resize: str) -> int:
     return sum(step == (shape[0] >> n, shape[1] >> n) for n, (step, _) in enumerate(steps, 1))
 
 
-def image_to_network(
-    image: np.ndarray, size: tuple[int, int], resize: str, full: tuple[int, int] | None = None
-) -> np.ndarray:
-    """uint8 (H, W, C) -> uint8 (h, w, C) as the network sees it; `fit` repeats the border outwards.
-
-    full: the image's (H, W) before its decoder halved it.
-    """
-    top, left, height, width = content_box(full or image.shape[:2], size, resize)
+def image_to_network(image: np.ndarray, size: tuple[int, int], resize: str) -> np.ndarray:
+    """uint8 (H, W, C) -> uint8 (h, w, C) as the network sees it; `fit` repeats the border outwards."""
+    top, left, height, width = content_box(image.shape[:2], size, resize)
     scaled = _scaled(image, (height, width))
     if (height, width) == tuple(size) or resize == "none":
         return scaled
