@@ -114,7 +114,7 @@ def test_every_file_is_decoded_once(workplace, monkeypatch):
     write_instances(Path("input/cells"), 10)
     opened = []
     real = decode._decode
-    monkeypatch.setattr(decode, "_decode", lambda path, most: opened.append(path) or real(path, most))
+    monkeypatch.setattr(decode, "_decode", lambda path, *more: opened.append(path) or real(path, *more))
     given = [argument for argument in TINY if not argument.startswith("DATASET")]
     assert doctor.main([*given, "DATASET=cells", "METRIC=dsb2018"]) == 0
     trial = {str(path) for path in files_below("input/cells/stage1_train")}

@@ -43,11 +43,11 @@ def test_a_call_that_is_killed_goes_on_and_ends_with_the_same_maps(trained, monk
     shutil.rmtree(ONE)
     kept, seen = parts.Maps.__call__, []
 
-    def stops(self, path, image, probabilities):
+    def stops(self, path, probabilities):
         seen.append(path)
         if len(seen) == 11:
             raise KeyboardInterrupt
-        return kept(self, path, image, probabilities)
+        return kept(self, path, probabilities)
 
     monkeypatch.setattr(parts.Maps, "__call__", stops)
     assert inference.main([*TINY, "FOLD=0", "VALID_BATCH_SIZE=3"]) == 130
