@@ -21,7 +21,7 @@ def in_turns(tasks: dict[str, Task], repeats: int) -> dict[str, list[float]]:
         for name in list(tasks) if turn % 2 == 0 else reversed(tasks):
             start = time.perf_counter()
             seconds = tasks[name]()
-            spent[name].append(time.perf_counter() - start if not isinstance(seconds, float) else seconds)
+            spent[name].append(seconds if isinstance(seconds, float) else time.perf_counter() - start)
     return spent
 
 

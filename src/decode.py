@@ -43,7 +43,7 @@ _FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP")
 _PNG, _TIFF = b"\x89PNG", (b"II*\0", b"MM\0*", b"II+\0")  # the last is BigTIFF
 _LOSSLESS = (1, 32773, *tiff.PREDICTING)
 _ORIENTATION, _MOST_CHANNELS = 0x0112, 1024
-_HALVINGS = 3  # libjpeg's smallest scale is an eighth
+MOST_HALVINGS = 3  # libjpeg's smallest scale is an eighth
 _CURE = "save it as 8 or 16-bit whole numbers (PNG or TIFF)"
 
 
@@ -98,8 +98,8 @@ def _never(_: tuple[int, int]) -> int:
 def decode(path: Path, max_pixels: int, halvings: Halvings = _never) -> Samples:
     """Decode one file. Raises UserError naming it and what is wrong with it; see the table above.
 
-    halvings: how often both sides, even ones, may be halved; the decoder of a JPEG in grey or colour does it, thrice at
-    most, by leaving out the high frequencies: half the work, and less aliasing than by averaging afterwards.
+    halvings: how often both sides, even ones, may be halved, MOST_HALVINGS at most; the decoder of a grey or colour JPEG
+    does it, by leaving out the high frequencies: less work, and less aliasing than by averaging afterwards.
     """
     note = _NOTE.get()
     if note is None:
@@ -146,7 +146,7 @@ def _decode_jpeg(path: Path, file: BinaryIO, image: Image.Image, halvings: Halvi
     """Grey or colour, by the fast decoder, or by Pillow to the same values."""
     orientation = image.getexif().get(_ORIENTATION, 1)
     width, height = image.size
-    halved = min(_HALVINGS, halvings((width, height) if 5 <= orientation <= 8 else (height, width)))
+    halved = halvings((width, height) if 5 <= orientation <= 8 else (height, width))
     small = width >> halved, height >> halved
     values = _fast_jpeg(file, image, small)
     if values is None:

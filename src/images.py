@@ -30,7 +30,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from decode import Halvings, Samples, decode, size_of
+from decode import MOST_HALVINGS, Halvings, Samples, decode, size_of
 from errors import UserError, listing
 
 # Several images are worked on at a time, in threads or processes; threads within cv2 would only get in their way, and a
@@ -291,10 +291,8 @@ def ways(shape: tuple[int, ...], size: tuple[int, int]) -> list[tuple[tuple[int,
     times a power of two, and halved again. A picture's levels of detail as Williams has them (Pyramidal parametrics,
     SIGGRAPH 1983). The first halvings of a JPEG are its decoder's (DataSpec.read_frames).
     """
-    steps, last = [], tuple(shape)
-    while all(old % 2 == 0 and old >= 2 * new for old, new in zip(last, size, strict=True)):
-        last = tuple(old // 2 for old in last)
-        steps.append((last, cv2.INTER_AREA))
+    halves = [tuple(side >> n for side in shape) for n in range(_often(shape, size) + 1)]
+    steps, last = [(half, cv2.INTER_AREA) for half in halves[1:]], halves[-1]
     level = tuple(new << max(0, (old // new).bit_length() - 1) for old, new in zip(last, size, strict=True))
     if level != last:
         steps.append((level, cv2.INTER_LINEAR))
@@ -304,12 +302,17 @@ def ways(shape: tuple[int, ...], size: tuple[int, int]) -> list[tuple[tuple[int,
     return steps
 
 
+def _often(shape: tuple[int, ...], size: tuple[int, int]) -> int:
+    """How often both sides are even and at least twice as long as those of `size`."""
+    often = 0
+    while all(old >> often & 1 == 0 and old >> often >= 2 * new for old, new in zip(shape, size, strict=True)):
+        often += 1
+    return often
+
+
 def halvings(shape: tuple[int, int], size: tuple[int, int], resize: str) -> int:
-    """How often `ways` begins with a halving of both sides, for an image of `shape` (H, W)."""
-    if resize == "none":
-        return 0
-    steps = ways(shape, content_box(shape, size, resize)[2:])[:3]
-    return sum(step == (shape[0] >> n, shape[1] >> n) for n, (step, _) in enumerate(steps, 1))
+    """How often a decoder may halve an image of `shape` (H, W) for the network: as often as `ways` begins with it."""
+    return min(MOST_HALVINGS, _often(shape, content_box(shape, size, resize)[2:]))
 
 
 def image_to_network(image: np.ndarray, size: tuple[int, int], resize: str) -> np.ndarray:
