@@ -98,8 +98,8 @@ def _never(_: tuple[int, int]) -> int:
 def decode(path: Path, max_pixels: int, halvings: Halvings = _never) -> Samples:
     """Decode one file. Raises UserError naming it and what is wrong with it; see the table above.
 
-    halvings: how often both sides, even ones, may be halved, MOST_HALVINGS at most; the decoder of a grey or colour JPEG
-    does it, by leaving out the high frequencies: less work, and less aliasing than by averaging afterwards.
+    halvings: how often both sides, even ones, may be halved, MOST_HALVINGS at most; the decoder of a grey or colour
+    JPEG does it, by leaving out the high frequencies: less work, and less aliasing than by averaging afterwards.
     """
     note = _NOTE.get()
     if note is None:
