@@ -55,10 +55,9 @@ def fits_memory(step: Callable[[], None], empty: Callable[[], None]) -> bool:
 
 def repeated(sample: dict[str, Any], size: int) -> dict[str, Any]:
     """A batch of `size` copies of one sample of dataset.MaskDataset."""
-    import torch
+    import dataset
 
-    planes = {name: torch.stack([sample[name]] * size) for name in ("image", "mask")}
-    return {**planes, "row": torch.full((size,), sample["row"])}
+    return dataset.collate([sample] * size)
 
 
 def train_steps(module: Any, batch: dict[str, Any], device: str, precision: str, settings: Any) -> None:

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Sampler
 import orphans
 import stopping
 import threads
-from dataset import Augment, Cache, MaskDataset
+from dataset import Augment, Cache, MaskDataset, collate
 from errors import UserError
 
 
@@ -138,7 +138,7 @@ def _quiet_worker(_: int) -> None:
 
 
 class MaskDataModule(pl.LightningDataModule):
-    """Loaders of one fold. Batches are as in dataset.MaskDataset; the last, smaller training batch is dropped."""
+    """Loaders of one fold. Batches are of dataset.collate; the last, smaller training batch is dropped."""
 
     def __init__(
         self,
@@ -221,6 +221,7 @@ class MaskDataModule(pl.LightningDataModule):
         return DataLoader(
             dataset,
             batch_sampler=order,
+            collate_fn=collate,
             num_workers=processes,
             pin_memory=torch.cuda.is_available(),
             worker_init_fn=_quiet_worker,

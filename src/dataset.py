@@ -7,6 +7,7 @@ RESIZE), so a stale one is never read; it is written under another name and rena
 import functools
 import hashlib
 import json
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -170,7 +171,9 @@ Augment = Callable[[np.ndarray, np.ndarray, tuple[int, ...]], tuple[np.ndarray, 
 
 
 class MaskDataset(torch.utils.data.Dataset):
-    """Samples by (epoch, row, repeat): {"image": uint8 (C, H, W), "mask": uint8 (K, H, W) as in dataspec, "row": int}.
+    """Samples by (epoch, row, repeat): {"image": uint8 (H, W, C), "mask": uint8 (K, H, W) as in dataspec, "row": int}.
+
+    Arrays, which may be views of the cache's file: to be read only. `collate` makes batches of them.
 
     The augmentation is keyed on (seed, epoch, row) and on how often the row came before in the epoch, so a sample does
     not depend on the worker or on what was loaded before.
@@ -188,5 +191,21 @@ class MaskDataset(torch.utils.data.Dataset):
         if self.augment is not None:
             key = (self.seed, epoch, row, repeat) if repeat else (self.seed, epoch, row)
             image, mask = self.augment(image, mask, key)
-        pixels = image.transpose(2, 0, 1).copy()  # one copy: contiguous, and no longer a view of the read-only file
-        return {"image": torch.from_numpy(pixels), "mask": torch.from_numpy(mask.copy()), "row": row}
+        return {"image": image, "mask": mask, "row": row}
+
+
+def collate(samples: list[dict]) -> dict[str, torch.Tensor]:
+    """Samples -> a batch: "image" uint8 (N, C, H, W), "mask" uint8 (N, K, H, W), "row" int64 (N,).
+
+    One copy, into the memory that a loader's process shares. The channels of a pixel stay beside each other, as
+    convolutions want them (torch.channels_last), so that nothing is transposed here or there.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # it is only copied
+        tensors = [
+            {"row": sample["row"]}
+            | {name: torch.from_numpy(np.ascontiguousarray(sample[name])) for name in ("image", "mask")}
+            for sample in samples
+        ]
+    batch = torch.utils.data.default_collate(tensors)
+    return {**batch, "image": batch["image"].permute(0, 3, 1, 2)}

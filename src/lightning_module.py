@@ -21,7 +21,7 @@ Augment = Callable[[Tensor, Tensor, Key], tuple[Tensor, Tensor]]
 
 
 class SegmentationModule(pl.LightningModule):
-    """Trains `network` (images in [0, 1] -> logits) with `loss` on batches of dataset.MaskDataset.
+    """Trains `network` (images in [0, 1] -> logits) with `loss` on batches of dataset.collate.
 
     `augment`: on the batch's own device, (uint8 images, uint8 masks, key) -> (float32 images in [0, 1], masks). `mix`:
     "none" or a kind of mixing.mix. A network in training that returns a list (deep supervision) has the finest

@@ -27,11 +27,8 @@ FOLD_NAME = r"0|[1-9][0-9]*|full"
 
 def sha256(path: Path) -> str:
     """Hex digest of a file."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def digest_of(lines: Iterable[str]) -> str:

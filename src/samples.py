@@ -18,8 +18,12 @@ EPOCHS = 2
 
 def _on_device(augment: Any, sample: dict[str, Any], key: tuple[int, ...]) -> dict[str, Any]:
     """The sample after the device's augmentation, as bytes again."""
-    image, mask = augment(sample["image"][None], sample["mask"][None], key)
-    return {**sample, "image": (image[0] * 255).round().byte(), "mask": mask[0]}
+    from dataset import collate
+
+    batch = collate([sample])
+    image, mask = augment(batch["image"], batch["mask"], key)
+    pixels = (image[0] * 255).round().byte().permute(1, 2, 0)
+    return {**sample, "image": pixels.numpy(), "mask": mask[0].numpy()}
 
 
 @command
@@ -49,8 +53,8 @@ def main(argv: list[str] | None = None) -> None:
             samples.append(_on_device(on_device, sample, (seed, epoch, row)) if on_device else sample)
         cells = [
             pictures.overlays(
-                pictures.as_rgb(sample["image"].permute(1, 2, 0).numpy()),
-                spec.class_planes(sample["mask"].numpy()),
+                pictures.as_rgb(sample["image"]),
+                spec.class_planes(sample["mask"]),
                 alpha=0.3,
             )
             for sample in samples

@@ -114,10 +114,17 @@ def test_augmentation_mixes_no_classes_and_takes_any_channels(name, channels):
 
 def test_samples_stay_uint8_until_the_device(folds_table):
     _, cache = open_demo()
-    sample = dataset.MaskDataset(cache, 0)[0, 3, 0]
-    assert sample["image"].dtype == torch.uint8 and sample["image"].shape == (3, 32, 64)
-    assert sample["mask"].dtype == torch.uint8 and sample["mask"].shape == (1, 32, 64)
-    assert sample["row"] == 3 and set(sample["mask"].unique().tolist()) == {0, 1}
+    samples = dataset.MaskDataset(cache, 0)
+    batch = dataset.collate([samples[0, 3, 0], samples[0, 5, 0]])
+    assert batch["image"].dtype == torch.uint8 and batch["image"].shape == (2, 3, 32, 64)
+    assert batch["mask"].dtype == torch.uint8 and batch["mask"].shape == (2, 1, 32, 64)
+    assert batch["row"].tolist() == [3, 5] and set(batch["mask"].unique().tolist()) == {0, 1}
+    for place, row in enumerate((3, 5)):
+        assert np.array_equal(batch["image"][place].permute(1, 2, 0), cache[row][0])
+        assert np.array_equal(batch["mask"][place], cache[row][1])
+    assert batch["image"].is_contiguous(memory_format=torch.channels_last)  # nothing has to transpose it
+    batch["image"].zero_()
+    assert cache[3][0].any()  # a batch is no view of the cache
 
 
 def test_the_order_is_a_pure_function():
