@@ -24,7 +24,7 @@ import runs
 from errors import command
 
 HIGH, WIDE = 1280, 1918  # Carvana's
-LARGE, MANY = 320, 5000  # pairs for the loader, and for make folds
+LARGE, MANY = 640, 5000  # pairs for the loader, and for make folds
 
 
 class Data:
@@ -41,7 +41,7 @@ class Data:
     @functools.cached_property
     def many(self) -> list[tuple[Path, Path]]:
         """Many pairs of that size."""
-        return sorted(rendered.competition(self.many_root, MANY, HIGH, WIDE, bases=40, outlines=100))
+        return sorted(rendered.competition(self.many_root, MANY, HIGH, WIDE, bases=24, outlines=100))
 
     @functools.cached_property
     def trained(self) -> list[str]:
@@ -56,12 +56,12 @@ def measures(data: Data) -> dict[str, Callable[[], list[Row]]]:
     place, root = data.place, data.large_root
     return {
         "loader cold": lambda: [data_rows.loader_cold(place, root, data.large, 3)],
-        "loader later": lambda: [data_rows.loader_later(place, root, data.large[:160], 3)],
+        "loader later": lambda: [data_rows.loader_later(place, root, data.large[:96], 3)],
         "training step": lambda: [network_rows.training_step(data.trained, data.large, 3)],
         "inference": lambda: [network_rows.inference(data.trained, [image for image, _ in data.large][:64], 3)],
         "rle": lambda: data_rows.run_lengths(data.large, 5),
         "thresholds": lambda: [data_rows.thresholds(place, data.large, 5)],
-        "folds": lambda: [data_rows.make_folds(place, data.many_root, data.many, 2)],
+        "folds": lambda: [data_rows.make_folds(place, data.many_root, data.many)],
         "start of help": lambda: [start_rows.help_text(2)],
         "start of training": lambda: [start_rows.training(place, data.trained, 2)],
     }

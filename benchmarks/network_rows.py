@@ -3,6 +3,7 @@
 import contextlib
 import io
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ import numpy as np
 import plain
 import pytorch_lightning as pl
 import torch
-from timing import Row, in_turns, quietly
+from timing import Row, extrapolated, in_turns, quietly
 
+import config
 import lightning_module
 import model_dispatcher
 import parts
@@ -21,19 +23,36 @@ import rle
 import train
 from losses import Loss
 
-ENCODER, SIZE, BATCH, STEPS = "resnet34", 256, 2, 7  # the first step of each turn is not counted
+ENCODER, SIZE, BATCH = "resnet34", 256, config.TRAIN_BATCH_SIZE
 
 
-class _Ends(pl.Callback):
-    """When each step ended."""
+def _now() -> float:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
-    def __init__(self) -> None:
-        self.at: list[float] = []
+
+class _Beside(pl.Callback):
+    """Seconds of a training's steps, each from the end of the bare step before it, and of those; the first not counted.
+
+    So a computer that is slower for a while is so for both. The training's loader fills up during the bare step, but
+    what it has ready, two batches a process, is at most what it would have anyway.
+    """
+
+    def __init__(self, bare: "_Bare") -> None:
+        self.bare = bare
+        self.steps: list[float] = []
+        self.bare_steps: list[float] = []
+        self._begun: float | None = None
 
     def on_train_batch_end(self, *_: Any) -> None:
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        self.at.append(time.perf_counter())
+        ended = _now()
+        self.bare.step()
+        begin = _now()
+        if self._begun is not None:
+            self.steps.append(ended - self._begun)
+            self.bare_steps.append(begin - ended)
+        self._begun = begin
 
 
 def arguments(place: Path, root: Path) -> list[str]:
@@ -50,36 +69,36 @@ def prepare(place: Path, root: Path) -> None:
 
     words = arguments(place, root)
     quietly(folds, words)
-    _ours(words)
+    _train(words, 1)
 
 
-def _ours(words: list[str]) -> float:
-    """Seconds a step of make train, from the end of its first to the end of its last."""
-    ends = _Ends()
+def _train(words: list[str], steps: int) -> None:
+    quietly(train, [*words, "FOLD=full", f"LIMIT={steps}", "EPOCHS=1", "OVERWRITE=1", "EXPERIMENT=bench"])
+
+
+def _ours(words: list[str], steps: int, beside: _Beside) -> None:
+    """make train of so many steps."""
     original = lightning_module.SegmentationModule.configure_callbacks
-    lightning_module.SegmentationModule.configure_callbacks = lambda _: [ends]  # type: ignore[method-assign]
+    lightning_module.SegmentationModule.configure_callbacks = lambda _: [beside]  # type: ignore[method-assign]
     try:
-        quietly(train, [*words, "FOLD=full", f"LIMIT={STEPS}", "EPOCHS=1", "OVERWRITE=1", "EXPERIMENT=bench"])
+        _train(words, steps)
     finally:
         lightning_module.SegmentationModule.configure_callbacks = original  # type: ignore[method-assign]
-    return (ends.at[-1] - ends.at[0]) / (len(ends.at) - 1)
 
 
-def _plain(pairs: list[tuple[Path, Path]]) -> float:
-    ends = _Ends()
+def _plain(pairs: list[tuple[Path, Path]], steps: int, beside: _Beside) -> None:
     loader = torch.utils.data.DataLoader(plain.Pairs(pairs, SIZE), BATCH, shuffle=True, num_workers=2)
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         trainer = pl.Trainer(
-            max_steps=STEPS,
+            max_steps=steps,
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
-            callbacks=[ends],
+            callbacks=[beside],
             num_sanity_val_steps=0,
         )
         trainer.fit(plain.Module(ENCODER), loader)
-    return (ends.at[-1] - ends.at[0]) / (len(ends.at) - 1)
 
 
 class _Bare:
@@ -92,7 +111,8 @@ class _Bare:
         )
         self.network = network.to(self.device, memory_format=torch.channels_last).train()
         self.loss = Loss("ce + dice", "binary", (0,), 1)
-        self.optimiser = torch.optim.AdamW(self.network.parameters())
+        fused = self.device == "cpu" or None  # as ours
+        self.optimiser = torch.optim.AdamW(self.network.parameters(), fused=fused)
         x = torch.rand(BATCH, 3, SIZE, SIZE, device=self.device)
         self.x = x.contiguous(memory_format=torch.channels_last)
         self.mask = (torch.rand(BATCH, 1, SIZE, SIZE, device=self.device) < 0.5).to(torch.uint8)
@@ -104,29 +124,24 @@ class _Bare:
         self.loss(logits.float(), self.mask).backward()
         self.optimiser.step()
 
-    def __call__(self) -> float:
-        self.step()
-        if self.device == "cuda":
-            torch.cuda.synchronize()
-        start = time.perf_counter()
-        for _ in range(STEPS - 1):
-            self.step()
-        if self.device == "cuda":
-            torch.cuda.synchronize()
-        return (time.perf_counter() - start) / (STEPS - 1)
 
-
-def training_step(words: list[str], pairs: list[tuple[Path, Path]], repeats: int) -> Row:
-    """A step of the whole training of these arguments, whose cache is there."""
+def training_step(words: list[str], pairs: list[tuple[Path, Path]], turns: int) -> Row:
+    """A step of the whole training of these arguments, whose cache is there; a turn is two steps of ours."""
     bare = _Bare()
-    tasks = {"limit": bare, "ours": lambda: _ours(words), "plain": lambda: _plain(pairs)}
+    ours, other = _Beside(bare), _Beside(bare)
+    _ours(words, 2 * turns + 1, ours)
+    _plain(pairs, turns + 1, other)
+    limit = np.reshape(ours.bare_steps, (turns, 2)).mean(1)
+    plainly = limit * np.array(other.steps) / np.array(other.bare_steps)
+    spent = {"limit": limit, "ours": np.reshape(ours.steps, (turns, 2)).mean(1), "plain": plainly}
     return Row(
         f"training step end to end, {ENCODER} U-Net, {SIZE} px, batches of {BATCH}",
-        in_turns(tasks, repeats),
+        {name: list(map(float, seconds)) for name, seconds in spent.items()},
         BATCH,
         "images",
         at_limit=0.95,
-        note="limit: forward, loss, backward and optimiser on a tensor that is there; plain: smp's example, its loader",
+        note="limit: forward, loss, backward and optimiser on a tensor that is there, after each step of ours; plain: "
+        "smp's example and its loader, by the bare steps between its own",
     )
 
 
@@ -150,12 +165,16 @@ def inference(words: list[str], files: list[Path], repeats: int) -> Row:
         answers = [model.network(x[: min(8, len(files) - at)]).sigmoid() for at in range(0, len(files), 8)]
         np.asarray(answers[-1].cpu())
 
-    tasks = {"limit": forward, "ours": ours, "plain": lambda: plain.predict(model.network, files, model.size)}
+    def one_by_one(sample: Sequence[Path]) -> None:
+        plain.predict(model.network, list(sample), model.size)
+
+    tasks = {"limit": forward, "ours": ours, "plain": lambda: extrapolated(one_by_one, files, 16)}
     return Row(
         f"inference end to end, {ENCODER} U-Net, {SIZE} px, original size out, submission only",
         in_turns(tasks, repeats),
         len(files),
         "images",
         at_limit=0.95 if device == "cuda" else 0.8,
-        note="limit: the forward passes alone; plain: one after the other, open, resize, forward, resize, run lengths",
+        note="limit: the forward passes alone; plain: one after the other, open, resize, forward, resize, run lengths "
+        "(16 images, extrapolated)",
     )

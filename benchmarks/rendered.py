@@ -86,7 +86,9 @@ def competition(
         if outlines and number >= outlines:
             path.hardlink_to(written[number % outlines][1])
         else:
-            Image.fromarray(mask * 255).convert("P").save(path)
+            picture = Image.fromarray(mask)
+            picture.putpalette([0, 0, 0, 255, 255, 255])  # as Carvana's are: indices 0, black, and 1, white
+            picture.save(path)
         return images / f"{name}.jpg", path
 
     written: list[tuple[Path, Path]] = []

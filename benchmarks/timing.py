@@ -5,7 +5,7 @@ import io
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,14 @@ def in_turns(tasks: dict[str, Task], repeats: int) -> dict[str, list[float]]:
             seconds = tasks[name]()
             spent[name].append(seconds if isinstance(seconds, float) else time.perf_counter() - start)
     return spent
+
+
+def extrapolated(task: Callable[[Any], Any], items: Sequence[Any], count: int) -> float:
+    """Seconds that `task` would take for all items, by those of `count` of them, evenly spread."""
+    sample = items[:: max(1, len(items) // count)]
+    start = time.perf_counter()
+    task(sample)
+    return (time.perf_counter() - start) * len(items) / len(sample)
 
 
 def quietly(command: Any, words: list[str], what: str = "") -> None:

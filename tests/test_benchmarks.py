@@ -26,6 +26,13 @@ def test_tasks_take_turns_and_may_say_what_counts():
     assert spent["limit"] == [2.5] * 3 and all(0 <= seconds < 1 for seconds in spent["ours"])
 
 
+def test_a_sample_stands_for_all(monkeypatch):
+    taken, clock = [], iter([10.0, 13.0])
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: next(clock))
+    assert timing.extrapolated(taken.extend, range(1000), 100) == 30.0  # 3 seconds for a tenth
+    assert taken == list(range(0, 1000, 10))
+
+
 def test_ratios_are_of_speeds_turn_by_turn_and_aims_are_judged_by_the_median():
     spent = {"ours": [2.0, 1.0, 4.0], "limit": [1.0, 1.0, 1.0], "plain": [20.0, 4.0, 16.0]}
     row = timing.Row("work", spent, 8, "images", at_limit=0.5, at_plain=4)

@@ -62,10 +62,15 @@ def test_accumulation_is_the_large_batch_the_ragged_last_window_included(batch, 
 
 
 def test_the_average_follows_the_weights_and_keeps_counters_whole():
-    average = callbacks.AveragedWeights(0.9)._kwargs["avg_fn"]
-    assert average(torch.tensor(0.0), torch.tensor(1.0), 0).item() == pytest.approx(0.9)  # the first ones count most
-    assert average(torch.tensor(0.0), torch.tensor(1.0), 10_000).item() == pytest.approx(0.1)
-    assert average(torch.tensor(3), torch.tensor(5), 7).item() == 5
+    average = callbacks.AveragedWeights(0.9)._kwargs["multi_avg_fn"]
+    for seen, decay in ((0, 0.1), (5, 0.4), (10_000, 0.9)):  # the first ones count most
+        means, news = [torch.zeros(2), torch.ones(3)], [torch.ones(2), torch.full((3,), 2.0)]
+        average(means, news, torch.tensor(seen))
+        assert means[0].tolist() == pytest.approx([1 - decay] * 2)
+        assert means[1].tolist() == pytest.approx([2 - decay] * 3)
+    counters = [torch.tensor(3), torch.tensor(4)]
+    average(counters, [torch.tensor(5), torch.tensor(6)], torch.tensor(7))
+    assert counters == [5, 6]
 
 
 def curves(run=RUN):
