@@ -1,6 +1,6 @@
 """make bench: how fast this repository is, beside the plain way and the limit, measured in turns in one run.
 
-Renders its own pictures, prints a table, writes OUTPUT_FILE (output/benchmarks.json). Twelve minutes on two cores;
+Renders its own pictures, prints a table, writes OUTPUT_FILE (output/benchmarks.json). Nine to ten minutes on two cores;
 leave the computer alone meanwhile. ONLY=word runs the rows whose name has it.
 """
 
@@ -36,7 +36,7 @@ class Data:
     @functools.cached_property
     def large(self) -> list[tuple[Path, Path]]:
         """Pairs of Carvana's size."""
-        return sorted(rendered.competition(self.large_root, LARGE, HIGH, WIDE))
+        return sorted(rendered.competition(self.large_root, LARGE, HIGH, WIDE, outlines=100))
 
     @functools.cached_property
     def many(self) -> list[tuple[Path, Path]]:
@@ -58,11 +58,11 @@ def measures(data: Data) -> dict[str, Callable[[], list[Row]]]:
         "loader cold": lambda: [data_rows.loader_cold(place, root, data.large, 3)],
         "loader later": lambda: [data_rows.loader_later(place, root, data.large[:96], 3)],
         "training step": lambda: [network_rows.training_step(data.trained, data.large, 3)],
-        "inference": lambda: [network_rows.inference(data.trained, [image for image, _ in data.large][:64], 3)],
+        "inference": lambda: [network_rows.inference(data.trained, [image for image, _ in data.large][:48], 3)],
         "rle": lambda: data_rows.run_lengths(data.large, 5),
-        "thresholds": lambda: [data_rows.thresholds(place, data.large, 5)],
+        "thresholds": lambda: [data_rows.thresholds(place, data.large, 3)],
         "folds": lambda: [data_rows.make_folds(place, data.many_root, data.many)],
-        "start of help": lambda: [start_rows.help_text(2)],
+        "start of help": lambda: [start_rows.help_text(1)],
         "start of training": lambda: [start_rows.training(place, data.trained, 2)],
     }
 

@@ -252,8 +252,8 @@ def make_folds(place: Path, root: Path, pairs: list[tuple[Path, Path]]) -> Row:
             np.array(Image.open(mask).convert("L"))
 
     others = {
-        "limit": lambda: extrapolated(lambda sample: _each(strictly, sample), pairs, 1000),
-        "plain": lambda: extrapolated(one_by_one, pairs, 100),
+        "limit": lambda: extrapolated(lambda sample: _each(strictly, sample), pairs, 500),
+        "plain": lambda: extrapolated(one_by_one, pairs, 50),
     }
     before, once, after = in_turns(others, 1), in_turns({"ours": ours}, 1), in_turns(others, 1)
     spent = {name: before[name] + after[name] for name in others} | {"ours": once["ours"] * 2}
@@ -264,6 +264,6 @@ def make_folds(place: Path, root: Path, pairs: list[tuple[Path, Path]]) -> Row:
         len(pairs),
         "pairs",
         at_limit=1 / 1.25,
-        note="ours: once, the others before and after it; limit: strictly decoding once on all cores (1,000 pairs, "
-        "extrapolated); plain: decoding one by one (100, extrapolated)",
+        note="ours: once, the others before and after it; limit: strictly decoding once on all cores (500 pairs, "
+        "extrapolated); plain: decoding one by one (50, extrapolated)",
     )

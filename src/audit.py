@@ -6,7 +6,6 @@ it cannot decide is for a person to look at.
 
 import functools
 import hashlib
-import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+import threads
 from likeness import VERSIONS, compare, relation, turned
 from nomination import Nominee, nominate
 from spectra import SIDE, thumbnail
@@ -115,7 +115,7 @@ def copies(
 
 def _judged(nominees: list[Nominee], cluster: "_Clusters", read: Callable) -> Iterator[Pair | None]:
     """What becomes of each nominee, several at a time; None too for those that hang together by then."""
-    cores = os.cpu_count() or 1
+    cores = threads.CORES
     with ThreadPoolExecutor(cores) as pool:
         for start in range(0, len(nominees), 2 * cores):
             part = nominees[start : start + 2 * cores]

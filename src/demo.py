@@ -26,6 +26,7 @@ import rle
 import runs
 import scene_layouts
 import settings as settings_module
+import threads
 from errors import UserError, command, nearest
 from scene_layouts import ANSWERS, DONE
 
@@ -96,7 +97,7 @@ def render_data(root: Path, seed: int, cars: int, test_cars: int, width: int) ->
     jobs = [(seed, number, view, height, width, str(temporary / ("train_hq" if number < cars else "test_hq")))
             for number in range(cars + test_cars) for view in range(1, 17)]  # fmt: skip
     try:
-        with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("forkserver")) as pool:
+        with ProcessPoolExecutor(threads.CORES, mp_context=get_context("forkserver")) as pool:
             rows = list(console.track(pool.map(_render_one, jobs, chunksize=4), len(jobs), "rendering"))
         train, test = rows[: cars * 16], rows[cars * 16 :]
         write_table(temporary / "train_masks.csv", train)

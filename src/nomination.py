@@ -5,12 +5,12 @@ thumbnail. Pictures of a turntable are all alike at that size, so this only nomi
 """
 
 import itertools
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
+import threads
 from likeness import VERSIONS
 from spectra import COARSE, FINE, SIDE, align, cropped, invariants, spectra_of, turned
 
@@ -118,7 +118,7 @@ def _fit(
             fixed[version == number] = turned(fixed[version == number], number)
         return align(spectra[rows[:, 0]], fixed, margins[at : at + 1024], steps)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(threads.CORES) as pool:
         parts = list(pool.map(one, range(0, max(len(found), 1), 1024)))
     return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
 

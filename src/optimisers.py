@@ -40,13 +40,13 @@ def make_optimiser(name: str, groups: list[dict[str, Any]], lr: float, momentum:
 
     Weight decay is decoupled (Loshchilov and Hutter 2019) but for adam and sgd, where torch adds it to the gradient.
     """
-    # one pass over the memory takes half the time; not on a GPU, where Lightning refuses it beside clipping in 16 bits
-    fused = groups[0]["params"][0].device.type == "cpu" or None
     if name == "sgd":
-        return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0, fused=fused)
+        return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0)
     if name in ("radam", "nadam"):
         kind = torch.optim.RAdam if name == "radam" else torch.optim.NAdam
         return kind(groups, lr=lr, decoupled_weight_decay=True)
+    # one pass over the memory takes half the time; not on a GPU, where Lightning refuses it beside clipping in 16 bits
+    fused = groups[0]["params"][0].device.type == "cpu" or None
     return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[name](groups, lr=lr, fused=fused)
 
 

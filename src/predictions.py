@@ -4,7 +4,6 @@ The manifest says which models made it, how, and a fingerprint of the maps, so t
 """
 
 import contextlib
-import os
 import shutil
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,6 +18,7 @@ import dataspec
 import images
 import postprocess
 import runs
+import threads
 from dataspec import DataSpec
 from errors import UserError
 
@@ -136,7 +136,7 @@ def provenance(models: list[dict[str, Any]], how: dict[str, Any]) -> dict[str, A
 def fingerprint(folder: Path, names: list[str], spec: DataSpec) -> str:
     """The sha256 of all probability maps of a folder, as files, with their names."""
     paths = [path for name in names for path in map_paths(folder, name, spec)]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(threads.CORES) as pool:
         found = zip(paths, pool.map(_sha_or_missing, paths), strict=True)
         return fingerprint_of((path.relative_to(folder), sha) for path, sha in found)
 

@@ -30,6 +30,7 @@ import rules
 import runs
 import settings as settings_module
 import splits
+import threads
 from dataspec import DataSpec
 from errors import UserError, command, listing
 from labellers import Source
@@ -98,7 +99,7 @@ def judge(source: Source, names: list[str], spec: DataSpec, to_mask: tuple[postp
         masks = postprocess.to_masks(p8, spec.task, spec.scored, to_mask)
         return Found(source, name, pseudolabels.confidence(p8, spec, to_mask), float(masks.any(0).mean()))
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(threads.CORES) as pool:
         return list(console.track(pool.map(one, names), len(names), f"judging fold {source.fold}"))
 
 
@@ -146,7 +147,7 @@ def write_masks(
                 )
             return pseudolabels.write(partial, f"fold{found.source.fold}", found.image, mask, spec)
 
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(threads.CORES) as pool:
             references = list(console.track(pool.map(one, kept), len(kept), "writing masks"))
         runs.write_json(partial / runs.MANIFEST, about)
     return references

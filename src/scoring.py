@@ -3,7 +3,6 @@
 Beside the model stand the constant mask, which ignores the image, and the ceiling that the network's size sets.
 """
 
-import os
 import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,7 @@ import measures
 import metrics
 import objects
 import postprocess
+import threads
 from dataspec import DataSpec
 from errors import UserError
 
@@ -79,7 +79,7 @@ def small_masks(root: Path, frame: Any, spec: DataSpec, max_pixels: int, side: i
         return np.stack([images.mask_to_network(plane, (side, side), "stretch") for plane in planes])
 
     pairs = list(zip(frame["image"], frame["mask"], strict=True))
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(threads.CORES) as pool:
         return np.stack(list(console.track(pool.map(small, pairs), len(pairs), "training masks")), axis=1)
 
 

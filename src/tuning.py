@@ -4,7 +4,6 @@ The rules are searched on histograms and objects of the saved probabilities; no 
 """
 
 import math
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ import metrics
 import objects
 import postprocess
 import sweep
+import threads
 from dataspec import DataSpec
 from outoffold import OutOfFold
 from postprocess import Rule
@@ -82,7 +82,7 @@ def table(found: OutOfFold, rule: Rule, scale: Scale, max_pixels: int) -> Table:
     def one(row: tuple[str, str, int]) -> tuple[np.ndarray, np.ndarray]:
         return _of_image(found, row, rules, scale, max_pixels)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(threads.CORES) as pool:
         label = f"{len(rules)} rules"
         parts = list(console.track(_in_order(pool, one, columns), len(columns), label))
     counts, values = (np.stack(part) for part in zip(*parts, strict=True))

@@ -1,6 +1,5 @@
 """What a report rests on: the out-of-fold scores, what was tuned, learning curves, and one look at every prediction."""
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import rules
 import runs
 import suspects
 import tester
+import threads
 from errors import UserError
 
 _CURVES = {"train loss": "train_loss_epoch", "held-out loss": "valid_loss", "held-out Dice": "valid_dice"}
@@ -131,7 +131,7 @@ def survey(found: outoffold.OutOfFold, max_pixels: int) -> tuple[np.ndarray, lis
 
     columns = found.table[["image", "mask", "kfold"]]
     rows = list(columns.itertuples(index=False, name=None))
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(threads.CORES) as pool:
         for added, first in console.track(pool.map(look, rows), len(rows), "looking at predictions"):
             counts += added
             suspicious += first

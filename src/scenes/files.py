@@ -1,7 +1,6 @@
 """Rendered pictures into files, side by side: what one image with its mask is, and tables."""
 
 import csv
-import os
 import struct
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 import console
+import threads
 
 ANSWERS = ".answers"  # the folder of the test images' masks
 Job = tuple[int, bool]  # the picture's number, which no other has, and whether it is for the test
@@ -52,7 +52,7 @@ def render(
             save(root / (ANSWERS if job[1] else "") / name, values, palette)
         return replace(drawn, images={}, masks={})
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(threads.CORES) as pool:
         done = list(console.track(pool.map(one, jobs), len(jobs), "rendering"))
     parts: tuple[list[Drawn], list[Drawn]] = ([], [])
     for (_, test), drawn in zip(jobs, done, strict=True):
