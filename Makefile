@@ -128,7 +128,7 @@ weights: $(READY)  ## pack the encoder's ImageNet weights for working offline
 	@$(RUN)
 
 test: $(READY)  ## the tests
-	@$(PYTHON) -m pytest -m "not slow" -n 3 --dist loadfile
+	@$(PYTHON) -m pytest -m "not slow" -n 3 --dist loadfile --no-loadscope-reorder
 
 test-slow: $(READY)  ## the tests that take long
 	@$(PYTHON) -m pytest -m slow

@@ -55,6 +55,7 @@ class Samples:
     values: np.ndarray  # uint8 or uint16 (H, W, n), an alpha last
     kind: str  # grey, rgb, cmyk, palette, or bands: channels that are no picture by themselves
     palette: np.ndarray | None = None  # uint8 (256, 3)
+    greys: bool = False  # a palette of nothing but greys, as GIFs have it, which know no other grey
     step: int = 1  # what one unit of the file became here: 255 of 1 bit, 17 of 4 bits
     jpeg: bool = False
     halved: int | None = None  # how often the decoder halved both sides; None of a format that cannot
@@ -82,7 +83,7 @@ class Samples:
         if self.kind == "grey":
             return np.ascontiguousarray(self.values[..., 0])
         if self.kind == "palette":
-            return _looked_up(self.indices(), self.luma())
+            return cv2.LUT(self.indices(), self.luma())
         colours = self.colours()
         if colours.dtype == np.uint8:
             return np.array(Image.fromarray(colours).convert("L"))
@@ -258,7 +259,7 @@ def _from_pillow(path: Path, image: Image.Image, depth: int) -> Samples:
     orientation, jpeg = image.getexif().get(_ORIENTATION, 1), image.format in ("JPEG", "MPO")
     if image.mode not in _KINDS:
         image = image.convert("RGB")  # YCbCr, LAB, ...
-    values, palette = np.array(image), None
+    values, palette, greys = np.array(image), None, False
     if image.mode[0] == "I":
         if values.min(initial=0) < 0 or values.max(initial=0) > 65535:
             raise UserError(
@@ -270,19 +271,11 @@ def _from_pillow(path: Path, image: Image.Image, depth: int) -> Samples:
     elif image.mode in ("P", "PA"):
         flat = image.getpalette("RGB")
         palette = np.array(flat + [0] * (768 - len(flat)), np.uint8).reshape(256, 3)
-        # GIF has no grey; writers keep the greys that occur in a palette, another one in each file
-        if image.format == "GIF" and palette.any() and (palette == palette[:, :1]).all():
-            return Samples(path, _upright(_looked_up(values, palette[:, 0])[..., None], orientation), "grey")
+        # writers keep the greys that occur, another palette in each file
+        greys = image.format == "GIF" and bool(palette.any() and (palette == palette[:, :1]).all())
     step = {1: 255, 2: 85, 4: 17}.get(depth, 1) if image.mode in ("1", "L") else 1
     values = values if values.ndim == 3 else values[..., None]
-    return Samples(path, _upright(values, orientation), _KINDS[image.mode], palette, step, jpeg)
-
-
-def _looked_up(indices: np.ndarray, levels: np.ndarray) -> np.ndarray:
-    """uint8 (H, W) looked up in uint8 (256,); black and one other, as a mask has them, ten times as fast."""
-    if levels[0] == 0 and indices.max(initial=0) <= 1:
-        return cv2.threshold(indices, 0, int(levels[1]), cv2.THRESH_BINARY)[1]
-    return cv2.LUT(indices, levels)
+    return Samples(path, _upright(values, orientation), _KINDS[image.mode], palette, greys, step, jpeg)
 
 
 _KINDS = {

@@ -80,7 +80,7 @@ def _levels(path: Path, max_pixels: int, channels: int, *halvings: Halvings) -> 
     if "{z}" in path.name:
         return _read_stack(path, max_pixels, channels), None
     samples = decode(path, max_pixels, *halvings)
-    count = 3 if samples.kind == "palette" else samples.values.shape[2]
+    count = 3 if samples.kind == "palette" and not samples.greys else samples.values.shape[2]
     if channels not in (1, 3) and count != channels:
         raise UserError(
             f"{path}: has {count} channels, but IN_CHANNELS={channels}. IN_CHANNELS={count} takes all of this "
@@ -148,6 +148,8 @@ def read_size(path: Path, max_pixels: int = _MAX_PIXELS) -> tuple[int, int]:
 def read_labels(path: Path, max_pixels: int = _MAX_PIXELS) -> np.ndarray:
     """A class map's values as they are stored, uint8 or uint16 (H, W); of a palette its indices. Raises UserError."""
     samples = decode(path, max_pixels)
+    if samples.greys:
+        return samples.grey()
     if samples.kind in ("grey", "palette"):
         values = np.ascontiguousarray(samples.values[..., 0])
         return values if samples.step == 1 else values // np.uint8(samples.step)
@@ -186,10 +188,12 @@ def read_mask(path: Path, max_pixels: int = _MAX_PIXELS) -> np.ndarray:
     samples = decode(path, max_pixels)
     values = _mask_values(samples)
     top = values.max(initial=0)
-    if samples.jpeg and top > 1:
+    if top <= 1:
+        return values.astype(np.uint8, copy=False)
+    if samples.jpeg:
         return (values >= 128).view(np.uint8)
     # every value is 0 or the highest one just where their sum is as if they were; sums need no copy of the mask
-    if top > 0 and cv2.countNonZero(values) * int(top) != cv2.sumElems(values)[0]:
+    if cv2.countNonZero(values) * int(top) != cv2.sumElems(values)[0]:
         present = np.unique(values)
         shown = ", ".join(map(str, present[:8])) + (", ..." if len(present) > 8 else "")
         raise UserError(
@@ -204,6 +208,8 @@ def _mask_values(samples: Samples) -> np.ndarray:
     if samples.kind == "palette":
         # a palette whose colours are all alike tells nothing: its indices are the mask then
         indices = samples.indices()
+        if samples.luma()[0] == 0 and indices.max(initial=0) <= 1:
+            return indices  # black and one other, whichever it is
         present = _present(indices)
         if len(np.unique(samples.luma()[present])) < len(present):
             return indices

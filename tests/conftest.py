@@ -27,6 +27,15 @@ TINY = [
 ]  # fmt: skip
 
 
+# whole files go to one process (--dist loadfile); those that take longest begin, so that none is left over at the end
+LONG = ("queue", "ddp", "path", "search", "resume", "kernel", "doctor", "inference", "tasks", "report", "training")
+
+
+def pytest_collection_modifyitems(items):
+    place = {f"test_{name}": number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(LONG)))
+
+
 @pytest.fixture(scope="session")
 def demo_source(tmp_path_factory):
     """4 cars to train on and 1 to test, 16 views each, 96 x 64 pixels, in Carvana's layout."""

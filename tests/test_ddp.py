@@ -122,6 +122,7 @@ def after_a_checkpoint(process):
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_a_killed_rank_ends_the_run_with_a_sentence_and_one_device_goes_on(folds_table, capsys):
     process = start("CHECKPOINT_MINUTES=0.00001")
     after_a_checkpoint(process)

@@ -79,6 +79,7 @@ def test_what_could_not_be_scored_is_refused_before_the_training(folds_table, re
     assert not Path("lightning_logs").exists()
 
 
+@pytest.mark.slow
 def test_a_fold_that_fails_is_reported_and_the_rest_is_finished(trained, refused):
     shutil.rmtree("lightning_logs/demo/fold0_seed42")
     shutil.rmtree("lightning_logs/demo/fold1_seed42")

@@ -158,13 +158,14 @@ def _mode(samples: Samples) -> str:
     """A file's channels and bits in words: `RGB of 8 bits`."""
     count = samples.values.shape[2]
     names = {"rgb": {3: "RGB", 4: "RGBA"}, "grey": {1: "grey", 2: "grey with alpha"}, "cmyk": {4: "CMYK"}}
-    name = "palette" if samples.kind == "palette" else names.get(samples.kind, {}).get(count, f"{count} channels")
+    kind = "grey" if samples.greys else samples.kind
+    name = "palette" if kind == "palette" else names.get(kind, {}).get(count, f"{count} channels")
     return f"{name} of {samples.values.dtype.itemsize * 8} bits" + (", JPEG" if samples.jpeg else "")
 
 
 def mask_values(samples: Samples) -> tuple[str, str]:
     """Which values a binary mask's file has: `0/255`, `0/7`, smeared ones; and its path."""
-    values = samples.values[..., 0]
+    values = samples.grey() if samples.greys else samples.values[..., 0]
     top = int(values.max(initial=0))
     if samples.jpeg and ((values > 0) & (values < top)).any():
         return SMEARED, str(samples.path)
