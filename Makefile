@@ -133,7 +133,7 @@ test: $(READY)  ## the tests
 test-slow: $(READY)  ## the tests that take long
 	@$(PYTHON) -m pytest -m slow
 
-bench: $(READY)  ## how fast it is, beside the plain way and the limit: a table, in twelve minutes
+bench: $(READY)  ## how fast it is, beside the plain way and the limit: a table, in nine to ten minutes
 	@$(PYTHON) benchmarks/bench.py $(ARGS)
 
 audit: $(READY)  ## known vulnerabilities of the installed packages, as a report

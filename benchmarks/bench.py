@@ -56,7 +56,7 @@ def measures(data: Data) -> dict[str, Callable[[], list[Row]]]:
     place, root = data.place, data.large_root
     return {
         "loader cold": lambda: [data_rows.loader_cold(place, root, data.large, 3)],
-        "loader later": lambda: [data_rows.loader_later(place, root, data.large[:96], 3)],
+        "loader later": lambda: [data_rows.loader_later(place, root, data.large[:160], 3)],
         "training step": lambda: [network_rows.training_step(data.trained, data.large, 3)],
         "inference": lambda: [network_rows.inference(data.trained, [image for image, _ in data.large][:48], 3)],
         "rle": lambda: data_rows.run_lengths(data.large, 5),
