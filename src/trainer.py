@@ -21,6 +21,7 @@ from tqdm import tqdm
 import callbacks
 import checkpoints
 import ranks
+import runs
 from errors import UserError
 from lightning_module import UNLOGGED
 from stopping import Deadline, Signals
@@ -131,23 +132,28 @@ def _loggers(folder: Path, resume_from: Path | None, logger: str) -> list[Any]:
     """metrics.csv, and TensorBoard or W&B, in the run folder. Raises UserError where wandb is not installed.
 
     A resumed run keeps the curves up to its checkpoint: what came after it comes again. Lightning's CSV logger would
-    delete them all.
+    delete them all, so they lie aside until they are written again: a kill in between loses none.
     """
     place = {"save_dir": folder.parent, "name": "", "version": folder.name}
-    curves, steps = folder / "metrics.csv", 0
+    curves, aside, steps = folder / "metrics.csv", folder / ".metrics.csv", 0
     before: list[dict[str, str]] = []
     if resume_from is not None:
         state = torch.load(resume_from, map_location="meta", weights_only=True)
         steps = state["global_step"]
-        before = _rows_before(curves, steps, state.get(UNLOGGED, {}))
+        if ranks.rank() == 0:
+            if curves.is_file():
+                os.replace(curves, aside)
+            before = _rows_before(aside, steps, state.get(UNLOGGED, {}))
     table = CSVLogger(**place)
     writer = table.experiment
-    if before and ranks.rank() == 0:
-        with curves.open("w", newline="", encoding="utf-8") as file:
+    if before:
+        with runs.replacing(curves) as whole, whole.open("w", newline="", encoding="utf-8") as file:
             rows = csv.DictWriter(file, list(before[0]))
             rows.writeheader()
             rows.writerows(before)
         writer.metrics_keys = list(before[0])
+    if ranks.rank() == 0:
+        aside.unlink(missing_ok=True)
     if logger == "wandb":
         return [table, _wandb(folder)] if ranks.rank() == 0 else [table]
     purged = {"purge_step": steps} if steps else {}

@@ -1,5 +1,6 @@
 """A training that was killed, stopped or cut off goes on as if nothing had been: the same weights, bit for bit."""
 
+import csv
 import json
 import multiprocessing
 import os
@@ -115,6 +116,23 @@ def test_a_run_that_is_cut_off_at_any_step_goes_on_exactly(folds_table, extra, s
         assert kept["global_step"] == step
     assert train.main([*arguments, "EXPERIMENT=cut", "RESUME=1"]) == 0
     same("whole", "cut")
+
+
+def test_a_kill_while_the_curves_are_written_again_loses_none(folds_table, monkeypatch):
+    arguments = [*TINY, "FOLD=0", EACH_STEP, "LOGGER=none"]
+    assert train.main([*arguments, "EXPERIMENT=whole"]) == 0
+    with struck(6), pytest.raises(PowerCutError):
+        train.main([*arguments, "EXPERIMENT=cut"])
+
+    def cut(*_, **__):
+        raise PowerCutError
+
+    with monkeypatch.context() as patch, pytest.raises(PowerCutError):
+        patch.setattr(csv, "DictWriter", cut)
+        train.main([*arguments, "EXPERIMENT=cut", "RESUME=1"])
+    assert train.main([*arguments, "EXPERIMENT=cut", "RESUME=1"]) == 0
+    same("whole", "cut")
+    assert [path.name for path in run_of("cut").glob("*metrics.csv")] == ["metrics.csv"]
 
 
 def test_ctrl_c_hangup_and_sigterm_stop_at_the_next_step_and_minutes_in_time(trained, capsys):
