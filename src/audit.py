@@ -8,7 +8,6 @@ import functools
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -115,10 +114,10 @@ def copies(
 
 def _judged(nominees: list[Nominee], cluster: "_Clusters", read: Callable) -> Iterator[Pair | None]:
     """What becomes of each nominee, several at a time; None too for those that hang together by then."""
-    cores = threads.CORES
-    with ThreadPoolExecutor(cores) as pool:
-        for start in range(0, len(nominees), 2 * cores):
-            part = nominees[start : start + 2 * cores]
+    ahead = 2 * threads.CORES
+    with threads.pool() as pool:
+        for start in range(0, len(nominees), ahead):
+            part = nominees[start : start + ahead]
             apart = [one for one in part if cluster.root(one.outer) != cluster.root(one.inner)]
             for pair in pool.map(lambda one: _judge(one, read), apart):
                 if pair and pair.sure:

@@ -9,7 +9,6 @@ import hashlib
 import json
 import warnings
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -104,7 +103,7 @@ def open_cache(
 
     Raises UserError for files that are missing or broken, all of them listed.
     """
-    with ThreadPoolExecutor(threads.CORES) as pool:
+    with threads.pool() as pool:
         stamps = list(pool.map(lambda pair: [pair, *(_stamp(root, reference, spec) for reference in pair)], pairs))
     meaning = {name: value for name, value in spec.as_json().items() if name not in ("mean", "std")}
     made_from = json.dumps([_VERSION, str(root.resolve()), size, resize, meaning, stamps])
@@ -144,7 +143,7 @@ def _build(
 
     shapes, problems, hashes = [], [], []
     with replacing(path) as temporary:
-        with temporary.open("wb") as file, ThreadPoolExecutor(threads.CORES) as pool:
+        with temporary.open("wb") as file, threads.pool() as pool:
             for block in range(0, len(pairs), 256):  # a block at a time, so that memory does not grow with the data
                 results = pool.map(one, pairs[block : block + 256])
                 for result in console.track(results, len(pairs[block : block + 256]), f"caching {block}/{len(pairs)}"):

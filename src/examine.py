@@ -6,7 +6,6 @@ what a class map holds; a row called ignore, void or unlabelled is not labelled.
 
 import csv
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -163,7 +162,7 @@ def _of_values(base: DataSpec, task: str, paths: list[Path], ignore: int) -> Dat
                 f"TASK={task}, but the masks are no class maps: one file or table column a class is expected."
             )
         return base
-    with ThreadPoolExecutor(threads.CORES) as pool:
+    with threads.pool() as pool:
         found = sorted(set().union(*console.track(pool.map(_values, files), len(files), "classes")) - {ignore})
     names = tuple(BACKGROUND if value == 0 else f"class{value}" for value in found)
     if task == "multilabel":
@@ -223,7 +222,7 @@ def examine(frame: Any, root: Path, spec: DataSpec, max_pixels: int) -> Examined
     pairs = list(zip(frame["image"], frame["mask"], strict=True))
     problems, areas, thumbnails = [], [], []
     histograms: dict[int, np.ndarray] = {}  # by the number of levels
-    with ThreadPoolExecutor(threads.CORES) as pool:
+    with threads.pool() as pool:
         for result in console.track(pool.map(one, pairs), len(pairs), "decoding"):
             if isinstance(result, str):
                 problems.append(result)

@@ -5,7 +5,6 @@ thumbnail. Pictures of a turntable are all alike at that size, so this only nomi
 """
 
 import itertools
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -118,7 +117,7 @@ def _fit(
             fixed[version == number] = turned(fixed[version == number], number)
         return align(spectra[rows[:, 0]], fixed, margins[at : at + 1024], steps)
 
-    with ThreadPoolExecutor(threads.CORES) as pool:
+    with threads.pool() as pool:
         parts = list(pool.map(one, range(0, max(len(found), 1), 1024)))
     return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
 

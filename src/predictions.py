@@ -136,7 +136,7 @@ def provenance(models: list[dict[str, Any]], how: dict[str, Any]) -> dict[str, A
 def fingerprint(folder: Path, names: list[str], spec: DataSpec) -> str:
     """The sha256 of all probability maps of a folder, as files, with their names."""
     paths = [path for name in names for path in map_paths(folder, name, spec)]
-    with ThreadPoolExecutor(threads.CORES) as pool:
+    with threads.pool() as pool:
         found = zip(paths, pool.map(_sha_or_missing, paths), strict=True)
         return fingerprint_of((path.relative_to(folder), sha) for path, sha in found)
 

@@ -10,7 +10,6 @@ Writes output/<dataset>/train_folds_<name>.{csv,json}, pseudo/<name>/ (the masks
 
 import os
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,7 +98,7 @@ def judge(source: Source, names: list[str], spec: DataSpec, to_mask: tuple[postp
         masks = postprocess.to_masks(p8, spec.task, spec.scored, to_mask)
         return Found(source, name, pseudolabels.confidence(p8, spec, to_mask), float(masks.any(0).mean()))
 
-    with ThreadPoolExecutor(threads.CORES) as pool:
+    with threads.pool() as pool:
         return list(console.track(pool.map(one, names), len(names), f"judging fold {source.fold}"))
 
 
@@ -147,7 +146,7 @@ def write_masks(
                 )
             return pseudolabels.write(partial, f"fold{found.source.fold}", found.image, mask, spec)
 
-        with ThreadPoolExecutor(threads.CORES) as pool:
+        with threads.pool() as pool:
             references = list(console.track(pool.map(one, kept), len(kept), "writing masks"))
         runs.write_json(partial / runs.MANIFEST, about)
     return references

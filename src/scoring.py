@@ -5,7 +5,6 @@ Beside the model stand the constant mask, which ignores the image, and the ceili
 
 import re
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,7 +78,7 @@ def small_masks(root: Path, frame: Any, spec: DataSpec, max_pixels: int, side: i
         return np.stack([images.mask_to_network(plane, (side, side), "stretch") for plane in planes])
 
     pairs = list(zip(frame["image"], frame["mask"], strict=True))
-    with ThreadPoolExecutor(threads.CORES) as pool:
+    with threads.pool() as pool:
         return np.stack(list(console.track(pool.map(small, pairs), len(pairs), "training masks")), axis=1)
 
 

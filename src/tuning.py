@@ -82,7 +82,7 @@ def table(found: OutOfFold, rule: Rule, scale: Scale, max_pixels: int) -> Table:
     def one(row: tuple[str, str, int]) -> tuple[np.ndarray, np.ndarray]:
         return _of_image(found, row, rules, scale, max_pixels)
 
-    with ThreadPoolExecutor(threads.CORES) as pool:
+    with threads.pool() as pool:
         label = f"{len(rules)} rules"
         parts = list(console.track(_in_order(pool, one, columns), len(columns), label))
     counts, values = (np.stack(part) for part in zip(*parts, strict=True))

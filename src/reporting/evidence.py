@@ -1,6 +1,5 @@
 """What a report rests on: the out-of-fold scores, what was tuned, learning curves, and one look at every prediction."""
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -131,7 +130,7 @@ def survey(found: outoffold.OutOfFold, max_pixels: int) -> tuple[np.ndarray, lis
 
     columns = found.table[["image", "mask", "kfold"]]
     rows = list(columns.itertuples(index=False, name=None))
-    with ThreadPoolExecutor(threads.CORES) as pool:
+    with threads.pool() as pool:
         for added, first in console.track(pool.map(look, rows), len(rows), "looking at predictions"):
             counts += added
             suspicious += first

@@ -3,7 +3,6 @@
 import csv
 import struct
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -52,7 +51,7 @@ def render(
             save(root / (ANSWERS if job[1] else "") / name, values, palette)
         return replace(drawn, images={}, masks={})
 
-    with ThreadPoolExecutor(threads.CORES) as pool:
+    with threads.pool() as pool:
         done = list(console.track(pool.map(one, jobs), len(jobs), "rendering"))
     parts: tuple[list[Drawn], list[Drawn]] = ([], [])
     for (_, test), drawn in zip(jobs, done, strict=True):
