@@ -35,10 +35,10 @@ demo: $(READY)  ## render the demo's data and walk the whole path on it: the fir
 	@$(RUN)
 
 data: $(READY)  ## unpack a competition's archive into input/<dataset>/: make data ZIP=file (or COMPETITION=slug)
-	@$(RUN)
+	@$(PYTHON) src/fetch.py $(ARGS)
 
 rle-check: $(READY)  ## one training mask of a table of run lengths, decoded in each order: which is right?
-	@$(PYTHON) src/rle_check.py $(ARGS)
+	@$(PYTHON) src/doctor.py rle-check $(ARGS)
 
 doctor: $(READY)  ## before the night: everything that could stop it, in one line a check (QUICK=1: of a sample)
 	@$(RUN)
@@ -86,7 +86,7 @@ pseudo: $(READY)  ## confident test predictions -> rows to train on, each for th
 	@$(RUN)
 
 merge: $(READY)  ## the parts of make inference SHARD=i/n -> one prediction folder
-	@$(RUN)
+	@$(PYTHON) src/inference.py merge $(ARGS)
 
 submission: $(READY)  ## probability maps -> submission.csv, checked
 	@$(RUN)
@@ -95,37 +95,37 @@ kernel: $(READY)  ## an experiment as a Kaggle notebook that needs no internet (
 	@$(PYTHON) src/kaggle_kernel.py $(ARGS)
 
 kernel-rehearsal: $(READY)  ## run that notebook here as Kaggle would, without a network, and compare its submission
-	@$(PYTHON) src/kernel_rehearsal.py $(ARGS)
+	@$(PYTHON) src/kaggle_kernel.py rehearsal $(ARGS)
 
 kernel-push: $(READY)  ## upload it by Kaggle's client
-	@$(PYTHON) src/kernel_push.py $(ARGS)
+	@$(PYTHON) src/kaggle_kernel.py push $(ARGS)
 
 kernel-fetch: $(READY)  ## the fold that a kernel trained -> lightning_logs/
-	@$(PYTHON) src/kernel_fetch.py $(ARGS)
+	@$(PYTHON) src/kaggle_kernel.py fetch $(ARGS)
 
 onnx: $(READY)  ## one ONNX file, by one fold or the mean of several, checked against torch on real images
-	@$(PYTHON) src/export_onnx.py $(ARGS)
+	@$(PYTHON) src/export.py $(ARGS)
 
 hub: $(READY)  ## a fold in smp's own form, with a model card that carries its scores: make hub FOLD=0
-	@$(RUN)
+	@$(PYTHON) src/export.py hub $(ARGS)
 
 samples: $(READY)  ## a picture of what the network gets, before and after augmentation
-	@$(RUN)
+	@$(PYTHON) src/preview.py $(ARGS)
 
 lr: $(READY)  ## the learning rate finder: a curve and a suggestion: make lr FOLD=0
-	@$(RUN)
+	@$(PYTHON) src/find_lr.py $(ARGS)
 
 batch: $(READY)  ## the largest TRAIN_BATCH_SIZE that a GPU holds
-	@$(RUN)
+	@$(PYTHON) src/doctor.py batch $(ARGS)
 
 summary: $(READY)  ## layers, parameters and multiply-adds of the network
-	@$(RUN)
+	@$(PYTHON) src/preview.py summary $(ARGS)
 
 smoke: $(READY)  ## two batches of everything, in folders of its own: does it run at all?
 	@$(PYTHON) src/smoke.py $(ARGS)
 
 weights: $(READY)  ## pack the encoder's ImageNet weights for working offline
-	@$(RUN)
+	@$(PYTHON) src/fetch.py weights $(ARGS)
 
 test: $(READY)  ## the tests
 	@$(PYTHON) -m pytest -m "not slow" -n 3 --dist loadfile --no-loadscope-reorder

@@ -22,8 +22,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
 import rendered
 
-import audit
-from images import read_image
+from data.leak_audit import copies, spectra
+from formats.images import read_image
 
 PART = 100  # images that are decoded in turn without and with their thumbnails
 
@@ -38,7 +38,7 @@ def _timed(task: Callable, files: list[Path]) -> tuple[float, list]:
 def _measure(files: list[Path], name: str) -> None:
     """Both passes in turns over small parts, each first every other time, so that a busier machine slows both."""
     spent, thumbnails = {"decode": 0.0, "both": 0.0}, []
-    tasks = {"decode": lambda path: read_image(path).shape, "both": lambda path: audit.thumbnail(read_image(path))}
+    tasks = {"decode": lambda path: read_image(path).shape, "both": lambda path: spectra.thumbnail(read_image(path))}
     for start in tqdm(range(0, len(files), PART), "decode, with and without thumbnails", mininterval=5):
         part = files[start : start + PART]
         for what in list(tasks) if (start // PART) % 2 else reversed(tasks):
@@ -51,7 +51,7 @@ def _measure(files: list[Path], name: str) -> None:
         checks.append(total)
         return items
 
-    pairs = audit.copies(np.stack(thumbnails), lambda at: read_image(files[at]), track=track)
+    pairs = copies.copies(np.stack(thumbnails), lambda at: read_image(files[at]), track=track)
     search = time.perf_counter() - start
     print(f"{name}: decoding alone {spent['decode']:.1f} s")
     print(f"with thumbnails {spent['both']:.1f} s, search {search:.1f} s with {checks[0]} checks; {len(pairs)} pairs")

@@ -20,8 +20,8 @@ import rendered
 import start_rows
 from timing import Row, machine, table
 
-import runs
-from errors import command
+from tools.errors import command
+from tools.files import write_json
 
 HIGH, WIDE = 1280, 1918  # Carvana's
 LARGE, MANY = 640, 5000  # pairs for the loader, and for make folds
@@ -87,7 +87,7 @@ def main(argv: list[str] | None = None) -> None:
             rows += every[name]()
             minutes = (time.monotonic() - start) / 60
             about = {"date": time.strftime("%Y-%m-%d"), "minutes": round(minutes, 1), "machine": where}
-            runs.write_json(target, {**about, "rows": [row.as_json() for row in rows]})  # what is measured is not lost
+            write_json(target, {**about, "rows": [row.as_json() for row in rows]})  # what is measured is not lost
     print(f"\n{table(rows)}\n")
     on = where["accelerator"] or "no accelerator"
     print(f"{about['date']}, {where['processor']}, {where['cores']} cores, {on}, torch {where['torch']}")

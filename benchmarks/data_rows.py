@@ -19,20 +19,17 @@ import torch
 from PIL import Image
 from timing import Row, extrapolated, in_turns, quietly
 
-import augmentations
 import config
-import dataset
 import folds
-import images
-import metrics
-import postprocess
-import rle
-import sweep
-import threads
-import tuning
-from datamodule import MaskDataModule, workers
-from dataspec import DataSpec
-from postprocess import Rule
+from data.dataspec import DataSpec
+from formats import images, rle
+from loading import augmentations, cache
+from loading.datamodule import MaskDataModule, workers
+from metrics import overlap
+from prediction import postprocess
+from prediction.postprocess import Rule
+from scoring import rule_sweep, rule_tuning
+from tools import threads
 
 SIZE, BATCH = 512, 8
 MOST = 100_000_000
@@ -66,7 +63,7 @@ def _one_thread(_: int) -> None:
     torch.set_num_threads(1)
 
 
-def _ours(cache: dataset.Cache, augment: Any = None) -> Any:
+def _ours(cache: cache.Cache, augment: Any = None) -> Any:
     data = MaskDataModule(
         cache,
         np.arange(len(cache)),
@@ -85,9 +82,9 @@ def _drained(loader: Any) -> None:
         pass
 
 
-def _cache(place: Path, root: Path, pairs: list[tuple[Path, Path]]) -> dataset.Cache:
+def _cache(place: Path, root: Path, pairs: list[tuple[Path, Path]]) -> cache.Cache:
     names = [(str(image.relative_to(root)), str(mask.relative_to(root))) for image, mask in pairs]
-    return dataset.open_cache(place, root, names, (SIZE, SIZE), "stretch", MOST, DataSpec())
+    return cache.open_cache(place, root, names, (SIZE, SIZE), "stretch", MOST, DataSpec())
 
 
 def loader_cold(place: Path, root: Path, pairs: list[tuple[Path, Path]], repeats: int) -> Row:
@@ -116,7 +113,7 @@ def loader_cold(place: Path, root: Path, pairs: list[tuple[Path, Path]], repeats
     )
 
 
-def _share(cache: dataset.Cache, augment: Any, rows: range, together: Any, spent: Any) -> None:
+def _share(cache: cache.Cache, augment: Any, rows: range, together: Any, spent: Any) -> None:
     """One process's rows, copied and augmented; its seconds go to `spent`, from when all are ready."""
     images_masks = [tuple(np.array(part) for part in cache[row]) for row in rows[:16]]
     together.wait()
@@ -210,19 +207,19 @@ def thresholds(place: Path, pairs: list[tuple[Path, Path]], repeats: int) -> Row
         soft = cv2.GaussianBlur(images.read_mask(path) * np.float32(255), (0, 0), 25)
         images.write_gray(maps / f"{number}.png", soft.round().astype(np.uint8))
     files = [(maps / f"{number}.png", mask) for number, (_, mask) in enumerate(chosen)]
-    rules = tuple(Rule(threshold) for threshold in tuning.FINE)
+    rules = tuple(Rule(threshold) for threshold in rule_tuning.FINE)
 
     def read(pair: tuple[Path, Path]) -> tuple[np.ndarray, np.ndarray]:
         return images.read_gray(pair[0]), images.read_mask(pair[1])
 
     def ours(pair: tuple[Path, Path]) -> np.ndarray:
         p8, truth = read(pair)
-        return sweep.counts_by_rule(p8, truth, None, rules)
+        return rule_sweep.counts_by_rule(p8, truth, None, rules)
 
     def loop(pair: tuple[Path, Path]) -> np.ndarray:
         p8, truth = read(pair)
         masks = (p8 >= postprocess.level(rule.threshold) for rule in rules)
-        return np.array([list(metrics.count(mask, truth).values()) for mask in masks])
+        return np.array([list(overlap.count(mask, truth).values()) for mask in masks])
 
     assert np.array_equal(ours(files[0]), loop(files[0]))
     tasks = {

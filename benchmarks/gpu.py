@@ -24,15 +24,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 import rendered
 from timing import machine
 
-import augmentations
 import config
-import dataset
-import device_augmentations
 import model_dispatcher
-from datamodule import MaskDataModule, workers
-from dataspec import DataSpec
-from errors import UserError, command
-from losses import Loss
+from data.dataspec import DataSpec
+from loading import augmentations, device_augmentations
+from loading.cache import Cache, open_cache
+from loading.datamodule import MaskDataModule, workers
+from modeling.losses.loss_sum import Loss
+from tools.errors import UserError, command
 
 NETWORKS = {"smp_unet_efficientnet-b4": 512, "smp_unet_resnet34": 1024}
 WARMUP = 5  # steps that are not counted: cuDNN and the compiler try ways
@@ -132,9 +131,7 @@ def whole(training: Training, loader: Any, augment: Any, batch: int, steps: int)
     raise AssertionError("the loader is empty")
 
 
-def measure(
-    name: str, way: Way, cache: dataset.Cache, size: int, batch: int, steps: int, device: str
-) -> dict[str, Any]:
+def measure(name: str, way: Way, cache: Cache, size: int, batch: int, steps: int, device: str) -> dict[str, Any]:
     """One row; "error" where a way does not work on this hardware or does not fit."""
     if device == "cuda":
         torch.cuda.empty_cache()
@@ -200,9 +197,7 @@ def main(arguments: list[str] | None = None) -> None:
         pairs = sorted(rendered.competition(Path(folder, "in"), given.images, 1280, 1918))
         names = [tuple(str(path.relative_to(Path(folder, "in"))) for path in pair) for pair in pairs]
         for name, size in NETWORKS.items():
-            cache = dataset.open_cache(
-                Path(folder), Path(folder, "in"), names, (size, size), "stretch", 10**8, DataSpec()
-            )
+            cache = open_cache(Path(folder), Path(folder, "in"), names, (size, size), "stretch", 10**8, DataSpec())
             found[name] = {}
             for label in dict.fromkeys(["fp32", *(given.ways or WAYS)]):
                 found[name][label] = measure(name, WAYS[label], cache, size, given.batch, given.steps, device)

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 import rendered
 from timing import machine
 
-from errors import UserError, command
+from tools.errors import UserError, command
 
 SOURCE = Path(__file__).resolve().parent.parent / "src"
 SIDES = 64, 96  # height, width

@@ -27,8 +27,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
 import rendered
 
-import images
-import predictor
+from formats import images
+from prediction import predictor
 
 SOURCE = Path(predictor.__file__).parent
 SAMPLE = 200  # images of the side-by-side timings
@@ -56,13 +56,12 @@ def _forward(model: predictor.Model, count: int, batch: int) -> float:
 
 def _ours(model: predictor.Model, files: list[Path], batch: int) -> float:
     """Decoding, network, resizing to the original size, mask and run lengths, as the command does it."""
-    import parts
-    import postprocess
-    import rle
+    from formats import rle
+    from prediction import postprocess, resumable
 
     names = {path.name: path.name for path in files}
-    maps = parts.Maps(Path(), model.spec, files[0].parent)
-    keep = parts.RunLengths(maps, (postprocess.Rule(),), rle.DIALECTS["carvana"], names, [])
+    maps = resumable.Maps(Path(), model.spec, files[0].parent)
+    keep = resumable.RunLengths(maps, (postprocess.Rule(),), rle.DIALECTS["carvana"], names, [])
     start = time.perf_counter()
     for _ in predictor.Predictor([model], str(next(model.network.parameters()).device), batch).predict(
         files, finish=keep

@@ -16,12 +16,10 @@ from timing import Row, extrapolated, in_turns, quietly
 import config
 import lightning_module
 import model_dispatcher
-import parts
-import postprocess
-import predictor
-import rle
 import train
-from losses import Loss
+from formats import rle
+from modeling.losses.loss_sum import Loss
+from prediction import postprocess, predictor, resumable
 
 ENCODER, SIZE, BATCH = "resnet34", 256, config.TRAIN_BATCH_SIZE
 
@@ -151,8 +149,8 @@ def inference(words: list[str], files: list[Path], repeats: int) -> Row:
     logs = next(Path(word.partition("=")[2]) for word in words if word.startswith("LOGS="))
     model = predictor.load(logs / "bench" / "foldfull_seed42", device)
     names = {path.name: path.name for path in files}
-    keep = parts.RunLengths(
-        parts.Maps(Path(), model.spec, files[0].parent), (postprocess.Rule(),), rle.DIALECTS["carvana"], names, []
+    keep = resumable.RunLengths(
+        resumable.Maps(Path(), model.spec, files[0].parent), (postprocess.Rule(),), rle.DIALECTS["carvana"], names, []
     )
 
     def ours() -> None:

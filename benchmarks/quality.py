@@ -23,11 +23,13 @@ from timing import machine, quietly
 
 import compare
 import folds
-import runs
 import settings as settings_module
 import tester
 import train
-from errors import UserError, command
+from scoring import fold_scores
+from tools import run_folders
+from tools.errors import UserError, command
+from tools.files import write_json
 
 # smp's example of binary segmentation: Dice loss, Adam of 2e-4 to zero along a cosine, batches of 16, no augmentation
 EXAMPLE = [
@@ -73,11 +75,11 @@ def run(name: str, seed: int, words: list[str], count: int) -> dict[str, Any]:
     chosen = settings_module.load(words)
     minutes = 0.0
     for fold in map(str, range(count)):
-        folder = runs.run_folder(chosen.LOGS, name, fold, seed)
-        if not tester.is_scored(folder):
+        folder = run_folders.run_folder(chosen.LOGS, name, fold, seed)
+        if not fold_scores.is_scored(folder):
             quietly(train, [*words, f"FOLD={fold}", "OVERWRITE=1"], f"training of {folder}")
             quietly(tester, [*words, f"FOLD={fold}"], f"tester of {folder}")
-        minutes += runs.read_model(folder)["minutes"]
+        minutes += run_folders.read_model(folder)["minutes"]
     quietly(tester, [*words, "OOF=1"], f"oof of {name}")
     summary = json.loads((Path(chosen.LOGS, name, f"oof_seed{seed}") / "summary.json").read_text())
     return {**summary["score"], "minutes": minutes}
@@ -157,7 +159,7 @@ def main(arguments: list[str] | None = None) -> None:
         "variants": found,
     }
     target = Path("output", f"quality_{given.size}.json")
-    runs.write_json(target, about)
+    write_json(target, about)
     print(f"\n{text(found, chosen.METRIC)}\n\n{about['minutes']} minutes -> {target}")
 
 

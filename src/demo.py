@@ -18,17 +18,16 @@ from typing import Any
 
 import numpy as np
 
-import console
-import dataspec
-import images
-import metrics
-import rle
-import runs
 import scene_layouts
 import settings as settings_module
-import threads
-from errors import UserError, command, nearest
-from scene_layouts import ANSWERS, DONE
+from data import dataspec
+from formats import images, rle
+from metrics import overlap
+from scene_layouts import DONE
+from scenes.files import ANSWERS
+from tools import console, run_folders, threads
+from tools.errors import UserError, command, nearest
+from tools.files import read_json, write_json
 
 FLAGS = {
     "LAYOUT": f"carvana (default) or one of: {', '.join(scene_layouts.LAYOUTS)}",
@@ -106,7 +105,7 @@ def render_data(root: Path, seed: int, cars: int, test_cars: int, width: int) ->
         write_table(temporary / "sample_submission.csv", sorted((name, "1 1") for name, _ in test))
         about = {"layout": "carvana", "seed": seed, "cars": cars, "test_cars": test_cars, "width": width}
         counts = {"count": len(train), "test_count": len(test)}
-        runs.write_json(temporary / DONE, {**about, **counts, "answers": answers})
+        write_json(temporary / DONE, {**about, **counts, "answers": answers})
         if root.exists():
             shutil.rmtree(root)
         os.replace(temporary, root)
@@ -127,13 +126,11 @@ def score(settings: Any) -> float:
 
     Decodes SUBMISSION as the competition would. Raises UserError where it, or the demo's answers, are not there.
     """
-    from inference import choose_dialect
-    from submission_file import image_ids, read_masks
+    from prediction.inference_job import choose_dialect
+    from prediction.submission_file import image_ids, read_masks
 
     root, path = Path(settings.INPUT), Path(settings.SUBMISSION)
-    names = runs.read_json(root / DONE, "Only the demo's own data can be scored: make demo", {"answers": dict})[
-        "answers"
-    ]
+    names = read_json(root / DONE, "Only the demo's own data can be scored: make demo", {"answers": dict})["answers"]
     if not path.is_file():
         raise UserError(f"{path}: no such file. Write it first: make submission")
     spec, dialect = dataspec.read(Path(settings.TRAIN_FOLDS).with_suffix(".json")), choose_dialect(settings)
@@ -147,8 +144,8 @@ def score(settings: Any) -> float:
     for key, truth in truths.items():
         if key not in ours:
             raise UserError(f"{path} has no row for {' '.join(key)}.")
-        counts = metrics.count(ours[key], truth)
-        dices.append(float(metrics.scores(counts["tp"], counts["fp"], counts["fn"])["dice"]))
+        counts = overlap.count(ours[key], truth)
+        dices.append(float(overlap.scores(counts["tp"], counts["fp"], counts["fn"])["dice"]))
     return float(np.mean(dices))
 
 
@@ -159,8 +156,9 @@ def whole_path(settings: Any, layout: str, forwarded: list[str]) -> None:
     import submission
     import tester
     import train
+    from prediction import inference_job
 
-    start, run = time.monotonic(), runs.run_folder(settings.LOGS, settings.EXPERIMENT, "0", settings.SEED)
+    start, run = time.monotonic(), run_folders.run_folder(settings.LOGS, settings.EXPERIMENT, "0", settings.SEED)
     table = [f"TABLE={settings.INPUT}/my.csv"] if layout == "table" else []
     console.step("[1/6] make folds", folds.main, [*forwarded, *table])
     console.step("[2/6] make train", train.main, ["FOLD=0", *forwarded, "OVERWRITE=1"])
@@ -176,8 +174,8 @@ Look at:
     console.step("[5/6] make submission", submission.main, ["FOLD=0", *forwarded])
     print("\n[6/6] the submission against the demo's own answers", flush=True)
     leaderboard = score(settings)
-    summary = runs.read_json(run / "val" / "summary.json", "")
-    predictions = inference.picture_of(inference.prediction_folder(settings, "0"))
+    summary = read_json(run / "val" / "summary.json", "")
+    predictions = inference_job.picture_of(inference_job.prediction_folder(settings, "0"))
     dice = {name: summary[name]["image"]["dice"] for name in ("model", "constant", "ceiling")}
     height, width = settings.IMAGE_SIZE
     typed = " ".join(console.quoted(argument) for argument in forwarded)
@@ -230,7 +228,7 @@ def render(root: Path, wanted: dict[str, Any], overwrite: bool) -> None:
     """Render the wanted data below `root`, unless they are there. Raises UserError where other data lie there."""
     if root.exists() and not (root / DONE).is_file():
         raise UserError(f"{root} holds data that are not the demo's; nothing was written. Choose another DATASET=name.")
-    have = runs.read_json(root / DONE, f"Remove {root} and render it again.") if root.exists() else {}
+    have = read_json(root / DONE, f"Remove {root} and render it again.") if root.exists() else {}
     if not overwrite and {key: have.get(key) for key in wanted} == wanted:
         print(f"{root} is there already, {have['count'] + have['test_count']} pictures.")
         return
@@ -239,7 +237,7 @@ def render(root: Path, wanted: dict[str, Any], overwrite: bool) -> None:
         render_data(root, wanted["seed"], wanted["cars"], wanted["test_cars"], wanted["width"])
     else:
         scene_layouts.write(wanted["layout"], root, wanted["seed"], wanted["count"])
-    done = runs.read_json(root / DONE, "")
+    done = read_json(root / DONE, "")
     print(f"Rendered {done['count'] + done['test_count']} pictures in {time.monotonic() - start:.0f} s -> {root}")
 
 

@@ -4,20 +4,17 @@ Every image and mask is decoded once, strictly; nothing is written but OUTPUT/do
 would stop a training or make its score worthless. QUICK=1 looks at 200 pairs and 200 test images, evenly spread.
 """
 
-import dataclasses
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import runs
 import settings as settings_module
-from checkup import data, decoding, disk, environment, pairs
-from checkup.findings import OK, PROBLEM, WARNING, Finding, Report, problem, warning
-from errors import UnlearnedError, UserError, command
+from checkup.examination import check_all, seeds_of
+from checkup.findings import OK, PROBLEM, WARNING, Report
+from data import rle_order, splits
+from tools.errors import UnlearnedError, command
+from tools.files import write_json
 
 FLAGS = {
     "QUICK": "1: look at 200 pairs and 200 test images, evenly spread",
@@ -25,221 +22,13 @@ FLAGS = {
     "SEEDS": "the seeds that they will be trained with: 42,43,44 (default: SEED)",
     "TABLE": "a CSV of your own, as make folds takes it",
 }
-SAMPLE = 200
+BATCH_FLAGS = {"FOLD": "with this fold's training images (default 0; full: with all)"}
+RLE_FLAGS = {
+    "TABLE": "the CSV of run lengths, where there are several below INPUT",
+    "ID": "the image, as the table names it; otherwise one with a mask of the usual size",
+    "CLASS": "the class, where the table has some; otherwise all of them together",
+}
 REPORT = "doctor.json"
-
-
-@dataclass(frozen=True)
-class Patient:
-    """What was looked at: the whole table, the rows of it that could be read, with their folds, and how they looked."""
-
-    table: pairs.Table
-    frame: Any
-    looked: decoding.Looked
-    quick: bool
-
-    @property
-    def share(self) -> float:
-        """All pairs over those that were looked at."""
-        return len(self.table.frame) / len(self.frame)
-
-
-def examine_data(settings: Any, table: str, quick: bool, report: Report) -> tuple[Patient, float]:
-    """All checks of images, masks and folds; and the seconds of decoding alone. UserError where no pair can be read."""
-    import scoring
-
-    scale = scoring.scale(settings.METRIC, settings.MEASURES, settings.EMPTY)
-    found, findings = pairs.find(settings, table)
-    report.take("data", findings)
-    frame, root = found.frame, Path(settings.INPUT)
-    if quick:
-        frame = pairs.sample(frame, SAMPLE)
-    of_sample = f", a sample of {len(frame)} of {len(found.frame)}" if len(frame) < len(found.frame) else ""
-    seen = decoding.Frame(settings.IMAGE_SIZE, settings.RESIZE)
-    columns = list(zip(frame["image"], frame["mask"], strict=True))
-    looked = decoding.look(columns, root, found.spec, seen, scale, settings.MAX_PIXELS)
-
-    def take(checks: Iterator[Finding] | list[Finding]) -> None:
-        report.take("data", (_of_sample(finding, of_sample) for finding in checks))
-
-    if found.made:
-        looked = dataclasses.replace(looked, spec=found.spec)  # as make folds measured it
-    take([data.broken(looked, len(frame))])
-    if not looked.looks:
-        raise UserError(f"{root}: not one of {len(frame)} pairs can be read.")
-    frame = frame.iloc[looked.rows].reset_index(drop=True)
-    take(data.sizes(looked, seen, settings.TRAIN_BATCH_SIZE, all(settings.CROP)))
-    take([data.mask_values(looked, found.spec)])
-    take(data.masks(looked, found.spec))
-    take([data.vanishing(looked, list(frame["image"]), seen, found.spec), data.ceiling(looked, seen, scale)])
-    frame = _look_at_folds(settings, found, frame, looked, take)
-    checks, tested = data.test_images(settings, looked.spec, looked, SAMPLE if quick else 0)
-    report.take("data", (_of_sample(finding, f", a sample of at most {SAMPLE}" if quick else "") for finding in checks))
-    return Patient(found, frame, looked, quick), data.decoding_seconds(looked, tested)
-
-
-def _of_sample(finding: Finding, said: str) -> Finding:
-    return dataclasses.replace(finding, check=f"{finding.check}{said}")
-
-
-def _look_at_folds(settings: Any, found: pairs.Table, frame: Any, looked: decoding.Looked, take: Any) -> Any:
-    """The folds and the leak audit; the frame with its folds, without them where there can be none."""
-    whole, findings = pairs.with_folds(found, frame, looked.areas, settings)
-    take(findings)
-    own = frame if whole is None else whole
-    if whole is None:
-        return own
-    kept = [row for row in range(len(own)) if "for_fold" not in own or own["for_fold"].iloc[row] == ""]
-    audited = dataclasses.replace(looked, looks=[looked.looks[row] for row in kept])
-    table = own.iloc[kept].reset_index(drop=True)
-    copies = data.copies(table, audited, Path(settings.INPUT), settings.MAX_PIXELS)
-    take(data.leaks(table, copies, found.given))
-    return own
-
-
-def try_training(settings: Any, patient: Patient, work: Any, folder: Path, report: Report) -> None:
-    """Build the network, look at the disk, and try loader, augmentation and a real step on a few rows."""
-    import assembly
-    import hardware
-    import trainer
-    from checkup import training, trial
-    from losses import Loss
-
-    trainer.quieten()
-    spec = patient.looked.spec
-    size = min(settings.TRAIN_BATCH_SIZE, max(1, min(work.train)))
-    loss = Loss(settings.LOSS, spec.task, spec.scored, len(spec.classes))
-    device = hardware.choose_device(settings.DEVICE)
-    precision, _ = hardware.choose_precision(settings.PRECISION, device)
-    network = assembly.network(_without_download(settings), spec, size)
-    room = list(_disk(settings, patient, spec, network, work, size))
-    report.take("disk", room)
-    if any(found.check == disk.SHARED_MEMORY and found.level == WARNING for found in room):
-        settings = dataclasses.replace(settings, WORKERS=0)  # the trial does without, rather than with fewer
-    rows = pairs.sample(patient.frame, trial.ROWS).reset_index(drop=True)
-    cache = trial.small_cache(settings, rows, spec, folder)
-    module = assembly.module(settings, spec, network, loss)
-    report.take("training", [training.augmentation(settings, spec, module, cache, device)])
-    batch = training.first_batch(settings, spec, cache, size)
-    findings, watch = training.step(settings, module, batch, device, precision)
-    report.take("training", findings)
-    if watch:
-        validation = trial.forward_seconds(module, batch["image"], device, precision)
-        loading = trial.loader_seconds(settings, spec, cache, size)
-        report.take("training", training.times(settings, work, size, watch.step_seconds, validation, loading, device))
-
-
-def _without_download(settings: Any) -> Any:
-    """The same settings, with random weights where ImageNet's would have to be fetched."""
-    import model_dispatcher
-
-    _, encoder = model_dispatcher.parse(settings.MODEL_NAME)
-    packed = model_dispatcher.packed_weights(encoder, settings.WEIGHTS).is_file()
-    file = settings.ENCODER_WEIGHTS not in ("imagenet", "none") and Path(settings.ENCODER_WEIGHTS).is_file()
-    return settings if packed or file else dataclasses.replace(settings, ENCODER_WEIGHTS="none")
-
-
-def _disk(settings: Any, patient: Patient, spec: Any, network: Any, work: Any, size: int) -> Iterator[Finding]:
-    """Disk and shared memory, from the rows and from the network's parameters."""
-    from datamodule import workers
-    from images import content_box
-
-    depth, shapes = spec.channels + spec.planes, [look.shape for look in patient.looked.looks]
-    frames = [settings.IMAGE_SIZE if settings.RESIZE != "none" else content_box(s, s, "none")[2:] for s in shapes]
-    pixels = int(sum(height * width for height, width in frames) * patient.share)
-    weights = sum(value.nbytes for value in network.state_dict().values())
-    yield from disk.writable(settings)
-    yield from disk.space(settings, disk.needs(settings, pixels, depth, weights, len(work.folds) * work.seeds))
-    largest = max(height * width for height, width in frames)
-    cropped = settings.CROP[0] * settings.CROP[1] if all(settings.CROP) else largest
-    valid = min(settings.VALID_BATCH_SIZE, max(work.valid)) * largest * depth
-    yield disk.shared_memory(workers(settings.WORKERS), size * cropped * depth, valid)
-
-
-def planned(settings: Any, frame: Any, share: float, fold: str, seeds: str) -> Any:
-    """The experiment's runs. Raises UserError for a fold that is not there, or seeds that are no numbers."""
-    import assembly
-    from checkup.training import Work
-    from train import refuse_what_does_nothing
-
-    every = [str(number) for number in sorted(set(frame["kfold"]) - {-1})]
-    folds = tuple(part.strip() for part in fold.split(",")) if fold else tuple(every)
-    rows = [assembly.fold_rows(settings, frame, one) for one in folds]
-    for one in folds:
-        refuse_what_does_nothing(settings, one)
-    grown = 1.0 if settings.OVERFIT else share
-    return Work(
-        folds,
-        seeds_of(seeds),
-        tuple(round(len(train) * grown) for train, _ in rows),
-        tuple(round(len(valid) * grown) for _, valid in rows),
-    )
-
-
-def seeds_of(text: str) -> int:
-    """How many seeds SEEDS=42,43 names. Raises UserError."""
-    names = [part.strip() for part in text.split(",")] if text else [""]
-    if text and (not all(name.isdecimal() for name in names) or len(set(names)) < len(names)):
-        raise UserError(f"SEEDS={text}: expected whole numbers with commas, each once, such as 42,43,44.")
-    return len(names)
-
-
-def _experiment(settings: Any, made: bool) -> Iterator[Finding]:
-    """Whether the experiment's folder would refuse these settings, or has runs already."""
-    from train import fixed_settings
-
-    folder = Path(settings.LOGS, settings.EXPERIMENT)
-    try:
-        runs.check_name("EXPERIMENT", settings.EXPERIMENT)
-        if made:
-            runs.check_experiment(folder, fixed_settings(settings))
-    except UserError as error:
-        yield problem("experiment", str(error))
-        return
-    done = runs.finished_folds(settings.LOGS, settings.EXPERIMENT, settings.SEED)
-    if done:
-        yield warning(
-            "experiment", f"{folder} has a finished fold {', '.join(done)}: make cv skips it, OVERWRITE=1 does not"
-        )
-
-
-def _attempt(report: Report, part: str, check: str, work: Any) -> Any:
-    """What `work` returns; what it refuses is a problem of `part`, as the training would refuse it."""
-    try:
-        return work()
-    except UserError as error:
-        report.take(part, [problem(check, str(error))])
-        return None
-
-
-def check_all(settings: Any, flags: Any, report: Report) -> tuple[bool, float]:
-    """Every check in turn -> whether the folds table is there, and the seconds of decoding alone."""
-    quick = settings_module.flag_is_on(flags.QUICK)
-    lightning = environment.lightning()
-    report.take("environment", [*environment.versions(settings), lightning])
-    trusted = lightning.level != PROBLEM
-    if trusted:  # what follows imports Lightning
-        report.take("environment", environment.device(settings))
-        report.take("environment", [environment.encoder_weights(settings)])
-    patient, seconds = examine_data(settings, flags.TABLE, quick, report)
-    if not trusted or "kfold" not in patient.frame:
-        said = "not tried: " + ("Lightning is not to be imported" if not trusted else "there are no folds")
-        report.take("disk", disk.writable(settings))
-        report.take("training", [problem("training", said)])
-        return patient.table.made, seconds
-    report.take("training", _experiment(settings, patient.table.made))
-    work = _attempt(
-        report, "training", "settings", lambda: planned(settings, patient.frame, patient.share, flags.FOLD, flags.SEEDS)
-    )
-    if work:
-        with tempfile.TemporaryDirectory(prefix="doctor") as folder:
-            _attempt(
-                report,
-                "training",
-                "network",
-                lambda: try_training(settings, patient, work, Path(folder), report),
-            )
-    return patient.table.made, seconds
 
 
 def _deliver(settings: Any, report: Report, seconds: float, decoding_seconds: float, quick: bool) -> str:
@@ -256,14 +45,15 @@ def _deliver(settings: Any, report: Report, seconds: float, decoding_seconds: fl
         "checks": report.as_json(),
     }
     try:
-        runs.write_json(path, about)
+        write_json(path, about)
     except OSError as error:
         return f"{path} could not be written ({error.strerror or error})"
     return f"{path}"
 
 
 @command
-def main(argv: list[str] | None = None) -> None:
+def examine(argv: list[str]) -> None:
+    """What the module's docstring says."""
     start = time.monotonic()
     settings, flags = settings_module.command_line(argv, __doc__, FLAGS)
     seeds_of(flags.SEEDS)
@@ -278,6 +68,30 @@ def main(argv: list[str] | None = None) -> None:
         raise UnlearnedError(f"{counts}: see to the problems before a training. {took}")
     print(f"{counts}: nothing stops a training. {took}")
     print(f"Next: {'make cv' if made else 'make folds'}")
+
+
+@command
+def batch(argv: list[str]) -> None:
+    """make batch FOLD=0: the largest TRAIN_BATCH_SIZE that the GPU's memory holds, tried in real training steps."""
+    settings, flags = settings_module.command_line(argv, batch.__doc__, BATCH_FLAGS)
+    splits.read(Path(settings.TRAIN_FOLDS))  # refuses before the imports where there is no table
+    from training import batch_size
+
+    batch_size.search(settings, flags.FOLD or "0")
+
+
+@command
+def rle_check(argv: list[str]) -> None:
+    """make rle-check: one training mask decoded in each order of pixels, laid over its image: which order is right?"""
+    settings, flags = settings_module.command_line(argv, rle_check.__doc__, RLE_FLAGS)
+    rle_order.check(settings, flags.TABLE, flags.ID, flags.CLASS)
+
+
+def main(argv: list[str] | None = None) -> int:
+    words = sys.argv[1:] if argv is None else argv
+    if words[:1] == ["batch"]:
+        return batch(words[1:])
+    return rle_check(words[1:]) if words[:1] == ["rle-check"] else examine(words)
 
 
 if __name__ == "__main__":

@@ -4,29 +4,17 @@ Writes output/kernel/: dataset/ (source, models, wheels, checksums), kernel/ (th
 with what to type. TRAIN=1 FOLD=0 makes one that trains a fold on Kaggle's GPU instead.
 """
 
-import dataclasses
-import hashlib
 import json
 import os
-import re
 import shutil
 import sys
-from importlib import metadata
 from pathlib import Path
-from typing import Any
 
-import bundle
-import kernel_pages
-import kernel_run
-import layouts
-import predictions
-import rules
-import runs
 import settings as settings_module
-import submission_file
-from errors import UserError, command
-from export_onnx import real_images
-from inference import choose_dialect, chosen_folds, load_predictor
+from shipping import kernel_fetch, kernel_push, kernel_rehearsal, kernel_run
+from shipping.kernel_build import BACK, MADE, PLACE, prediction, training
+from tools.errors import UserError, command
+from tools.files import write_json
 
 FLAGS = {
     "FOLD": "as for make inference: 0, or 0,1,2, or full; without it every finished fold. With TRAIN=1: the one fold",
@@ -37,214 +25,21 @@ FLAGS = {
     "USER": "your name on Kaggle; else that of ~/.kaggle/kaggle.json",
     "WHEELS": "further packages to take along, by the names they are imported as: timm",
 }
-PLACE = Path("output/kernel")
-BACK = "back"  # in it, what comes from Kaggle
-MADE = "made.json"  # the settings that it was made with, for the rehearsal; it stays at home
-UNKNOWN = "YOUR-NAME"  # whose kernel it is, where nobody said
-TRAINING_MINUTES = 690.0  # of the 720 that Kaggle gives: the rest is for scoring and packing
-OF_THIS_COMPUTER = ("DEVICE", "WORKERS", "PRECISION", "LOGGER", "PROFILER")
-
-
-def owner(user: str) -> str:
-    """The user's name on Kaggle: USER, or the client's token; UNKNOWN where neither is there."""
-    token = Path(os.environ.get("KAGGLE_CONFIG_DIR", Path.home() / ".kaggle"), "kaggle.json")
-    if user or os.environ.get("KAGGLE_USERNAME"):
-        return kernel_pages.slug(user or os.environ["KAGGLE_USERNAME"])
-    if token.is_file():
-        return str(runs.read_json(token, "Give your name by USER=name.", {"username": str})["username"])
-    return UNKNOWN
-
-
-def titled(flags: Any, experiment: str, what: str) -> dict[str, Any]:
-    """The names on Kaggle, of the data set and of the kernel."""
-    name, user = kernel_pages.slug(experiment), owner(flags.USER)
-    room = 50 - len(f"maskfold--{what}-kernel")  # Kaggle cuts names at 50; what tells two apart is at their ends
-    if len(name) > room:
-        name = f"{name[: room - 5]}-{hashlib.sha256(experiment.encode()).hexdigest()[:4]}"
-    title = kernel_pages.slug(f"maskfold-{name}-{what}")
-    if kernel_pages.slug(flags.COMPETITION) != flags.COMPETITION:
-        raise UserError(
-            f"COMPETITION={flags.COMPETITION}: expected the name in its address, as in "
-            "kaggle.com/competitions/carvana-image-masking-challenge."
-        )
-    return {
-        "title": title,
-        "dataset": f"{user}/{title}",
-        "kernel": f"{user}/{title}-kernel",
-        "competition": flags.COMPETITION,
-        "experiment": experiment,
-    }
-
-
-def _of_seed(settings: Any) -> str:
-    """What tells a seed's kernel from another's; nothing of the usual one."""
-    usual = settings_module.DEFAULTS["SEED"]
-    return "" if usual == settings.SEED else f"-seed-{settings.SEED}"
-
-
-def versions() -> dict[str, str]:
-    """What this was made with."""
-    return {"python": sys.version.split()[0], **{name: metadata.version(name) for name in ("torch", "numpy", "timm")}}
-
-
-def relative(path: Path, below: Path, name: str) -> str:
-    """`path` below `below`. Raises UserError where it is elsewhere: on Kaggle there is nothing else."""
-    try:
-        return path.absolute().relative_to(below.absolute()).as_posix()  # by name: input/ may be a link to a disk
-    except ValueError as error:
-        raise UserError(
-            f"{name}={path} lies outside of {below}; the kernel has the competition's data only."
-        ) from error
-
-
-def write_kernel(partial: Path, about: dict[str, Any], cells: list[tuple[str, str]], intro: str, train: bool) -> None:
-    """The notebook with its metadata, and the README."""
-    page = partial / "kernel" / f"{about['title']}.ipynb"
-    runs.write_text(page, kernel_pages.notebook(about, cells, intro))
-    runs.write_json(page.parent / "kernel-metadata.json", kernel_pages.kernel_metadata(about, page.name))
-    runs.write_text(partial / "README.md", kernel_pages.readme(about, page.name, train))
-
-
-def _hours(text: str) -> float:
-    try:
-        hours = float(text or 9)
-    except ValueError as error:
-        raise UserError(f"HOURS={text}: expected a number of hours, such as 9.") from error
-    if not 0 < hours <= 12:
-        raise UserError(f"HOURS={text}: a kernel may run 12 hours at most; competitions mostly allow 9.")
-    return hours
-
-
-def _refuse_ensemble(settings: Any) -> None:
-    if runs.is_ensemble(settings.LOGS, settings.EXPERIMENT):
-        raise UserError(
-            f"{settings.EXPERIMENT} is an ensemble; a kernel takes the folds of one experiment along. Make one of its "
-            "best member."
-        )
-
-
-def test_folder(settings: Any, stacked: bool) -> Path:
-    """Where the test images are; an empty TEST_PATH will do, as where a competition keeps all of them hidden."""
-    path = Path(settings.TEST_PATH)
-    if settings.TEST_PATH and path.is_dir() and not any(path.iterdir()):
-        return path
-    return layouts.test_images(settings.INPUT, settings.TEST_PATH, stacked)[0]
-
-
-def prediction(settings: Any, flags: Any, partial: Path) -> str:
-    """A kernel that predicts; returns what to say of it."""
-    _refuse_ensemble(settings)
-    folds = chosen_folds(settings, flags.FOLD)
-    folders = [runs.finished_run(settings.LOGS, settings.EXPERIMENT, fold, settings.SEED) for fold in folds]
-    about = titled(flags, settings.EXPERIMENT, f"predict{_of_seed(settings)}")
-    stacked = runs.read_model(folders[0])["data"].get("stacked") is True
-    root = test_folder(settings, stacked)
-    about["test_path"] = relative(root, Path(settings.INPUT), "TEST_PATH")
-    sample = submission_file.find_sample(settings.INPUT)
-    about["sample"] = sample.name if sample else ""
-    about["hours"], dialect = _hours(flags.HOURS), choose_dialect(settings)
-    predictor = load_predictor(settings, folders)
-    from predictor import describe
-
-    how = predictor.about()
-    chosen = rules.chosen(settings, predictor.spec, predictions.provenance(describe(predictor.models), how))
-    plain = rules.configured(settings, predictor.spec)
-    shown = real_images(settings, predictor.spec, 4)
-    safe, differ = bundle.half_is_safe(predictor, chosen, shown, settings.MAX_PIXELS)
-    half = settings_module.flag_is_on(flags.HALF)
-    for run in folders:
-        bundle.store_model(run, partial / "dataset" / "models" / run.name, half)
-    files = bundle.modules_of("kernel_run")
-    bundle.copy_source(partial / "dataset", files)
-    packed = bundle.take_wheels(partial / "dataset", files, flags.WHEELS)
-    about |= {
-        "models": [run.name for run in folders],
-        "data": predictor.spec.as_json(),
-        "tta": how["tta"],
-        "tta_mean": how["tta_mean"],
-        "tile": settings.TILE,
-        "overlap": settings.OVERLAP,
-        "batch_size": settings.VALID_BATCH_SIZE,
-        "max_pixels": settings.MAX_PIXELS,
-        "dialect": dialect.name,
-        "rules": [rule.as_json() for rule in chosen],
-        "plain_rules": [rule.as_json() for rule in plain],
-        "half_safe": safe,
-        "stored_half": half,
-        "versions": versions(),
-    }
-    size = bundle.write_bundle(partial, about)
-    intro = (
-        f"# {settings.EXPERIMENT}\n\nMade by `make kernel`: {len(folders)} models ({', '.join(about['models'])}), "
-        f"TTA={about['tta']}, {rules_line(chosen)}.\nIt needs no internet, and writes `submission.csv`."
-    )
-    write_kernel(partial, about, kernel_pages.PREDICT, intro, train=False)
-    word = "are used on a GPU" if safe else "are NOT used, also on a GPU"
-    return (
-        f"{len(folders)} models, {len(files)} modules, {', '.join(packed)}: {size / 1e6:.1f} MB to upload\n"
-        f"16 bits: Dice {1 - differ:.5f} with the masks in 32, on {len(shown)} images: they {word}"
-    )
-
-
-def rules_line(chosen: tuple[Any, ...]) -> str:
-    """The rules in words, once where all are equal."""
-    return "; ".join(dict.fromkeys(map(str, chosen)))
-
-
-def training(settings: Any, flags: Any, partial: Path) -> str:
-    """A kernel that trains one fold; returns what to say of it."""
-    import checkpoints
-    import model_dispatcher
-
-    run = runs.run_folder(settings.LOGS, settings.EXPERIMENT, flags.FOLD or "?", settings.SEED)
-    about = titled(flags, settings.EXPERIMENT, f"train-fold-{flags.FOLD}{_of_seed(settings)}")
-    table = Path(settings.TRAIN_FOLDS)
-    for path in (table, table.with_suffix(".json")):
-        if not path.is_file():
-            raise UserError(f"{path}: no such file. Run make folds first: the kernel takes the folds along.")
-    if re.search(r"^[^#]*\.\./", table.read_text(encoding="utf-8"), re.M):
-        raise UserError(f"{table} has masks outside of {settings.INPUT} (pseudo-labels), which do not travel.")
-    if flags.HOURS or settings_module.flag_is_on(flags.HALF):
-        raise UserError("HOURS and HALF are for kernels that predict; leave them out with TRAIN=1.")
-    names = ("INPUT", "OUTPUT", "LOGS", "WEIGHTS", "TRAIN_FOLDS")
-    there = {name: relative(Path(getattr(settings, name)), Path(), name) for name in names}
-    settings = dataclasses.replace(settings, **there)
-    about |= {"input": there["INPUT"], "table": there["TRAIN_FOLDS"], "weights": there["WEIGHTS"]}
-    about["run"] = relative(run, Path(), "LOGS")
-    if not settings.MAX_MINUTES:
-        settings = dataclasses.replace(settings, MAX_MINUTES=TRAINING_MINUTES)
-    words = [f"FOLD={flags.FOLD}", *settings_module.as_overrides(settings, OF_THIS_COMPUTER)]
-    goes_on = runs.resumable(run)
-    if goes_on:  # where a session before, here or there, stopped
-        words.append("RESUME=1")
-        whole, there = checkpoints.choose(run / "checkpoints"), partial / "dataset" / kernel_run.RUN
-        shutil.copytree(run, there, ignore=shutil.ignore_patterns("*.ckpt", "val"))
-        shutil.copyfile(whole, there / "checkpoints" / checkpoints.LAST)
-    _, encoder = model_dispatcher.parse(settings.MODEL_NAME)
-    if encoder and settings.ENCODER_WEIGHTS == "imagenet":
-        packed = model_dispatcher.packed_weights(encoder, settings.WEIGHTS)
-        if not packed.is_file():
-            raise UserError(f"{packed}: no such file; on Kaggle there is no network. Run make weights first.")
-        (partial / "dataset" / "weights").mkdir(parents=True)
-        shutil.copyfile(packed, partial / "dataset" / "weights" / packed.name)
-    elif settings.ENCODER_WEIGHTS not in ("none", "imagenet"):
-        raise UserError("ENCODER_WEIGHTS=file does not travel; put it into input/weights/ under its encoder's name.")
-    for suffix in (".csv", ".json"):
-        (partial / "dataset").mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(table.with_suffix(suffix), partial / "dataset" / f"train_folds{suffix}")
-    files = bundle.modules_of("train", "tester", "kernel_run")
-    bundle.copy_source(partial / "dataset", [*files, *settings_module.RECIPES.glob("*.cfg")])
-    packed_names = bundle.take_wheels(partial / "dataset", files, flags.WHEELS)
-    about |= {"words": words, "hours": 12.0, "versions": versions()}
-    size = bundle.write_bundle(partial, about)
-    intro = f"# {settings.EXPERIMENT}, fold {flags.FOLD}\n\nMade by `make kernel TRAIN=1`: it trains without internet."
-    write_kernel(partial, about, kernel_pages.TRAIN, intro, train=True)
-    start = f"It goes on with {run}. " if goes_on else ""
-    return f"{start}{len(files)} modules, {', '.join(packed_names)}: {size / 1e6:.1f} MB to upload"
+REHEARSAL_FLAGS = {
+    "WITH": "a Python of your own that has Kaggle's versions; else .venv-kaggle is made (5 GB, minutes)",
+    "MOUNT": "where the data set is mounted: datasets (datasets/<owner>/<slug>, today's) or plain (<slug>, as it was)",
+    "ZIPPED": "1: the competition's folders as zips, as old competitions have them",
+}
+PUSH_FLAGS = {"ACCELERATOR": "the GPU to ask for; NvidiaTeslaT4 unless told", "MESSAGE": "of a data set's new version"}
+FETCH_FLAGS = {
+    "ZIP": "what the kernel packed; else it is fetched from Kaggle",
+    "OVERWRITE": "1: replace a run folder of that name",
+}
 
 
 @command
-def main(argv: list[str] | None = None) -> None:
+def build(argv: list[str]) -> None:
+    """What the module's docstring says."""
     settings, flags = settings_module.command_line(argv, __doc__, FLAGS)
     train = settings_module.flag_is_on(flags.TRAIN)
     if train and not flags.FOLD:
@@ -255,7 +50,7 @@ def main(argv: list[str] | None = None) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     try:
         said = (training if train else prediction)(settings, flags, partial)
-        runs.write_json(partial / MADE, {"settings": settings_module.as_overrides(settings)})
+        write_json(partial / MADE, {"settings": settings_module.as_overrides(settings)})
         if (PLACE / BACK).is_dir():
             os.replace(PLACE / BACK, partial / BACK)
         shutil.rmtree(PLACE, ignore_errors=True)
@@ -267,6 +62,36 @@ def main(argv: list[str] | None = None) -> None:
         f"{said}\nthe data set {marker['dataset']} and the notebook {marker['kernel']} -> {PLACE}\n"
         f"Next: make kernel-rehearsal, then what {PLACE / 'README.md'} says"
     )
+
+
+@command
+def rehearse(argv: list[str]) -> None:
+    """What shipping/kernel_rehearsal.py says."""
+    _, flags = settings_module.command_line(argv, kernel_rehearsal.__doc__, REHEARSAL_FLAGS)
+    settings = settings_module.load(kernel_rehearsal.made_with())
+    kernel_rehearsal.rehearse(settings, flags.WITH, flags.MOUNT, settings_module.flag_is_on(flags.ZIPPED))
+
+
+@command
+def push(argv: list[str]) -> None:
+    """What shipping/kernel_push.py says."""
+    _, flags = settings_module.command_line(argv, kernel_push.__doc__, PUSH_FLAGS)
+    kernel_push.push(flags.ACCELERATOR, flags.MESSAGE)
+
+
+@command
+def fetch(argv: list[str]) -> None:
+    """What shipping/kernel_fetch.py says."""
+    settings, flags = settings_module.command_line(argv, kernel_fetch.__doc__, FETCH_FLAGS)
+    kernel_fetch.bring_home(Path(settings.LOGS), flags.ZIP, settings_module.flag_is_on(flags.OVERWRITE))
+
+
+ACTIONS = {"rehearsal": rehearse, "push": push, "fetch": fetch}
+
+
+def main(argv: list[str] | None = None) -> int:
+    words = sys.argv[1:] if argv is None else argv
+    return ACTIONS[words[0]](words[1:]) if words and words[0] in ACTIONS else build(words)
 
 
 if __name__ == "__main__":

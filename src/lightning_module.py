@@ -8,12 +8,11 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-import metrics
-import mixing
-import optimisers
-import ranks
-from dataspec import IGNORED
-from errors import UserError
+from data.dataspec import IGNORED
+from metrics import overlap
+from modeling import batch_mixing, optimizers
+from tools import distributed
+from tools.errors import UserError
 
 UNLOGGED = "unlogged"  # in a checkpoint: what its step gave and no logger has yet
 Key = tuple[int, ...]
@@ -72,7 +71,7 @@ class SegmentationModule(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self._plateau is not None:
             checkpoint["plateau"] = self._plateau.state_dict()
-        checkpoint["losses"] = [ranks.mean(float(self._losses[0])), self._losses[1]]
+        checkpoint["losses"] = [distributed.mean(float(self._losses[0])), self._losses[1]]
         # Lightning logs these only after the hooks in which a checkpoint is written
         ended = self._losses[1] == self.trainer.num_training_batches
         names = ("train_loss_epoch",) if ended else ("train_loss_step",)
@@ -131,7 +130,7 @@ class SegmentationModule(pl.LightningModule):
 
     def on_train_batch_end(self, outputs: Any, batch: Any, index: int) -> None:
         if index + 1 == self.trainer.num_training_batches:
-            loss = ranks.mean(float(self._losses[0] / self._losses[1]))
+            loss = distributed.mean(float(self._losses[0] / self._losses[1]))
             self.log("train_loss_epoch", loss, on_step=False, on_epoch=True)
 
     def _mixed_loss(self, images: Tensor, masks: Tensor, key: Key) -> Tensor:
@@ -141,7 +140,7 @@ class SegmentationModule(pl.LightningModule):
         if self.hparams.mix == "none":
             return self._loss(self(images), masks)
         images = images if images.is_floating_point() else images.float().div_(255)
-        mixed = mixing.mix(images, masks, self.hparams.mix, self.hparams.mix_alpha, key)
+        mixed = batch_mixing.mix(images, masks, self.hparams.mix, self.hparams.mix_alpha, key)
         logits = self(mixed.images)
         loss = self._loss(logits, mixed.masks)
         if mixed.partners is None:
@@ -176,10 +175,10 @@ class SegmentationModule(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Every rank's batches, each once, in the order that one alone would have them: the same figures to the end."""
-        everything = {first: found for part in ranks.everyones(self._validated) for first, found in part.items()}
+        everything = {first: found for part in distributed.everyones(self._validated) for first, found in part.items()}
         batches = [everything[first] for first in sorted(everything)]
         counts = np.concatenate([counts for counts, _ in batches], axis=1)  # (3, N, S)
-        summary = metrics.summarise(*counts, self.hparams.empty)
+        summary = overlap.summarise(*counts, self.hparams.empty)
         self.log("valid_loss", sum(loss for _, loss in batches) / counts.shape[1], prog_bar=True)
         self.log("valid_dice", summary["image"]["dice"], prog_bar=True)
         self.log("valid_iou", summary["image"]["iou"])
@@ -188,14 +187,14 @@ class SegmentationModule(pl.LightningModule):
             self._plateau.step(summary["image"]["dice"])
         if len(self.hparams.scored) > 1:
             for column, index in enumerate(self.hparams.scored):
-                one = metrics.summarise(*counts[:, :, column : column + 1], self.hparams.empty)
+                one = overlap.summarise(*counts[:, :, column : column + 1], self.hparams.empty)
                 self.log(f"valid_dice_{self.hparams.classes[index]}", one["image"]["dice"])
 
     def configure_optimizers(self) -> tuple[list, list]:
         chosen = self.hparams
-        groups = optimisers.parameter_groups(self.network, chosen.lr, chosen.encoder_lr, chosen.weight_decay)
-        optimiser = optimisers.make_optimiser(chosen.optimiser, groups, chosen.lr, chosen.momentum)
-        schedules = optimisers.make_schedule(
+        groups = optimizers.parameter_groups(self.network, chosen.lr, chosen.encoder_lr, chosen.weight_decay)
+        optimiser = optimizers.make_optimiser(chosen.optimiser, groups, chosen.lr, chosen.momentum)
+        schedules = optimizers.make_schedule(
             chosen.schedule,
             optimiser,
             int(self.trainer.estimated_stepping_batches),
@@ -203,7 +202,7 @@ class SegmentationModule(pl.LightningModule):
             cycles=chosen.cycles,
         )
         if chosen.schedule == "plateau":
-            self._plateau = optimisers.make_plateau(optimiser, chosen.patience)
+            self._plateau = optimizers.make_plateau(optimiser, chosen.patience)
             if self._plateau_state:  # of the checkpoint, which Lightning loads before it asks for optimisers
                 self._plateau.load_state_dict(self._plateau_state)
         return [optimiser], schedules

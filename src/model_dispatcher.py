@@ -11,90 +11,15 @@ import warnings
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
-import unet
-from backbones import near
-from encoder_weights import load_encoder, packed_weights, read_weights, refuse_offline, ways_out
-from errors import UserError
+from modeling import unet
+from modeling.backbones import near
+from modeling.encoder_weights import load_encoder, packed_weights, refuse_offline, ways_out
+from modeling.segmenter import DIVISOR, Segmenter, with_blocks
+from tools.errors import UserError
 
-__all__ = [
-    "Segmenter", "build", "load_encoder", "load_shipped", "packed_weights", "parse", "read_weights", "refuse_offline",
-    "shipped_state",
-]  # fmt: skip
-
-DIVISOR = 32  # sides that every architecture accepts
 SUPERVISABLE = "unet, unetify_..., smp_unet_..., smp_linknet_... and smp_manet_..."
-
-
-class Segmenter(nn.Module):
-    """Normalises, pads to multiples of 32 by repeating the border, runs `body` and crops its logits back.
-
-    `auxiliary`: 1 x 1 convolutions to logits for deep supervision (Lee et al. 2015), one for each coarser block of the
-    body's decoder, the finest first. They work in training only and are not shipped.
-    """
-
-    def __init__(
-        self, body: nn.Module, mean: tuple[float, ...], std: tuple[float, ...], auxiliary: tuple[nn.Module, ...] = ()
-    ) -> None:
-        super().__init__()
-        self.body = body
-        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
-        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
-        self.auxiliary = nn.ModuleList(auxiliary)
-
-    def forward(self, images: Tensor) -> Tensor | list[Tensor]:
-        """(N, channels, H, W) in [0, 1] -> logits (N, C, H, W).
-
-        In training with deep supervision: a list of those and the coarser levels' logits, enlarged to (N, C, H, W).
-        """
-        height, width = images.shape[-2:]
-        below, right = -height % DIVISOR, -width % DIVISOR
-        x = (images - self.mean) / self.std
-        if below or right:
-            x = F.pad(x, (0, right, 0, below), mode="replicate")
-        if self.training and len(self.auxiliary):
-            return [logits[..., :height, :width] for logits in self._levels(x)]
-        return self.body(x)[..., :height, :width]
-
-    def _levels(self, x: Tensor) -> list[Tensor]:
-        """The logits of the body and of its coarser blocks, all at the size of `x`, from fine to coarse."""
-        logits, outputs = _with_blocks(self.body, x)
-        coarser = reversed(outputs[-1 - len(self.auxiliary) : -1])
-        enlarged = [
-            F.interpolate(head(output), size=x.shape[-2:], mode="bilinear")
-            for head, output in zip(self.auxiliary, coarser, strict=True)
-        ]
-        return [logits, *enlarged]
-
-
-def _with_blocks(body: nn.Module, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """The body's logits, and what each of its decoder's blocks gave on the way, from coarse to fine.
-
-    The hooks live for this pass only: a copy of the network (the averaged weights) then shares nothing with it.
-    """
-    outputs: list[Tensor] = []
-    hooks = [block.register_forward_hook(lambda _, __, output: outputs.append(output)) for block in body.decoder.blocks]
-    try:
-        return body(x), outputs
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def shipped_state(network: nn.Module) -> dict[str, Tensor]:
-    """The tensors that prediction needs: all but the heads of deep supervision. `build` without them loads these."""
-    return {name: value for name, value in network.state_dict().items() if not name.startswith("auxiliary.")}
-
-
-def load_shipped(network: nn.Module, state: dict[str, Tensor]) -> None:
-    """Load `shipped_state`'s tensors into a network, with or without deep supervision's heads, which stay as they are.
-
-    Raises RuntimeError where anything else is missing, left over or of another shape.
-    """
-    heads = {name: value for name, value in network.state_dict().items() if name.startswith("auxiliary.")}
-    network.load_state_dict(heads | state)
 
 
 def parse(name: str) -> tuple[str, str]:
@@ -236,7 +161,7 @@ def _auxiliary(name: str, body: nn.Module, levels: int, classes: int, channels: 
         raise UserError(f"DEEP_SUPERVISION={levels}: the decoder of {name} has {most} coarser levels; say 0 to {most}.")
     try:
         with torch.no_grad():
-            _, outputs = _with_blocks(body.eval(), torch.zeros(1, channels, 2 * DIVISOR, 2 * DIVISOR))
+            _, outputs = with_blocks(body.eval(), torch.zeros(1, channels, 2 * DIVISOR, 2 * DIVISOR))
     except (RuntimeError, AssertionError, ValueError) as error:  # an encoder for one size only, at another
         raise UserError(
             f"DEEP_SUPERVISION={levels}: {name} does not take images of any size ({str(error)[:120]}); "

@@ -4,150 +4,12 @@ Writes output/<dataset>/report_<experiment>_seed<seed>.html from what make cv (a
 """
 
 import sys
-from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-import runs
 import settings as settings_module
-from errors import command
-
-TEMPLATE = "page.html.jinja"
-TITLES = {
-    "numbers": "The number to believe",
-    "beside": "What stands beside it",
-    "folds": "Folds and balance",
-    "curves": "Learning curves",
-    "search": "The search",  # where make search chose the settings
-    "spread": "Folds and groups",
-    "reliability": "Are the probabilities true?",
-    "area": "Score and mask area",
-    "examples": "Worst, median, best",
-    "labels": "Labels worth a second look",
-    "settings": "Settings",
-    "provenance": "Provenance",
-}
-TRAINED = ("machine", "data", "network", "training")  # sections of the settings; how it was scored is in the provenance
-FEW_GROUPS = 10
-SUSPECTS = 12  # are shown as pictures, the next ones in a table
-FLATTERED = "chosen on this fold"  # in the name of weights of CHECKPOINT=best
-
-
-def warnings(evidence: Any, believed: dict[str, Any]) -> list[str]:
-    """What has to be known before the number is believed."""
-    summary, said = evidence.summary, []
-    if FLATTERED in evidence.found.weights:
-        said.append("The epoch was chosen on the fold that is reported (CHECKPOINT=best): every number here flatters.")
-    score, constant = summary["score"]["model"], summary["score"].get("constant")
-    if constant is not None and (score <= constant if summary["higher_is_better"] else score >= constant):
-        said.append("The networks are no better than a constant mask, which ignores the image.")
-    if believed["interval"] and summary["groups"] < FEW_GROUPS:
-        units = "groups" if summary["groups"] < summary["images"] else "images"
-        said.append(f"There are {summary['groups']} {units} only, so the interval is a rough one.")
-    return said
-
-
-def headline(evidence: Any, believed: dict[str, Any], metric: str, units: str) -> str:
-    """The number to believe and its interval, in a sentence."""
-    summary = evidence.summary
-    groups = f" of {summary['groups']} groups" if summary["groups"] < summary["images"] else ""
-    how = "cut by rules that were chosen on the other folds" if evidence.tuned else "cut as the settings say"
-    interval = (
-        f" Over all {units} of this kind it lies at {believed['interval']}, with 95% confidence."
-        if believed["interval"]
-        else ""
-    )
-    return (
-        f"On {summary['images']} images{groups}, each predicted by a network that was not trained on it, "
-        f"{evidence.found.experiment} reaches a {metric} of {believed['value']}, its masks {how}.{interval}"
-    )
-
-
-def empty_said(summary: dict[str, Any], classes: int) -> str:
-    """How many masks are empty, and how they count."""
-    policy = {"one": "counts as 1", "zero": "counts as 0", "skip": "is left out"}[summary["empty_policy"]]
-    of = f" of {summary['images']} x {classes}" if classes > 1 else f" of {summary['images']}"
-    return (
-        f"{summary['empty_masks']}{of} masks are empty; {summary['empty_and_predicted_empty']} of them are predicted "
-        f"empty, which {policy} (EMPTY={summary['empty_policy']})."
-    )
-
-
-def settings_of(evidence: Any) -> dict[str, Any]:
-    """The tables of the settings that the first network was trained with."""
-    from reporting import tables
-
-    folder = Path(evidence.found.models[0]["folder"])
-    trained = runs.read_model(folder).get("settings", {}) if (folder / runs.MODEL).is_file() else {}
-    sections = {name: settings_module.SECTIONS[name] for name in TRAINED}
-    names = [name for part in sections.values() for name in part if name in trained]
-    dataset = trained.get("DATASET", settings_module.DEFAULTS["DATASET"])
-    defaults = settings_module.snapshot(settings_module.load([f"DATASET={dataset}"]))
-    defaults["DATASET"] = settings_module.DEFAULTS["DATASET"]
-    return tables.settings_tables({name: trained[name] for name in names}, defaults, sections)
-
-
-def context(evidence: Any, settings: Any) -> dict[str, Any]:
-    """Everything that the template shows."""
-    from reporting import numbers, searched, tables
-
-    search = searched.section(Path(settings.OUTPUT, f"search_{settings.EXPERIMENT}"))
-    found, summary = evidence.found, evidence.summary
-    estimates, metric = numbers.numbers(evidence), numbers.metric_name(evidence)
-    believed = next(part for part in estimates if part["strong"])
-    units = "groups" if summary["groups"] < summary["images"] else "images"
-    return {
-        "experiment": found.experiment,
-        "seed": found.seed,
-        "dataset": settings.DATASET,
-        "metric": metric,
-        "units": units,
-        "titles": {part: title for part, title in TITLES.items() if part != "search" or search},
-        "search": search,
-        "numbers": estimates,
-        "believed": believed,
-        "headline": headline(evidence, believed, metric, units),
-        "warnings": warnings(evidence, believed),
-        "tuned": bool(evidence.tuned),
-        "optimism": numbers.number(evidence, evidence.tuned.get("optimism")),
-        "rules": "; ".join(numbers.said_rules(summary["rules"], found.spec)),
-        "empty_said": empty_said(summary, len(evidence.classes)) if summary["empty_masks"] else "",
-        "tables": tables.all_tables(evidence, SUSPECTS),
-        "settings": settings_of(evidence),
-        "provenance": tables.provenance(evidence, datetime.now()),
-        **drawn(evidence, settings),
-    }
-
-
-def drawn(evidence: Any, settings: Any) -> dict[str, Any]:
-    """The part of it that has pictures: charts, examples, suspects, with what their sections say of them."""
-    import pictures
-    from reporting import evidence as evidence_module
-    from reporting import examples, figures
-    from suspects import SURE
-
-    found = evidence.found
-    curves = evidence_module.learning_curves(settings.LOGS, found.experiment, found.seed, evidence.folds)
-    return {
-        "figures": figures.draw(evidence, curves),
-        "without_curves": sorted(set(evidence.folds) - set(curves)) if curves else [],
-        "ensemble": len(set(found.folders.values())) == 1,
-        "legend": [{"name": name, "colour": f"rgb{colour}"} for name, colour in pictures.legend(evidence.classes)],
-        "examples": examples.examples(evidence, settings.MAX_PIXELS),
-        "suspects": examples.suspects(evidence, settings.MAX_PIXELS, SUSPECTS),
-        "suspect_count": len(evidence.suspects),
-        "image_count": len(found.table),
-        "sure": SURE,
-    }
-
-
-def render(values: dict[str, Any]) -> str:
-    """The page's text; every value is escaped, but for the charts, which are SVG."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    loader = FileSystemLoader(Path(__file__).parent / "reporting")
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    return environment.get_template(TEMPLATE).render(values)
+from reporting.page import context, render
+from tools.errors import command
+from tools.files import write_text
 
 
 @command
@@ -158,7 +20,7 @@ def main(argv: list[str] | None = None) -> None:
     evidence = evidence_module.gather(settings)
     page = render(context(evidence, settings))
     path = Path(settings.OUTPUT, f"report_{settings.EXPERIMENT}_seed{settings.SEED}.html")
-    runs.write_text(path, page)
+    write_text(path, page)
     print(f"{len(evidence.found.table)} images, {len(evidence.folds)} folds, {len(page) / 1e6:.1f} MB -> {path}")
 
 

@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import runs
 import settings as settings_module
-from errors import UnlearnedError, UserError, command, listing
+from tools import run_folders
+from tools.errors import UnlearnedError, UserError, command, listing
+from tools.files import read_json, sha256
 
 FLAGS = {
     "RUN": "the run folder, such as lightning_logs/demo/fold0_seed42",
@@ -26,8 +27,8 @@ def read_origin(folder: Path) -> dict[str, Any]:
     """run.json of a run folder. Raises UserError where there is none, or it lacks something."""
     cure = "Expected a run folder that make train wrote, such as lightning_logs/demo/fold0_seed42."
     need = {"fold": str, "settings": dict, "code": dict, "versions": dict, "computer": dict, "folds_sha256": str}
-    origin = runs.read_json(folder / runs.ORIGIN, cure, need)
-    for name in (runs.FOLDS, Path(runs.FOLDS).with_suffix(".json")):
+    origin = read_json(folder / run_folders.ORIGIN, cure, need)
+    for name in (run_folders.FOLDS, Path(run_folders.FOLDS).with_suffix(".json")):
         if not (folder / name).is_file():
             raise UserError(f"{folder / name}: no such file; the run cannot be trained again without it.")
     return origin
@@ -51,22 +52,21 @@ def settings_of(origin: dict[str, Any], folder: Path, today: Any, into: str) -> 
     if new:
         print(f"Constants that the run did not know take config.py's value: {', '.join(new)}")
     own = {name: value for name, value in then.items() if name not in machine or name in ("INPUT", "OUTPUT")}
-    named = {"EXPERIMENT": into, "TRAIN_FOLDS": folder / runs.FOLDS}
+    named = {"EXPERIMENT": into, "TRAIN_FOLDS": folder / run_folders.FOLDS}
     return settings_module.load(settings_module.lines_of(own) + given + settings_module.lines_of(named))
 
 
 def what_differs(now: Any, origin: dict[str, Any]) -> tuple[str, list[str]]:
     """The device that the run would be trained on today, and a line for each thing that differs."""
-    import assembly
-    import provenance
-    import splits
-    from hardware import choose_device, choose_precision
+    from data import splits
+    from tools.hardware import choose_device, choose_precision
+    from training import builders, run_record
 
-    frame, spec, device = splits.read(Path(now.TRAIN_FOLDS)), assembly.data_spec(now), choose_device(now.DEVICE)
-    data = assembly.open_cache(now, frame, spec).data_sha256
+    frame, spec, device = splits.read(Path(now.TRAIN_FOLDS)), builders.data_spec(now), choose_device(now.DEVICE)
+    data = builders.open_cache(now, frame, spec).data_sha256
     precision = choose_precision(now.PRECISION, device)[0]
-    return device, provenance.differences(
-        origin, provenance.of_today(device, precision, now.DEVICES * now.NODES, data, origin["folds_sha256"])
+    return device, run_record.differences(
+        origin, run_record.of_today(device, precision, now.DEVICES * now.NODES, data, origin["folds_sha256"])
     )
 
 
@@ -74,18 +74,18 @@ def compare(folder: Path, again: Path, differ: list[str], device: str) -> None:
     """Say whether the weights are the same. Raises UnlearnedError where nothing differs on a CPU and they are not."""
     import torch
 
-    import model_dispatcher
+    from modeling import encoder_weights
 
-    then, now = runs.read_model(folder), runs.read_model(again)
+    then, now = run_folders.read_model(folder), run_folders.read_model(again)
     if then["weights_sha256"] == now["weights_sha256"]:
-        print(f"The same weights, bit for bit: {again / runs.WEIGHTS}")
+        print(f"The same weights, bit for bit: {again / run_folders.WEIGHTS}")
         return
-    before, after = (model_dispatcher.read_weights(place / runs.WEIGHTS) for place in (folder, again))
+    before, after = (encoder_weights.read_weights(place / run_folders.WEIGHTS) for place in (folder, again))
     if {name: value.shape for name, value in before.items()} != {name: value.shape for name, value in after.items()}:
         raise UserError(f"{folder} and {again} hold networks of different shapes.")
     distance = max(float((before[name].double() - after[name].double()).abs().max()) for name in before)
     moved = sum(not torch.equal(before[name], after[name]) for name in before)
-    said = f"{moved} of {len(before)} tensors differ, by {distance:.2g} at most ({again / runs.WEIGHTS})"
+    said = f"{moved} of {len(before)} tensors differ, by {distance:.2g} at most ({again / run_folders.WEIGHTS})"
     if not differ and device == "cpu":
         raise UnlearnedError(f"Nothing differs today, but the weights do: {said}.")
     print(f"Not the same weights: {said}. make tester FOLD={now['fold']} EXPERIMENT={again.parent.name} scores them.")
@@ -100,10 +100,10 @@ def main(argv: list[str] | None = None) -> None:
     origin = read_origin(folder)
     into = flags.INTO or f"{folder.parent.name.removesuffix(settings_module.OVERFITTED)}_again"
     now = settings_of(origin, folder, settings, into)
-    if folder.resolve() == runs.run_folder(now.LOGS, now.EXPERIMENT, origin["fold"], now.SEED).resolve():
+    if folder.resolve() == run_folders.run_folder(now.LOGS, now.EXPERIMENT, origin["fold"], now.SEED).resolve():
         raise UserError(f"INTO={into} is the run itself; give it another name.")
-    if runs.sha256(folder / runs.FOLDS) != origin["folds_sha256"]:
-        raise UserError(f"{folder / runs.FOLDS} is not the table that the run was trained on.")
+    if sha256(folder / run_folders.FOLDS) != origin["folds_sha256"]:
+        raise UserError(f"{folder / run_folders.FOLDS} is not the table that the run was trained on.")
 
     device, differ = what_differs(now, origin)
     differ += [f"a session of then: {line}" for session in origin.get("sessions", []) for line in session]
@@ -111,12 +111,12 @@ def main(argv: list[str] | None = None) -> None:
     print(said, flush=True)
     if settings_module.flag_is_on(flags.CHECK):
         return
-    runs.read_model(folder)  # there is something to compare with
-    import train
+    run_folders.read_model(folder)  # there is something to compare with
+    from training import fit
 
     resume, overwrite = (settings_module.flag_is_on(flag) for flag in (flags.RESUME, flags.OVERWRITE))
-    again = train.fit(now, origin["fold"], resume, overwrite)
-    if not runs.resumable(again):
+    again = fit.fit(now, origin["fold"], resume, overwrite)
+    if not run_folders.resumable(again):
         compare(folder, again, differ, device)
 
 

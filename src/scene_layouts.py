@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-import rle
-import runs
-import scenes
-from errors import UserError
+from formats import rle
+from scenes import aerial, hands, scans, screens
 from scenes.files import ANSWERS, Drawn, Job, file_name, numbered, render, write_table
+from tools.errors import UserError
+from tools.files import write_json
 
 DONE = "demo.json"
 COUNT, TEST_COUNT = 60, 16
@@ -24,11 +24,11 @@ COLOURS = {  # of the classes of land
     "roof": (204, 62, 48), "ignore": (0, 0, 0),
 }  # fmt: skip
 _STEP = 2  # a patient's even slices are in the tables of run lengths
-_SCANS = scenes.SLICES // _STEP
+_SCANS = scans.SLICES // _STEP
 
 
 def _kind(number: int) -> str:
-    return scenes.KINDS[number % len(scenes.KINDS)]
+    return hands.KINDS[number % len(hands.KINDS)]
 
 
 def _level(number: int) -> tuple[int, int]:
@@ -40,7 +40,7 @@ def _folders(root: Path, seed: int, count: int, test_count: int) -> list[Drawn]:
     """Nails: images/<kind>/<name>.jpg, masks/<kind>/<name>.png, test/images/<kind>/<name>.jpg."""
 
     def draw(number: int, test: bool) -> Drawn:
-        picture, outline = scenes.nails(seed, number, _kind(number))
+        picture, outline = hands.nails(seed, number, _kind(number))
         name = f"{_kind(number)}/{file_name(seed, number)}"
         image, mask = f"{'test/' * test}images/{name}.jpg", f"masks/{name}.png"
         return Drawn(image, mask, {image: picture}, {mask: outline * 255})
@@ -52,7 +52,7 @@ def _split(root: Path, seed: int, count: int, test_count: int) -> list[Drawn]:
     """Nails: train/ and, every fourth, valid/, each with images/ and masks/; test/images/."""
 
     def draw(number: int, test: bool) -> Drawn:
-        picture, outline = scenes.nails(seed, number, _kind(number // 4))
+        picture, outline = hands.nails(seed, number, _kind(number // 4))
         part, name = "test" if test else "valid" if number % 4 == 3 else "train", file_name(seed, number)
         image, mask = f"{part}/images/{name}.jpg", f"{part}/masks/{name}.png"
         return Drawn(image, mask, {image: picture}, {mask: outline * 255})
@@ -76,7 +76,7 @@ def _rle(root: Path, seed: int, count: int, test_count: int) -> list[Drawn]:
     """Cells: train_images/<id>.png, train.csv with ImageId,EncodedPixels, a row a cell, or a blank; test_images/."""
 
     def draw(number: int, test: bool) -> Drawn:
-        picture, masks = scenes.cells(seed, number, empty_too=True)
+        picture, masks = scans.cells(seed, number, empty_too=True)
         name = file_name(seed, number) + ".png"
         image = f"{'test' if test else 'train'}_images/{name}"
         texts = [rle.encode(mask, "F") for mask in masks] or [""]
@@ -91,7 +91,7 @@ def _rle_classes(root: Path, seed: int, count: int, test_count: int) -> list[Dra
 
     def draw(number: int, test: bool) -> Drawn:
         patient, level = _level(number)
-        picture, masks = scenes.organs(seed, patient, level)
+        picture, masks = scans.organs(seed, patient, level)
         name = f"case{12 + patient}_slice_{level + 1:04d}"
         image = f"{'test' if test else 'train'}/{name}.png"
         rows = [(name, organ, rle.encode(mask, "C")) for organ, mask in masks.items()]
@@ -105,7 +105,7 @@ def _ui(root: Path, seed: int, count: int, test_count: int) -> list[Drawn]:
     """Screenshots: train/<name>.png with train/<name>_mask.png beside it; test/<name>.png."""
 
     def draw(number: int, test: bool) -> Drawn:
-        picture, interface = scenes.screen(seed, number)
+        picture, interface = screens.screen(seed, number)
         start = f"{'test' if test else 'train'}/{file_name(seed, number)}"
         image, mask = f"{start}.png", f"{start}_mask.png"
         return Drawn(image, mask, {image: picture}, {mask: interface * 255})
@@ -119,7 +119,7 @@ def _land(
     """Land: images/<name>, masks/<name>.png with class maps or their colours, test/images/<name>."""
 
     def draw(number: int, test: bool) -> Drawn:
-        picture, labels = scenes.land(seed, number)
+        picture, labels = aerial.land(seed, number)
         name = file_name(seed, number)
         image, mask = f"{'test/' * test}images/{name}.{'png' if channels == 3 else 'tif'}", f"masks/{name}.png"
         drawn = labels if colours is None else colours[labels]
@@ -129,13 +129,13 @@ def _land(
 
 
 def _write_values(root: Path) -> None:
-    write_table(root / "classes.csv", ("name", "value"), [(name, value) for value, name in enumerate(scenes.LAND)])
+    write_table(root / "classes.csv", ("name", "value"), [(name, value) for value, name in enumerate(aerial.LAND)])
 
 
 def _colour_table() -> np.ndarray:
     """The colour of each value of a class map, uint8 (256, 3); black where there is no class."""
     table = np.zeros((256, 3), np.uint8)
-    table[: len(scenes.LAND)] = [COLOURS[name] for name in scenes.LAND]
+    table[: len(aerial.LAND)] = [COLOURS[name] for name in aerial.LAND]
     return table
 
 
@@ -154,7 +154,7 @@ def _palette(root: Path, seed: int, count: int, test_count: int) -> list[Drawn]:
     """Land with class maps as indices into a palette, 255 not labelled; classes.csv with name,value."""
     _write_values(root)
     table = _colour_table()
-    table[scenes.NOT_LABELLED] = (224, 224, 192)  # as VOC2012 draws what is not labelled
+    table[aerial.NOT_LABELLED] = (224, 224, 192)  # as VOC2012 draws what is not labelled
     return _land(root, seed, numbered(count, test_count), palette=tuple(table.ravel().tolist()))
 
 
@@ -169,7 +169,7 @@ def _class_files(root: Path, seed: int, count: int, test_count: int) -> list[Dra
 
     def draw(number: int, test: bool) -> Drawn:
         patient, level = _level(number)
-        picture, masks = scenes.organs(seed, patient, level)
+        picture, masks = scans.organs(seed, patient, level)
         name = f"patient{patient:03d}_{level + 1:02d}"
         image, mask = f"{'test/' * test}images/{name}.png", f"masks/{{class}}/{name}.png"
         files = {mask.replace("{class}", organ): drawn * 255 for organ, drawn in masks.items() if drawn.any()}
@@ -186,7 +186,7 @@ def _own_table(root: Path, seed: int, count: int, test_count: int) -> list[Drawn
 
     def draw(number: int, test: bool) -> Drawn:
         person = len(sizes) + number if test else int(people[number])
-        picture, outline = scenes.nails(seed, number, _kind(person), person)
+        picture, outline = hands.nails(seed, number, _kind(person), person)
         image, mask = (
             f"{'test' if test else 'pictures'}/{file_name(seed, number)}.jpg",
             f"outlines/hand_{number:04d}.png",
@@ -203,7 +203,7 @@ def _instances(root: Path, seed: int, count: int, test_count: int) -> list[Drawn
     """Cells: stage1_train/<id>/images/<id>.png with masks/<n>.png, one a cell; stage1_test/<id>/images/<id>.png."""
 
     def draw(number: int, test: bool) -> Drawn:
-        picture, masks = scenes.cells(seed, number)
+        picture, masks = scans.cells(seed, number)
         name = file_name(seed, number)
         folder = f"stage1_{'test' if test else 'train'}/{name}"
         image, files = (
@@ -224,7 +224,7 @@ def _slices(root: Path, seed: int, count: int, test_count: int) -> list[Drawn]:
     def draw(number: int, test: bool) -> Drawn:
         middle, name = 3 + number % 4, file_name(seed, number)
         stack, mask = f"{'test/' * test}images/{name}_{{z}}.png", f"masks/{name}.png"
-        drawn = [scenes.organs(seed, number, middle - 2 + z) for z in range(5)]
+        drawn = [scans.organs(seed, number, middle - 2 + z) for z in range(5)]
         files = {stack.replace("{z}", str(z)): picture for z, (picture, _) in enumerate(drawn)}
         return Drawn(stack, mask, files, {mask: drawn[2][1]["liver"] * 255})
 
@@ -258,7 +258,7 @@ def write(layout: str, root: Path, seed: int = 42, count: int = 0, test_count: i
         about: dict[str, Any] = {"layout": layout, "seed": seed, "count": count, "test_count": test_count}
         test = LAYOUTS[layout](temporary, seed, count, test_count)
         about["answers"] = {one.image: one.mask for one in test}
-        runs.write_json(temporary / DONE, about)
+        write_json(temporary / DONE, about)
         if root.exists():
             shutil.rmtree(root)
         os.replace(temporary, root)

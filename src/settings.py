@@ -13,7 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import config
-from errors import UserError, listing, nearest
+from tools.errors import UserError, listing, nearest
 
 RECIPES = Path(__file__).parent / "recipes"
 SEARCH = "[search]"  # the line in a recipe below which make search finds what it may vary

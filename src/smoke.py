@@ -3,10 +3,10 @@
 import sys
 from pathlib import Path
 
-import console
 import settings as settings_module
-import splits
-from errors import UserError, command
+from data import splits
+from tools import console
+from tools.errors import UserError, command
 
 FLAGS = {"FOLD": "the fold to try (default 0)"}
 

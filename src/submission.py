@@ -4,23 +4,10 @@ The file is read back, decoded and compared with the masks before it is announce
 """
 
 import sys
-from pathlib import Path
-from typing import Any
 
-import console
-import dataspec
-import parts
-import postprocess
-import predictions
-import rle
-import rules
-import runs
 import settings as settings_module
-import submission_file
-import threads
-from dataspec import DataSpec
-from errors import UserError, command
-from inference import choose_dialect, prediction_folder
+from prediction import submission_job
+from tools.errors import command
 
 FLAGS = {
     "FOLD": "which prediction: as given to make inference",
@@ -28,84 +15,10 @@ FLAGS = {
 }
 
 
-def rows_of_maps(folder: Path, spec: DataSpec, dialect: rle.Dialect, ids: dict[str, str], to_mask: Any) -> Any:
-    """Yield the rows of all images of a prediction folder, worked out in threads."""
-    classes = submission_file.check_classes(spec, dialect)
-
-    def rows(image_id: str) -> list[submission_file.Row]:
-        p8 = predictions.read_maps(folder, ids[image_id], spec)
-        masks = postprocess.to_masks(p8, spec.task, spec.scored, to_mask)
-        return submission_file.rows_of(image_id, masks, classes, dialect)
-
-    for own in console.track(threads.ahead(ids, rows, 32), len(ids), "encoding"):
-        yield from own
-
-
-def refuse_other_rows(folder: Path, manifest: dict[str, Any], dialect: rle.Dialect, to_mask: Any, again: str) -> None:
-    """Raises UserError where rows were kept by another rule or dialect than now, or are not those of the manifest."""
-    kept = (manifest.get("dialect"), manifest.get("rules"))
-    if kept != (dialect.name, [rule.as_json() for rule in to_mask]):
-        raise UserError(
-            f"{folder} holds run lengths in the dialect {kept[0]} by other rules from probability to mask than now. "
-            f"{again} MAPS=0, or without MAPS=0, which leaves both open."
-        )
-    parts.refuse_changed_rows(folder, manifest, again)
-
-
 @command
 def main(argv: list[str] | None = None) -> None:
     settings, flags = settings_module.command_line(argv, __doc__, FLAGS)
-    folder = prediction_folder(settings, flags.FOLD, flags.NAME)
-    again = f"Predict first: make inference{f' FOLD={flags.FOLD}' if flags.FOLD else ''}"
-    manifest = runs.read_manifest(folder, again)
-    runs.refuse_stale(folder, manifest, again)
-    if "shard" in manifest:
-        raise UserError(f"{folder} is one part of {manifest['shard'].get('of')}. Join them first: make merge")
-    only_rows = "rows_sha256" in manifest
-    spec = dataspec.from_json(manifest["data"], str(folder / runs.MANIFEST))
-    to_mask = rules.chosen(settings, spec, predictions.provenance(manifest["models"], manifest))
-    dialect, sample = choose_dialect(settings), submission_file.find_sample(settings.INPUT)
-    if only_rows:
-        refuse_other_rows(folder, manifest, dialect, to_mask, again)
-    else:
-        predictions.refuse_exchanged(folder, manifest, again)
-    classes, ids = submission_file.check_classes(spec, dialect), submission_file.image_ids(manifest["images"], dialect)
-    keys = [(image_id, name) for image_id in ids for name in classes]
-    order = submission_file.check_ids(keys, sample, dialect, partial=bool(settings.LIMIT))
-
-    path = Path(settings.SUBMISSION)
-    wanted = {image_id: ids[image_id] for image_id in dict.fromkeys(image_id for image_id, _ in order)}
-    if only_rows:
-        rows = submission_file.write_ordered(path, dialect, folder / parts.ROWS, order)
-    else:
-        encoded = path.with_name(f".{path.name}.rows")
-        try:
-            submission_file.write(encoded, dialect, rows_of_maps(folder, spec, dialect, wanted, to_mask))
-            rows = submission_file.write_ordered(path, dialect, encoded, order)
-        finally:
-            encoded.unlink(missing_ok=True)
-    about = {
-        "predictions": str(folder),
-        "dialect": dialect.name,
-        "postprocess": settings.POSTPROCESS,
-        "rules": [rule.as_json() for rule in to_mask],
-        "images": len(wanted),
-        "rows": rows,
-        "sha256": runs.sha256(path),
-        "models": manifest["models"],
-    }
-    runs.write_json(path.with_suffix(".json"), about)
-    checked = (
-        f"ids equal to {sample}"
-        if sample and not settings.LIMIT
-        else "no sample_submission.csv to check the ids against"
-        if not sample
-        else "ids found in the sample"
-    )
-    print(
-        f"{rows} rows for {about['images']} images in the dialect {dialect.name}; "
-        f"{checked}; read back and equal to the masks -> {path}"
-    )
+    submission_job.write(settings, flags.FOLD, flags.NAME)
 
 
 if __name__ == "__main__":

@@ -11,37 +11,33 @@ from typing import Any
 
 import numpy as np
 
-import bootstrap
-import console
-import outoffold
-import rules
-import runs
-import scoring
 import settings as settings_module
-import summaries
-import tuning
-from errors import command
-
-CROSSFITTED = "tuned_scores.csv"  # rows of the cross-fitted masks
+from metrics import bootstrap
+from prediction import chosen_rule
+from scoring import out_of_fold, rule_tuning, score_rows, score_summary
+from scoring.rule_tuning import by_fold, scores_json, write_tuned_scores
+from tools import console
+from tools.errors import command
+from tools.files import write_json
 
 
 def tune(settings: Any, experiment: str = "", seed: int | None = None) -> dict[str, Any]:
     """Search, score, write and announce; returns what tuned.json holds."""
-    scale = scoring.scale(settings.METRIC, "", settings.EMPTY)
-    found = outoffold.read(settings, experiment, seed)
-    rule = rules.configured(settings, found.spec)[0]
-    tried = tuning.table(found, rule, scale, settings.MAX_PIXELS)
+    scale = score_rows.scale(settings.METRIC, "", settings.EMPTY)
+    found = out_of_fold.read(settings, experiment, seed)
+    rule = chosen_rule.configured(settings, found.spec)[0]
+    tried = rule_tuning.table(found, rule, scale, settings.MAX_PIXELS)
     folds = found.table["kfold"].to_numpy()
-    choice = tuning.search(tried, folds, scale)
+    choice = rule_tuning.search(tried, folds, scale)
     shape = len(folds), len(found.spec.scored)
     ways = {
         "untuned": np.zeros(shape, int),
-        "crossfitted": _by_fold(choice.crossfitted, folds),
+        "crossfitted": by_fold(choice.crossfitted, folds),
         "tuned": np.broadcast_to(choice.overall, shape),
-        **{way: _by_fold(chosen, folds) for way, chosen in choice.ways.items()},
+        **{way: by_fold(chosen, folds) for way, chosen in choice.ways.items()},
     }
     groups = found.table["group"].to_numpy()
-    weights = bootstrap.group_weights(groups, summaries.DRAWS)
+    weights = bootstrap.group_weights(groups, score_summary.DRAWS)
     result: dict[str, Any] = {
         "experiment": found.experiment,
         "seed": found.seed,
@@ -52,46 +48,27 @@ def tune(settings: Any, experiment: str = "", seed: int | None = None) -> dict[s
         "rules_tried": len(tried.rules),
     }
     for name, chosen in ways.items():
-        picked = tuning.pick(tried, chosen)
-        score, low, high = summaries.interval(scale.measure, *picked, weights, groups, scale.empty)
+        picked = rule_tuning.pick(tried, chosen)
+        score, low, high = score_summary.interval(scale.measure, *picked, weights, groups, scale.empty)
         result[name] = {"score": score, "low": low, "high": high}
-    result["untuned"]["rules"] = _json(tried, [0] * shape[1])
-    result["crossfitted"]["rules"] = {str(fold): _json(tried, best) for fold, best in choice.crossfitted.items()}
-    result["tuned"]["rules"] = _json(tried, choice.overall)
+    result["untuned"]["rules"] = scores_json(tried, [0] * shape[1])
+    result["crossfitted"]["rules"] = {str(fold): scores_json(tried, best) for fold, best in choice.crossfitted.items()}
+    result["tuned"]["rules"] = scores_json(tried, choice.overall)
     sign = 1 if scale.measure.higher else -1
     result["optimism"] = sign * (result["tuned"]["score"] - result["crossfitted"]["score"])
-    result["curve"] = tuning.curve(tried, choice.scores)
+    result["curve"] = rule_tuning.curve(tried, choice.scores)
     result["provenance"] = found.provenance
     folder = Path(settings.LOGS, found.experiment, f"oof_seed{found.seed}")
-    _write_scores(folder, found, *tuning.pick(tried, ways["crossfitted"]))
-    runs.write_json(folder / rules.TUNED, result)
+    write_tuned_scores(folder, found, *rule_tuning.pick(tried, ways["crossfitted"]))
+    write_json(folder / chosen_rule.TUNED, result)
     _announce(result, found, tried, choice)
-    print(f"the rule, with what it was tuned under -> {folder / rules.TUNED}")
+    print(f"the rule, with what it was tuned under -> {folder / chosen_rule.TUNED}")
     return result
 
 
-def _by_fold(chosen: dict[int, list[int]], folds: np.ndarray) -> np.ndarray:
-    """Numbers of rules (N, S) of images that lie in these folds."""
-    return np.array([chosen[fold] for fold in folds.tolist()])
-
-
-def _json(tried: tuning.Table, numbers: list[int]) -> list[dict[str, Any]]:
-    return [tried.rules[number].as_json() for number in numbers]
-
-
-def _write_scores(folder: Path, found: outoffold.OutOfFold, counts: np.ndarray, values: np.ndarray) -> None:
-    """The cross-fitted rows, for make compare TUNED=1."""
-    import pandas as pd
-
-    names = found.spec.scored_names
-    rows = found.table.loc[found.table.index.repeat(len(names)), ["image", "kfold", "group"]].reset_index(drop=True)
-    rows.insert(1, "class", list(names) * len(found.table))
-    flat = pd.DataFrame(counts.reshape(-1, 4), columns=["tp", "fp", "fn", "tn"])
-    whole = pd.concat([rows, flat, pd.Series(values.reshape(-1), name="score")], axis=1)
-    runs.write_text(folder / CROSSFITTED, whole.to_csv(index=False, lineterminator="\n"))
-
-
-def _announce(result: dict[str, Any], found: outoffold.OutOfFold, tried: tuning.Table, choice: tuning.Choice) -> None:
+def _announce(
+    result: dict[str, Any], found: out_of_fold.OutOfFold, tried: rule_tuning.Table, choice: rule_tuning.Choice
+) -> None:
     metric, less = result["metric"], "" if result["higher"] else " (less is better)"
     print(
         f"{found.experiment}, seed {found.seed}: {len(tried.rules)} rules on {len(found.table)} held-out images, "
@@ -106,8 +83,8 @@ def _announce(result: dict[str, Any], found: outoffold.OutOfFold, tried: tuning.
     print(f"  optimism of tuning on everything: {result['optimism']:+.4f}")
     if choice.ways:
         print("Which way to objects scores better, each cross-fitted by itself:")
-        ways = {tuning.COMPONENTS: "each connected component of a mask is an object"}
-        ways[tuning.WATERSHED] = "touching objects are cut apart"
+        ways = {rule_tuning.COMPONENTS: "each connected component of a mask is an object"}
+        ways[rule_tuning.WATERSHED] = "touching objects are cut apart"
         _print_table(result, ways)
     for index, name in enumerate(found.spec.scored_names):
         of_class = f" of {name}" if len(found.spec.scored) > 1 else ""
@@ -133,7 +110,7 @@ def _print_table(result: dict[str, Any], said: dict[str, str]) -> None:
 @command
 def main(argv: list[str] | None = None) -> None:
     settings, _ = settings_module.command_line(argv, __doc__, {})
-    rules.refuse_tuned(settings)
+    chosen_rule.refuse_tuned(settings)
     tune(settings)
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from errors import UserError
+from tools.errors import UserError
 
 SECONDS = 20  # for one mutant, on a busy computer; a usual one takes milliseconds
 MEMORY = 256 << 20  # bytes that reading a mutant may add: each of these files is small, and says so to MAX_PIXELS

@@ -4,7 +4,7 @@ import os
 import time
 from pathlib import Path
 
-from errors import UserError
+from tools.errors import UserError
 
 
 def perform(overrides, flags):

@@ -6,9 +6,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
-import assembly
 import train
 from lightning_module import SegmentationModule
+from tools import errors
+from training import builders
 
 
 def without_statistics(module):
@@ -25,18 +26,18 @@ def without_statistics(module):
 
 def patched():
     """Change the modules of this process; returns what undoes it."""
-    build, step = assembly.build_network, SegmentationModule.training_step
+    build, step = builders.build_network, SegmentationModule.training_step
 
     def noted(self, batch, index):
         with Path(f"rows_{self.hparams.seed}_{self.trainer.world_size}_{self.global_rank}.txt").open("a") as file:
             file.write(f"{self.trainer.current_epoch} {index} {' '.join(map(str, batch['row'].tolist()))}\n")
         return step(self, batch, index)
 
-    assembly.build_network = lambda *given, **named: without_statistics(build(*given, **named))
+    builders.build_network = lambda *given, **named: without_statistics(build(*given, **named))
     SegmentationModule.training_step = noted
 
     def undo():
-        assembly.build_network, SegmentationModule.training_step = build, step
+        builders.build_network, SegmentationModule.training_step = build, step
 
     return undo
 
@@ -46,7 +47,7 @@ if __name__ == "__main__":
     if os.environ.get("DIES") == os.environ["RANK"]:
 
         def fatal(self, batch, index):
-            raise train.UserError("something is wrong here")
+            raise errors.UserError("something is wrong here")
 
         SegmentationModule.training_step = fatal
     sys.exit(train.main(sys.argv[1:]))

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import rle
 from conftest import ROOT
+from formats import rle
 
 sys.path.append(str(ROOT / "benchmarks"))  # last: some files there are called as in src/
 

@@ -9,20 +9,20 @@ import pytest
 import torch
 from PIL import Image
 
-import assembly
-import augmentations
-import dataset
-import samples
+import preview
 import settings
-import splits
 from conftest import TINY
-from datamodule import MaskDataModule, epoch_order
-from errors import UserError
+from data import splits
+from loading import augmentations, dataset
+from loading.datamodule import MaskDataModule
+from loading.samplers import epoch_order
+from tools.errors import UserError
+from training import builders
 
 
 def open_demo(*overrides):
     loaded = settings.load([*TINY, *overrides])
-    return loaded, assembly.open_cache(loaded, splits.read(Path(loaded.TRAIN_FOLDS)), assembly.data_spec(loaded))
+    return loaded, builders.open_cache(loaded, splits.read(Path(loaded.TRAIN_FOLDS)), builders.data_spec(loaded))
 
 
 def batches(cache, workers, epochs=2, augment="turns", rows=24):
@@ -174,6 +174,6 @@ def test_folds_split_the_rows_and_always_train_on_minus_one():
 
 
 def test_make_samples_draws_what_the_network_gets(folds_table, refused):
-    assert samples.main([*TINY, "COUNT=3"]) == 0
+    assert preview.main([*TINY, "COUNT=3"]) == 0
     assert Image.open("output/demo/samples.png").size[0] > 1000
-    refused(samples.main, [*TINY, "COUNT=none"], "not a number")
+    refused(preview.main, [*TINY, "COUNT=none"], "not a number")

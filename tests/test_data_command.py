@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-import archives
-import console
-import data
+import fetch
 from conftest import write_instances
+from formats import archives
+from tools import console
 
 PICTURE = b"not a picture, but bytes " * 40
 
@@ -68,7 +68,7 @@ def clean(workplace):
 def test_a_competitions_archive_is_unpacked_found_and_the_next_command_named(workplace, capsys):
     write_instances(workplace / "made", 4)
     shutil.make_archive("bowl", "zip", "made")
-    assert data.main(["ZIP=bowl.zip"]) == 0
+    assert fetch.main(["ZIP=bowl.zip"]) == 0
     said = capsys.readouterr().out
     assert tree("input/bowl") == tree("made")
     assert "DATASET=bowl, after the archive; the next commands need it too." in said
@@ -83,7 +83,7 @@ def test_a_competitions_archive_is_unpacked_found_and_the_next_command_named(wor
 def test_tars_and_a_name_given(workplace, ending, kind, capsys):
     write_instances(workplace / "made", 2)
     Path(shutil.make_archive("b", kind, "made")).rename(f"bowl{ending}")
-    assert data.main([f"ZIP=bowl{ending}", "DATASET=cells", "MASK_PATH=a b"]) == 0
+    assert fetch.main([f"ZIP=bowl{ending}", "DATASET=cells", "MASK_PATH=a b"]) == 0
     said = capsys.readouterr().out
     assert tree("input/cells") == tree("made")
     assert "after the archive" not in said
@@ -92,7 +92,7 @@ def test_tars_and_a_name_given(workplace, ending, kind, capsys):
 
 def test_what_no_layout_knows_is_kept_and_table_named(workplace, capsys):
     make_zip(workplace / "odd one (1).zip", [("notes.txt", "x"), ("deep/er/x.png", PICTURE)])
-    assert data.main(["ZIP=odd one (1).zip"]) == 0
+    assert fetch.main(["ZIP=odd one (1).zip"]) == 0
     said = capsys.readouterr().out
     assert tree("input/odd-one-1") == ["deep/er/x.png", "notes.txt"]
     for words in ("deep/", "notes.txt", "TABLE=my.csv", "No test images", "Next: make folds DATASET=odd-one-1"):
@@ -110,7 +110,7 @@ def test_names_that_lead_out_are_refused(clean, refused, name, ending):
         make_zip(path, [("fine.png", PICTURE), (name, b"x")])
     else:
         make_tar(path, [("fine.png", PICTURE, tarfile.REGTYPE), (name, b"x", tarfile.REGTYPE)])
-    said = refused(data.main, [f"ZIP={path.name}"], "leads out", repr(name), "nothing is unpacked")
+    said = refused(fetch.main, [f"ZIP={path.name}"], "leads out", repr(name), "nothing is unpacked")
     assert "\x1b" not in said
 
 
@@ -118,7 +118,7 @@ def test_a_name_with_a_nul_is_refused(clean, refused):
     make_zip(clean / "hostile.zip", [("fineXpng", PICTURE)])
     content = (clean / "hostile.zip").read_bytes().replace(b"fineXpng", b"fine\0png")
     (clean / "hostile.zip").write_bytes(content)
-    refused(data.main, ["ZIP=hostile.zip"], "'fine\\x00png'")
+    refused(fetch.main, ["ZIP=hostile.zip"], "'fine\\x00png'")
 
 
 @pytest.mark.parametrize(
@@ -126,14 +126,14 @@ def test_a_name_with_a_nul_is_refused(clean, refused):
 )
 def test_links_and_devices_in_a_tar_are_refused(clean, refused, kind):
     make_tar(clean / "hostile.tar.gz", [("fine.png", PICTURE, tarfile.REGTYPE), ("bad", b"", kind)])
-    refused(data.main, ["ZIP=hostile.tar.gz"], "'bad'", "link or a device")
+    refused(fetch.main, ["ZIP=hostile.tar.gz"], "'bad'", "link or a device")
 
 
 def test_a_link_in_a_zip_is_refused(clean, refused):
     link = zipfile.ZipInfo("bad")
     link.create_system, link.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
     make_zip(clean / "hostile.zip", [("fine.png", PICTURE), (link, "../../other")])
-    refused(data.main, ["ZIP=hostile.zip"], "'bad'", "link or a device")
+    refused(fetch.main, ["ZIP=hostile.zip"], "'bad'", "link or a device")
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
@@ -142,19 +142,19 @@ def test_a_link_in_a_zip_is_refused(clean, refused):
 )
 def test_a_name_twice_is_refused(clean, refused, twice):
     make_zip(clean / "hostile.zip", [(name, PICTURE) for name in twice])
-    refused(data.main, ["ZIP=hostile.zip"], "twice")
+    refused(fetch.main, ["ZIP=hostile.zip"], "twice")
 
 
 def test_a_file_that_is_also_a_folder_is_refused(clean, refused):
     make_zip(clean / "hostile.zip", [("a", PICTURE), ("A/b.png", PICTURE)])
-    refused(data.main, ["ZIP=hostile.zip"], "both as a file and as a folder")
+    refused(fetch.main, ["ZIP=hostile.zip"], "both as a file and as a folder")
 
 
 def test_a_bomb_is_refused_by_its_headers(clean, refused, monkeypatch):
     monkeypatch.setattr(archives, "HONEST", 10**6)
     make_zip(clean / "hostile.zip", [(f"{part}.png", bytes(8 * 10**6)) for part in range(2)])
     monkeypatch.setattr(archives, "RATIO", 100)
-    refused(data.main, ["ZIP=hostile.zip"], "zip bomb")
+    refused(fetch.main, ["ZIP=hostile.zip"], "zip bomb")
 
 
 def test_a_bomb_of_tar_is_refused_before_it_is_read_to_its_end(clean, refused, monkeypatch):
@@ -163,7 +163,7 @@ def test_a_bomb_of_tar_is_refused_before_it_is_read_to_its_end(clean, refused, m
     monkeypatch.setattr(archives, "RATIO", 100)
     read, seen = tarfile.TarFile.next, []
     monkeypatch.setattr(tarfile.TarFile, "next", lambda tar: seen.append(1) or read(tar))
-    refused(data.main, ["ZIP=hostile.tar.gz"], "zip bomb")
+    refused(fetch.main, ["ZIP=hostile.tar.gz"], "zip bomb")
     assert len(seen) <= 3
 
 
@@ -174,7 +174,7 @@ def test_a_bomb_within_is_refused(clean, refused, monkeypatch):
     make_zip(clean / "hostile.zip", [("inner.zip", inner.getvalue())])
     monkeypatch.setattr(archives, "HONEST", 10**6)
     monkeypatch.setattr(archives, "RATIO", 100)
-    refused(data.main, ["ZIP=hostile.zip"], "inner.zip in hostile.zip", "zip bomb")
+    refused(fetch.main, ["ZIP=hostile.zip"], "inner.zip in hostile.zip", "zip bomb")
 
 
 def test_bytes_are_counted_while_unpacking_because_headers_lie(clean, refused, monkeypatch):
@@ -185,16 +185,16 @@ def test_bytes_are_counted_while_unpacking_because_headers_lie(clean, refused, m
     honest = archives._zip_entries
     lying = lambda *args: (archives.Entry(entry.name, 10, entry.open) for entry in honest(*args))  # noqa: E731
     monkeypatch.setattr(archives, "_zip_entries", lying)
-    refused(data.main, ["ZIP=hostile.zip"], "zip bomb")
+    refused(fetch.main, ["ZIP=hostile.zip"], "zip bomb")
     monkeypatch.setattr(archives, "HONEST", 10**6)
-    refused(data.main, ["ZIP=hostile.zip"], "300000 bytes where 10 are promised")
+    refused(fetch.main, ["ZIP=hostile.zip"], "300000 bytes where 10 are promised")
 
 
 def test_a_full_disk_is_foreseen(clean, refused, monkeypatch):
     make_zip(clean / "hostile.zip", [("a.png", bytes(3 * 10**6))])
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**10, 0, archives.SPARE + 2 * 10**6))
-    refused(data.main, ["ZIP=hostile.zip"], "3 MB", "2 MB", "Make room")
+    refused(fetch.main, ["ZIP=hostile.zip"], "3 MB", "2 MB", "Make room")
 
 
 def test_an_encrypted_zip_is_refused(clean, refused):
@@ -204,7 +204,7 @@ def test_an_encrypted_zip_is_refused(clean, refused):
         place = content.index(mark) + offset
         struct.pack_into("<H", content, place, 1)
     (clean / "hostile.zip").write_bytes(content)
-    refused(data.main, ["ZIP=hostile.zip"], "needs a password", "'a.png'")
+    refused(fetch.main, ["ZIP=hostile.zip"], "needs a password", "'a.png'")
 
 
 @pytest.mark.parametrize("damage", ["cut", "byte", "deflate", "text", "empty", "method"])
@@ -221,7 +221,7 @@ def test_a_broken_zip_is_refused(clean, refused, damage):
         struct.pack_into("<H", content, content.index(b"PK\x01\x02") + 10, 9)
     changed = {"cut": content[:4000], "text": b"<html>Sign in</html>", "empty": b""}
     path.write_bytes(changed.get(damage, content))
-    refused(data.main, ["ZIP=hostile.zip"], "hostile.zip is no whole archive", "Download it again")
+    refused(fetch.main, ["ZIP=hostile.zip"], "hostile.zip is no whole archive", "Download it again")
 
 
 @pytest.mark.parametrize("damage", ["cut", "byte", "text", "checksum"])
@@ -231,7 +231,7 @@ def test_a_broken_tar_is_refused(clean, refused, damage):
     content[{"byte": 9000, "checksum": -6}.get(damage, -1)] ^= 255 if damage in ("byte", "checksum") else 0
     changed = {"cut": content[:30_000], "text": b"<html>Sign in</html>"}
     path.write_bytes(changed.get(damage, content))
-    refused(data.main, ["ZIP=hostile.tar.gz"], "hostile.tar.gz is no whole archive")
+    refused(fetch.main, ["ZIP=hostile.tar.gz"], "hostile.tar.gz is no whole archive")
 
 
 @pytest.mark.parametrize(
@@ -255,14 +255,14 @@ def test_wrong_calls(workplace, refused, argv, words):
     make_zip(workplace / "fine.zip", [("a.png", PICTURE)])
     make_zip(workplace / "empty.zip", [(".DS_Store", "x")])
     (workplace / "notes.7z").write_text("x")
-    refused(data.main, argv, *words)
+    refused(fetch.main, argv, *words)
     assert names("input") == []
 
 
 def test_leftovers_of_macos_and_windows_stay_out(workplace, capsys):
     brought = ["a.png", "__MACOSX/._a.png", "x/.DS_Store", "x/Thumbs.db", "x/b.png", "x/._b.png"]
     make_zip(workplace / "x.zip", [(name, PICTURE) for name in brought])
-    assert data.main(["ZIP=x.zip"]) == 0
+    assert fetch.main(["ZIP=x.zip"]) == 0
     assert tree("input/x") == ["a.png", "x/b.png"]
     assert "2 files, 0.0 MB -> input/x; 4 files of macOS or Windows left out." in capsys.readouterr().out
 
@@ -278,7 +278,7 @@ def test_archives_within_are_unpacked_where_they_belong(workplace, capsys):
             ("more/one.zip", zipped([("two.zip", deepest)])),
         ],
     )
-    assert data.main(["ZIP=x.zip"]) == 0
+    assert fetch.main(["ZIP=x.zip"]) == 0
     assert tree("input/x") == [
         "more/one/two/too deep.zip", "more/one/two/y.png", "stage1_test/id/images/id.png", "train/a.png",
         "train_masks.csv",
@@ -292,7 +292,7 @@ def test_the_room_of_an_archive_within_is_given_back(workplace, monkeypatch):
     make_zip(workplace / "x.zip", [(f"{name}.zip", zipped([("a.png", bytes(10**6))])) for name in "ab"])
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**10, 0, archives.SPARE + 35 * 10**5))
-    assert data.main(["ZIP=x.zip"]) == 0
+    assert fetch.main(["ZIP=x.zip"]) == 0
     assert tree("input/x") == ["a/a.png", "b/a.png"]
 
 
@@ -309,7 +309,7 @@ def test_the_room_of_an_archive_within_is_given_back(workplace, monkeypatch):
 )
 def test_an_archive_within_is_checked_as_the_outer_one(clean, refused, files, word):
     make_zip(clean / "hostile.zip", files)
-    refused(data.main, ["ZIP=hostile.zip"], word)
+    refused(fetch.main, ["ZIP=hostile.zip"], word)
 
 
 @pytest.mark.parametrize(
@@ -324,23 +324,23 @@ def test_an_archive_within_is_checked_as_the_outer_one(clean, refused, files, wo
 )
 def test_a_single_top_folder_is_left_out(workplace, inside, expected):
     make_zip(workplace / "x.zip", [(name, PICTURE) for name in inside])
-    assert data.main(["ZIP=x.zip"]) == 0
+    assert fetch.main(["ZIP=x.zip"]) == 0
     assert tree("input/x") == expected
 
 
 def test_an_existing_folder_is_refused_or_replaced(workplace, refused):
     make_zip(workplace / "x.zip", [("new.png", PICTURE), ("b.png", PICTURE)])
     make_zip(workplace / "input/x/deep/old.zip", [])
-    refused(data.main, ["ZIP=x.zip"], "input/x holds", "deep", "OVERWRITE=1", "DATASET=name")
+    refused(fetch.main, ["ZIP=x.zip"], "input/x holds", "deep", "OVERWRITE=1", "DATASET=name")
     assert tree("input/x") == ["deep/old.zip"]
-    assert data.main(["ZIP=x.zip", "OVERWRITE=1"]) == 0
+    assert fetch.main(["ZIP=x.zip", "OVERWRITE=1"]) == 0
     assert tree("input") == ["x/b.png", "x/new.png"]
 
 
 def test_the_old_folder_stays_where_the_new_one_is_broken(workplace, refused):
     (workplace / "x.zip").write_text("a text")
     make_zip(workplace / "input/x/old.zip", [])
-    refused(data.main, ["ZIP=x.zip", "OVERWRITE=1"], "no whole archive")
+    refused(fetch.main, ["ZIP=x.zip", "OVERWRITE=1"], "no whole archive")
     assert tree("input") == ["x/old.zip"]
 
 
@@ -348,7 +348,7 @@ def test_a_link_as_target_is_refused(workplace, refused):
     make_zip(workplace / "x.zip", [("new.png", PICTURE)])
     (workplace / "elsewhere").mkdir()
     Path("input/x").symlink_to(workplace / "elsewhere")
-    refused(data.main, ["ZIP=x.zip", "OVERWRITE=1"], "a link")
+    refused(fetch.main, ["ZIP=x.zip", "OVERWRITE=1"], "a link")
 
 
 @pytest.mark.parametrize(
@@ -358,7 +358,7 @@ def test_an_archive_in_the_dataset_s_own_folder_stays(workplace, capsys, typed, 
     archive = make_zip(workplace / "input" / "x" / "x.zip", [("a.png", PICTURE), ("b.png", PICTURE)])
     (workplace / "input" / "x" / ".DS_Store").write_text("x")
     content = archive.read_bytes()
-    assert data.main([f"ZIP={typed}", *extra]) == 0
+    assert fetch.main([f"ZIP={typed}", *extra]) == 0
     assert tree("input") == ["x/a.png", "x/b.png", "x/x.zip"]
     assert archive.read_bytes() == content
     assert "The archive stays where it was, input/x/x.zip." in capsys.readouterr().out
@@ -387,7 +387,7 @@ def test_ctrl_c_leaves_nothing_half_done_and_loses_nothing(workplace, monkeypatc
     if moment == "unpacking":
         monkeypatch.setattr(console, "track", stopped)
     monkeypatch.setattr(os, "replace", half)
-    assert data.main(["ZIP=input/x/x.zip", "OVERWRITE=1"]) == 130
+    assert fetch.main(["ZIP=input/x/x.zip", "OVERWRITE=1"]) == 130
     new = ["x/a.png", "x/b.png", "x/x.zip"]
     assert tree("input") == (new if moment == "after the swap" else ["x/old.txt", "x/x.zip"])
     assert archive.read_bytes() == content
@@ -413,7 +413,7 @@ def kaggle(clean, monkeypatch):
 def test_a_competition_is_downloaded_and_unpacked(kaggle, clean, capsys, name):
     bin_folder = kaggle('cp bin/some-cells-2.zip "$6"; echo 100% >&2')
     make_zip(bin_folder / "some-cells-2.zip", [("a.png", PICTURE), ("test/b.png", PICTURE)])
-    assert data.main([f"COMPETITION={name}"]) == 0
+    assert fetch.main([f"COMPETITION={name}"]) == 0
     said = capsys.readouterr()
     typed = (bin_folder / "typed").read_text().split()
     assert typed[:5] == ["competitions", "download", "-c", "some-cells-2", "-p"]
@@ -441,7 +441,7 @@ def test_a_competition_is_downloaded_and_unpacked(kaggle, clean, capsys, name):
 )
 def test_what_kaggle_refuses_comes_with_its_cure(kaggle, capsys, script, words):
     kaggle(script)
-    assert data.main(["COMPETITION=cells"]) == 2
+    assert fetch.main(["COMPETITION=cells"]) == 2
     said = capsys.readouterr().err
     assert "error: " in said and "Traceback" not in said
     for word in words:
@@ -450,14 +450,14 @@ def test_what_kaggle_refuses_comes_with_its_cure(kaggle, capsys, script, words):
 
 def test_without_the_client_the_page_is_named(clean, refused, monkeypatch):
     monkeypatch.setenv("PATH", "")
-    monkeypatch.setattr(data.sys, "executable", "/nowhere/python")
+    monkeypatch.setattr(fetch.sys, "executable", "/nowhere/python")
     refused(
-        data.main, ["COMPETITION=cells"], "/nowhere/python -m pip install kaggle", "competitions/cells/data", "ZIP="
+        fetch.main, ["COMPETITION=cells"], "/nowhere/python -m pip install kaggle", "competitions/cells/data", "ZIP="
     )
 
 
 def test_a_refusal_leaves_no_empty_input_folder_behind(workplace, refused):
     Path("input").rmdir()
     make_zip(Path("bad.zip"), [("../out.txt", "x")])
-    refused(data.main, ["ZIP=bad.zip", "DATASET=bowl"])
+    refused(fetch.main, ["ZIP=bad.zip", "DATASET=bowl"])
     assert not Path("input").exists()

@@ -13,8 +13,8 @@ from PIL import Image
 from sklearn.model_selection import StratifiedGroupKFold
 
 import folds
-import splits
 from conftest import NUCLEI, TINY, write_instances, write_mask
+from data import splits
 
 TABLE = Path("output/demo/train_folds.csv")
 

@@ -15,22 +15,21 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from test_images import tiff
+from test_layouts import tree
 
 import demo
 import folds
-import images
 import inference
-import layouts
-import rle
 import settings
-import splits
 import submission
 import tester
-import tiles
 import train
 from conftest import TINY, write_mask
-from test_images import tiff
-from test_layouts import tree
+from data import layouts, splits
+from formats import images, rle
+from prediction import tiles
+from tools import errors
 
 COMMON = [argument for argument in TINY if not argument.startswith(("DATASET", "EPOCHS"))] + ["DATASET=x", "EPOCHS=1"]
 TABLE = Path("output/x/train_folds.json")
@@ -132,7 +131,7 @@ def test_test_images_of_another_kind_are_refused_and_nothing_is_left(trained_sma
 
 def test_a_lone_slice_is_no_stack(workplace, refused):
     tree(Path("input/x"), "test/a_0.png", "test/a_1.png", "test/b.png")
-    with pytest.raises(layouts.UserError, match=r"takes stacks of slices.*\n.*b\.png"):
+    with pytest.raises(errors.UserError, match=r"takes stacks of slices.*\n.*b\.png"):
         layouts.test_images("input/x", stacked=True)
 
 
@@ -207,7 +206,7 @@ def test_names_that_a_table_cannot_hold_are_refused_at_every_door(name, workplac
     for kind in ("images", "masks"):
         Path("input/x", kind, "b.png").rename(Path("input/x", kind, f"{name}.png"))
     refused(folds.main, ["DATASET=x", "N_FOLDS=2"])
-    with pytest.raises(layouts.UserError, match="rename"):
+    with pytest.raises(errors.UserError, match="rename"):
         Path("input/x/test/c.png").rename(f"input/x/test/{name}.png")
         layouts.test_names("input/x")
     if "\udcff" not in name:  # what no UTF-8 file can hold
@@ -277,7 +276,7 @@ def test_classes_that_a_table_cannot_hold_are_refused(cell, workplace, refused):
 
 def test_a_small_file_with_many_channels_or_directories_is_refused_before_it_is_decoded(tmp_path):
     wide = tiff(tmp_path / "wide.tif", np.zeros((300, 400, 100), np.uint8), extra=(0,) * 99, pack=8)
-    with pytest.raises(layouts.UserError, match="100 channels, more than 4 times MAX_PIXELS=130000"):
+    with pytest.raises(errors.UserError, match="100 channels, more than 4 times MAX_PIXELS=130000"):
         images.read_levels(wide, 130_000, 100)
     assert images.read_levels(wide, 3_000_000, 100).shape == (300, 400, 100)
     at, empty = 8, []
@@ -286,7 +285,7 @@ def test_a_small_file_with_many_channels_or_directories_is_refused_before_it_is_
         empty.append(struct.pack("<HI", 0, at))
     (tmp_path / "chain.tif").write_bytes(b"II*\0" + struct.pack("<I", 8) + b"".join(empty))
     start = time.monotonic()
-    with pytest.raises(layouts.UserError, match="directories"):
+    with pytest.raises(errors.UserError, match="directories"):
         images.read_levels(tmp_path / "chain.tif")
     assert time.monotonic() - start < 2
 
@@ -317,7 +316,7 @@ def test_any_text_for_any_constant_gives_settings_or_a_sentence(pairs):
     overrides = [f"{name}={value}" for name, value in pairs]
     try:
         loaded, _ = settings.command_line([text for text in overrides if text[:1] != "-"], "", {"FOLD": "which"})
-    except layouts.UserError as error:
+    except errors.UserError as error:
         assert str(error)
         return
     for name, default in settings.DEFAULTS.items():
@@ -341,7 +340,7 @@ def test_any_cells_give_a_folds_table_or_a_sentence(tmp_path_factory, cells, mis
         csv.writer(file).writerows([columns, *(row[: len(columns)] for row in cells)])
     try:
         table = splits.read(path)
-    except layouts.UserError as error:
+    except errors.UserError as error:
         assert "any.csv" in str(error)
         return
     held_out = table[table["kfold"] >= 0]
@@ -354,7 +353,7 @@ def test_any_cells_give_a_folds_table_or_a_sentence(tmp_path_factory, cells, mis
 def test_any_text_is_a_mask_or_a_sentence(text, dialect, height, width):
     try:
         mask = rle.from_text(text, (height, width), rle.DIALECTS[dialect], "train.csv, line 3 (x)")
-    except layouts.UserError as error:
+    except errors.UserError as error:
         assert str(error).startswith("train.csv, line 3 (x): ")
         return
     assert mask.shape == (height, width)

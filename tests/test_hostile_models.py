@@ -10,15 +10,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-import checkpoints
 import inference
 import model_dispatcher
-import runs
 import tester
 import train
 from conftest import TINY
-from encoder_weights import load_encoder
-from errors import UserError
+from modeling.encoder_weights import load_encoder
+from tools import run_folders
+from tools.errors import UserError
+from tools.files import sha256, write_json
+from training import checkpoints
 
 RUN = Path("lightning_logs/demo/fold0_seed42")
 SMALL = "smp_linknet_tu-test_resnet"
@@ -44,13 +45,13 @@ def offline(monkeypatch):
 
 def put_weights(state):
     """Exchange the weights, with a hash that fits: as one who means harm does."""
-    save_file({name: value.clone().contiguous() for name, value in state.items()}, RUN / runs.WEIGHTS)
+    save_file({name: value.clone().contiguous() for name, value in state.items()}, RUN / run_folders.WEIGHTS)
     vouch()
 
 
 def vouch():
-    about = json.loads((RUN / runs.MODEL).read_text())
-    runs.write_json(RUN / runs.MODEL, {**about, "weights_sha256": runs.sha256(RUN / runs.WEIGHTS)})
+    about = json.loads((RUN / run_folders.MODEL).read_text())
+    write_json(RUN / run_folders.MODEL, {**about, "weights_sha256": sha256(RUN / run_folders.WEIGHTS)})
 
 
 def both_refuse(refused, *words):
@@ -75,20 +76,20 @@ def prefixed(prefix):
     (lambda _: {}, "does not fit"),
 ])  # fmt: skip
 def test_weights_of_another_network_are_refused(trained, refused, change, words):
-    put_weights(change(load_file(RUN / runs.WEIGHTS)))
+    put_weights(change(load_file(RUN / run_folders.WEIGHTS)))
     both_refuse(refused, "model.safetensors", words)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
 def test_weights_that_are_cut_off_with_a_hash_that_fits(trained, refused, share):
-    whole = (RUN / runs.WEIGHTS).read_bytes()
-    (RUN / runs.WEIGHTS).write_bytes(whole[: int(len(whole) * share)])
+    whole = (RUN / run_folders.WEIGHTS).read_bytes()
+    (RUN / run_folders.WEIGHTS).write_bytes(whole[: int(len(whole) * share)])
     vouch()
     both_refuse(refused, "model.safetensors", "not readable as weights")
 
 
 def test_a_pickle_under_the_name_of_weights_does_not_run(trained, refused):
-    torch.save({"w": Bomb()}, RUN / runs.WEIGHTS)
+    torch.save({"w": Bomb()}, RUN / run_folders.WEIGHTS)
     vouch()
     both_refuse(refused, "model.safetensors")
     assert not Path("ran.txt").exists()
@@ -108,7 +109,7 @@ NETWORK = [
 
 
 def test_a_model_json_that_names_what_it_should_not(trained, refused, offline):
-    about = json.loads((RUN / runs.MODEL).read_text())
+    about = json.loads((RUN / run_folders.MODEL).read_text())
     changes = [{"network": {**about["network"], **change}} for change in NETWORK]
     changes += [{"network": {name: value for name, value in about["network"].items() if name != lacking}}
                 for lacking in about["network"] if lacking != "MAX_FEATURES"]  # fmt: skip
@@ -120,21 +121,21 @@ def test_a_model_json_that_names_what_it_should_not(trained, refused, offline):
         {"values": [1e999]}, {"mean": [float("nan")] * 3},
     )]  # fmt: skip
     for change in changes:
-        runs.write_json(RUN / runs.MODEL, {**about, **change})
+        write_json(RUN / run_folders.MODEL, {**about, **change})
         refused(inference.main, [*TINY, "FOLD=0"], "model.json")
         refused(tester.main, [*TINY, "FOLD=0"])
     for key in ("fold", "weights", "network", "data", "weights_sha256", "folds_sha256"):
-        runs.write_json(RUN / runs.MODEL, {name: value for name, value in about.items() if name != key})
+        write_json(RUN / run_folders.MODEL, {name: value for name, value in about.items() if name != key})
         both_refuse(refused, "model.json", key, "make train")
     for text in ("[" * 100_000, "{" * 10, "1" * 10_000, "\ufeff{}", '{"fold": "\ud800"}'):
-        (RUN / runs.MODEL).write_bytes(text.encode("utf-8", "surrogatepass"))
+        (RUN / run_folders.MODEL).write_bytes(text.encode("utf-8", "surrogatepass"))
         both_refuse(refused, "model.json")
 
 
 def test_a_model_of_before_max_features_still_predicts(trained):
-    about = json.loads((RUN / runs.MODEL).read_text())
+    about = json.loads((RUN / run_folders.MODEL).read_text())
     del about["network"]["MAX_FEATURES"]
-    runs.write_json(RUN / runs.MODEL, about)
+    write_json(RUN / run_folders.MODEL, about)
     assert inference.main([*TINY, "FOLD=0"]) == 0
 
 

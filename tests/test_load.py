@@ -12,13 +12,13 @@ from PIL import Image
 
 import apart
 import folds
-import hardware
-import images
 import inference
 import submission
 import tester
 import train
 from conftest import TINY, write_mask
+from formats import images
+from tools import hardware
 
 COMMON = [argument for argument in TINY if not argument.startswith(("DATASET", "EPOCHS"))] + ["DATASET=x", "EPOCHS=1"]
 RUN = Path("lightning_logs/demo/fold0_seed42")

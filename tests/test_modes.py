@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-import callbacks
 import cv
-import datamodule
 import folds
 import tester
 import train
 from conftest import TINY
+from loading import samplers
+from training import callbacks
 
 RUN = Path("lightning_logs/demo/fold0_seed42")
 SHORT = [*TINY, "EPOCHS=1", "LOGGER=none"]
@@ -52,14 +52,14 @@ def test_overfit_fails_where_nothing_is_learnt(folds_table, capsys):
 
 
 def test_a_best_epoch_without_any_validation_dice_is_said(folds_table, refused, monkeypatch):
-    import callbacks
+    from training import callbacks
 
     monkeypatch.setattr(callbacks.BestWeights, "on_validation_end", lambda *_: None)  # as with nothing but NaN
     refused(train.main, ["FOLD=0", *SHORT, "CHECKPOINT=best"], "no epoch of", "EMPTY=skip")
 
 
 def state_of(run=RUN):
-    from model_dispatcher import read_weights
+    from modeling.encoder_weights import read_weights
 
     return read_weights(run / "model.safetensors")
 
@@ -139,36 +139,36 @@ def test_crops_of_images_of_any_size_are_validated_whole(workplace, capsys):
 @given(st.lists(st.floats(0.1, 10), min_size=1, max_size=40), st.integers(0, 9))
 def test_weighted_rows_come_as_often_as_they_weigh_give_or_take_one(weights, seed):
     rows, weights = np.arange(100, 100 + len(weights)), np.array(weights)
-    order = datamodule.epoch_order(seed, 3, rows, weights)
+    order = samplers.epoch_order(seed, 3, rows, weights)
     expected = weights / weights.sum() * len(rows)
     counts = np.array([Counter(order.tolist())[row] for row in rows.tolist()])
     assert len(order) == len(rows) and (np.abs(counts - expected) < 1 + 1e-6).all()
-    assert order.tolist() == datamodule.epoch_order(seed, 3, rows, weights).tolist()
+    assert order.tolist() == samplers.epoch_order(seed, 3, rows, weights).tolist()
 
 
 def test_strata_come_equally_often_or_by_their_shares():
     strata = ["a"] * 90 + ["b"] * 10
     for shares, expected in (({}, 50), ({"b": 3.0}, 75)):
-        order = datamodule.epoch_order(0, 0, np.arange(100), datamodule.balance_weights(strata, shares))
+        order = samplers.epoch_order(0, 0, np.arange(100), samplers.balance_weights(strata, shares))
         assert abs(int((order >= 90).sum()) - expected) <= 1
 
 
 def test_foreground_comes_as_often_as_asked_for_and_a_repeat_is_augmented_anew():
     shown = np.arange(100) < 20
-    weights = datamodule.foreground_weights(np.ones(100), shown, 0.5)
-    order = datamodule.epoch_order(0, 0, np.arange(100), weights)
+    weights = samplers.foreground_weights(np.ones(100), shown, 0.5)
+    order = samplers.epoch_order(0, 0, np.arange(100), weights)
     assert abs(int((order < 20).sum()) - 50) <= 1
-    plenty = datamodule.foreground_weights(np.ones(100), ~shown, 0.5)
+    plenty = samplers.foreground_weights(np.ones(100), ~shown, 0.5)
     assert (plenty == 1).all()  # four fifths show some already
-    unchanged = datamodule.foreground_weights(np.ones(100), shown | True, 0.5)
+    unchanged = samplers.foreground_weights(np.ones(100), shown | True, 0.5)
     assert (unchanged == 1).all()
-    places = list(datamodule.EpochSampler(np.arange(100), 0, weights))
+    places = list(samplers.EpochSampler(np.arange(100), 0, weights))
     assert len(set(places)) == 100 and max(repeat for _, _, repeat in places) > 0
 
 
 def test_batches_are_of_one_shape_and_hold_every_row_once():
     shapes = [(8, 8), (8, 9), (8, 8), (8, 9), (8, 8)]
-    batches = list(datamodule.ShapeBatches(np.arange(5), shapes, 2))
+    batches = list(samplers.ShapeBatches(np.arange(5), shapes, 2))
     assert [[row for _, row, _ in batch] for batch in batches] == [[0, 2], [4], [1, 3]]
 
 

@@ -14,22 +14,19 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-import checkpoints
-import examine
-import images
 import model_dispatcher
 import mutants
-import predictor
-import rle
-import rle_table
-import runs
-import splits
 import submission
-import submission_file
 from conftest import TINY
-from encoder_weights import load_encoder
-from errors import UserError
+from data import examine, splits
+from formats import images, rle, rle_table
+from modeling.encoder_weights import load_encoder
 from mutants import Subject
+from prediction import predictor, submission_file
+from tools import run_folders
+from tools.errors import UserError
+from tools.files import sha256, write_json
+from training import checkpoints
 
 RUN = Path("lightning_logs/demo/fold0_seed42")
 SMALL = "smp_linknet_tu-test_resnet"
@@ -98,18 +95,18 @@ def shipped(place: Path, changed: str):
     """A reader of a run folder in which this one file is the mutant; the weights' hash is made to fit."""
 
     def read(path: Path) -> None:
-        for name in {runs.MODEL, runs.WEIGHTS} - {changed}:
+        for name in {run_folders.MODEL, run_folders.WEIGHTS} - {changed}:
             shutil.copy(place / RUN / name, path.with_name(name))
         try:
-            if changed == runs.WEIGHTS:
-                about = json.loads(path.with_name(runs.MODEL).read_text())
-                runs.write_json(path.with_name(runs.MODEL), {**about, "weights_sha256": runs.sha256(path)})
+            if changed == run_folders.WEIGHTS:
+                about = json.loads(path.with_name(run_folders.MODEL).read_text())
+                write_json(path.with_name(run_folders.MODEL), {**about, "weights_sha256": sha256(path)})
             asked = predictor.Predictor([predictor.load(path.parent)])
             ((image, probabilities),) = asked.predict([place / "input/demo/test.png"], PIXELS)
             assert probabilities.shape == (len(asked.spec.classes), *images.read_size(image))
             assert ((probabilities >= 0) & (probabilities <= 1)).all()
         finally:
-            for name in {runs.MODEL, runs.WEIGHTS} - {changed}:
+            for name in {run_folders.MODEL, run_folders.WEIGHTS} - {changed}:
                 path.with_name(name).unlink()
 
     return read
@@ -120,13 +117,13 @@ def submitted(place: Path):
 
     def read(path: Path) -> None:
         said, folder = io.StringIO(), place / "output/demo/predictions/demo_fold0_seed42"
-        kept = (folder / runs.MANIFEST).read_bytes()
-        shutil.copy(path, folder / runs.MANIFEST)
+        kept = (folder / run_folders.MANIFEST).read_bytes()
+        shutil.copy(path, folder / run_folders.MANIFEST)
         try:
             with contextlib.chdir(place), contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
                 code = submission.main([*TINY, "FOLD=0"])
         finally:
-            (folder / runs.MANIFEST).write_bytes(kept)
+            (folder / run_folders.MANIFEST).write_bytes(kept)
         if code == 2:
             # what the manifest holds may be at fault with the folder's files, or the competition's ids
             raise UserError(f"{path}: {said.getvalue().removeprefix('error: ')}")
@@ -172,9 +169,9 @@ def as_last_checkpoint(place: Path):
     def read(path: Path):
         folder = place / "checkpoints"
         folder.mkdir(exist_ok=True)
-        shutil.copyfile(path, folder / checkpoints.LAST)
+        shutil.copyfile(path, folder / run_folders.LAST)
         found = checkpoints.choose(folder)
-        checkpoints.refuse_another_run(found, checkpoints.identity(place / RUN / "checkpoints" / checkpoints.LAST))
+        checkpoints.refuse_another_run(found, checkpoints.identity(place / RUN / "checkpoints" / run_folders.LAST))
 
     return read
 
@@ -184,10 +181,13 @@ def models(place: Path) -> list[Subject]:
     Image.fromarray(NOISE).save(place / "input/demo/test.png")
     save_file(encoder, place / "encoder.safetensors")
     torch.save(encoder, place / "encoder.pth")
-    whole = {name: (place / RUN / name).read_bytes() for name in (runs.MODEL, runs.WEIGHTS, "checkpoints/last.ckpt")}
+    whole = {
+        name: (place / RUN / name).read_bytes()
+        for name in (run_folders.MODEL, run_folders.WEIGHTS, "checkpoints/last.ckpt")
+    }
     return [
-        Subject("model_json", runs.MODEL, whole[runs.MODEL], shipped(place, runs.MODEL)),
-        Subject("safetensors", runs.WEIGHTS, whole[runs.WEIGHTS], shipped(place, runs.WEIGHTS)),
+        Subject("model_json", run_folders.MODEL, whole[run_folders.MODEL], shipped(place, run_folders.MODEL)),
+        Subject("safetensors", run_folders.WEIGHTS, whole[run_folders.WEIGHTS], shipped(place, run_folders.WEIGHTS)),
         Subject("encoder_safetensors", "e.safetensors", (place / "encoder.safetensors").read_bytes(), read_encoder),
         Subject("encoder_pth", "e.pth", (place / "encoder.pth").read_bytes(), read_encoder),
         Subject("checkpoint", "last.ckpt", whole["checkpoints/last.ckpt"], as_last_checkpoint(place)),
@@ -202,7 +202,12 @@ def all_subjects(trained):
     assert inference.main([*TINY, "FOLD=0"]) == 0
     manifest = Path("output/demo/predictions/demo_fold0_seed42/manifest.json").read_bytes()
     place = Path.cwd()
-    return [*pictures(), *tables(), *models(place), Subject("manifest", runs.MANIFEST, manifest, submitted(place))]
+    return [
+        *pictures(),
+        *tables(),
+        *models(place),
+        Subject("manifest", run_folders.MANIFEST, manifest, submitted(place)),
+    ]
 
 
 def check(subjects: list[Subject], numbers, folder: Path) -> list[mutants.Outcome]:

@@ -13,17 +13,18 @@ import cv
 import demo
 import folds
 import inference
-import metrics
-import predictor
-import rle
-import runs
 import settings
 import smoke
 import submission
 import tester
 import train
 from conftest import TINY, write_instances
-from errors import UserError
+from formats import rle
+from metrics import overlap
+from prediction import predictor
+from tools import run_folders
+from tools.errors import UserError
+from tools.files import sha256, write_json
 
 RUN, OOF = Path("lightning_logs/demo/fold0_seed42"), Path("lightning_logs/demo/oof_seed42")
 TABLE, CSV = Path("output/demo/train_folds.csv"), Path("output/demo/submission.csv")
@@ -37,12 +38,12 @@ def test_the_held_out_masks_are_scored_at_their_original_size(trained):
     scores, summary = read(RUN / "val" / "scores.csv"), json.loads((RUN / "val" / "summary.json").read_text())
     table = read(TABLE)
     assert set(scores["image"]) == set(table["image"][table["kfold"].astype(int) == 0])
-    assert (scores[list(metrics.COUNTS)].sum(axis=1) == 96 * 64).all()
+    assert (scores[list(overlap.COUNTS)].sum(axis=1) == 96 * 64).all()
     assert scores["dice"].mean() == pytest.approx(summary["model"]["image"]["dice"], abs=1e-5)
     assert 0.3 < summary["constant"]["image"]["dice"] < summary["ceiling"]["image"]["dice"]
     assert 0.9 < summary["ceiling"]["image"]["dice"] <= 1
     for image in scores["image"]:
-        assert Image.open(runs.prediction_path(RUN / "val", image)).size == (96, 64)
+        assert Image.open(run_folders.prediction_path(RUN / "val", image)).size == (96, 64)
     assert Image.open(RUN / "val" / "worst.png").size[1] > 1000
 
 
@@ -50,7 +51,7 @@ def test_the_scores_are_those_of_the_written_predictions(trained):
     """Once more from the PNGs, without any of our scoring."""
     scores, table = read(RUN / "val" / "scores.csv").set_index("image"), read(TABLE).set_index("image")
     for image, row in scores.iterrows():
-        predicted = np.asarray(Image.open(runs.prediction_path(RUN / "val", image))) >= 128
+        predicted = np.asarray(Image.open(run_folders.prediction_path(RUN / "val", image))) >= 128
         truth = np.asarray(Image.open(Path("input/demo", table["mask"][image])).convert("L")) > 0
         assert (row["tp"], row["fp"], row["fn"]) == (
             (predicted & truth).sum(),
@@ -106,7 +107,7 @@ def leave_two_out():
 
 def exchange_model():
     about = json.loads((RUN / "model.json").read_text())
-    runs.write_json(RUN / "model.json", {**about, "weights_sha256": "x"})
+    write_json(RUN / "model.json", {**about, "weights_sha256": "x"})
 
 
 @pytest.mark.parametrize(
@@ -166,7 +167,9 @@ def test_inference_takes_the_mean_of_the_folds(trained, capsys):
     assert len(names) == 16
 
     def maps(folder):
-        return np.stack([np.asarray(Image.open(runs.prediction_path(place / folder, name)), float) for name in names])
+        return np.stack(
+            [np.asarray(Image.open(run_folders.prediction_path(place / folder, name)), float) for name in names]
+        )
 
     first, second, both, every = (
         maps(name) for name in ("demo_fold0_seed42", "demo_fold1_seed42", "demo_fold0-1_seed42", "all")
@@ -209,7 +212,7 @@ def test_a_model_that_is_not_what_it_says_is_refused(trained, refused, what):
         about["network"]["MODEL_NAME"] = "smp_fpn_tu-test_resnet"
     else:
         del about["network"]
-    runs.write_json(RUN / "model.json", about)
+    write_json(RUN / "model.json", about)
     refused(inference.main, [*TINY, "FOLD=0"], "fold0_seed42")
 
 
@@ -235,7 +238,7 @@ def test_the_submission_decodes_to_the_predicted_masks_in_the_samples_order(trai
     assert areas > 0
     assert 0 < demo.score(settings.load(TINY)) < 1
     about = json.loads(CSV.with_suffix(".json").read_text())
-    assert about["sha256"] == runs.sha256(CSV) and about["models"][0]["fold"] == "0"
+    assert about["sha256"] == sha256(CSV) and about["models"][0]["fold"] == "0"
 
 
 def test_a_submission_that_does_not_decode_to_its_masks_is_not_announced(trained, refused, monkeypatch):
@@ -405,7 +408,7 @@ def test_broken_files_of_our_own_end_in_a_sentence(trained, refused, file, conte
 def test_a_model_json_with_odd_values_ends_in_a_sentence(trained, refused, change):
     about = json.loads((RUN / "model.json").read_text())
     about["network"].update(change)
-    runs.write_json(RUN / "model.json", about)
+    write_json(RUN / "model.json", about)
     refused(inference.main, [*TINY, "FOLD=0"])
 
 

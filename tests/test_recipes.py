@@ -7,7 +7,7 @@ import pytest
 
 import demo
 import settings
-from errors import UserError
+from tools.errors import UserError
 
 NAMES = sorted(path.stem for path in settings.RECIPES.glob("*.cfg"))
 TUTORIALS = {
@@ -88,10 +88,10 @@ def test_the_demo_knows_the_layout_of_every_tutorial_and_lays_quick_over_it():
 
 
 def test_the_documentation_lists_every_loss_and_name_as_the_code_has_it():
-    import losses
+    from modeling.losses import loss_sum
 
     text = (settings.RECIPES.parents[1] / "docs" / "training.md").read_text(encoding="utf-8")
-    for _, about, signature in losses.describe():
+    for _, about, signature in loss_sum.describe():
         assert f"| `{signature}` | {about} |" in text
     for constant in ("OPTIMIZER", "SCHEDULE", "AUGMENT"):
         missing = [name for name in settings._CHOICES[constant] if f"`{name}`" not in text and name != "none"]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import config
 import settings
 from conftest import ROOT
-from errors import UserError
+from tools.errors import UserError
 
 
 def test_every_constant_has_a_section_and_survives_json():

@@ -9,20 +9,19 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-import dataspec
-import examine
 import folds
 import inference
-import metrics
-import postprocess
-import rle
-import samples
+import preview
 import submission
 import tester
 import train
 from conftest import NUCLEI, TINY, write_mask
-from errors import UserError
-from postprocess import Rule
+from data import dataspec, examine
+from formats import rle
+from metrics import overlap
+from prediction import postprocess
+from prediction.postprocess import Rule
+from tools.errors import UserError
 
 COMMON = [argument for argument in TINY if not argument.startswith(("DATASET", "EPOCHS", "AUGMENT"))]
 COMMON += ["DATASET=x", "EPOCHS=1", "AUGMENT=turns", "DIALECT=uwmgi", "FOLD=0"]
@@ -130,7 +129,7 @@ def test_one_class_a_pixel_goes_all_the_way(workplace, capsys):
     assert curves[["valid_dice_red", "valid_dice_blue"]].mean(axis=1).dropna().iloc[-1] == pytest.approx(
         curves["valid_dice"].dropna().iloc[-1], abs=1e-5
     )
-    assert samples.main(COMMON[:-1]) == 0
+    assert preview.main(COMMON[:-1]) == 0
     for picture in ("output/x/samples.png", RUN / "val/worst.png", "output/x/predictions/x_fold0_seed42.png"):
         assert Image.open(picture).size[0] > 500
 
@@ -295,7 +294,7 @@ def test_other_channels_go_all_the_way(channels, picture_of, workplace):
     measured = np.stack(pictures).reshape(-1, channels) / 255
     assert about["network"]["MODEL_MEAN"] == pytest.approx(measured.mean(0).tolist(), abs=1e-4)
     assert about["network"]["MODEL_STD"] == pytest.approx(measured.std(0).tolist(), abs=1e-4)
-    assert samples.main(COMMON[:-1]) == 0
+    assert preview.main(COMMON[:-1]) == 0
 
 
 def test_sixteen_bits_and_stacks_go_all_the_way(workplace):
@@ -337,9 +336,9 @@ def test_likeliest_class_and_specks():
 
 def test_means_over_classes():
     tp, fp, fn = np.array([[4, 0], [2, 0]]), np.array([[0, 0], [2, 0]]), np.array([[0, 0], [0, 5]])
-    summary = metrics.summarise(tp, fp, fn, "one")
+    summary = overlap.summarise(tp, fp, fn, "one")
     assert summary["image"]["dice"] == pytest.approx(np.mean([(1 + 4 / 6) / 2, (1 + 0) / 2]))
-    assert metrics.summarise(tp, fp, fn, "skip")["image"]["dice"] == pytest.approx(np.mean([(1 + 4 / 6) / 2, 0]))
+    assert overlap.summarise(tp, fp, fn, "skip")["image"]["dice"] == pytest.approx(np.mean([(1 + 4 / 6) / 2, 0]))
     assert summary["pooled"]["dice"] == pytest.approx(np.mean([12 / 14, 0]))
 
 

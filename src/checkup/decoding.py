@@ -7,20 +7,17 @@ from typing import Any
 
 import numpy as np
 
-import audit
-import console
-import decode
-import examine
-import images
-import objects
-import rle_table
-import threads
 from checkup import perfect
 from checkup.perfect import Frame
-from dataspec import DataSpec
-from decode import Samples
-from errors import UserError
-from scoring import Scale
+from data import examine
+from data.dataspec import DataSpec
+from data.leak_audit import spectra
+from formats import decode, images, rle_table
+from formats.decode import Samples
+from metrics import objects
+from scoring.score_rows import Scale
+from tools import console, threads
+from tools.errors import UserError
 
 KEEP = 512 << 20  # bytes of decoded images that stay for the leak audit, which would decode some again
 SMEARED = "smeared by JPEG"
@@ -137,7 +134,7 @@ def _look(
         tuple(note for note in clock.notes if note[0]),
         counts[:, [0, 2]].sum(1) / pixels,
         0.0 if labelled is None else 1 - np.count_nonzero(labelled) / labelled.size,
-        audit.thumbnail(examine.eight_bits(levels)),
+        spectra.thumbnail(examine.eight_bits(levels)),
         examine.histogram(levels),
         counts,
         np.array(values),

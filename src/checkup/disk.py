@@ -88,7 +88,7 @@ def _room(check: str, said: str, wanted: int, place: Path) -> Finding:
 
 def shared_memory(workers: int, train_bytes: int, valid_bytes: int) -> Finding:
     """Whether /dev/shm holds the batches that the loader's processes have ready; containers often give it 64 MB."""
-    from hardware import SHARED, fitting_processes
+    from tools.hardware import SHARED, fitting_processes
 
     check = SHARED_MEMORY
     if not workers or not SHARED.is_dir():

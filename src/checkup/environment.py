@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import threads
 from checkup.findings import Finding, problem, warning
-from errors import UserError
-from provenance import installed
+from tools import threads
+from tools.errors import UserError
+from training.run_record import installed
 
 REQUIREMENTS = Path(__file__).resolve().parents[2] / "requirements.txt"
 NEEDED = {  # what a training imports, by the names of PyPI
@@ -110,8 +110,8 @@ def device(settings: Any) -> Iterator[Finding]:
     """The device, the precision with its reason, cores and workers."""
     import torch
 
-    from datamodule import workers
-    from hardware import choose_device, choose_precision
+    from loading.datamodule import workers
+    from tools.hardware import choose_device, choose_precision
 
     try:
         chosen = choose_device(settings.DEVICE)
@@ -149,8 +149,8 @@ def _allowed_cores() -> float:
 
 def encoder_weights(settings: Any) -> Finding:
     """Whether the encoder's weights are here; nothing is downloaded, and the server is asked for 1.5 s at most."""
-    import encoder_weights as weights
     import model_dispatcher
+    from modeling import encoder_weights as weights
 
     name = "encoder weights"
     try:
@@ -196,7 +196,7 @@ def _of_the_hubs_cache(encoder: str, packed: Path) -> Finding:
     from huggingface_hub.errors import CacheNotFound
     from segmentation_models_pytorch.encoders import encoders
 
-    from encoder_weights import ways_out
+    from modeling.encoder_weights import ways_out
 
     if encoder.startswith("tu-"):
         about = timm.get_pretrained_cfg(encoder.removeprefix("tu-"))

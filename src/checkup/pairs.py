@@ -9,16 +9,12 @@ from typing import Any
 
 import numpy as np
 
-import assembly
-import examine
-import folds
-import groups
-import layouts
-import runs
-import splits
 from checkup.findings import Finding, problem, warning
-from dataspec import DataSpec
-from errors import UserError
+from data import examine, folds_table, groups, layouts, pairing, splits
+from data.dataspec import DataSpec
+from tools.errors import UserError
+from tools.files import read_json
+from training import builders
 
 
 @dataclass(frozen=True)
@@ -35,7 +31,7 @@ class Table:
 def find(settings: Any, table: str) -> tuple[Table, list[Finding]]:
     """The folds table where it is there, or what make folds would take. Raises UserError where there is no pair."""
     path = Path(settings.TRAIN_FOLDS)
-    edited = folds.users_own(path)
+    edited = folds_table.users_own(path)
     if path.is_file() and not edited and not table:
         return _made(settings, path)
     table = table or (str(path) if edited else "")
@@ -58,9 +54,9 @@ def find(settings: Any, table: str) -> tuple[Table, list[Finding]]:
 
 
 def _made(settings: Any, path: Path) -> tuple[Table, list[Finding]]:
-    frame, spec = splits.read(path), assembly.data_spec(settings)
-    about = runs.read_json(path.with_suffix(".json"), "Run make folds.")
-    given = str(about.get("strategy", "")) in {folds.strategy(True, own, 1) for own in (True, False)}
+    frame, spec = splits.read(path), builders.data_spec(settings)
+    about = read_json(path.with_suffix(".json"), "Run make folds.")
+    given = str(about.get("strategy", "")) in {folds_table.strategy(True, own, 1) for own in (True, False)}
     count = frame["kfold"][frame["kfold"] >= 0].nunique()
     findings = [Finding("folds table", f"{path}: {len(frame)} pairs in {count} folds", figures={"pairs": len(frame)})]
     try:
@@ -77,12 +73,12 @@ def _made(settings: Any, path: Path) -> tuple[Table, list[Finding]]:
     return Table(frame, spec, True, given, found.layout), findings
 
 
-def _found(settings: Any, table: str) -> tuple[tuple[Any, layouts.Found], list[Finding]]:
+def _found(settings: Any, table: str) -> tuple[tuple[Any, pairing.Found], list[Finding]]:
     """As make folds does it, but that what has no partner is listed and the others are looked at."""
     if table:
         said = io.StringIO()
         with contextlib.redirect_stdout(said):
-            whole = folds.index_table(settings, table)
+            whole = folds_table.index_table(settings, table)
         return whole, [Finding("pairs", " ".join(said.getvalue().split()))]
     found = layouts.look(settings.INPUT, settings.LAYOUT, settings.TRAIN_PATH, settings.MASK_PATH)
     findings = _alone(found)
@@ -96,7 +92,7 @@ def _found(settings: Any, table: str) -> tuple[tuple[Any, layouts.Found], list[F
     return (frame, found), findings
 
 
-def _alone(found: layouts.Found) -> list[Finding]:
+def _alone(found: pairing.Found) -> list[Finding]:
     if not found.alone:
         return [Finding("partners", "each image has its mask, and each mask its image")]
     text = f"{len(found.alone)} images or masks have no partner, and make folds refuses them: add what is missing, or "
@@ -115,7 +111,7 @@ def with_folds(table: Table, frame: Any, areas: np.ndarray, settings: Any) -> tu
         if "kfold" in frame:
             whole = frame if table.made else splits.check(frame, Path(settings.TRAIN_FOLDS))
         else:
-            whole = folds.split(frame, areas, settings.N_FOLDS, settings.FOLDS_SEED, None)
+            whole = folds_table.split(frame, areas, settings.N_FOLDS, settings.FOLDS_SEED, None)
     except UserError as error:
         return None, iter([problem("folds", str(error))])
     return whole, _balance(whole, areas, table.spec, not table.made and not table.given)

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-import images
-import scoring
-from dataspec import DataSpec
-from scoring import Scale
+from data.dataspec import DataSpec
+from formats.resize import content_box, coverage_to_network
+from scoring import score_rows
+from scoring.score_rows import Scale
 
 Found = tuple[list[int], float, int, int]  # tp, fp, fn, tn; METRIC; objects; vanished ones
 
@@ -29,7 +29,7 @@ class Frame:
 def against(mask: np.ndarray, spec: DataSpec, there: np.ndarray | None, frame: Frame, scale: Scale) -> Iterator[Found]:
     """Of each scored class of a mask (K, H, W); `there`: its objects' labels int32 (S, H, W), None: its components."""
     if spec.task == "multiclass":
-        labelled, drawn = spec.labelled(mask), scoring.redrawn(mask, spec, frame.size, frame.resize)
+        labelled, drawn = spec.labelled(mask), score_rows.redrawn(mask, spec, frame.size, frame.resize)
         pixels = mask[0].size if labelled is None else int(np.count_nonzero(labelled))
         for number, (truth, own) in enumerate(zip(spec.class_planes(mask), drawn, strict=True)):
             kept = own if labelled is None else own & labelled  # what is not labelled is no class's
@@ -79,12 +79,12 @@ def _counted(
 def _drawn(plane: np.ndarray, frame: Frame) -> tuple[tuple[slice, slice], np.ndarray]:
     """Where anything is drawn for a plane of 0 and 1 (H, W), and what, bool (h, w)."""
     shape = plane.shape
-    above, beside, *size = images.content_box(shape, frame.size, frame.resize)
+    above, beside, *size = content_box(shape, frame.size, frame.resize)
     left, top, width, height = cv2.boundingRect(plane)
     around = np.s_[top : top + height, left : left + width]
     if not width or tuple(size) == shape:
         return around, plane[around].view(bool)
-    small = images.coverage_to_network(plane, frame.size, frame.resize)
+    small = coverage_to_network(plane, frame.size, frame.resize)
     small = small[above : above + size[0], beside : beside + size[1]]
     rows, small_rows = _span(top, top + height, shape[0], size[0])
     columns, small_columns = _span(left, left + width, shape[1], size[1])

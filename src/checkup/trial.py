@@ -15,11 +15,10 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
-import assembly
-import callbacks
-from datamodule import MaskDataModule, workers
-from dataspec import DataSpec
-from lr_finder import bare_trainer
+from data.dataspec import DataSpec
+from loading.datamodule import MaskDataModule, workers
+from training import builders, callbacks
+from training.lr_range_test import bare_trainer
 
 ROWS = 16  # that are decoded once more for the trial
 PROBES = 16  # samples of one picture: what differs among them is the augmentation's doing
@@ -42,7 +41,7 @@ class Repeated:
 
 def small_cache(settings: Any, frame: Any, spec: DataSpec, folder: Path) -> Any:
     """The cache of `frame`'s few rows, in `folder`."""
-    return assembly.open_cache(dataclasses.replace(settings, OUTPUT=str(folder)), frame, spec)
+    return builders.open_cache(dataclasses.replace(settings, OUTPUT=str(folder)), frame, spec)
 
 
 def rows(settings: Any, cache: Any) -> list[int]:
@@ -60,7 +59,7 @@ def loader(settings: Any, spec: DataSpec, cache: Any, batch: int, processes: int
         cache,
         places,
         places[:0],
-        augment=assembly.augmentation(settings, spec),
+        augment=builders.augmentation(settings, spec),
         seed=settings.SEED,
         train_batch_size=batch,
         valid_batch_size=batch,

@@ -6,16 +6,14 @@ from typing import Any
 
 import numpy as np
 
-import console
-import outoffold
-import postprocess
-import reliability
-import rules
-import runs
-import suspects
-import tester
-import threads
-from errors import UserError
+from metrics import calibration
+from prediction import chosen_rule, postprocess
+from reporting import label_errors
+from scoring import fold_scores, out_of_fold
+from tools import console, run_folders, threads
+from tools.errors import UserError
+from tools.files import read_json
+from tools.names import check_name
 
 _CURVES = {"train loss": "train_loss_epoch", "held-out loss": "valid_loss", "held-out Dice": "valid_dice"}
 
@@ -26,7 +24,7 @@ class Suspect:
 
     image: str
     fold: int
-    region: suspects.Region
+    region: label_errors.Region
     others: int
 
 
@@ -39,7 +37,7 @@ class Evidence:
     suspects: images where a confident network disagrees with the label, the largest region first.
     """
 
-    found: outoffold.OutOfFold
+    found: out_of_fold.OutOfFold
     scores: Any
     summary: dict[str, Any]
     tuned: dict[str, Any]
@@ -71,18 +69,20 @@ def gather(settings: Any) -> Evidence:
     """Read and check what there is of EXPERIMENT and SEED. Raises UserError where it was not cross-validated."""
     folder = Path(settings.LOGS, settings.EXPERIMENT, f"oof_seed{settings.SEED}")
     named = f"EXPERIMENT={settings.EXPERIMENT} SEED={settings.SEED}"
-    if not (folder / tester.SUMMARY).is_file():
-        runs.check_name("EXPERIMENT", settings.EXPERIMENT)
-        known = sorted({path.parent.parent.name for path in Path(settings.LOGS).glob(f"*/oof_seed*/{tester.SUMMARY}")})
+    if not (folder / fold_scores.SUMMARY).is_file():
+        check_name("EXPERIMENT", settings.EXPERIMENT)
+        known = sorted(
+            {path.parent.parent.name for path in Path(settings.LOGS).glob(f"*/oof_seed*/{fold_scores.SUMMARY}")}
+        )
         there = f" Experiments that have one: {', '.join(known)}." if known else ""
         raise UserError(
             f"{folder} holds no out-of-fold scores, and a report is made of them.{there} Train and score every fold "
             f"first: make cv {named}"
         )
-    found, again = outoffold.read(settings), f"Gather them again: make oof {named}"
+    found, again = out_of_fold.read(settings), f"Gather them again: make oof {named}"
     need = {"score": dict, "metric": str, "rules": list, "provenance": dict, "model": dict}
-    summary = runs.read_json(folder / tester.SUMMARY, again, need)
-    scores = tester.read_scores(folder, again)
+    summary = read_json(folder / fold_scores.SUMMARY, again, need)
+    scores = fold_scores.read_scores(folder, again)
     if summary["provenance"] != found.provenance or set(scores["image"]) != set(found.table["image"]):
         raise UserError(f"{folder} was gathered from other predictions than there are by now. {again}")
     tuned = _tuned(folder, summary, named)
@@ -92,13 +92,13 @@ def gather(settings: Any) -> Evidence:
 
 def _tuned(folder: Path, summary: dict[str, Any], named: str) -> dict[str, Any]:
     """What make tune found, {} where it was not run. Raises UserError where it is not about what was gathered."""
-    path = folder / rules.TUNED
+    path = folder / chosen_rule.TUNED
     if not path.is_file():
         return {}
     again = f"Tune on these: make tune {named}"
     parts = {"untuned": dict, "crossfitted": dict, "tuned": dict, "optimism": float, "provenance": dict}
-    tuned = runs.read_json(path, again, parts)
-    of_both = (tuned["untuned"].get("rules"), path), (summary["rules"], folder / tester.SUMMARY)
+    tuned = read_json(path, again, parts)
+    of_both = (tuned["untuned"].get("rules"), path), (summary["rules"], folder / fold_scores.SUMMARY)
     now, then = (postprocess.all_from_json(values, str(file)) for values, file in of_both)
     same = {
         "predictions": tuned["provenance"] == summary["provenance"],
@@ -115,7 +115,7 @@ def _tuned(folder: Path, summary: dict[str, Any], named: str) -> dict[str, Any]:
     return tuned
 
 
-def survey(found: outoffold.OutOfFold, max_pixels: int) -> tuple[np.ndarray, list[Suspect]]:
+def survey(found: out_of_fold.OutOfFold, max_pixels: int) -> tuple[np.ndarray, list[Suspect]]:
     """Look at every held-out prediction once: pixels at each probability and truth (S, 256, 2), and the suspects."""
     spec = found.spec
     counts, suspicious = np.zeros((len(spec.scored), 256, 2), np.int64), []
@@ -124,9 +124,9 @@ def survey(found: outoffold.OutOfFold, max_pixels: int) -> tuple[np.ndarray, lis
         image, reference, fold = row
         p8 = found.maps(image, fold)
         mask = spec.read_mask(found.root, reference, p8.shape[1:], max_pixels, image)
-        regions = suspects.find(p8, mask, spec)
+        regions = label_errors.find(p8, mask, spec)
         first = [Suspect(image, fold, regions[0], len(regions) - 1)] if regions else []
-        return reliability.count(p8[list(spec.scored)], spec.class_planes(mask), spec.labelled(mask)), first
+        return calibration.count(p8[list(spec.scored)], spec.class_planes(mask), spec.labelled(mask)), first
 
     columns = found.table[["image", "mask", "kfold"]]
     rows = list(columns.itertuples(index=False, name=None))
@@ -143,7 +143,7 @@ def learning_curves(logs: str, experiment: str, seed: int, folds: list[int]) -> 
 
     curves = {}
     for fold in folds:
-        path = runs.run_folder(logs, experiment, str(fold), seed) / "metrics.csv"
+        path = run_folders.run_folder(logs, experiment, str(fold), seed) / "metrics.csv"
         if not path.is_file():
             continue
         try:

@@ -7,10 +7,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-import pictures
-import postprocess
+from prediction import postprocess
 from reporting.evidence import Evidence, Suspect
 from reporting.numbers import number, score_name, short
+from tools import pictures
 
 SIDE = 300  # px, of a picture's longer side in the page
 QUALITY = 82

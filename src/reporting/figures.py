@@ -5,10 +5,9 @@ from typing import Any
 
 import numpy as np
 
-import charts
-import reliability
-from charts import Estimate, Line
-from reporting import numbers
+from metrics import calibration
+from reporting import charts, numbers
+from reporting.charts import Estimate, Line
 from reporting.evidence import Evidence
 
 Figure = dict[str, str]  # {"svg": ..., "caption": ...}
@@ -113,7 +112,7 @@ def _reliability(evidence: Evidence) -> Figure:
     counts, names = evidence.counts, evidence.classes
     if len(names) > MOST_CLASSES:
         counts, names = counts.sum(0, keepdims=True), ("all classes",)
-    curves = [(name, *reliability.curve(part)) for name, part in zip(names, counts, strict=True)]
+    curves = [(name, *calibration.curve(part)) for name, part in zip(names, counts, strict=True)]
     caption = (
         "On the dashed line probabilities are true; above it there is more foreground than they say, below it less. "
         "The lower part counts the pixels of each bin (log): most are easy, so the middle rests on few of them."

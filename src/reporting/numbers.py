@@ -3,9 +3,9 @@
 import math
 from typing import Any
 
-import measures
-import postprocess
-from dataspec import DataSpec
+from data.dataspec import DataSpec
+from metrics import measures
+from prediction import postprocess
 from reporting.evidence import Evidence
 
 NAMES = {"dice": "Dice", "iou": "IoU", "pooled_dice": "Dice", "pooled_iou": "IoU", "hd95": "HD95", "assd": "ASSD"}

@@ -5,10 +5,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import reliability
-import runs
+from metrics import calibration
 from reporting.evidence import Evidence
 from reporting.numbers import NAMES, NOTHING, between, is_number, metric_name, number, said_rules, score_name
+from tools import run_folders
+from tools.files import read_json
 
 Table = dict[str, Any]  # {"head": [...], "rows": [[...], ...], "left": how many columns are texts}
 _KINDS = (("model", "networks"), ("constant", "constant mask"), ("ceiling", "ceiling"))
@@ -113,12 +114,12 @@ def reliability_table(evidence: Evidence) -> Table:
     """Expected calibration error and Brier score, of all pixels and of the unsure ones, class by class."""
     rows = []
     for name, counts in zip(evidence.classes, evidence.counts, strict=True):
-        unsure, pixels = reliability.unsure(counts), int(counts.sum())
-        error, doubtful = reliability.calibration_error(counts), reliability.calibration_error(unsure)
+        unsure, pixels = calibration.unsure(counts), int(counts.sum())
+        error, doubtful = calibration.calibration_error(counts), calibration.calibration_error(unsure)
         share = unsure.sum() / max(1, pixels)
-        rows.append([name, f"{pixels:,}", _percent(error), _plain(reliability.brier(counts)), _percent(share),
+        rows.append([name, f"{pixels:,}", _percent(error), _plain(calibration.brier(counts)), _percent(share),
                      _percent(doubtful)])  # fmt: skip
-    low, high = reliability.UNSURE
+    low, high = calibration.UNSURE
     return table(["class", "pixels", "ECE", "Brier", f"pixels between {low:g} and {high:g}", "ECE of these"], rows)
 
 
@@ -158,8 +159,8 @@ def models_table(evidence: Evidence) -> Table:
     """Which models made the predictions: fold, network, weights, how long they were trained, hashes, code, versions."""
     rows = []
     for part in evidence.found.models:
-        path = Path(part["folder"]) / runs.MODEL
-        about = runs.read_json(path, "") if path.is_file() else {}
+        path = Path(part["folder"]) / run_folders.MODEL
+        about = read_json(path, "") if path.is_file() else {}
         trained = datetime.fromtimestamp(path.stat().st_mtime).strftime("%Y-%m-%d %H:%M") if about else NOTHING
         versions = ", ".join(f"{name} {version}" for name, version in about.get("versions", {}).items())
         rows.append([

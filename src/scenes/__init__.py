@@ -3,9 +3,4 @@
 All are pure functions of a seed and numbers; each takes some hundredths of a second.
 """
 
-from scenes.aerial import LAND, NOT_LABELLED, land
-from scenes.hands import KINDS, nails
-from scenes.scans import ORGANS, SLICES, cells, organs
-from scenes.screens import screen
-
 __all__ = ["KINDS", "LAND", "NOT_LABELLED", "ORGANS", "SLICES", "cells", "land", "nails", "organs", "screen"]

@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-import console
-import threads
+from tools import console, threads
 
 ANSWERS = ".answers"  # the folder of the test images' masks
 Job = tuple[int, bool]  # the picture's number, which no other has, and whether it is for the test

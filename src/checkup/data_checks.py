@@ -1,0 +1,226 @@
+"""What the decoded images and masks say: broken files, sizes, modes, values, classes, objects that vanish, copies."""
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from checkup.decoding import SMEARED, Looked, Tested, look_at_test
+from checkup.findings import Finding, problem, warning
+from checkup.perfect import Frame
+from data import layouts
+from data.dataspec import DataSpec
+from data.leak_audit import copies as audited_copies
+from formats import images
+from metrics import measures
+from scoring.score_rows import Scale
+from tools import console, threads
+from tools.errors import UserError
+
+FULL = 0.999  # share of foreground from which a mask is called full
+LOW_CEILING = 0.95
+STRETCHED = 2.0  # how much a side may be stretched against the other before it is said
+OTHER_SIZE = 1.5  # by how much a test image's side is outside of the training images'
+SHOWN = 10
+
+
+def broken(looked: Looked, total: int) -> Finding:
+    """Files that cannot be read, all of them."""
+    if looked.broken:
+        text = f"{len(looked.broken)} of {total} pairs: repair or remove these files, then make folds"
+        return problem("broken files", text, looked.broken)
+    return Finding("broken files", f"none; {total} pairs were decoded strictly")
+
+
+def sizes(looked: Looked, frame: Frame, batch: int, cropped: bool) -> Iterator[Finding]:
+    """Sizes and modes, and what IMAGE_SIZE and RESIZE make of them."""
+    shapes = Counter(look.shape for look in looked.looks)
+    common = ", ".join(f"{width} x {height} px ({count})" for (height, width), count in shapes.most_common(4))
+    more = f", and {len(shapes) - 4} more" if len(shapes) > 4 else ""
+    text = f"{common}{more}"
+    worst = max(max(height / width, width / height) for height, width in (_aspect(s, frame) for s in shapes))
+    if frame.resize == "none" and len(shapes) > 1 and batch > 1 and not cropped:
+        yield problem("sizes", f"{text}: RESIZE=none needs equal ones in a batch. CROP=256, or RESIZE=fit")
+    elif frame.resize == "stretch" and worst >= STRETCHED:
+        asked = f"{frame.size[0]},{frame.size[1]}"
+        yield warning("sizes", f"{text}: IMAGE_SIZE={asked} stretches one side {worst:.1f} times more. RESIZE=fit")
+    else:
+        yield Finding("sizes", text, figures={f"{height}x{width}": count for (height, width), count in shapes.items()})
+    modes = Counter(look.mode for look in looked.looks)
+    yield Finding("modes", ", ".join(f"{mode} ({count})" for mode, count in modes.most_common()), figures=dict(modes))
+    plain = [row for row, look in zip(looked.rows, looked.looks, strict=True) if look.thumbnail.std() < 0.5]
+    if plain:
+        yield warning("plain images", f"{len(plain)} show one even colour: look at them", figures={"rows": plain})
+
+
+def _aspect(shape: tuple[int, int], frame: Frame) -> tuple[float, float]:
+    return frame.size[0] / shape[0], frame.size[1] / shape[1]
+
+
+def mask_values(looked: Looked, spec: DataSpec) -> Finding:
+    """The values of masks that say where something is; a class map's are its classes."""
+    found = [note for look in looked.looks for note in look.masks]
+    kinds = Counter(kind for kind, _ in found)
+    if not found:
+        what = f"classes {', '.join(map(str, spec.values))}" if spec.values else "colours" if spec.colours else ""
+        nobodys = f"; {','.join(map(str, spec.ignore))} is not labelled" if spec.ignore else ""
+        return Finding("mask values", what + nobodys if what else "run lengths")
+    text = ", ".join(f"{kind} in {count}" for kind, count in kinds.most_common(8)) + " files"
+    odd = [kind for kind in kinds if kind not in ("0", "0/1", "0/255")]
+    if not odd:
+        return Finding("mask values", text, figures=dict(kinds))
+    first = dict(reversed(found))
+    advice = {SMEARED: "cut at 128; save it as PNG, where an outline stays sharp"}
+    other = "all but 0 counts as foreground; where it is a class: TASK=multiclass"
+    items = [f"{kind} in {kinds[kind]}, such as {first[kind]}: {advice.get(kind, other)}" for kind in odd[:SHOWN]]
+    return warning("mask values", text, items, dict(kinds))
+
+
+def masks(looked: Looked, spec: DataSpec) -> Iterator[Finding]:
+    """Empty and full masks, and how often each class comes."""
+    areas, total = looked.areas, len(looked.looks)
+    empty, full = int((areas.sum(1) == 0).sum()), int((areas >= FULL).any(1).sum())
+    if empty == total:
+        yield problem("masks", f"all {total} are empty; there is nothing to learn. Are the values 0 and 1 (or 255)?")
+        return
+    text = f"{empty} empty, {full} full of {total}; foreground {_percent(areas.sum(1).mean())} of the pixels"
+    figures = {"empty": empty, "full": full, "foreground": float(areas.sum(1).mean())}
+    unlabelled = float(np.mean([look.unlabelled for look in looked.looks]))
+    if unlabelled:
+        text += f", {_percent(unlabelled)} are not labelled"
+    if empty > total / 2 and unlabelled > 0.01:
+        ignored = ",".join(map(str, spec.ignore))
+        cure = f"If {ignored} is the foreground: TASK=binary, or IGNORE=-1"
+        yield warning("masks", f"{text}: most show nothing but what is not labelled. {cure}", figures=figures)
+        return
+    inverted = spec.task == "binary" and areas.mean() > 0.9
+    if full or inverted:
+        yield warning("masks", f"{text}: look whether these are inverted or forgotten (make samples)", figures=figures)
+    else:
+        yield Finding("masks", text, figures=figures)
+    if len(spec.scored) < 2:
+        return
+    shown = (areas > 0).sum(0)
+    said = [
+        f"{name} {_percent(share)} in {count}"
+        for name, share, count in zip(spec.scored_names, areas.mean(0), shown, strict=True)
+    ]
+    figures = dict(zip(spec.scored_names, areas.mean(0).tolist(), strict=True))
+    never = [name for name, count in zip(spec.scored_names, shown, strict=True) if count == 0]
+    if never:
+        yield warning("classes", f"no mask shows {', '.join(never)}; of pixels and in images:", said, figures)
+    else:
+        yield Finding("classes", f"of pixels and in images: {', '.join(said)}", figures=figures)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2g}%"
+
+
+def vanishing(looked: Looked, names: list[str], frame: Frame, spec: DataSpec) -> Finding:
+    """Objects of which nothing is left at IMAGE_SIZE."""
+    count, gone = (np.array([getattr(look, key) for look in looked.looks]) for key in ("objects", "vanished"))
+    total, lost, size = int(count.sum()), int(gone.sum()), f"{frame.size[0]} x {frame.size[1]} px"
+    if frame.resize == "none":
+        size = "the images' own size"
+    figures = {"objects": total, "vanished": lost}
+    if not lost:
+        return Finding("tiny objects", f"none of {total} objects vanishes at {size}", figures=figures)
+    rows = np.argsort(-gone.sum(1), kind="stable")[:3]
+    worst = [f"{names[row]}: {int(gone[row].sum())} of {int(count[row].sum())}" for row in rows if gone[row].sum()]
+    by_class = [
+        f"{name}: {int(of_class)} of {int(all_of)}"
+        for name, of_class, all_of in zip(spec.scored_names, gone.sum(0), count.sum(0), strict=True)
+        if of_class
+    ]
+    text = f"{lost} of {total} objects in {int((gone.sum(1) > 0).sum())} images vanish at {size}: no network can find"
+    cure = "a larger IMAGE_SIZE, or CROP of RESIZE=none"
+    items = (by_class if len(spec.scored) > 1 else []) + worst
+    return warning("tiny objects", f"{text} them. {cure[0].upper()}{cure[1:]}", items, figures)
+
+
+def ceiling(looked: Looked, frame: Frame, scale: Scale) -> Finding:
+    """What a perfect network scores at IMAGE_SIZE."""
+    counts, values = (np.array([getattr(look, key) for look in looked.looks]) for key in ("counts", "values"))
+    best = float(scale.total(counts, values, np.ones((1, len(counts))))[0])
+    measure = measures.get(scale.metric)
+    size = "the images' own size" if frame.resize == "none" else f"{frame.size[0]} x {frame.size[1]} px"
+    text = f"{scale.metric} {best:.4f}{' ' * bool(measure.unit)}{measure.unit} at {size}: a perfect network's"
+    if measure.higher and best < LOW_CEILING:
+        return warning("ceiling", f"{text}. A larger IMAGE_SIZE raises it", figures={scale.metric: best})
+    return Finding("ceiling", text, figures={scale.metric: best})
+
+
+def copies(frame: Any, looked: Looked, root: Path, max_pixels: int) -> list[audited_copies.Pair]:
+    """The leak audit's pairs over rows of `frame`, which has the looked-at rows only."""
+    names = list(frame["image"])
+
+    def read(row: int) -> np.ndarray:
+        levels = looked.looks[row].levels
+        if levels is None:
+            return looked.spec.read_image(root / names[row], max_pixels)
+        return levels if levels.dtype == np.uint8 else images.through_window(levels, looked.spec.window)
+
+    def track(items: Any, total: int) -> Any:
+        return console.track(items, total, "comparing")
+
+    return audited_copies.copies(looked.thumbnails, read, list(frame["group"]), track)
+
+
+def leaks(frame: Any, pairs: list[audited_copies.Pair], given: bool) -> Iterator[Finding]:
+    """Copies that lie in two folds, and what only looks alike."""
+    over = audited_copies.across(pairs, frame["kfold"].tolist())
+    names, where = list(frame["image"]), list(frame["kfold"])
+    lines = {
+        sure: [
+            f"{names[p.first]} (fold {where[p.first]}) and {names[p.second]} (fold {where[p.second]}): {p.how}"
+            for p in over
+            if p.sure is sure
+        ]
+        for sure in (True, False)
+    }
+    if lines[True]:
+        cure = "one fold for both in your table, or remove the copies" if given else "make folds TIE=1"
+        text = f"{len(lines[True])} copies lie in two folds: a model would be scored on what it has seen. {cure}"
+        yield problem("leaks", text, lines[True])
+    else:
+        yield Finding("leaks", "no copy of an image (turned, resized, recompressed, cropped a little) in two folds")
+    if lines[False]:
+        text = f"{len(lines[False])} pairs in two folds look alike; one scene, or two? See make folds' alike.png"
+        yield warning("look-alikes", text, lines[False][:SHOWN])
+
+
+def test_images(settings: Any, spec: DataSpec, looked: Looked, most: int) -> tuple[Iterator[Finding], Tested | None]:
+    """Whether there are test images that can be read, of sizes that the training images have."""
+    try:
+        folder, names = layouts.test_names(settings.INPUT, settings.TEST_PATH, spec.stacked)
+    except UserError as error:
+        return iter([warning("test images", f"{error} A training needs none.")]), None
+    count = min(most, len(names)) if most else len(names)
+    some = [folder / names[position * len(names) // count] for position in range(count)]
+    tested = look_at_test(some, spec, settings.MAX_PIXELS)
+    return _tested(tested, folder, len(some), [look.shape for look in looked.looks]), tested
+
+
+def _tested(tested: Tested, folder: Path, count: int, train: list[tuple[int, int]]) -> Iterator[Finding]:
+    if tested.broken:
+        text = f"{len(tested.broken)} of {count} in {folder} cannot be read, and make inference will stop at them"
+        yield warning("test images", text, tested.broken)
+    if not tested.shapes:
+        return
+    low, high = np.min(train, 0) / OTHER_SIZE, np.max(train, 0) * OTHER_SIZE
+    other = sum(bool((np.array(shape) < low).any() or (np.array(shape) > high).any()) for shape in tested.shapes)
+    widths, heights = [width for _, width in tested.shapes], [height for height, _ in tested.shapes]
+    span = f"{min(widths)} to {max(widths)} x {min(heights)} to {max(heights)} px"
+    if other:
+        text = f"{other} of {len(tested.shapes)} are much smaller or larger than any training image ({span})"
+        yield warning("test sizes", f"{text}: objects may look other there")
+    else:
+        yield Finding("test images", f"{len(tested.shapes)} in {folder}, {span}, like the training images")
+
+
+def decoding_seconds(looked: Looked, tested: Tested | None) -> float:
+    """What decoding alone would have taken on all cores: its CPU seconds over the cores."""
+    return (looked.seconds + (tested.seconds if tested else 0.0)) / threads.CORES

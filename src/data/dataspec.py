@@ -1,0 +1,315 @@
+"""What the pixels of a data set's images and masks mean: task, classes, channels, and how files become arrays.
+
+`make folds` finds it out and writes it beside the folds table; a trained model carries it in model.json, so that
+prediction reads images as training did.
+
+A mask is uint8 (K, H, W): binary and multilabel have one plane of 0 and 1 a class; multiclass has one plane (K = 1) of
+class indices, IGNORED where a pixel is neither trained on nor scored.
+A mask's reference (column `mask` of the tables, relative to INPUT) is a file; a folder of instance masks;
+`masks/{class}/a.png`, one file a class, empty where it is missing; `rle:train.csv#id`; or "", an empty mask.
+"""
+
+import functools
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from formats import images, rle, rle_table
+from formats.resize import content_box, halvings, image_to_network, labels_to_network, mask_to_network
+from tools.errors import UserError
+from tools.files import read_json
+from tools.names import is_name, plain_name
+
+TASKS = ("binary", "multiclass", "multilabel")
+IGNORED = 255  # the index of a pixel that counts nowhere
+BACKGROUND = "background"  # the class that is predicted, but neither scored nor submitted
+MOST_CLASSES = 250  # indices are bytes
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """The meaning of a data set's pixels; see the module's docstring for masks."""
+
+    task: str = "binary"
+    classes: tuple[str, ...] = ("foreground",)  # the network's outputs, in their order
+    values: tuple[int, ...] = ()  # a class map's pixel value for each class
+    colours: tuple[tuple[int, int, int], ...] = ()  # RGB for each class, where masks are drawn in colours
+    ignore: tuple[int, ...] = ()  # a class map's value, or RGB, that is not labelled
+    rle: str = ""  # the dialect of the training masks' run lengths
+    channels: int = 3
+    stacked: bool = False  # each image is a stack of slices, images/a_{z}.png
+    bits: int = 8
+    window: tuple[float, float] = (0.0, 65535.0)  # 16-bit values that become 0 and 255
+    mean: tuple[float, ...] = ()  # of each channel in [0, 1], measured by make folds
+    std: tuple[float, ...] = ()
+
+    @property
+    def planes(self) -> int:
+        """K of a mask (K, H, W)."""
+        return 1 if self.task == "multiclass" else len(self.classes)
+
+    @property
+    def scored(self) -> tuple[int, ...]:
+        """The indices of the classes that are scored and submitted: all but the background."""
+        return tuple(index for index, name in enumerate(self.classes) if name != BACKGROUND)
+
+    @property
+    def scored_names(self) -> tuple[str, ...]:
+        return tuple(self.classes[index] for index in self.scored)
+
+    def as_json(self) -> dict[str, Any]:
+        """A JSON-ready dict; `from_json` reads it back."""
+        return json.loads(json.dumps(asdict(self)))
+
+    def read_image(self, path: Path, max_pixels: int = 100_000_000) -> np.ndarray:
+        """Decode to uint8 (H, W, channels). Raises UserError, also for 16 bits where training saw 8."""
+        return self._of_8_bits(path, images.read_levels(path, max_pixels, self.channels))
+
+    def read_frames(
+        self, path: Path, frames: Sequence[tuple[tuple[int, int], str]], max_pixels: int = 100_000_000
+    ) -> tuple[tuple[int, int], list[np.ndarray]]:
+        """The image's (H, W), and uint8 (h, w, channels) as a network sees it at each (IMAGE_SIZE, RESIZE).
+
+        A large JPEG is halved by its decoder (see decode.decode), as often as that frame needs by itself, so that a
+        network sees the same beside others. Raises UserError as read_image.
+        """
+        kept: dict[int, np.ndarray] = {}  # by how often they were halved
+        full, can, made = (0, 0), True, []
+        for size, resize in frames:
+            often = halvings(full, size, resize) if kept and can else 0
+            if often not in kept:
+                levels, full, can = images.read_halved(
+                    path, max_pixels, self.channels, functools.partial(halvings, size=size, resize=resize)
+                )
+                often = halvings(full, size, resize) if can else 0
+                kept[often] = self._of_8_bits(path, levels)
+            made.append(image_to_network(kept[often], size, resize))
+        return full, made
+
+    def _of_8_bits(self, path: Path, image: np.ndarray) -> np.ndarray:
+        if image.dtype == np.uint8:
+            return image
+        if self.bits == 8:
+            raise UserError(f"{path}: 16 bits a channel, and all training images have 8; convert it as those were.")
+        return images.through_window(image, self.window)
+
+    def read_mask(
+        self, root: Path, reference: str, shape: tuple[int, int], max_pixels: int = 100_000_000, image: str = ""
+    ) -> np.ndarray:
+        """The mask that `reference` names -> uint8 (K, H, W).
+
+        Raises UserError, also where its size is not `shape`, that of `image`, which the sentence then names.
+        """
+        if self.task == "binary" or reference == "" or reference.startswith("rle:") or "{class}" in reference:
+            return self.from_planes(self._read_planes(root, reference, shape, max_pixels, image), reference)
+        path = root / reference
+        labels = self._read_class_map(path, max_pixels)
+        _refuse_size(path, labels.shape, shape, image)
+        if self.task == "multiclass":
+            return labels[None]
+        return (labels[None] == np.arange(len(self.classes), dtype=np.uint8)[:, None, None]).astype(np.uint8)
+
+    def read_pair(
+        self, root: Path, image: str, mask: str, max_pixels: int = 100_000_000
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Image uint8 (H, W, channels) and mask (K, H, W) of one row; UserError where their sizes differ."""
+        picture = self.read_image(root / image, max_pixels)
+        return picture, self.read_mask(root, mask, picture.shape[:2], max_pixels, image)
+
+    def class_paths(self, root: Path, reference: str) -> list[Path]:
+        """Where each scored class's mask lies for `masks/{class}/a.png`; one that is empty may be missing."""
+        return [root / reference.replace("{class}", name) for name in self.scored_names]
+
+    def class_planes(self, mask: np.ndarray) -> np.ndarray:
+        """A mask (K, H, W) -> bool (S, H, W), one plane for each scored class."""
+        if self.task != "multiclass":
+            return mask > 0
+        return mask == np.array(self.scored, np.uint8)[:, None, None]
+
+    def labelled(self, mask: np.ndarray) -> np.ndarray | None:
+        """bool (H, W) of the pixels that count, None where all do."""
+        if self.task != "multiclass" or not self.ignore:
+            return None
+        return mask[0] != IGNORED
+
+    def to_network(self, mask: np.ndarray, size: tuple[int, int], resize: str) -> np.ndarray:
+        """A mask (K, H, W) -> (K, h, w) in the network's frame: what covers most of each small pixel."""
+        if self.task == "multiclass":
+            padding = self.classes.index(BACKGROUND) if BACKGROUND in self.classes else IGNORED
+            small = labels_to_network(mask[0], size, resize, IGNORED)
+            return _pad_as(small, mask.shape[1:], size, resize, padding)[None]
+        return np.stack([mask_to_network(plane, size, resize) for plane in mask])
+
+    def _read_planes(
+        self, root: Path, reference: str, shape: tuple[int, int], max_pixels: int, image: str
+    ) -> np.ndarray:
+        """bool (C, H, W) of the classes but the background, from a reference that gives each its own mask."""
+        if reference == "":
+            return np.zeros((len(self.scored), *shape), bool)
+        if reference.startswith("rle:"):
+            table, image_id = rle_table.parse_reference(reference)
+            rows, dialect = rle_table.read(root / table), rle.DIALECTS[self.rle]
+            names = self.scored_names if rows.classes else ("",)
+            return np.stack([rows.mask(image_id, name, shape, dialect) for name in names]) > 0
+        if "{class}" not in reference:
+            mask = images.read_mask(root / reference, max_pixels)
+            _refuse_size(root / reference, mask.shape, shape, image)
+            return mask[None].view(bool)
+        planes = np.zeros((len(self.scored), *shape), bool)
+        for plane, path in zip(planes, self.class_paths(root, reference), strict=True):
+            if path.exists():
+                mask = images.read_mask(path, max_pixels)
+                _refuse_size(path, mask.shape, shape, image)
+                plane[:] = mask > 0
+        return planes
+
+    def from_planes(self, planes: np.ndarray, reference: str) -> np.ndarray:
+        """bool (S, H, W), a plane a scored class -> a mask (K, H, W). UserError where multiclass ones overlap."""
+        if self.task != "multiclass":
+            return planes.view(np.uint8)
+        if reference == "" and BACKGROUND not in self.classes:
+            raise UserError("An empty mask, but no class is called background; give every image a class map.")
+        overlap = planes.sum(0) > 1
+        if overlap.any():
+            names = [name for name, plane in zip(self.scored_names, planes, strict=True) if (plane & overlap).any()]
+            raise UserError(
+                f"{reference}: {' and '.join(names[:3])} overlap in {int(overlap.sum())} pixels, and TASK=multiclass "
+                "gives each pixel one class. Classes may overlap with TASK=multilabel."
+            )
+        labels = np.full(planes.shape[1:], self.classes.index(BACKGROUND), np.uint8)
+        for index, plane in zip(self.scored, planes, strict=True):
+            labels[plane] = index
+        return labels[None]
+
+    def _read_class_map(self, path: Path, max_pixels: int) -> np.ndarray:
+        """A file of class values or colours -> uint8 (H, W) of class indices; IGNORED, or no class's, elsewhere."""
+        if self.colours:
+            keys = pack(images.read_colours(path, max_pixels))
+            known = tuple(pack(np.array(self.colours)).tolist())
+            ignored = int(pack(np.array(self.ignore))) if self.ignore else -1
+        else:
+            keys, known, ignored = (
+                images.read_labels(path, max_pixels),
+                self.values,
+                self.ignore[0] if self.ignore else -1,
+            )
+        table = _index_of_key(known, ignored, self.task, 1 << 24 if self.colours else 1 << 16)
+        indices = table[keys]
+        if (indices < 0).any():
+            strange = describe(keys[indices < 0][0], bool(self.colours))
+            raise UserError(
+                f"{path} holds the {'colour' if self.colours else 'value'} {strange}, which is no class; there are "
+                f"{self._legend()}. Name it in classes.csv, or set IGNORE to it."
+            )
+        return indices.astype(np.uint8)
+
+    def _legend(self) -> str:
+        keys = [
+            describe(key, bool(self.colours)) for key in (pack(np.array(self.colours)) if self.colours else self.values)
+        ]
+        pairs = [f"{name}={key}" for name, key in zip(self.classes, keys, strict=True)]
+        return ", ".join(pairs[:12]) + (", ..." if len(pairs) > 12 else "")
+
+
+@functools.lru_cache(4)
+def _index_of_key(known: tuple[int, ...], ignored: int, task: str, size: int) -> np.ndarray:
+    """int16 (size,): class index of each value or packed colour, -1 where it is no class's."""
+    table = np.full(size, -1, np.int16)
+    nobodys = IGNORED if task == "multiclass" else MOST_CLASSES  # equal to no class, where each has a plane
+    if task == "multilabel":
+        table[0] = nobodys  # 0, or black, is background there
+    if ignored >= 0:
+        table[ignored] = nobodys
+    table[list(known)] = np.arange(len(known))
+    return table
+
+
+def pack(colours: np.ndarray) -> np.ndarray:
+    """RGB (..., 3) -> one whole number each."""
+    return colours.astype(np.int64) @ np.array([65536, 256, 1])
+
+
+def describe(key: int, colour: bool) -> str:
+    """A packed colour as r,g,b; a value as it is."""
+    return f"{key >> 16},{key >> 8 & 255},{key & 255}" if colour else str(int(key))
+
+
+def _refuse_size(path: Path, have: tuple[int, ...], want: tuple[int, ...], image: str) -> None:
+    if tuple(have) != tuple(want):
+        raise UserError(f"{path}: {have[1]} x {have[0]} pixels, but its image {image} has {want[1]} x {want[0]}.")
+
+
+def _pad_as(
+    labels: np.ndarray, original: tuple[int, int], size: tuple[int, int], resize: str, padding: int
+) -> np.ndarray:
+    """`fit` pads with pixels that count nowhere; where there is a background they are that, as in binary masks."""
+    if resize != "fit" or padding == IGNORED:
+        return labels
+    top, left, height, width = content_box(original, size, resize)
+    framed = np.full(labels.shape, padding, np.uint8)
+    framed[top : top + height, left : left + width] = labels[top : top + height, left : left + width]
+    return framed
+
+
+def from_json(values: Any, where: str) -> DataSpec:
+    """A DataSpec from what `as_json` gave. Raises UserError where that is something else."""
+    try:
+        colours = tuple(tuple(int(part) for part in colour) for colour in values["colours"])
+        spec = DataSpec(
+            task=str(values["task"]),
+            classes=tuple(map(str, values["classes"])),
+            values=tuple(map(int, values["values"])),
+            colours=colours,
+            ignore=tuple(map(int, values["ignore"])),
+            rle=str(values["rle"]),
+            channels=int(values["channels"]),
+            stacked=bool(values["stacked"]),
+            bits=int(values["bits"]),
+            window=tuple(map(float, values["window"])),
+            mean=tuple(map(float, values["mean"])),
+            std=tuple(map(float, values["std"])),
+        )
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise UserError(f"{where} does not say what the data are ({error}). Write it again: make folds") from error
+    wrong = _contradictions(spec, values)
+    if wrong:
+        raise UserError(f"{where} does not say what the data are: {wrong}. Run make folds.")
+    return spec
+
+
+def _contradictions(spec: DataSpec, values: dict[str, Any]) -> str:
+    """What cannot be of a DataSpec, "" where nothing is: files are edited by hand."""
+    count = len(spec.classes)
+    keys = [*spec.values, *(part for colour in spec.colours for part in colour), *spec.ignore]
+    highest = 255 if spec.colours else 65535
+    checks = {
+        f"task {spec.task}": spec.task in TASKS,
+        f"{count} classes": isinstance(values["classes"], list) and 1 <= count <= MOST_CLASSES,
+        f"{count} classes of a binary task": spec.task != "binary" or count == 1,
+        "a class twice": len({plain_name(name) for name in spec.classes}) == count,  # so are their files called
+        "a class without a name": all(is_name(name) for name in spec.classes),
+        "nothing but background": bool(spec.scored) or spec.task == "binary",
+        f"{len(spec.values)} values": len(spec.values) in (0, count),
+        f"{len(spec.colours)} colours": len(spec.colours) in (0, count) and all(len(c) == 3 for c in spec.colours),
+        f"ignore {spec.ignore}": len(spec.ignore) in (0, 3 if spec.colours else 1),
+        f"values up to {highest}": all(0 <= key <= highest for key in keys),
+        f"{spec.channels} channels": 1 <= spec.channels <= 1024,
+        f"window {spec.window}": len(spec.window) == 2 and -math.inf < spec.window[0] < spec.window[1] < math.inf,
+        f"{spec.bits} bits": spec.bits in (8, 16),
+        f"run lengths of {spec.rle}": spec.rle in ("", *rle.DIALECTS),
+        f"mean {spec.mean} and deviation {spec.std}": len(spec.mean) == len(spec.std) == spec.channels
+        and all(math.isfinite(part) for part in spec.mean)
+        and all(0 < part < math.inf for part in spec.std),
+    }
+    return next((said for said, fine in checks.items() if not fine), "")
+
+
+def read(sidecar: Path) -> DataSpec:
+    """The DataSpec in the JSON beside a folds table. Raises UserError where there is none."""
+    cure = "Run make folds: it finds out what the data are, and leaves a table of your own as it is."
+    return from_json(read_json(sidecar, cure).get("data"), str(sidecar))

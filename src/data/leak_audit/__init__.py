@@ -1,0 +1,1 @@
+"""Copies of one image in two folds: candidates, alignment, verdict. Groups by names belong to data."""

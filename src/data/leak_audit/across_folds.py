@@ -1,0 +1,95 @@
+"""The audit's pairs over the folds of a table: copies are refused, what only looks alike is shown to a person."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data.dataspec import DataSpec
+from data.examine import Examined
+from data.leak_audit import copies
+from tools import console
+from tools.errors import UserError, listing
+from tools.files import write_text
+
+
+def find(frame: Any, examined: Examined, root: Path, max_pixels: int) -> list[copies.Pair]:
+    """All near copies among images of different groups, with progress."""
+
+    def read(row: int) -> np.ndarray:
+        return examined.spec.read_image(root / frame["image"][row], max_pixels)
+
+    def track(items: Any, total: int) -> Any:
+        return console.track(items, total, "comparing")
+
+    return copies.copies(examined.thumbnails, read, list(frame["group"]), track)
+
+
+def refuse(frame: Any, pairs: list[copies.Pair], given: bool) -> list[copies.Pair]:
+    """Raise UserError for copies that lie in different folds; returns those that only look alike.
+
+    given: the folds came with the data or the user's table, and cannot be changed here.
+    """
+    over_folds = copies.across(pairs, frame["kfold"].tolist())
+    sure = [pair for pair in over_folds if pair.sure]
+    if sure:
+        shown = [
+            f"{frame['image'][pair.first]} (fold {frame['kfold'][pair.first]}) and "
+            f"{frame['image'][pair.second]} (fold {frame['kfold'][pair.second]}): {pair.how}"
+            for pair in sure
+        ]
+        raise UserError(
+            f"{len(sure)} images lie in two folds, so a model would be scored on what it has seen:{listing(shown)}\n"
+            + (
+                "Remove the copies, or give them one fold in a table of your own."
+                if given
+                else "Tie them into one group: make folds TIE=1 (or remove the copies)."
+            )
+        )
+    inside = sum(pair.sure for pair in pairs)
+    same_fold = f"; {inside} pairs of copies, each within one fold" if inside else ""
+    print(
+        "Leak audit: no group, and no copy of an image (turned, mirrored, resized, recompressed, brightened or cropped "
+        f"a little), in two folds{same_fold}."
+    )
+    return [pair for pair in over_folds if not pair.sure]
+
+
+def show_unsure(frame: Any, unsure: list[copies.Pair], root: Path, spec: DataSpec, path: Path) -> None:
+    """Write pairs that look alike over folds as a list and a picture; nothing where there is none."""
+    for old in (path, path.with_suffix(".png")):
+        old.unlink(missing_ok=True)
+    if not unsure:
+        return
+    import pandas as pd
+
+    from tools import pictures
+
+    unsure = sorted(unsure, key=lambda pair: -pair.score)
+    rows = [
+        {
+            "first": frame["image"][pair.first],
+            "second": frame["image"][pair.second],
+            "first_fold": frame["kfold"][pair.first],
+            "second_fold": frame["kfold"][pair.second],
+            "how": pair.how,
+            "agreement": round(pair.score, 4),
+        }
+        for pair in unsure
+    ]
+    write_text(path, pd.DataFrame(rows).to_csv(index=False, lineterminator="\n"))
+    shown = [
+        (
+            f"{Path(row['first']).name} (fold {row['first_fold']}), "
+            f"{Path(row['second']).name} (fold {row['second_fold']}): {row['how']}, {row['agreement']:.2f}",
+            [pictures.as_rgb(spec.read_image(root / row[name], 10**10)) for name in ("first", "second")],
+        )
+        for row in rows[:24]
+    ]
+    pictures.sheet(
+        path.with_suffix(".png"), shown, ["fold a", "fold b"], width=360, note="alike, or the same? judge yourself"
+    )
+    print(
+        f"{len(unsure)} pairs of images in two folds look alike; whether they are one scene, a person has to say: "
+        f"{path.with_suffix('.png')} ({path}). GROUP or a table of your own keeps them together."
+    )

@@ -1,0 +1,90 @@
+"""make data: a competition's archive -> input/<dataset>/, unpacked safely and whole, and what was found there.
+
+An archive is a stranger's: every name and size is checked before anything is written, and counted again on the way.
+"""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import settings as settings_module
+from data import layouts
+from data.competition_files import fetch, wanted
+from tools.errors import UserError, command
+from tools.names import check_name
+
+FLAGS = {
+    "ZIP": "the archive to archives.unpack: .zip, .tar, .tar.gz or .tgz",
+    "COMPETITION": "a Kaggle competition's name as in its address, downloaded by Kaggle's client",
+    "OVERWRITE": "1: replace what input/<dataset>/ holds, once the new data are whole",
+}
+
+
+def report(settings: Any) -> None:
+    """Say what the layouts find in the new folder."""
+    try:
+        found = layouts.find(settings.INPUT, settings.LAYOUT, settings.TRAIN_PATH, settings.MASK_PATH)
+        print(f"Found {found.sentence}: {len(found.pairs)} pairs.")
+    except UserError as error:
+        table = "" if "TABLE=" in str(error) else "\nTABLE=my.csv of image,mask takes a list of your own."
+        print(f"No pairs of images and masks yet: {error}{table}")
+    try:
+        folder, tests = layouts.test_images(settings.INPUT, settings.TEST_PATH)
+        print(f"{len(tests)} test images in {folder}.")
+    except UserError:
+        print("No test images found; TEST_PATH=folder names theirs.")
+
+
+@command
+def data(argv: list[str]) -> None:
+    """What the module's docstring says."""
+    typed = argv
+    settings, flags = settings_module.command_line(typed, __doc__, FLAGS)
+    archive, slug, name = wanted(flags.ZIP, flags.COMPETITION)
+    known = settings_module.DEFAULTS
+    if known["DATASET"] == settings.DATASET and not any(text.startswith("DATASET=") for text in typed):
+        check_name("DATASET", name)
+        typed = [*typed, f"DATASET={name}"]
+        settings, flags = settings_module.command_line(typed, __doc__, FLAGS)
+        print(f"DATASET={name}, after the {'archive' if archive else 'competition'}; the next commands need it too.")
+    check_name("DATASET", settings.DATASET)
+    fetch(Path(settings.INPUT), archive, slug, settings_module.flag_is_on(flags.OVERWRITE))
+    report(settings)
+    rest = [shlex.quote(text) for text in typed if text.partition("=")[0] in (*known, "RECIPE")]
+    print(f"Next: make folds {' '.join(rest)}")
+
+
+@command
+def weights(argv: list[str]) -> None:
+    """make weights: pack the ImageNet weights of MODEL_NAME's encoder into WEIGHTS, to work offline and on Kaggle."""
+    settings, _ = settings_module.command_line(argv, weights.__doc__, {})
+    import model_dispatcher
+    from modeling import encoder_weights
+    from modeling.segmenter import save_network
+
+    _, encoder = model_dispatcher.parse(settings.MODEL_NAME)
+    if not encoder:
+        raise UserError(
+            f"MODEL_NAME={settings.MODEL_NAME} has no ImageNet weights to pack; smp_... and unetify_... have."
+        )
+    path = encoder_weights.packed_weights(encoder, settings.WEIGHTS)
+    if path.is_file():
+        print(f"{path} is there already.")
+        return
+    network = model_dispatcher.build(settings.MODEL_NAME, encoder_weights="imagenet", weights_folder=settings.WEIGHTS)
+    save_network(network.body.encoder, path)
+    megabytes = path.stat().st_size / 1e6
+    print(
+        f"ImageNet weights of {encoder}, {megabytes:.0f} MB -> {path}\n"
+        "ENCODER_WEIGHTS=imagenet uses this file from now on, without a network."
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    words = sys.argv[1:] if argv is None else argv
+    return weights(words[1:]) if words[:1] == ["weights"] else data(words)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,329 @@
+"""One image file -> its samples, upright and as they are stored; strict about broken files.
+
+Nothing else opens an image: decoders disagree on rotation, cut files, palettes and 16 bits, and Pillow alone drops what
+it has no mode for, the low bytes of 16-bit colour and a fifth channel. So each format has one way here:
+
+| file | decoded by | checked besides |
+|---|---|---|
+| JPEG, grey or colour | simplejpeg where it is installed and finds nothing amiss, else Pillow: the same pixels | |
+| other JPEG, GIF, BMP, WebP | Pillow; of a JPEG with several pictures (MPO) the first | one frame |
+| PNG of 8 bits or fewer, 16-bit grey | Pillow | one frame, every checksum, the end mark |
+| PNG, 16-bit colour or alpha | Pillow to check it, OpenCV for the values | the same |
+| TIFF of 8 or 16 bits (1) | Pillow for the bytes, put together here | one page (2), every strip whole |
+| other TIFF: palette, 1 to 4 bits, JPEG within, YCbCr, LAB, 32-bit integers | Pillow | the same |
+
+(1) Any number of channels, in strips or tiles, interleaved or in planes; uncompressed, LZW, deflate or PackBits.
+(2) Smaller copies and transparency masks, as cloud-optimised files have them, are not counted.
+EXIF orientation is applied. Integers of 32 bits are taken where the values fit 16; floats and more frames are refused.
+"""
+
+import io
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import cv2
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from formats import tiff
+from tools.errors import UserError
+
+try:
+    import simplejpeg
+except ImportError:  # Kaggle's image has none
+    simplejpeg = None
+
+_FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP")
+_PNG, _TIFF = b"\x89PNG", (b"II*\0", b"MM\0*", b"II+\0")  # the last is BigTIFF
+_LOSSLESS = (1, 32773, *tiff.PREDICTING)
+_ORIENTATION, _MOST_CHANNELS = 0x0112, 1024
+MOST_HALVINGS = 3  # libjpeg's smallest scale is an eighth
+_CURE = "save it as 8 or 16-bit whole numbers (PNG or TIFF)"
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What a file holds, upright."""
+
+    path: Path
+    values: np.ndarray  # uint8 or uint16 (H, W, n), an alpha last
+    kind: str  # grey, rgb, cmyk, palette, or bands: channels that are no picture by themselves
+    palette: np.ndarray | None = None  # uint8 (256, 3)
+    greys: bool = False  # a palette of nothing but greys, as GIFs have it, which know no other grey
+    step: int = 1  # what one unit of the file became here: 255 of 1 bit, 17 of 4 bits
+    jpeg: bool = False
+    halved: int | None = None  # how often the decoder halved both sides; None of a format that cannot
+
+    def colours(self) -> np.ndarray:
+        """uint8 or uint16 (H, W, 3): palettes looked up, grey repeated, alpha dropped. UserError for bands."""
+        if self.kind == "palette":
+            return cv2.applyColorMap(self.values, self.palette[:, None])
+        if self.kind == "grey":
+            return cv2.cvtColor(np.ascontiguousarray(self.values[..., 0]), cv2.COLOR_GRAY2RGB)
+        if self.kind == "rgb":
+            return np.ascontiguousarray(self.values[..., :3])
+        if self.kind == "cmyk":  # as Pillow does it: light is what neither the ink nor the black takes away
+            top = np.iinfo(self.values.dtype).max
+            light = (top - self.values).astype(np.uint32)
+            return ((light[..., :3] * light[..., 3:4] + top // 2) // top).astype(self.values.dtype)
+        count = self.values.shape[2]
+        raise UserError(
+            f"{self.path}: has {count} channels, which are not grey or colour with a marked alpha; "
+            f"of an image, IN_CHANNELS={count} takes them all."
+        )
+
+    def grey(self) -> np.ndarray:
+        """uint8 or uint16 (H, W): the luma of ITU-R 601, as Pillow's "L". UserError for bands."""
+        if self.kind == "grey":
+            return np.ascontiguousarray(self.values[..., 0])
+        if self.kind == "palette":
+            return cv2.LUT(self.indices(), self.luma())
+        colours = self.colours()
+        if colours.dtype == np.uint8:
+            return np.array(Image.fromarray(colours).convert("L"))
+        luma = colours.astype(np.uint32) @ np.array([19595, 38470, 7471], np.uint32)  # Pillow's weights, of 65536
+        return (luma + 32768 >> 16).astype(np.uint16)
+
+    def indices(self) -> np.ndarray:
+        """uint8 (H, W) of a palette's file."""
+        return np.ascontiguousarray(self.values[..., 0])
+
+    def luma(self) -> np.ndarray:
+        """uint8 (256,): what each index of a palette is in grey."""
+        return np.array(Image.fromarray(self.palette[None]).convert("L"))[0]
+
+
+Halvings = Callable[[tuple[int, int]], int]  # (H, W) of an upright image -> how often both sides may be halved
+
+
+def _never(_: tuple[int, int]) -> int:
+    return 0
+
+
+def decode(path: Path, max_pixels: int, halvings: Halvings = _never) -> Samples:
+    """Decode one file. Raises UserError naming it and what is wrong with it; see the table above.
+
+    halvings: how often both sides, even ones, may be halved, MOST_HALVINGS at most; the decoder of a grey or colour
+    JPEG does it, by leaving out the high frequencies: less work, and less aliasing than by averaging afterwards.
+    """
+    note = _NOTE.get()
+    if note is None:
+        return _decode(path, max_pixels, halvings)
+    start = time.thread_time()
+    samples = _decode(path, max_pixels, halvings)
+    note(samples, time.thread_time() - start)
+    return samples
+
+
+_NOTE: ContextVar[Callable[[Samples, float], None] | None] = ContextVar("note", default=None)  # a thread's own
+
+
+@contextmanager
+def noting(note: Callable[[Samples, float], None]) -> Iterator[None]:
+    """Within, `note` is told of each file that this thread decodes, and of the CPU seconds that it took."""
+    token = _NOTE.set(note)
+    try:
+        yield
+    finally:
+        _NOTE.reset(token)
+
+
+def _decode(path: Path, max_pixels: int, halvings: Halvings) -> Samples:
+    with _opened(path) as (file, magic):
+        if magic in _TIFF:
+            return _decode_tiff(path, file, max_pixels)
+        with _pillow(path, file, max_pixels) as image:
+            if image.format in ("JPEG", "MPO") and image.mode in ("L", "RGB"):
+                return _decode_jpeg(path, file, image, halvings)
+            image.load()
+            depth = 8
+            if magic == _PNG:
+                file.seek(0)
+                data = file.read()
+                depth = _checked_depth(data)
+                if depth == 16 and not image.mode.startswith("I"):
+                    values = _upright(_colour16(data), image.getexif().get(_ORIENTATION, 1))
+                    return Samples(path, values, "grey" if values.shape[2] == 2 else "rgb")
+            return _from_pillow(path, image, depth)
+
+
+def _decode_jpeg(path: Path, file: BinaryIO, image: Image.Image, halvings: Halvings) -> Samples:
+    """Grey or colour, by the fast decoder, or by Pillow to the same values."""
+    orientation = image.getexif().get(_ORIENTATION, 1)
+    width, height = image.size
+    halved = halvings((width, height) if 5 <= orientation <= 8 else (height, width))
+    small = width >> halved, height >> halved
+    values = _fast_jpeg(file, image, small)
+    if values is None:
+        image.draft(image.mode, small)
+        values = np.array(image)
+        values = values if values.ndim == 3 else values[..., None]
+    if values.shape[:2] != small[::-1]:
+        raise ValueError(f"{values.shape[1]} x {values.shape[0]} pixels came, expected {small[0]} x {small[1]}")
+    return Samples(path, _upright(values, orientation), _KINDS[image.mode], jpeg=True, halved=halved)
+
+
+def _fast_jpeg(file: BinaryIO, image: Image.Image, size: tuple[int, int]) -> np.ndarray | None:
+    """uint8 (H, W, 1 or 3) as Pillow decodes it, in less than half the time; None where Pillow has to look itself.
+
+    Both use libjpeg-turbo; Pillow keeps colours in four bytes a pixel, feeds it small blocks, and copies the result.
+    """
+    if simplejpeg is None:
+        return None
+    file.seek(0)
+    small = {} if size == image.size else {"min_width": size[0], "min_height": size[1]}
+    try:
+        values = simplejpeg.decode_jpeg(file.read(), "RGB" if image.mode == "RGB" else "GRAY", **small)
+    except ValueError:  # broken, cut off, or just unusual: Pillow's word is what counts, here as on Kaggle
+        file.seek(0)
+        return None
+    return values if values.shape[1::-1] == size else None
+
+
+def size_of(path: Path, max_pixels: int) -> tuple[int, int]:
+    """(H, W) of the upright image, from the header. Raises UserError."""
+    with _opened(path) as (file, magic):
+        if magic in _TIFF:
+            page = tiff.read_page(path, file, max_pixels)
+            size, orientation = (page.height, page.width), page.orientation
+        else:
+            with _pillow(path, file, max_pixels) as image:
+                size, orientation = image.size[::-1], image.getexif().get(_ORIENTATION, 1)
+        return size[::-1] if 5 <= orientation <= 8 else size
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[BinaryIO, bytes]]:
+    """The open file and its first four bytes; whatever a decoder raises on a stranger's bytes becomes a sentence."""
+    if not path.is_file():
+        raise UserError(f"{path}: {'a folder, expected an image' if path.is_dir() else 'no such file'}.")
+    Image.MAX_IMAGE_PIXELS = None  # our own limit refuses instead of warning, and for every format
+    try:
+        with path.open("rb") as file:
+            magic = file.read(4)
+            file.seek(0)
+            yield file, magic
+    except UserError:
+        raise
+    except UnidentifiedImageError as error:
+        raise UserError(f"{path}: not an image that Pillow can read ({', '.join(_FORMATS)}).") from error
+    except Exception as error:
+        raise UserError(
+            f"{path}: broken or cut off ({error or type(error).__name__}). Fetch it again or remove it."
+        ) from error
+
+
+@contextmanager
+def _pillow(path: Path, file: BinaryIO, max_pixels: int) -> Iterator[Image.Image]:
+    """Pillow's image, header read, size and frames checked."""
+    with Image.open(file, formats=_FORMATS) as image:
+        tiff.check_size(path, *image.size, max_pixels)
+        # a JPEG's further pictures are previews and gain maps; a TIFF's pages were counted already
+        frames = 1 if image.format in ("MPO", "TIFF") else getattr(image, "n_frames", 1)
+        if frames > 1:
+            raise UserError(f"{path}: {frames} frames; expected a single picture. Save the one you need as PNG.")
+        yield image
+
+
+def _checked_depth(data: bytes) -> int:
+    """A PNG's bits per sample, after a look at every checksum (Pillow skips those of the pixels) up to the end mark."""
+    view, at = memoryview(data), 8
+    while at + 12 <= len(data):
+        end = at + 8 + int.from_bytes(view[at : at + 4], "big")
+        if zlib.crc32(view[at + 4 : end]) != int.from_bytes(view[end : end + 4], "big") or end + 4 > len(data):
+            raise ValueError(f"the checksum of the part at byte {at} is wrong")
+        if view[at + 4 : at + 8] == b"IEND":
+            return data[24]
+        at = end + 4
+    raise ValueError("it ends too early")
+
+
+def _colour16(data: bytes) -> np.ndarray:
+    """A PNG of 16-bit colour or alpha -> uint16 (H, W, 2 to 4), RGB order."""
+    values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)  # this flag leaves EXIF alone
+    if values is None or values.dtype != np.uint16 or values.ndim != 3:
+        raise ValueError("OpenCV cannot read its 16-bit colours")
+    channels = {2: 3, 4: 2, 6: 4}[data[25]]  # by the header: OpenCV adds an alpha for a transparent colour
+    if channels == 2:
+        return values[..., [0, 3]]
+    return values[..., [2, 1, 0, 3][:channels]]
+
+
+def _from_pillow(path: Path, image: Image.Image, depth: int) -> Samples:
+    orientation, jpeg = image.getexif().get(_ORIENTATION, 1), image.format in ("JPEG", "MPO")
+    if image.mode not in _KINDS:
+        image = image.convert("RGB")  # YCbCr, LAB, ...
+    values, palette, greys = np.array(image), None, False
+    if image.mode[0] == "I":
+        if values.min(initial=0) < 0 or values.max(initial=0) > 65535:
+            raise UserError(
+                f"{path}: values from {values.min()} to {values.max()}; expected 0 to 65535 at most: {_CURE}."
+            )
+        values = values.astype(np.uint16)
+    elif image.mode == "1":
+        values, depth = values * np.uint8(255), 1
+    elif image.mode in ("P", "PA"):
+        flat = image.getpalette("RGB")
+        palette = np.array(flat + [0] * (768 - len(flat)), np.uint8).reshape(256, 3)
+        # writers keep the greys that occur, another palette in each file
+        greys = image.format == "GIF" and bool(palette.any() and (palette == palette[:, :1]).all())
+    step = {1: 255, 2: 85, 4: 17}.get(depth, 1) if image.mode in ("1", "L") else 1
+    values = values if values.ndim == 3 else values[..., None]
+    return Samples(path, _upright(values, orientation), _KINDS[image.mode], palette, greys, step, jpeg)
+
+
+_KINDS = {
+    **dict.fromkeys(("1", "L", "LA", "I", "I;16", "I;16L", "I;16B", "I;16N"), "grey"),
+    **dict.fromkeys(("RGB", "RGBA"), "rgb"),
+    **dict.fromkeys(("P", "PA"), "palette"),
+    "CMYK": "cmyk",
+}
+
+
+def _upright(values: np.ndarray, orientation: int) -> np.ndarray:
+    """Apply an EXIF orientation: 2 to 4 mirror, 5 to 8 swap the axes and may mirror."""
+    if 5 <= orientation <= 8:
+        values, orientation = values.swapaxes(0, 1), {5: 1, 6: 2, 7: 3, 8: 4}[orientation]
+    rows, columns = {2: (1, -1), 3: (-1, -1), 4: (-1, 1)}.get(orientation, (1, 1))
+    return np.ascontiguousarray(values[::rows, ::columns])
+
+
+def _decode_tiff(path: Path, file: BinaryIO, max_pixels: int) -> Samples:
+    page = tiff.read_page(path, file, max_pixels)
+    signed = page.formats == {2} and page.samples == 1 and page.bits in ({16}, {32})
+    if not (page.formats <= {1, 4} or signed) or max(page.bits) > 32 or not 0 < page.samples <= _MOST_CHANNELS:
+        what = "float" if page.formats & {3, 6} else "signed" if 2 in page.formats else "large"
+        raise UserError(f"{path}: {page.samples} x {max(page.bits)} bits, {what} values; {_CURE}.")
+    end = file.seek(0, io.SEEK_END)
+    if any(offset + count > end for offset, count in zip(page.offsets, page.counts, strict=False)):
+        raise ValueError("its pixels reach beyond its end")
+    file.seek(0)
+    plain = page.photometric in (0, 1, 2, 5) and page.compression in _LOSSLESS and page.fill_order == 1
+    if plain and page.bits in ({8}, {16}) and not signed:
+        return _from_samples(path, page, tiff.read_samples(page, file))
+    with suppress(UnidentifiedImageError), _pillow(path, file, max_pixels) as image:
+        image.seek(page.index)
+        # Pillow leaves out channels and low bytes that it has no mode for
+        if len(image.getbands()) == page.samples and (page.samples == 1 or max(page.bits) <= 8):
+            image.load()
+            return _from_pillow(path, image, max(page.bits))
+    raise UserError(
+        f"{path}: {page.samples} x {max(page.bits)} bits, compression {page.compression}, colours by rule "
+        f"{page.photometric}: Pillow cannot read such a TIFF; {_CURE}, uncompressed or with LZW or deflate."
+    )
+
+
+def _from_samples(path: Path, page: tiff.Page, values: np.ndarray) -> Samples:
+    if page.photometric == 0:
+        values = np.iinfo(values.dtype).max - values
+    colours = page.samples - page.alpha
+    kind = {1: "grey", 3: "rgb"}.get(colours, "bands")
+    if page.photometric == 5:
+        kind = "cmyk" if colours == 4 else "bands"
+    return Samples(path, _upright(values, page.orientation), kind)

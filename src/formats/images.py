@@ -1,0 +1,259 @@
+"""Images and masks as arrays, by what they are for, and the one resize in both directions.
+
+`decode` opens the file; here its samples become what was asked for:
+
+| file | image, IN_CHANNELS=3 | IN_CHANNELS=1 | IN_CHANNELS=n | class map | mask in colours |
+|---|---|---|---|---|---|
+| grey | repeated | as it is | n=1 | its values | repeated |
+| 1, 2, 4-bit grey | stretched to 0..255, repeated | stretched | n=1 | its values: 0, 1, ... | as the image |
+| grey + alpha | alpha dropped | alpha dropped | n=2 | alpha dropped | as the image |
+| RGB, YCbCr, LAB | as RGB | luma (ITU-R 601) | n=3 | the value, where R=G=B; else refused | as RGB |
+| RGBA | alpha dropped | alpha dropped, luma | n=4: the fourth is data | as RGB | alpha dropped |
+| palette | looked up | looked up, luma | refused | its indices (a GIF in greys: the greys) | looked up |
+| CMYK | as RGB | as RGB, luma | n=4 | as RGB | as RGB |
+| TIFF of other channels | refused | refused | n of them | refused | refused |
+| 16 bits | through the window | through the window | through the window | its values | refused |
+| stack a_{z}.png | 3 slices | 1 slice | n slices | refused | refused |
+
+A window (low, high) maps 16-bit values linearly to 0..255, clipped; 8-bit values are kept. EXIF orientation is applied
+to images and masks alike.
+"""
+
+import functools
+import re
+import time
+from bisect import bisect_left
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from formats.decode import Halvings, Samples, decode, size_of
+from formats.resize import values_present
+from tools.errors import UserError, listing
+
+# Several images are worked on at a time, in threads or processes; threads within cv2 would only get in their way, and a
+# process forked while they exist (a loader's worker) can wait for them for ever.
+cv2.setNumThreads(0)
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp"}
+
+_MAX_PIXELS = 100_000_000
+
+
+def read_image(
+    path: Path, max_pixels: int = _MAX_PIXELS, channels: int = 3, window: tuple[float, float] = (0, 65535)
+) -> np.ndarray:
+    """Decode to uint8 (H, W, channels) by the table above; 16-bit values from `window` to 0..255. Raises UserError."""
+    levels = read_levels(path, max_pixels, channels)
+    return levels if levels.dtype == np.uint8 else through_window(levels, window)
+
+
+def through_window(levels: np.ndarray, window: tuple[float, float]) -> np.ndarray:
+    """uint16 of any shape -> uint8: `window` (low, high) becomes 0 to 255, what lies beyond is cut off."""
+    return _window_table(*window)[levels]
+
+
+@functools.lru_cache(8)
+def _window_table(low: float, high: float) -> np.ndarray:
+    """uint8 (65536,): what each 16-bit value becomes."""
+    scaled = (np.arange(65536) - low) * (255 / max(high - low, 1e-9))
+    return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+
+
+def read_levels(path: Path, max_pixels: int = _MAX_PIXELS, channels: int = 3) -> np.ndarray:
+    """The same before the window: uint8 or uint16 (H, W, channels). Raises UserError."""
+    return _levels(path, max_pixels, channels)[0]
+
+
+def read_halved(
+    path: Path, max_pixels: int, channels: int, halvings: Halvings
+) -> tuple[np.ndarray, tuple[int, int], bool]:
+    """As read_levels, halved by the decoder as `halvings` says, where it can; the full (H, W); and whether it can."""
+    levels, halved = _levels(path, max_pixels, channels, halvings)
+    return levels, (levels.shape[0] << (halved or 0), levels.shape[1] << (halved or 0)), halved is not None
+
+
+def _levels(path: Path, max_pixels: int, channels: int, *halvings: Halvings) -> tuple[np.ndarray, int | None]:
+    """The levels, and how often the decoder halved them; None where it cannot."""
+    if "{z}" in path.name:
+        return _read_stack(path, max_pixels, channels), None
+    samples = decode(path, max_pixels, *halvings)
+    count = 3 if samples.kind == "palette" and not samples.greys else samples.values.shape[2]
+    if channels not in (1, 3) and count != channels:
+        raise UserError(
+            f"{path}: has {count} channels, but IN_CHANNELS={channels}. IN_CHANNELS={count} takes all of this "
+            "file's, 3 makes colour of it and 1 grey; every file needs the same number."
+        )
+    if channels not in (1, 3) or (samples.kind == "bands" and count == channels):
+        return samples.values, samples.halved
+    return samples.colours() if channels == 3 else samples.grey()[..., None], samples.halved
+
+
+def _read_stack(path: Path, max_pixels: int, channels: int) -> np.ndarray:
+    files = slices(path)
+    if len(files) != channels:
+        raise UserError(
+            f"{path}: {len(files)} slices ({_names(files)}), but IN_CHANNELS={channels}; every stack needs as many."
+        )
+    planes = [decode(file, max_pixels).grey() for file in files]
+    for file, plane in zip(files, planes, strict=True):
+        if plane.shape != planes[0].shape:
+            raise UserError(f"{file}: {_size(plane)} pixels, but {files[0].name} beside it has {_size(planes[0])}.")
+        if plane.dtype != planes[0].dtype:
+            bits = plane.dtype.itemsize * 8
+            raise UserError(f"{file}: {bits} bits, but {files[0].name} beside it has {24 - bits}; make them alike.")
+    return np.dstack(planes)
+
+
+def slices(path: Path) -> list[Path]:
+    """The files of a stack images/a_{z}.png: those beside it with a number for {z}, by number. Raises UserError."""
+    if not path.parent.is_dir():
+        raise UserError(f"{path.parent}: no such folder, expected the slices {path.name} in it.")
+    before, _, after = path.name.partition("{z}")
+    names, found = _names_in(path.parent), {}
+    shape = re.compile(rf"{re.escape(before)}([0-9]+){re.escape(after)}")
+    for position in range(bisect_left(names, before), len(names)):
+        name = names[position]
+        if not name.startswith(before):
+            break
+        if match := shape.fullmatch(name):
+            number = int(match[1])
+            if number in found:
+                raise UserError(f"{found[number]} and {name} beside it have the same number; remove one of them.")
+            found[number] = path.parent / name
+    if not found:
+        raise UserError(f"{path}: no slices; expected files with a number for {{z}} beside it.")
+    return [found[number] for number in sorted(found)]
+
+
+def _names_in(folder: Path) -> list[str]:
+    """The sorted names in a folder; kept, because a folder of slices is asked for once a stack."""
+    changed = folder.stat().st_mtime
+    # a clock ticks: what changed within its last tick may change again without showing
+    return _listed(folder, changed if time.time() - changed > 2 else time.monotonic_ns())
+
+
+@functools.lru_cache(4)
+def _listed(folder: Path, _version: float) -> list[str]:
+    return sorted(file.name for file in folder.iterdir())
+
+
+def read_size(path: Path, max_pixels: int = _MAX_PIXELS) -> tuple[int, int]:
+    """(H, W) as read_image gives them, from the header alone. Raises UserError."""
+    return size_of(slices(path)[0] if "{z}" in path.name else path, max_pixels)
+
+
+def read_labels(path: Path, max_pixels: int = _MAX_PIXELS) -> np.ndarray:
+    """A class map's values as they are stored, uint8 or uint16 (H, W); of a palette its indices. Raises UserError."""
+    samples = decode(path, max_pixels)
+    if samples.greys:
+        return samples.grey()
+    if samples.kind in ("grey", "palette"):
+        values = np.ascontiguousarray(samples.values[..., 0])
+        return values if samples.step == 1 else values // np.uint8(samples.step)
+    colours = samples.colours()
+    red = np.ascontiguousarray(colours[..., 0])
+    coloured = (colours != red[..., None]).any(-1)
+    if coloured.any():
+        row, column = np.argwhere(coloured)[0]
+        shown = ",".join(map(str, colours[row, column].tolist()))
+        raise UserError(
+            f"{path}: a mask in colours (r,g,b = {shown} at row {row}, column {column}); a table of the classes' "
+            "colours is needed: classes.csv with the columns name,r,g,b."
+        )
+    return red
+
+
+def read_colours(path: Path, max_pixels: int = _MAX_PIXELS) -> np.ndarray:
+    """A mask drawn in colours, uint8 (H, W, 3). Raises UserError, also for 16 bits."""
+    colours = decode(path, max_pixels).colours()
+    if colours.dtype != np.uint8:
+        raise UserError(f"{path}: 16 bits a channel; a mask in colours has 8. Save it as an 8-bit PNG.")
+    return colours
+
+
+def read_mask(path: Path, max_pixels: int = _MAX_PIXELS) -> np.ndarray:
+    """Decode a binary mask to uint8 (H, W) of 0 and 1; a folder is the union of its instance masks.
+
+    Foreground is whatever is not 0, provided that there is only one such value; a JPEG's smeared values are cut at 128.
+    Raises UserError for anything else.
+    """
+    if path.is_dir():
+        files = list_images(path)
+        if not files:
+            raise UserError(f"{path}: no masks in this folder; expected one image per object.")
+        return _union(files, max_pixels)
+    samples = decode(path, max_pixels)
+    values = _mask_values(samples)
+    top = values.max(initial=0)
+    if top <= 1:
+        return values.astype(np.uint8, copy=False)
+    if samples.jpeg:
+        return (values >= 128).view(np.uint8)
+    # every value is 0 or the highest one just where their sum is as if they were; sums need no copy of the mask
+    if cv2.countNonZero(values) * int(top) != cv2.sumElems(values)[0]:
+        present = np.unique(values)
+        shown = ", ".join(map(str, present[:8])) + (", ..." if len(present) > 8 else "")
+        raise UserError(
+            f"{path}: a binary mask has 0 and one other value; this one has {len(present)}: {shown}. "
+            "Draw it with 0 and 255; where these are classes say TASK=multiclass, where they are colours name them in "
+            "classes.csv (name,r,g,b)."
+        )
+    return cv2.threshold(values, 0, 1, cv2.THRESH_BINARY)[1].astype(np.uint8, copy=False)
+
+
+def _mask_values(samples: Samples) -> np.ndarray:
+    if samples.kind == "palette":
+        # a palette whose colours are all alike tells nothing: its indices are the mask then
+        indices = samples.indices()
+        if samples.luma()[0] == 0 and indices.max(initial=0) <= 1:
+            return indices  # black and one other, whichever it is
+        present = values_present(indices)
+        if len(np.unique(samples.luma()[present])) < len(present):
+            return indices
+    return samples.grey()
+
+
+def _union(files: list[Path], max_pixels: int) -> np.ndarray:
+    whole = read_mask(files[0], max_pixels)
+    for file in files[1:]:
+        part = read_mask(file, max_pixels)
+        if part.shape != whole.shape:
+            raise UserError(f"{file}: {_size(part)} pixels, but {files[0].name} beside it has {_size(whole)}.")
+        whole |= part
+    return whole
+
+
+def _size(array: np.ndarray) -> str:
+    return f"{array.shape[1]} x {array.shape[0]}"
+
+
+def _names(files: list[Path]) -> str:
+    return ", ".join(file.name for file in files[:4]) + (", ..." if len(files) > 4 else "")
+
+
+def list_images(folder: Path) -> list[Path]:
+    """The image files directly in `folder`, sorted by name; hidden files are left out."""
+    return sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES and file.name[0] != ".")
+
+
+def write_gray(path: Path, values: np.ndarray) -> None:
+    """Write uint8 (H, W) as PNG, making the folders on the way."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(values).save(path, compress_level=1)  # level 6 takes five times as long for a fifth less
+
+
+def read_gray(path: Path) -> np.ndarray:
+    """Read an 8-bit probability map back, uint8 (H, W). Raises UserError where it is missing or of another kind."""
+    samples = decode(path, 10**10)
+    if samples.kind != "grey" or samples.values.shape[2] != 1 or samples.values.dtype != np.uint8 or samples.step != 1:
+        raise UserError(f"{path}: {samples.kind}; a probability map is 8-bit grey. Run make inference again.")
+    return samples.values[..., 0]
+
+
+def refuse_listed(problems: list[str], what: str, cure: str) -> None:
+    """Raise one UserError that lists every problem, if there is any."""
+    if problems:
+        raise UserError(f"{len(problems)} {what}{listing(problems)}\n{cure}")

@@ -1,0 +1,218 @@
+"""Tables of run lengths as competitions ship them for training: several rows an image, with or without a class.
+
+A table is read once for the whole process. `rle:train.csv#<id>` is how other tables refer to one image's masks in it.
+"""
+
+import csv
+import functools
+import threading
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from formats import rle
+from tools.errors import UserError
+
+PREFIX = "rle:"
+EMPTY = {"", "nan", "NaN", "-1", "-", "1 0"}  # what tables hold where an image has no object
+# The usual names of the columns in lower case, the best first: `id` may only number the rows where there is another.
+IDS = (
+    "imageid", "image_id", "img", "image", "record_id", "img_id", "image_name", "imageid_classid", "image_label",
+    "image_class", "filename", "file_name", "id",
+)  # fmt: skip
+RLES = (
+    "encodedpixels", "encoded_pixels", "rle_mask", "mask_rle", "rle", "segmentation", "encoding", "predicted",
+    "annotation", "pixels",
+)  # fmt: skip
+CLASSES = ("class", "classid", "class_id", "class_name", "label", "category", "category_id")
+COMBINED = ("_label", "_classid", "_class")  # how the name of an id column ends whose cells are <image>_<class>
+
+# The columns of each competition's training table, case and all. ImageId,EncodedPixels are Airbus's, and also the 2018
+# Data Science Bowl's and SIIM-ACR's; only a space in SIIM-ACR's header tells that apart.
+_TRAINING = {
+    ("img", "", "rle_mask"): "carvana",
+    ("id", "", "rle_mask"): "tgs",
+    ("id", "class", "segmentation"): "uwmgi",
+    ("id", "class", "predicted"): "uwmgi",
+    ("id", "", "encoding"): "hubmap",
+    ("id", "", "predicted"): "hubmap",
+    ("record_id", "", "encoded_pixels"): "contrails",
+    ("Id", "", "Predicted"): "vesuvius",
+}
+_ONE_READER = threading.Lock()
+
+
+@dataclass(frozen=True, eq=False)
+class RleTable:
+    """A table's rows, sorted by image and kept as text until a mask is asked for."""
+
+    path: Path
+    columns: tuple[str, ...]  # the header, as the file has it
+    ids: tuple[str, ...]  # each image once, in the file's order, also where all its rows are empty
+    classes: tuple[str, ...]  # sorted; () where the table has no class
+    _number: dict[str, int] = field(repr=False)  # id -> its place in ids
+    _first: np.ndarray = field(repr=False)  # (ids + 1,) where each image's rows begin
+    _lines: np.ndarray = field(repr=False)  # line in the file, of each row that is not empty
+    _kinds: np.ndarray = field(repr=False)  # place in classes, of each row
+    _texts: list[str] = field(repr=False)
+
+    def runs(self, image_id: str, class_name: str = "") -> list[tuple[int, str]]:
+        """(line, run lengths) of one image's rows that are not empty; `class_name` "" means every class.
+
+        Raises UserError for an id or a class that the table does not have.
+        """
+        if image_id not in self._number:
+            raise UserError(f"{self.path} has no id {image_id}; its ids look like {', '.join(self.ids[:3])}.")
+        if class_name and class_name not in self.classes:
+            have = f"it has {', '.join(self.classes[:20])}" if self.classes else "it has no column of classes"
+            raise UserError(f"{self.path} has no class {class_name}; {have}.")
+        wanted = self.classes.index(class_name) if class_name else None
+        number = self._number[image_id]
+        rows = range(self._first[number], self._first[number + 1])
+        return [(int(self._lines[row]), self._texts[row]) for row in rows if wanted in (None, self._kinds[row])]
+
+    def mask(self, image_id: str, class_name: str, shape: tuple[int, int], dialect: rle.Dialect) -> np.ndarray:
+        """The union of the image's rows, uint8 (H, W) of 0 and 1; `class_name` "" means every class.
+
+        Raises UserError that names file, line and id for run lengths that are broken or do not fit `shape`.
+        """
+        whole = np.zeros(shape, np.uint8)
+        for line, text in self.runs(image_id, class_name):
+            whole |= rle.from_text(text, shape, dialect, f"{self.path}, line {line} ({image_id})")
+        return whole
+
+
+def find_columns(header: Sequence[str]) -> tuple[str, str, str] | None:
+    """(id, class or "", run lengths) of a header by their usual names, or None where it is no such table.
+
+    The names come back as the header writes them, without spaces around them.
+    """
+    names: dict[str, str] = {}
+    for name in header:
+        names.setdefault(name.strip().lower(), name.strip())
+    found = [next((names[name] for name in usual if name in names), "") for usual in (IDS, CLASSES, RLES)]
+    return (found[0], found[1], found[2]) if found[0] and found[2] else None
+
+
+def guess_dialect(header: Sequence[str]) -> str:
+    """Name of the dialect whose training table has these columns; "airbus" (down, then right) for unknown ones.
+
+    A guess: ImageId,EncodedPixels are also dsb2018's, and siim's where the header lost its space. make rle-check shows
+    which order is right.
+    """
+    if " EncodedPixels" in header:
+        return "siim"
+    return _TRAINING.get(find_columns(header) or ("", "", ""), "airbus")
+
+
+def read(path: Path) -> RleTable:
+    """The table at `path`, read once for as long as the file stays as it is, also where several threads ask for it.
+
+    Raises UserError for a missing file, one that is not CSV in UTF-8, missing columns, no rows, and a broken row.
+    """
+    try:
+        state = path.stat()
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; expected a CSV of ids and run lengths.") from error
+    with _ONE_READER:
+        return _read(path, state.st_size, state.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=4)
+def _read(path: Path, size: int, mtime_ns: int) -> RleTable:  # noqa: ARG001 (they make a changed file another one)
+    rows = _rows(path)
+    _, header = next(rows, (0, []))
+    return _gathered(path, header, _cells(path, header, rows))
+
+
+def read_header(path: Path) -> list[str]:
+    """The cells of a CSV's first line, [] where it is empty. Raises UserError where it is not CSV in UTF-8."""
+    return next(_rows(path), (0, []))[1]
+
+
+def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """(line, cells) of a CSV, its header first."""
+    csv.field_size_limit(1 << 30)  # a mask's runs are longer than the csv module expects of a cell
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:  # Excel puts a mark before UTF-8
+            reader = csv.reader(file)
+            for row in reader:
+                yield reader.line_num, row
+    except (ValueError, csv.Error) as error:
+        raise UserError(f"{path}: not readable as CSV in UTF-8 ({error}). Save it as that, or move it away.") from error
+
+
+def _cells(path: Path, header: list[str], rows: Iterator[tuple[int, list[str]]]) -> Iterator[tuple[int, str, str, str]]:
+    """(line, id, class, run lengths) of each row below the header."""
+    columns = find_columns(header)
+    if columns is None:
+        have = f"it has {', '.join(header)}" if header else "it is empty"
+        raise UserError(f"{path}: found no columns of ids and run lengths such as ImageId,EncodedPixels; {have}.")
+    stripped = [name.strip() for name in header]
+    one, other, text = (stripped.index(name) if name else None for name in columns)
+    combined = not columns[1] and columns[0].lower().endswith(COMBINED)
+    for line, row in rows:
+        if not row:
+            continue
+        if len(row) != len(header):
+            raise UserError(f"{path}, line {line}: {len(row)} cells, expected {len(header)}.")
+        image_id, class_name, runs = row[one], "" if other is None else row[other].strip(), row[text].strip()
+        if combined:
+            image_id, _, class_name = image_id.rpartition("_")
+            if not image_id or not class_name:
+                raise UserError(f"{path}, line {line}: expected <image>_<class> for {columns[0]}, got '{row[one]}'.")
+        elif not image_id:
+            raise UserError(f"{path}, line {line}: no {columns[0]}.")
+        elif other is not None and not class_name and runs not in EMPTY:  # without an object there may be no class
+            raise UserError(f"{path}, line {line} ({image_id}): run lengths, but no {columns[1]}.")
+        yield line, image_id, class_name, runs
+
+
+def _gathered(path: Path, header: list[str], cells: Iterator[tuple[int, str, str, str]]) -> RleTable:
+    """The rows sorted by image, in flat arrays: a million of them need little more than their text."""
+    numbers: dict[str, int] = {}
+    kinds: dict[str, int] = {}
+    owners, kind_of, lines, texts = array("q"), array("q"), array("q"), []
+    for line, image_id, class_name, text in cells:
+        owner = numbers.setdefault(image_id, len(numbers))
+        kind = kinds.setdefault(class_name, len(kinds))
+        if text not in EMPTY:
+            owners.append(owner)
+            kind_of.append(kind)
+            lines.append(line)
+            texts.append(text)
+    if not numbers:
+        raise UserError(f"{path}: there are no rows below its header.")
+    classes = tuple(sorted(filter(None, kinds)))
+    place = np.array([classes.index(name) if name else -1 for name in kinds])
+    order = np.argsort(owners, kind="stable")  # rows of an image may lie anywhere in the file
+    first = np.searchsorted(np.asarray(owners)[order], np.arange(len(numbers) + 1))
+    return RleTable(
+        path,
+        tuple(header),
+        tuple(numbers),
+        classes,
+        numbers,
+        first,
+        np.asarray(lines)[order],
+        place[np.asarray(kind_of)][order],
+        [texts[row] for row in order.tolist()],
+    )
+
+
+def parse_reference(text: str) -> tuple[str, str]:
+    """`rle:train.csv#id` -> ("train.csv", "id"), split at the first #. Raises UserError for another text."""
+    path, mark, image_id = text.removeprefix(PREFIX).partition("#")
+    if not (text.startswith(PREFIX) and path and mark and image_id):
+        raise UserError(f"'{text}' is no reference to a mask in a table; expected {PREFIX}train.csv#<id>.")
+    return path, image_id
+
+
+def reference(table_path: str, image_id: str) -> str:
+    """("train.csv", "id") -> `rle:train.csv#id`. Raises UserError where the path has a # of its own."""
+    if "#" in table_path:
+        raise UserError(f"{table_path}: a # in the name of a table of run lengths cannot be referred to; rename it.")
+    return f"{PREFIX}{table_path}#{image_id}"

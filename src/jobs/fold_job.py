@@ -1,0 +1,48 @@
+"""One fold as a job: trained or resumed, then scored."""
+
+from typing import Any
+
+import settings as settings_module
+from jobs import job_table
+from jobs.job_table import Job
+from scoring import fold_scores
+from tools import run_folders
+
+
+def perform(settings: Any, fold: str, overwrite: bool) -> str:
+    """Train one fold, or go on with it, then score it; returns what is left to do, or "". Raises UserError."""
+    from training import fit
+
+    folder = run_folders.run_folder(settings.LOGS, settings.EXPERIMENT, fold, settings.SEED)
+    if overwrite or not (folder / run_folders.MODEL).is_file():
+        fit.fit(settings, fold, resume=run_folders.resumable(folder) and not overwrite, overwrite=overwrite)
+    if not (folder / run_folders.MODEL).is_file():
+        return "MAX_MINUTES stopped its training"
+    fold_scores.score_fold(settings, fold)
+    return ""
+
+
+def job_of(settings: Any, fold: str, overwrite: bool, label: str = "", log: str = "") -> Job:
+    """One run as a job."""
+    folder = run_folders.run_folder(settings.LOGS, settings.EXPERIMENT, fold, settings.SEED)
+    paths = (str(folder), str(folder.with_name(run_folders.SETTINGS)))
+    values = settings_module.snapshot(settings)
+    del values["MAX_MINUTES"]  # each gets what remains
+    flags = {"FOLD": fold, "OVERWRITE": str(int(overwrite))}
+    return Job(label or f"fold {fold}", "cv", tuple(settings_module.lines_of(values)), flags, log, paths, paths)
+
+
+def run_fold(settings: Any, fold: str, label: str, log: str) -> str:
+    """Train and score one fold in a process of its own, which prints to the file `log`; returns what went wrong, or "".
+
+    A terminal shows the last that it printed, under `label`. What MAX_MINUTES stopped is told as a problem too: the
+    same call goes on.
+    """
+    from jobs.local_pool import Processes, places
+    from jobs.status import Live
+
+    devices, _ = places(settings.DEVICE, 1)
+    deadline = job_table.deadline_after(settings.MAX_MINUTES)
+    job = job_of(settings, fold, False, label, log)
+    (event,) = job_table.work_off([job], Processes(devices), Live(1), deadline)
+    return "" if event.state == job_table.DONE else event.text

@@ -1,0 +1,198 @@
+"""Jobs in processes of this computer: one a device, or as many as JOBS says, which share devices and cores.
+
+A fresh process for each job, because memory is not given back between trainings in one. They are forked by a server
+that has done the imports once.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import forkserver
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
+
+from jobs import job_table
+from jobs.job_table import Event, Job
+from tools import threads
+
+PRELOAD = ("segmentation_models_pytorch", "albumentations", "torch.utils.tensorboard", "training.trainer", "cv")
+PATIENCE = 30  # seconds in which a job that is told to stop may end by itself
+
+
+@dataclass
+class _Place:
+    """Room for one job: a CUDA device as CUDA_VISIBLE_DEVICES names it ("": whatever there is), and what runs there."""
+
+    device: str
+    child: Any = None
+    job: Job | None = None
+    outcome: Any = None
+
+
+def places(device: str, wanted: int = 0) -> tuple[list[str], str]:
+    """The CUDA_VISIBLE_DEVICES of each of `wanted` processes (0: one a device), and these devices in words.
+
+    `device` is the settings' DEVICE. "" stands for no restriction: a computer without CUDA has but one device.
+    """
+    from tools.hardware import choose_devices
+
+    found = choose_devices(device)
+    if not found[0].startswith("cuda"):
+        return [""] * (wanted or 1), found[0]
+    visible = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    names = [visible[number] if number < len(visible) else str(number) for number in range(len(found))]
+    return [names[number % len(names)] for number in range(wanted or len(names))], " and ".join(found)
+
+
+def cores_each(count: int) -> int:
+    """The cores of each of `count` processes, at least one; 0, as many as it likes, for a single one."""
+    return max(1, threads.cores() // count) if count > 1 else 0
+
+
+@contextmanager
+def _found_by_the_server() -> Iterator[None]:
+    """Python 3.11's fork server looks for what it is to import where the environment says, not where its parent does.
+
+    It passes over what it does not find without a word.
+    """
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1]), *([before] if before else [])])
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before
+
+
+class Processes:
+    """A pool (see jobs.Pool) of one process for each of `devices`; each has `threads` threads (0: as it likes)."""
+
+    def __init__(self, devices: Sequence[str], threads: int = 0, preload: Sequence[str] = PRELOAD) -> None:
+        self.places = [_Place(device) for device in devices]
+        self.threads = threads
+        self.context = multiprocessing.get_context("forkserver")
+        self.context.set_forkserver_preload(list(preload))
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is not for the fork server
+        try:
+            with _found_by_the_server():
+                forkserver.ensure_running()
+        finally:
+            signal.signal(signal.SIGINT, before)
+        self.stopping = self.context.Event()
+        self.events: list[Event] = []
+
+    def room(self) -> bool:
+        """Whether a device is free."""
+        return any(place.job is None for place in self.places)
+
+    def start(self, job: Job, deadline: float) -> None:
+        """Start a job on a device that is free."""
+        place = next(place for place in self.places if place.job is None)
+        outcome = self.context.SimpleQueue()
+        about = (job.as_dict(), deadline, place.device, self.threads, outcome, self.stopping)
+        child = self.context.Process(target=_child, args=about)
+        with _ctrl_c_later():
+            child.start()
+            place.job, place.child, place.outcome = job, child, outcome
+        self.events.append(Event(job, job_table.STARTED, f"on GPU {place.device}" if place.device else ""))
+
+    def wait(self, seconds: float) -> list[Event]:
+        """What has started, and what ended within so many seconds."""
+        at_work = {place.child.sentinel: place for place in self.places if place.job is not None}
+        if at_work and not self.events:
+            for sentinel in wait(list(at_work), seconds):
+                self.events.append(self._ended(at_work[sentinel]))
+        events, self.events = self.events, []
+        return events
+
+    def _ended(self, place: _Place) -> Event:
+        place.child.join()
+        job, place.job = place.job, None
+        assert job is not None  # one of those at work
+        if not place.outcome.empty():
+            return Event(job, *place.outcome.get())
+        said = job_table.last_line(job.log) if job.log else ""
+        return Event(
+            job, job_table.FAILED, f"its process ended with code {place.child.exitcode}" + (said and f" ({said})")
+        )
+
+    def stop(self) -> None:
+        """Tell all to stop, as Ctrl-C does; who has not after a while, or at a second Ctrl-C, is ended."""
+        at_work = [place.child for place in self.places if place.job is not None]
+        self.stopping.set()  # for those that do not hear signals yet
+        for child in at_work:
+            _send(child, signal.SIGINT)
+        end = time.monotonic() + PATIENCE
+        try:
+            for child in at_work:
+                child.join(max(0.0, end - time.monotonic()))
+        finally:
+            for child in at_work:
+                if child.is_alive():
+                    _send(child, signal.SIGKILL)
+
+    def close(self) -> None:
+        """Nothing: each process has ended by itself."""
+
+
+@contextmanager
+def _ctrl_c_later() -> Iterator[None]:
+    """Keep a Ctrl-C until a process has started: half a start leaves one that nobody knows."""
+    came: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if came:
+        raise KeyboardInterrupt
+
+
+def _send(child: Any, number: int) -> None:
+    try:
+        if number == signal.SIGKILL and os.getpgid(child.pid) == child.pid:
+            os.killpg(child.pid, number)  # its loader's processes too
+        else:
+            os.kill(child.pid, number)
+    except ProcessLookupError:  # it ended by itself
+        pass
+
+
+def _child(job: dict[str, Any], deadline: float, device: str, threads: int, outcome: Any, stopping: Any) -> None:
+    """One job's process, in a session of its own: a terminal's Ctrl-C reaches the parent only, which passes it on."""
+    os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # the fork server ignores it
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        if stopping.is_set():
+            raise KeyboardInterrupt
+        if device:
+            os.environ["CUDA_VISIBLE_DEVICES"] = device
+        if threads:
+            from tools.hardware import limit_threads
+
+            limit_threads(threads)
+        with job_table.printing_to(job["log"]):
+            state, text = job_table.perform(job, deadline)
+    except KeyboardInterrupt:
+        state, text = job_table.FAILED, "stopped by Ctrl-C"
+    outcome.put((state, text))
+
+
+def _end_with_parent() -> None:
+    """A job goes no further than who started it, however that ended: as at Ctrl-C, and then by force."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+    parent.join()
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(PATIENCE)
+    os.killpg(0, signal.SIGKILL)

@@ -1,0 +1,72 @@
+"""Who works a table of jobs off, as a command's flags JOBS, RAY, GPUS and CPUS say."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from jobs import job_table
+from jobs.job_table import Pool
+from jobs.local_pool import Processes, cores_each, places
+from jobs.ray_pool import Ray
+from tools.errors import UserError
+
+CORES = 2  # of a job on a cluster, without CPUS=
+
+
+@dataclass(frozen=True)
+class Runner:
+    """Where jobs run, how many at a time (0: as many as a cluster takes), on how many cores each (0: on all)."""
+
+    flags: Any
+    devices: tuple[str, ...]
+    words: str
+    at_once: int
+    cores: int
+
+    def pool(self, *, logs: str, tables: list[str], folders: list[str]) -> Pool:
+        """Begin. Raises UserError where a cluster cannot be reached, or a node lacks one of `tables` or `folders`."""
+        if not self.flags.RAY:
+            return Processes(self.devices, self.cores)
+        return Ray(self.flags.RAY, gpus=gpus_of(self.flags), cpus=self.cores, logs=logs, tables=tables, folders=folders)
+
+    def workers(self, wanted: int) -> int:
+        """WORKERS of each job: with -1 the cores are divided, rather than taken by each."""
+        from loading.datamodule import workers
+
+        return workers(wanted, self.cores) if self.cores else wanted
+
+
+def choose(flags: Any, device: str) -> Runner:
+    """The runner that the flags ask for; `device` is the settings' DEVICE. Raises UserError for flags that clash."""
+    cpus, at_once = cores_of(flags), job_table.whole_number("JOBS", flags.JOBS, 0)
+    gpus_of(flags)
+    if flags.RAY and device == "cpu" and not flags.GPUS:
+        flags.GPUS = "0"
+    if flags.RAY:
+        if at_once:
+            raise UserError("RAY= decides by GPUS= and CPUS= how many run at a time; leave JOBS= out.")
+        return Runner(flags, (), f"on the Ray cluster at {flags.RAY}", 0, cpus)
+    for name in ("GPUS", "CPUS"):
+        if getattr(flags, name):
+            raise UserError(f"{name}= is for RAY= and SLURM=1; on one computer JOBS= says how many run at a time.")
+    devices, words = places(device, at_once)
+    count = f"{len(devices)} at a time" if len(devices) > 1 else "one at a time"
+    return Runner(flags, tuple(devices), f"on {words}, {count}", len(devices), cores_each(len(devices)))
+
+
+def cores_of(flags: Any) -> int:
+    """CPUS. Raises UserError where it is no count."""
+    return job_table.whole_number("CPUS", flags.CPUS, CORES)
+
+
+def gpus_of(flags: Any) -> float:
+    """GPUS, NaN where it is not given. Raises UserError unless it is 0, a part of one, or a whole number."""
+    if not flags.GPUS:
+        return math.nan
+    try:
+        gpus = float(flags.GPUS)
+    except ValueError:
+        gpus = -1.0
+    if not 0 <= gpus <= 1000 or (gpus > 1 and gpus % 1):
+        raise UserError(f"GPUS={flags.GPUS}: expected 0, a part of a GPU such as 0.5, or a whole number of them.")
+    return gpus

@@ -1,0 +1,299 @@
+"""Jobs as Ray core tasks: the same table on several computers, each job with its share of a GPU and its cores.
+
+Only texts travel: NAME=value, paths, checksums. src/ itself is sent along, so that all nodes run the caller's code. A
+node that shares the caller's storage (it sees a token that the caller wrote) works in it; from any other the folders
+that a job made come back as a tar through Ray's object store. A task of a node that died is started again elsewhere.
+"""
+
+import io
+import math
+import os
+import shutil
+import socket
+import sys
+import tarfile
+import tempfile
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jobs import job_table
+from jobs.job_table import Event, Job
+from tools import run_folders
+from tools.errors import UserError, listing
+from tools.files import sha256, write_text
+
+RETRIES = 3  # of a job whose node or process died
+PATIENCE = 30  # seconds in which a job that is told to stop may end by itself
+SETUP = 180  # seconds in which each node is to answer for the first time
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where tasks work: the caller's working folder, and what must lie at the same path on each node.
+
+    `tables`: path -> sha256 of files that must be there and equal; `folders`: input folders; `token` the file by which
+    a node knows the caller's storage.
+    """
+
+    folder: str
+    tables: dict[str, str]
+    folders: tuple[str, ...]
+    token: str
+
+
+class Ray:
+    """A pool (see jobs.Pool) on the Ray cluster at `address`; each job has `gpus` (NaN: one, where there are any).
+
+    Raises UserError where there is no cluster, or a node of it lacks one of the `tables` or `folders`.
+    """
+
+    def __init__(
+        self, address: str, *, gpus: float, cpus: int, logs: str, tables: list[str], folders: list[str]
+    ) -> None:
+        self.ray, self.place = _connect(address), _place(logs, tables, folders)
+        self.said, self.stdout = io.StringIO(), sys.stdout
+        try:
+            self.gpus = float(self.ray.cluster_resources().get("GPU", 0) > 0) if math.isnan(gpus) else gpus
+            self.cpus = cpus
+            self.shared = self._probe()
+            here = self._at(self.ray.get_runtime_context().get_node_id())
+            self.news = self.ray.remote(num_cpus=0, scheduling_strategy=here)(_News).remote()
+            self.running: dict[Any, Job] = {}
+            self.by_label: dict[str, Job] = {}
+            sys.stdout = self.said  # what Ray itself prints of nodes that die; our events say it in a line
+        except BaseException:
+            self.close()
+            raise
+
+    def _at(self, node: str) -> Any:
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        return NodeAffinitySchedulingStrategy(node, soft=False)
+
+    def _probe(self) -> bool:
+        """Whether all nodes that could work share the caller's storage. Raises UserError where one lacks the data."""
+        able = [node for node in self.ray.nodes() if node["Alive"] and self._fits(node["Resources"])]
+        self.nodes = [f"{node['NodeManagerAddress']} ({node['NodeID'][:6]})" for node in able]
+        if not able:
+            print(f"No node of the cluster has {self.needs} at present; the jobs wait for one (Ctrl-C ends that)")
+            return False
+        probe = self.ray.remote(num_cpus=0, max_retries=0)(_enter)
+        asked = [probe.options(scheduling_strategy=self._at(node["NodeID"])).remote(self.place) for node in able]
+        try:
+            answers = self.ray.get(asked, timeout=SETUP)
+        except self.ray.exceptions.RayError as error:
+            raise UserError(f"A node of the Ray cluster did not answer: {_first_line(error)}") from error
+        lacking = [f"{node}: {problem}" for node, (problem, _) in zip(self.nodes, answers, strict=True) if problem]
+        if lacking:
+            raise UserError(
+                "The data and the folds table must lie at the same path on each node as here; these lack something:"
+                + listing(lacking)
+            )
+        return all(shared for _, shared in answers)
+
+    def _fits(self, resources: dict[str, float]) -> bool:
+        return resources.get("CPU", 0) >= self.cpus and resources.get("GPU", 0) >= self.gpus
+
+    @property
+    def needs(self) -> str:
+        """What a job takes, in words."""
+        return f"{self.gpus:g} GPUs and {self.cpus} cores" if self.gpus else f"{self.cpus} cores"
+
+    def room(self) -> bool:
+        """Always: Ray has the queue, and an autoscaler goes by its length."""
+        return True
+
+    def start(self, job: Job, deadline: float) -> None:
+        """Hand a job over to Ray."""
+        brought = b"" if self.shared else pack(job.brings)
+        task = self.ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_calls=1, max_retries=RETRIES)(_task)
+        reference = task.remote(self.place, job.as_dict(), deadline, self.gpus, brought, self.news)
+        self.running[reference] = self.by_label[job.label] = job
+
+    def wait(self, seconds: float) -> list[Event]:
+        """What has started on which node, and what ended."""
+        ready, _ = self.ray.wait(list(self.running), timeout=seconds)
+        events = [Event(self.by_label[label], job_table.STARTED, text) for label, text in self._news()]
+        return events + [self._ended(reference) for reference in ready]
+
+    def _news(self) -> list[tuple[str, str]]:
+        try:
+            return self.ray.get(self.news.take.remote(), timeout=SETUP)
+        except self.ray.exceptions.RayError as error:
+            raise UserError(f"The Ray cluster is gone ({_first_line(error)}). The same command goes on.") from error
+
+    def _ended(self, reference: Any) -> Event:
+        job = self.running.pop(reference)
+        try:
+            state, text, node, packed = self.ray.get(reference)
+            if packed:
+                unpack(packed, job.takes, anew=job.flags.get("OVERWRITE") == "1")
+        except self.ray.exceptions.RayError as error:
+            return Event(job, job_table.FAILED, _first_line(error))
+        except (OSError, tarfile.TarError, UserError) as error:
+            return Event(job, job_table.FAILED, f"what it made could not be brought home from {node} ({error})")
+        where = f"on {node}" + (", brought home" if packed else "")
+        return Event(job, state, f"{text} ({where})" if text else where)
+
+    def stop(self) -> None:
+        """Cancel what runs and what waits; each job ends as at Ctrl-C."""
+        for reference in self.running:
+            self.ray.cancel(reference)
+        if self.running:
+            self.ray.wait(list(self.running), num_returns=len(self.running), timeout=PATIENCE)
+        self.close()
+
+    def close(self) -> None:
+        """Leave the cluster."""
+        sys.stdout = self.stdout
+        Path(self.place.token).unlink(missing_ok=True)
+        self.ray.shutdown()
+
+
+def _connect(address: str) -> Any:
+    try:
+        import ray
+    except ImportError as error:
+        raise UserError(
+            "RAY= needs Ray: pip install -r requirements-cluster.txt, on each node. Without it make cv uses this "
+            "computer's devices."
+        ) from error
+    try:
+        code = {"working_dir": str(Path(__file__).parents[1]), "excludes": ["**/__pycache__"]}
+        ray.init(address, runtime_env=code, log_to_driver=False, logging_level="ERROR")
+    except (ConnectionError, ValueError, RuntimeError, OSError) as error:
+        raise UserError(
+            f"RAY={address}: no Ray cluster answers there ({_first_line(error)}). ray start --head on one computer "
+            "makes one, ray start --address=... on the others joins it; see docs/scale.md."
+        ) from error
+    return ray
+
+
+def _place(logs: str, tables: list[str], folders: list[str]) -> Place:
+    token = Path(logs).absolute() / f".storage_{uuid.uuid4().hex}"
+    write_text(token, token.name)
+    return Place(str(Path.cwd()), {table: sha256(Path(table)) for table in tables}, tuple(folders), str(token))
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).split("\n") if line.strip()]
+    return (lines or [type(error).__name__])[0]
+
+
+class _News:
+    """An actor beside the caller: which job was started where."""
+
+    def __init__(self) -> None:
+        self.begun: set[str] = set()
+        self.news: list[tuple[str, str]] = []
+
+    def started(self, label: str, node: str) -> None:
+        """A job begins, perhaps again."""
+        self.news.append((label, f"again on {node}" if label in self.begun else f"on {node}"))
+        self.begun.add(label)
+
+    def take(self) -> list[tuple[str, str]]:
+        """What has not been taken yet."""
+        news, self.news = self.news, []
+        return news
+
+
+def _enter(place: Place) -> tuple[str, bool]:
+    """Go to the caller's folder on this node: what is lacking there, and whether it is the caller's own storage."""
+    try:
+        os.chdir(place.folder)
+        for table, sha in place.tables.items():
+            if sha256(Path(table)) != sha:
+                return f"{Path(table).absolute()} is another one than the caller's", False
+        for folder in place.folders:
+            next(Path(folder).iterdir(), None)
+    except OSError as error:
+        return f"{error.strerror}: {error.filename}", False
+    token = Path(place.token)
+    return "", token.is_file() and token.read_text(encoding="utf-8") == token.name
+
+
+def _task(
+    place: Place, job: dict[str, Any], deadline: float, gpus: float, brought: bytes, news: Any
+) -> tuple[str, str, str, bytes]:
+    """One job in a worker's process: (state, why it is not done, node, what it made where that has to travel)."""
+    import ray
+
+    node = f"{socket.gethostname()} ({ray.get_runtime_context().get_node_id()[:6]})"
+    news.started.remote(job["label"], node)  # not waited for: Ray would lend this task's cores out meanwhile
+    if not gpus:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray leaves all visible to a task that asked for none
+    state, text, packed = carry_out(place, job, deadline, brought, node)
+    return state, text, node, packed
+
+
+def carry_out(place: Place, job: dict[str, Any], deadline: float, brought: bytes, node: str) -> tuple[str, str, bytes]:
+    """Do a job on a node, for the first time or again; b"" where the caller sees by itself what it made."""
+    problem, shared = _enter(place)
+    if problem:
+        return job_table.FAILED, problem, b""
+    call = f"call {Path(place.token).name}"
+    if _was_begun(job["log"], call):
+        job = {**job, "flags": _of_retry(job)}
+    elif not shared:
+        unpack(brought, job["brings"])
+    with job_table.printing_to(job["log"]):
+        print(f"--- {job['label']}: {time.strftime('%F %T')} on {node}, {call}", flush=True)
+        state, text = job_table.perform(job, deadline)
+    return state, text, b"" if shared or state == job_table.FAILED else pack(job["takes"])
+
+
+def _was_begun(log: str, call: str) -> bool:
+    """Whether this call's job was tried before, where this node sees it."""
+    path = Path(log)
+    return path.is_file() and call in path.read_text(encoding="utf-8", errors="replace")
+
+
+def _of_retry(job: dict[str, Any]) -> dict[str, str]:
+    """The job's flags without OVERWRITE where the first try has a checkpoint to go on from."""
+    begun = any(run_folders.resumable(Path(path)) for path in job["takes"])
+    return {name: value for name, value in job["flags"].items() if name != "OVERWRITE" or not begun}
+
+
+def pack(paths: Sequence[str]) -> bytes:
+    """Files and folders as a tar, each under its number; those that are not there are left out."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        for number, path in enumerate(paths):
+            if Path(path).exists():
+                archive.add(path, str(number))
+    return packed.getvalue()
+
+
+def unpack(packed: bytes, paths: Sequence[str], anew: bool = False) -> None:
+    """Put back what `pack` took of the same paths: a folder replaces the one there, a file only with `anew`.
+
+    Raises UserError where something else is in the tar, and OSError or TarError where it is not whole.
+    """
+    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+        members = archive.getmembers()
+        foreign = [member.name for member in members if not _is_of(member.name, len(paths))]
+        if foreign:
+            raise UserError(f"{foreign[0]} is nothing that was packed")
+        for number, path in enumerate(map(Path, paths)):
+            own = [member for member in members if member.name.split("/")[0] == str(number)]
+            if own and not (own[0].isfile() and path.exists() and not anew):
+                _put(archive, own, path)
+
+
+def _is_of(name: str, count: int) -> bool:
+    first = name.partition("/")[0]
+    return first.isdecimal() and int(first) < count
+
+
+def _put(archive: tarfile.TarFile, members: list[tarfile.TarInfo], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as whole:
+        archive.extractall(whole, members, filter="data")
+        if path.is_dir():
+            shutil.rmtree(path)
+        os.replace(Path(whole, members[0].name), path)

@@ -1,0 +1,175 @@
+"""The runs of make search: trials on some folds, then the winner's cross-validation. It goes on where it stopped."""
+
+import math
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import settings as settings_module
+from jobs import search_space, trial_runs
+from jobs import trials as trials_module
+from jobs.search_space import Parameter
+from jobs.trial_runs import TimeOverError
+from jobs.trials import RUNNING, Trial, Trials
+from tools import run_folders
+from tools.errors import UserError, listing
+from tools.files import read_json, write_json, write_text
+
+FIXED, RESULT, WINNER, TABLE = "search.json", "result.json", "winner.cfg", "trials.csv"
+PATIENCE = 5  # trials; where so many have failed and none has not, the others would too
+QUIET = ("STEP_IMAGES=0", "LOGGER=none", "PROFILER=")  # of a trial: what nobody looks at
+
+
+@dataclass(frozen=True)
+class Search:
+    """What is searched: `settings` of the recipe, `space`, by which of `every` fold; the winner's name and seeds.
+
+    `deadline`: of time.monotonic(), 0 where there is none.
+    """
+
+    name: str
+    folder: Path
+    settings: Any
+    space: tuple[Parameter, ...]
+    folds: tuple[str, ...]
+    every: tuple[str, ...]
+    seeds: tuple[int, ...]
+    deadline: float
+
+    @property
+    def scale(self) -> Any:
+        """What decides."""
+        from scoring import score_rows
+
+        return score_rows.scale(self.settings.METRIC, "", self.settings.EMPTY)
+
+    def with_values(self, values: dict[str, str], *more: str) -> Any:
+        """The recipe's settings under a trial's values, and `more` NAME=value; MAX_MINUTES is what remains."""
+        lines = settings_module.lines_of(settings_module.snapshot(self.settings))
+        left = f"MAX_MINUTES={self.minutes_left():.4f}"
+        return settings_module.load([*lines, left, *(f"{name}={value}" for name, value in values.items()), *more])
+
+    def minutes_left(self) -> float:
+        """0 where there is no limit. Raises TimeOverError."""
+        if not self.deadline:
+            return 0.0
+        if self.is_over():
+            raise TimeOverError
+        return max(1e-4, (self.deadline - time.monotonic()) / 60)
+
+    def is_over(self) -> bool:
+        """Whether MAX_MINUTES have passed."""
+        return bool(self.deadline) and time.monotonic() >= self.deadline
+
+
+def fixed_values(search: Search) -> dict[str, Any]:
+    """What must stay the same while a search goes on."""
+    from training.preparation import fixed_settings
+
+    return {
+        **fixed_settings(search.settings),
+        **settings_module.snapshot(search.settings, ("scoring",)),
+        "SEED": search.settings.SEED,
+        "FOLDS": list(search.folds),
+        **{f"{settings_module.SEARCH} {one.name}": one.text for one in search.space},
+    }
+
+
+def open_folder(search: Search) -> None:
+    """Fix what is searched and by which folds, or refuse what differs from what was fixed."""
+    path, now = search.folder / FIXED, fixed_values(search)
+    if path.is_file():
+        then = read_json(path, f"Remove {search.folder}, or give another NAME=.", {"fixed": dict})["fixed"]
+        differ = run_folders.differences(then, now)
+        if differ:
+            raise UserError(
+                f"{path}: all trials of a search share settings, folds and what is searched; these differ:"
+                f"{listing(differ)}\nGive this one another NAME=, or remove {search.folder} to begin again."
+            )
+    elif (search.folder / trials_module.JOURNAL).exists():
+        raise UserError(f"{path} is missing, and says what the journal beside it is of. Remove {search.folder}.")
+    about = {"name": search.name, "metric": search.scale.metric, "higher": search.scale.measure.higher}
+    about |= {"folds": list(search.folds), "every": list(search.every), "seed": search.settings.SEED}
+    write_json(path, {**about, "space": [one.as_json() for one in search.space], "fixed": now})
+
+
+def next_trial(search: Search, trials: Trials, total: int) -> Trial | None:
+    """The trial that was running when the search ended, or a new one; None where there are `total` already.
+
+    The first is the recipe's own values, so that the winner is never worse than they are on the search's folds.
+    """
+    have = trials.all()
+    running = next((trial for trial in have if trial.state == RUNNING), None)
+    if running or len(have) >= total:
+        return running
+    search.minutes_left()
+    own = {
+        one.name: search_space.place_of(one, getattr(search.settings, one.name), settings_module.value_of)
+        for one in search.space
+    }
+    inside = not have and all(value is not None for value in own.values())
+    return trials.begin(own if inside else None)
+
+
+def run_trial(search: Search, trial: Trial) -> tuple[float, str]:
+    """Train and score a trial's folds, or go on with them: its score, and what went wrong ("": nothing)."""
+    logs, experiment = search.folder / "runs", f"trial{trial.number:04d}"
+    for fold in search.folds:
+        settings = search.with_values(trial.values, f"LOGS={logs}", f"EXPERIMENT={experiment}", *QUIET)
+        label, log = f"trial {trial.number}, fold {fold}", logs / experiment / f"fold{fold}{trial_runs.LOG}"
+        problem = trial_runs.run_fold(settings, fold, search.is_over, label, log)
+        if problem:
+            return float("nan"), problem
+    score = trial_runs.score_of(settings, search.folds, search.scale)
+    return score, "none of the held-out images has a score (EMPTY=skip)" if math.isnan(score) else ""
+
+
+def try_all(search: Search, trials: Trials, total: int) -> None:
+    """Work the trials off, a line each. Raises TimeOverError."""
+    for trial in trials.all():
+        if trial.state != RUNNING:  # killed after a trial's end and before what follows it here
+            trial_runs.tidy(search.folder / "runs" / f"trial{trial.number:04d}")
+            trial_runs.write_table(search.folder / TABLE, trials.all(), search.scale.metric)
+    while trial := next_trial(search, trials, total):
+        start = time.monotonic()
+        print(f"trial {trial.number}: {trial.words}", flush=True)
+        score, problem = run_trial(search, trial)
+        ended = trials.end(trial, score, problem, (time.monotonic() - start) / 60)
+        trial_runs.tidy(search.folder / "runs" / f"trial{trial.number:04d}")
+        trial_runs.write_table(search.folder / TABLE, trials.all(), search.scale.metric)
+        print(trial_runs.said(trials, ended, total, search.scale.metric), flush=True)
+        if ended.number + 1 >= PATIENCE:
+            refuse_all_failed(search, trials)
+
+
+def refuse_all_failed(search: Search, trials: Trials) -> None:
+    """Raises UserError: whatever fails every trial is no matter of what is searched."""
+    have = trials.all()
+    if trials.best() is None:
+        raise UserError(
+            f"All {len(have)} trials failed, the first of them so: {have[0].problem}\nOnce that is mended, begin "
+            f"again: remove {search.folder}, or give another NAME=."
+        )
+
+
+def write_winner(search: Search, winner: Trial) -> Path:
+    """The winner as a recipe: whatever differs from config.py, with the search's reasons."""
+    settings = replace(search, deadline=0.0).with_values(winner.values)
+    data = [f"DATASET={settings.DATASET}"]
+    default, sections = settings_module.snapshot(settings_module.load(data)), ("data", "network", "training", "scoring")
+    values = {
+        name: value
+        for name, value in settings_module.snapshot(settings, sections).items()
+        if name not in ("SEED", "EXPERIMENT", "DATASET") and (value != default[name] or name in winner.values)
+    }
+    reasons = {one.name: f"of {one.text}" + (f": {one.reason}" if one.reason else "") for one in search.space}
+    by = f"trial {winner.number} of make search, by fold {', '.join(search.folds)}"
+    lines = [f"# {by}: {search.scale.metric} {winner.score:.4f} there, the best of many: no figure to report."]
+    reasons["EXPERIMENT"] = "of its cross-validation"
+    for line in [*data, f"EXPERIMENT={search.name}", *settings_module.lines_of(values)]:
+        name, _, value = line.partition("=")
+        lines.append(f"{name} = {value}  # {reasons.get(name, 'as the search was given it')}")
+    path = search.folder / WINNER
+    write_text(path, "\n".join(lines) + "\n")
+    return path

@@ -1,0 +1,1 @@
+"""Masks to numbers, and how sure they are. Which masks are scored belongs to scoring; no torch."""

@@ -1,0 +1,131 @@
+"""Scores of objects instead of pixels: instances matched by IoU, and the average precision and F2 of competitions.
+
+Objects are labels: int32 (H, W), 0 where there is none, each other number one object. A predicted mask's objects are
+its connected components (8 neighbours); the truth's are what the data set says, see `read`.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from data.dataspec import DataSpec
+from formats import images, rle, rle_table
+from metrics.overlap import f_score, scores
+from tools.errors import UserError
+
+THRESHOLDS = np.arange(50, 100, 5) / 100  # 0.5 to 0.95, each the nearest number to its decimals
+
+
+def components(mask: np.ndarray) -> np.ndarray:
+    """The connected components (8 neighbours) of a mask (H, W), any non-zero pixel being foreground."""
+    return cv2.connectedComponents((mask != 0).astype(np.uint8), connectivity=8, ltype=cv2.CV_32S)[1]
+
+
+def match(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """IoU of every predicted with every true object, float64 (P, T), in the order of their labels.
+
+    An object without a pixel (hidden by others, or where nothing is labelled) is none.
+    """
+    rows, columns = (int(labels.max(initial=0)) + 1 for labels in (prediction, truth))
+    pairs = prediction.ravel().astype(np.int64) * columns + truth.ravel()
+    shared = np.bincount(pairs, minlength=rows * columns).reshape(rows, columns)
+    predicted, true = shared.sum(1)[1:], shared.sum(0)[1:]  # areas
+    shared = shared[1:, 1:][predicted > 0][:, true > 0]
+    predicted, true = predicted[predicted > 0], true[true > 0]
+    return shared / (predicted[:, None] + true - shared)
+
+
+def average_precision(overlap: np.ndarray, empty: str = "one") -> float:
+    """The mean of tp / (tp + fp + fn) over IoU thresholds 0.5, 0.55, ... 0.95 (2018 Data Science Bowl), [0, 1].
+
+    overlap: IoU (P, T), as of `match`. An object is found where the IoU is above the threshold. Without any object in
+    either it is what the policy `empty` says (skip: NaN).
+    """
+    return float(scores(*_hits(overlap), empty)["iou"].mean())
+
+
+def mean_f2(overlap: np.ndarray, empty: str = "one") -> float:
+    """The mean of F2 over IoU thresholds 0.5, 0.55, ... 0.95 (Airbus Ship Detection, 2018), [0, 1].
+
+    As `average_precision` otherwise; F2 = 5 tp / (5 tp + 4 fn + fp).
+    """
+    return float(f_score(*_hits(overlap), beta=2, empty=empty).mean())
+
+
+def _hits(overlap: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """True and false positives and false negatives at each of THRESHOLDS.
+
+    Above an IoU of one half no object can match two of the others, which do not overlap, so pairs need no assignment.
+    """
+    tp = (overlap[overlap > THRESHOLDS[0], None] > THRESHOLDS).sum(0)
+    return tp, len(overlap) - tp, overlap.shape[1] - tp
+
+
+def read(
+    spec: DataSpec,
+    root: Path,
+    reference: str,
+    shape: tuple[int, int],
+    max_pixels: int = 100_000_000,
+    image: str = "",
+) -> np.ndarray:
+    """The true objects of the mask that `reference` names, int32 (S, H, W): labels 1, 2, ... for each scored class.
+
+    Each file of a folder of instance masks is an object, and each row of a table of run lengths where its dialect has a
+    row an object or the image has several rows; otherwise the mask's connected components are. Where objects overlap,
+    the later one has the pixels. Raises UserError, also where a mask's size is not `shape`, that of `image`.
+    """
+    if reference.startswith(rle_table.PREFIX):
+        return _from_table(spec, root, reference, shape)
+    paths = spec.class_paths(root, reference) if reference else []
+    folders = {index: path for index, path in enumerate(paths) if path.is_dir()}
+    if folders and len(folders) == sum(path.exists() for path in paths):
+        labels = np.zeros((len(spec.scored), *shape), np.int32)
+    else:
+        mask = spec.read_mask(root, reference, shape, max_pixels, image)
+        labels = np.stack([components(plane) for plane in spec.class_planes(mask)])
+    for index, folder in folders.items():
+        labels[index] = _from_folder(folder, shape, max_pixels, image)
+    return labels
+
+
+def _from_table(spec: DataSpec, root: Path, reference: str, shape: tuple[int, int]) -> np.ndarray:
+    """int32 (S, H, W) from `rle:train.csv#id`."""
+    table, image_id = rle_table.parse_reference(reference)
+    rows, dialect = rle_table.read(root / table), rle.DIALECTS[spec.rle]
+    planes = []
+    for name in spec.scored_names if rows.classes else ("",):
+        runs = rows.runs(image_id, name)
+        if len(runs) == 1 and not dialect.per_object:
+            planes.append(components(rows.mask(image_id, name, shape, dialect)))
+            continue
+        where = [f"{rows.path}, line {line} ({image_id})" for line, _ in runs]
+        parts = (rle.from_text(text, shape, dialect, place) for (_, text), place in zip(runs, where, strict=True))
+        planes.append(_painted(parts, shape))
+    return np.stack(planes)
+
+
+def _from_folder(folder: Path, shape: tuple[int, int], max_pixels: int, image: str) -> np.ndarray:
+    """int32 (H, W) from a folder of instance masks, by the names of its files."""
+    files = images.list_images(folder)
+    if not files:
+        raise UserError(f"{folder}: no masks in this folder; expected one image per object.")
+
+    def read_one(file: Path) -> np.ndarray:
+        mask = images.read_mask(file, max_pixels)
+        if mask.shape != tuple(shape):
+            have, want = f"{mask.shape[1]} x {mask.shape[0]}", f"{shape[1]} x {shape[0]}"
+            raise UserError(f"{file}: {have} pixels, but its image {image} has {want}.")
+        return mask
+
+    return _painted(map(read_one, files), shape)
+
+
+def _painted(masks: Iterable[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
+    """Labels 1, 2, ... of masks (H, W) in their order, the later over the earlier."""
+    labels = np.zeros(shape, np.int32)
+    for number, mask in enumerate(masks, start=1):
+        labels[mask > 0] = number
+    return labels

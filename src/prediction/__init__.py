@@ -1,0 +1,1 @@
+"""Models to probability maps, masks and rows of a submission. Never Lightning: a kernel takes these along."""

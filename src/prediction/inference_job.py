@@ -1,0 +1,197 @@
+"""What one call of make inference predicts, with which models, in one part or several."""
+
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data import layouts
+from formats import rle
+from prediction import chosen_rule, prediction_folders, resumable, shards, submission_file
+from tools import locks, run_folders
+from tools.errors import UserError
+from tools.files import digest_of, read_json
+from tools.names import check_name
+
+
+def chosen_folds(settings: Any, fold: str) -> list[str]:
+    """The folds that FOLD names, or every finished numbered one, or full where there is no other."""
+    if fold:
+        folds = fold.split(",")
+        if len(set(folds)) < len(folds):
+            raise UserError(f"FOLD={fold} names a fold twice.")
+        return folds
+    have = run_folders.finished_folds(settings.LOGS, settings.EXPERIMENT, settings.SEED)
+    return [name for name in have if name != "full"] or have or ["0"]  # "0": for the error that says what is missing
+
+
+def prediction_folder(settings: Any, fold: str, name: str = "") -> Path:
+    """output/<dataset>/predictions/<experiment>_fold<k>_seed<s>, or the name that the user, or an ensemble, has."""
+    if run_folders.is_ensemble(settings.LOGS, settings.EXPERIMENT):
+        name = name or settings.EXPERIMENT
+    folds = "-".join(chosen_folds(settings, fold))
+    name = name or f"{settings.EXPERIMENT}_fold{folds}_seed{settings.SEED}"
+    check_name("NAME", name)
+    return Path(settings.OUTPUT, "predictions", name)
+
+
+def picture_of(folder: Path) -> Path:
+    """The contact sheet beside a prediction folder."""
+    return folder.with_name(f"{folder.name}.png")
+
+
+def load_predictor(settings: Any, folders: list[Path]) -> Any:
+    """The mean of these run folders' models on the settings' device."""
+    from prediction import predictor
+    from tools.hardware import choose_devices, choose_precision
+
+    devices = choose_devices(settings.DEVICE)
+    precision, _ = choose_precision(settings.PRECISION, devices[0].partition(":")[0])
+    models = [predictor.load(folder, devices[0]) for folder in folders]
+    half, views = precision == "16-mixed", {"tta": settings.TTA, "tta_mean": settings.TTA_MEAN}
+    cut = {"tile": settings.TILE, "overlap": settings.OVERLAP}
+    return predictor.Predictor(models, devices, settings.VALID_BATCH_SIZE, half=half, **views, **cut)
+
+
+def choose_dialect(settings: Any) -> rle.Dialect:
+    """DIALECT, or the one of the layout that the folds table was made from."""
+    name = settings.DIALECT
+    if name == "auto":
+        sidecar = Path(settings.TRAIN_FOLDS).with_suffix(".json")
+        name = str(read_json(sidecar, "Run make folds first, or name the competition's DIALECT.").get("dialect", ""))
+        if name not in rle.DIALECTS:
+            raise UserError(
+                f"The layout has no dialect of its own; name the competition's: DIALECT={' or '.join(rle.DIALECTS)}."
+            )
+    return rle.DIALECTS[name]
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """ "2/4" -> (2, 4); "" -> (1, 1). Raises UserError for anything that is no part of a whole."""
+    if not text:
+        return 1, 1
+    match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
+    if not match or not 1 <= int(match[1]) <= int(match[2]):
+        raise UserError(f"SHARD={text}: expected i/n with i from 1 to n, such as SHARD=1/4.")
+    return int(match[1]), int(match[2])
+
+
+def shard_folder(folder: Path, index: int, count: int) -> Path:
+    """Where shard `index` of `count` of a prediction folder lies; the folder itself of a single one."""
+    return folder if count == 1 else folder.with_name(f"{folder.name}.shard{index}of{count}")
+
+
+def _keeper(settings: Any, maps: resumable.Maps, to_mask: Any, job: "Job") -> resumable.RunLengths:
+    """What keeps the rows of the submission; refuses before the work what make submission would refuse after it."""
+    dialect = choose_dialect(settings)
+    ids = submission_file.image_ids(job.everything, dialect)
+    keys = [(image_id, name) for image_id in ids for name in submission_file.check_classes(maps.spec, dialect)]
+    submission_file.check_ids(keys, submission_file.find_sample(settings.INPUT), dialect, partial=bool(settings.LIMIT))
+    return resumable.RunLengths(maps, to_mask, dialect, ids, prediction_folders.spread(job.names))
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the user asked for: folds ("0,1", "full", "": all), the folder's name, a part "i/n", maps or only rows."""
+
+    fold: str = ""
+    name: str = ""
+    shard: str = ""
+    maps: bool = True
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one call predicts: the images `names` below `root`, part `index` of `count` of `everything`."""
+
+    root: Path
+    everything: list[str]
+    index: int
+    count: int
+    folder: Path
+
+    @property
+    def names(self) -> list[str]:
+        return self.everything[self.index - 1 :: self.count]
+
+
+def find_job(settings: Any, wanted: Wanted, stacked: bool) -> Job:
+    """The images and the folder for their predictions. Raises UserError where there are none, or it is not ours."""
+    index, count = parse_shard(wanted.shard)
+    root, names = layouts.test_names(settings.INPUT, settings.TEST_PATH, stacked)
+    if settings.LIMIT:
+        names = names[: settings.LIMIT * settings.VALID_BATCH_SIZE]
+    if count > len(names):
+        raise UserError(f"SHARD={wanted.shard}: there are only {len(names)} images in {root}.")
+    folder = shard_folder(prediction_folder(settings, wanted.fold, wanted.name), index, count)
+    run_folders.refuse_foreign(folder)
+    return Job(root, names, index, count, folder)
+
+
+def describe(job: Job, predictor: Any) -> dict[str, Any]:
+    """The manifest's part that is known before the work."""
+    from prediction.predictor import describe
+
+    makers, how = describe(predictor.models), predictor.about()
+    sizes = prediction_folders.provenance(makers, how)["sizes"]
+    about = {"root": str(job.root), "images": job.names, "data": predictor.spec.as_json(), "models": makers}
+    about |= {**how, "sizes": sizes, "half": predictor.half}
+    if job.count > 1:
+        about["shard"] = {"index": job.index, "of": job.count, "all": digest_of(job.everything)}
+    return about
+
+
+def carry_out(
+    job: Job, predictor: Any, keep: Any, about: dict[str, Any], to_mask: Any, max_pixels: int
+) -> tuple[int, float, int]:
+    """Predict what is missing, draw the contact sheet, put the folder in its place.
+
+    Returns how many images were predicted, in how many seconds, and how many are drawn.
+    """
+    spec, partial = predictor.spec, prediction_folders.partial_of(job.folder)
+
+    def predict(paths: list[Path], keep: resumable.Keep) -> Iterator[list[Any]]:
+        return predictor.predict(paths, max_pixels, keep, resumable.PART)
+
+    plan = {**about, "images": digest_of(job.names), **keep.about()}
+    with locks.alone(partial, "Wait for it, or give this one another NAME=."):
+        start = time.monotonic()
+        before = resumable.work(partial, plan, job.root, job.names, predict, keep)
+        seconds = time.monotonic() - start
+        shown = prediction_folders.shown(partial, job.names, spec, job.root, max_pixels)
+        prediction_folders.contact_sheet(picture_of(job.folder), shown, spec, to_mask)
+        resumable.finish(partial, job.folder, job.names, keep, about)
+    return len(job.names) - before, seconds, len(shown)
+
+
+def predict(settings: Any, wanted: Wanted, anew: bool = True) -> Job:
+    """Predict the images that are wanted, or a part of them, and say it. Raises UserError.
+
+    anew: what is finished just so is predicted again all the same.
+    """
+    folds = chosen_folds(settings, wanted.fold)
+    folders = [run_folders.finished_run(settings.LOGS, settings.EXPERIMENT, fold, settings.SEED) for fold in folds]
+    job = find_job(settings, wanted, run_folders.read_model(folders[0])["data"].get("stacked") is True)
+    predictor = load_predictor(settings, folders)
+    spec, about = predictor.spec, describe(job, predictor)
+    to_mask = chosen_rule.chosen(settings, spec, prediction_folders.provenance(about["models"], about))
+    keep = resumable.Maps(prediction_folders.partial_of(job.folder), spec, job.root)
+    if not wanted.maps:
+        keep = _keeper(settings, keep, to_mask, job)
+    if not anew and shards.is_done(job.folder, about, keep, [job.root / name for name in job.names]):
+        print(f"{job.folder} is finished already", flush=True)
+        return job
+    what = f", part {job.index} of {job.count}" if job.count > 1 else ""
+    print(
+        f"Mean of {len(folders)} models ({', '.join(str(path) for path in folders)}) on {len(job.names)} images of "
+        f"{job.root}{what}, on {' and '.join(predictor.devices)}",
+        flush=True,
+    )
+    done, seconds, shown = carry_out(job, predictor, keep, about, to_mask, settings.MAX_PIXELS)
+    print(
+        f"{done} images in {seconds:.0f} s, {done / max(seconds, 1e-9):.1f} a second\n"
+        f"{keep.label(len(job.names))} -> {job.folder}\n{shown} of them as a picture -> {picture_of(job.folder)}"
+    )
+    return job

@@ -1,0 +1,193 @@
+"""The competition's CSV as a file: its ids, its rows, and masks read back from it. Also used within a Kaggle kernel."""
+
+import csv
+from collections.abc import Callable, Iterable, Iterator
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data.dataspec import DataSpec
+from formats import rle
+from tools.errors import UserError, listing
+from tools.files import replacing
+from tools.names import image_name
+
+Key = tuple[str, str]  # an image's id and a class, "" where the dialect has no column for it
+Row = tuple[str, ...]
+
+
+def find_sample(input_path: str) -> Path | None:
+    """sample_submission.csv below INPUT, or the only CSV with that in its name (stage1_sample_submission.csv)."""
+    found = [path for path in sorted(Path(input_path).glob("*sample_submission*.csv")) if path.is_file()]
+    exact = [path for path in found if path.name == "sample_submission.csv"]
+    if len(found) > 1 and not exact:
+        raise UserError(
+            f"Which sample is it?{listing([str(path) for path in found])}\nCall that one sample_submission.csv."
+        )
+    return (exact or found or [None])[0]
+
+
+def image_ids(names: list[str], dialect: rle.Dialect) -> dict[str, str]:
+    """Id -> image's name in the prediction folder. Raises UserError where two images would share an id."""
+    ids: dict[str, str] = {}
+    for name in names:
+        file = Path(image_name(name))
+        image_id = file.name if dialect.with_suffix else file.stem
+        if image_id in ids:
+            raise UserError(f"{ids[image_id]} and {name} would both have the id {image_id}.")
+        ids[image_id] = name
+    return ids
+
+
+def check_classes(spec: DataSpec, dialect: rle.Dialect) -> tuple[str, ...]:
+    """The classes that each image has a row for: "" where the dialect has no column for them. Raises UserError."""
+    if dialect.has_classes:
+        return spec.scored_names
+    if len(spec.scored) > 1:
+        able = ", ".join(name for name, other in rle.DIALECTS.items() if other.has_classes)
+        raise UserError(
+            f"The dialect {dialect.name} has no column for a class, and there are {len(spec.scored)}: "
+            f"{', '.join(spec.scored_names)}. Dialects that have one: DIALECT={able}."
+        )
+    return ("",)
+
+
+def check_ids(keys: list[Key], sample: Path | None, dialect: rle.Dialect, partial: bool) -> list[Key]:
+    """Keys (id, class) in the sample's order. Raises UserError where columns or ids differ.
+
+    `partial`: some of the sample's may be missing.
+    """
+    if sample is None:
+        return sorted(keys)
+    width = len(dialect.columns) - 1
+    try:
+        with sample.open(newline="", encoding="utf-8-sig") as file:  # Excel puts a mark before UTF-8
+            reader = csv.reader(file)
+            header = tuple(name.strip() for name in next(reader, ()))
+            expected = list(dict.fromkeys((row[0], row[1] if width > 1 else "") for row in reader if len(row) >= width))
+    except (ValueError, csv.Error) as error:
+        raise UserError(f"{sample}: not readable as CSV in UTF-8 ({error}).") from error
+    if header != dialect.columns:
+        raise UserError(
+            f"{sample} has the columns {', '.join(header)}; "
+            f"the dialect {dialect.name} has {', '.join(dialect.columns)}. Set DIALECT."
+        )
+    have = set(keys)
+    missing, extra = sorted(set(expected) - have), sorted(have - set(expected))
+    if extra or (missing and not partial):
+        which = (
+            f"{len(missing)} ids of it have no prediction" if missing else f"{len(extra)} predictions have no id in it"
+        )
+        shown = listing([" ".join(filter(None, key)) for key in missing or extra], 10)
+        raise UserError(
+            f"{sample} and the predictions do not match; {which}:{shown}\nPredict its images: TEST_PATH=folder"
+        )
+    return [key for key in expected if key in have]
+
+
+def rows_of(image_id: str, masks: np.ndarray, classes: tuple[str, ...], dialect: rle.Dialect) -> list[Row]:
+    """The rows of one image's masks, 0/1 (S, H, W), one for each of `classes`; decoded again and compared.
+
+    Raises UserError where they do not say what the masks do.
+    """
+    rows: list[Row] = []
+    for name, mask in zip(classes, masks, strict=True):
+        own = rle.rows(image_id, mask, dialect, name)
+        back = np.zeros(mask.shape, np.uint8)
+        for row in own:
+            back += rle.from_text(row[-1], mask.shape, dialect, image_id)  # an overlap becomes 2, and differs
+        if (back != mask).any():
+            raise UserError(f"{image_id}: what was written does not decode to the mask; please report this.")
+        rows += own
+    return rows
+
+
+def write(path: Path, dialect: rle.Dialect, rows: Iterable[Row]) -> None:
+    """Write the CSV under another name and rename it when whole."""
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(dialect.columns)
+        writer.writerows(rows)
+
+
+class Rows:
+    """The rows of a CSV, found by key without being held in memory."""
+
+    def __init__(self, path: Path, dialect: rle.Dialect) -> None:
+        csv.field_size_limit(1 << 30)  # a mask's runs are longer than the csv module expects of a cell
+        self.path, self.places = path, {}
+        with path.open("rb") as file:
+            self._check(file.readline(), 1, dialect.columns)
+            at = file.tell()
+            for number, line in enumerate(file, 2):
+                cells = self._check(line, number, None, len(dialect.columns))
+                self.places.setdefault((cells[0], cells[1] if len(cells) > 2 else ""), []).append(at)
+                at += len(line)
+
+    def _check(self, line: bytes, number: int, exactly: tuple[str, ...] | None, count: int = 0) -> list[str]:
+        cells = next(csv.reader([line.decode("utf-8")]), [])
+        if (exactly and tuple(cells) != exactly) or (count and len(cells) != count):
+            expected = ", ".join(exactly or ()) or f"{count} cells"
+            raise UserError(f"{self.path}, line {number}: expected {expected}. Run make inference again.")
+        return cells
+
+    def of(self, keys: Iterable[Key]) -> Iterator[Row]:
+        """The rows of `keys`, in their order."""
+        with self.path.open("rb") as file:
+            for key in keys:
+                for at in self.places[key]:
+                    file.seek(at)
+                    yield tuple(next(csv.reader([file.readline().decode("utf-8")])))
+
+
+def rows_in(path: Path) -> Iterator[Row]:
+    """The rows of a CSV below its head."""
+    csv.field_size_limit(1 << 30)  # a mask's runs are longer than the csv module expects of a cell
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.reader(file)
+        next(reader, None)
+        yield from map(tuple, reader)
+
+
+def write_ordered(path: Path, dialect: rle.Dialect, unordered: Path, keys: list[Key]) -> int:
+    """Write the rows of `unordered` for `keys`, in their order, and read them back; returns their number.
+
+    Raises UserError where what is read is not what was to be written.
+    """
+    source = Rows(unordered, dialect)
+    lacking = [key for key in keys if key not in source.places]
+    if lacking:
+        raise UserError(f"{unordered} has no row for {' '.join(lacking[0])}. Run make inference again.")
+    write(path, dialect, source.of(keys))
+    count = 0
+    for count, (row, there) in enumerate(zip_longest(source.of(keys), rows_in(path)), 1):
+        if row != there:
+            raise UserError(f"{path}: row {count} is not what was written; please report this.")
+    return count
+
+
+def read_masks(
+    path: Path, dialect: rle.Dialect, shape_of: Callable[[Key], tuple[int, int]]
+) -> Iterator[tuple[Key, Any]]:
+    """Yield ((id, class or ""), 0/1 mask (H, W)) of a submission, the rows of one key joined.
+
+    Raises UserError for a broken or overlapping row.
+    """
+    cells = len(dialect.columns)
+    current, whole = None, None
+    for number, row in enumerate(rows_in(path), 2):
+        if len(row) != cells:
+            raise UserError(f"{path}, line {number}: {len(row)} cells, expected {cells}.")
+        key = (row[0], row[1] if cells > 2 else "")
+        if key != current:
+            if current is not None:
+                yield current, whole
+            current, whole = key, 0
+        part = rle.from_text(row[-1], shape_of(key), dialect, f"{path}, line {number} ({row[0]})")
+        if (whole & part).any():
+            raise UserError(f"{path}, line {number} ({row[0]}): overlaps an earlier object of the image.")
+        whole = whole | part
+    if current is not None:
+        yield current, whole

@@ -1,0 +1,79 @@
+"""A row for each experiment, by its cross-fitted scores, or why it has none."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from prediction import chosen_rule
+from scoring import experiment_scores, fold_scores, score_rows
+from tools import run_folders
+from tools.errors import UserError
+from tools.files import read_json
+
+
+def line(settings: Any, experiment: str, seed: int, scale: score_rows.Scale) -> dict[str, Any]:
+    """One experiment under one seed. Raises UserError where it may not stand beside the others."""
+    scored = experiment_scores.read(settings, experiment, seed, scale)
+    folder = Path(settings.LOGS, experiment, f"oof_seed{seed}")
+    score = read_json(folder / fold_scores.SUMMARY, "", {"score": dict})["score"]
+    minutes, memory = experiment_scores.cost(scored.found)
+    found = {"experiment": experiment, "seed": seed, "found": scored.found, "score": score["model"],
+             "low": score["low"], "high": score["high"], "untuned": score["model"], "tuned": np.nan, "optimism": np.nan,
+             "constant": score["constant"], "minutes": minutes, "gpu": memory}  # fmt: skip
+    if (folder / chosen_rule.TUNED).is_file():
+        experiment_scores.scored(settings, scored.found, scale, crossfitted=True)  # refuses what is stale
+        tuned = read_json(folder / chosen_rule.TUNED, "", {"crossfitted": dict, "tuned": dict})
+        part = tuned["crossfitted"]
+        found |= {"score": part["score"], "low": part["low"], "high": part["high"], "tuned": tuned["tuned"]["score"],
+                  "optimism": tuned["optimism"]}  # fmt: skip
+    return found
+
+
+def collect(settings: Any, scale: score_rows.Scale) -> tuple[list[dict[str, Any]], list[str]]:
+    """The lines, best first, and what was left out with its reason."""
+    lines, left_out = [], []
+    for place in sorted(path for path in Path(settings.LOGS).glob("*") if path.is_dir()):
+        seeds = experiment_scores.seeds_of(settings.LOGS, place.name)
+        if not seeds and any(place.glob(f"*/{run_folders.MODEL}")):
+            left_out.append(f"{place.name}: {_why_unscored(place)}")
+        for seed in seeds:
+            try:
+                lines.append(line(settings, place.name, seed, scale))
+            except UserError as error:
+                left_out.append(f"{place.name}, seed {seed}: {error}")
+    sign = -1 if scale.measure.higher else 1
+    return sorted(lines, key=lambda one: (np.isnan(one["score"]), sign * one["score"])), left_out
+
+
+def _why_unscored(place: Path) -> str:
+    try:
+        heart = any(run_folders.read_model(path.parent).get("overfit") for path in place.glob(f"*/{run_folders.MODEL}"))
+    except UserError as error:
+        return str(error)
+    return "learnt its images by heart (OVERFIT)" if heart else "not scored out of fold: make cv"
+
+
+def table(lines: list[dict[str, Any]], differ: dict[str, list[str]]) -> list[dict[str, Any]]:
+    """The lines as columns to print; what is not known is a dash."""
+    shown = []
+    for at, one in enumerate(lines):
+        best_epoch = "chosen on" in one["found"].weights
+        shown.append({
+            "": at + 1,
+            "experiment": one["experiment"] + (" *" if best_epoch else ""),
+            "seed": one["seed"],
+            "cross-fitted": _number(one["score"]) if not np.isnan(one["tuned"]) else "-",
+            "95% interval": "-" if np.isnan(one["low"]) else f"{one['low']:.4f}..{one['high']:.4f}",
+            "untuned": _number(one["untuned"]),
+            "tuned on all": _number(one["tuned"]),
+            "optimism": _number(one["optimism"]),
+            "minutes": f"{one['minutes']:.1f}",
+            "GPU GB": _number(one["gpu"]),
+            "differs in": "; ".join(f"{name}={values[at]}" for name, values in differ.items() if values[at] != "-"),
+        })  # fmt: skip
+    return shown
+
+
+def _number(value: float) -> str:
+    return "-" if np.isnan(value) else f"{value:.4f}"

@@ -1,0 +1,163 @@
+"""Held-out masks against predicted ones: rows of counts and of the METRIC's values.
+
+Beside the model stand the constant mask, which ignores the image, and the ceiling that the network's size sets.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data.dataspec import DataSpec
+from formats import images
+from formats.resize import coverage_to_network, from_network, mask_to_network
+from metrics import measures, objects, overlap
+from prediction import postprocess
+from tools import console, threads
+from tools.errors import UserError
+
+KINDS = {"model": "", "constant": "constant_", "ceiling": "ceiling_"}  # summary's name -> prefix of the columns
+COLUMNS = (
+    *("image", "class", "kfold", "group", *overlap.COUNTS, *overlap.SCORES),
+    *(f"{kind}_{key}" for kind in ("constant", "ceiling") for key in overlap.COUNTS),
+    *(f"{prefix}score" for prefix in KINDS.values()),
+)  # of scores.csv; a column for each of MEASURES follows
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What is measured: the METRIC, by which everything is decided, more measures by name, and the empty masks' policy.
+
+    An image's `score` is the METRIC's value; of a metric that counts all images' pixels together, that of this image
+    by itself, which is for sorting only.
+    """
+
+    metric: str
+    also: tuple[str, ...]
+    empty: str
+
+    @property
+    def measure(self) -> measures.Measure:
+        return measures.get(self.metric)
+
+    @property
+    def has_objects(self) -> bool:
+        return any(measures.get(name).kind == "objects" for name in (self.metric, *self.also))
+
+    def value(self, name: str, prediction: np.ndarray, truth: np.ndarray, labelled: Any, objects_there: Any) -> float:
+        """The measure `name` of one image and class; masks 0/1 (H, W), the truth's objects int32 (H, W) or None."""
+        measure = measures.get(name)
+        if measure.pooled:
+            return float(measure.from_counts(**overlap.count(prediction, truth, labelled), empty=self.empty))
+        return measure.value(prediction, truth, labelled=labelled, truth_objects=objects_there, empty=self.empty)
+
+    def total(self, counts: np.ndarray, values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """The METRIC over images for each row of their weights: (N, S, 4), (N, S), (B, N) -> (B,)."""
+        return measures.total(self.measure, counts, values, weights, self.empty)
+
+
+def scale(metric: str, also: str, empty: str) -> Scale:
+    """The Scale of the constants METRIC, MEASURES (a list with commas) and EMPTY. Raises UserError for a wrong name."""
+    names = tuple(part.strip() for part in re.split(r",(?![^(]*\))", also) if part.strip())
+    for name in (metric, *names):
+        measures.get(name)
+    return Scale(metric, names, empty)
+
+
+def small_masks(root: Path, frame: Any, spec: DataSpec, max_pixels: int, side: int = 128) -> np.ndarray:
+    """The masks of `frame` stretched to (side, side), 0/1 uint8 (S, N, side, side), a plane for each scored class."""
+
+    def small(row: tuple[str, str]) -> np.ndarray:
+        mask = spec.read_mask(root, row[1], images.read_size(root / row[0], max_pixels), max_pixels, row[0])
+        planes = spec.class_planes(mask).astype(np.uint8)
+        return np.stack([mask_to_network(plane, (side, side), "stretch") for plane in planes])
+
+    pairs = list(zip(frame["image"], frame["mask"], strict=True))
+    with threads.pool() as pool:
+        return np.stack(list(console.track(pool.map(small, pairs), len(pairs), "training masks")), axis=1)
+
+
+def constant_mask(masks: np.ndarray) -> np.ndarray:
+    """The best masks that ignore the image, 0/1 (S, side, side), for training masks (S, N, side, side)."""
+    return np.stack([overlap.best_constant(of_class.mean(0), of_class) for of_class in masks])
+
+
+def rows(
+    table: Any,
+    root: Path,
+    read_maps: Callable[[str], np.ndarray],
+    constant: np.ndarray,
+    spec: DataSpec,
+    *,
+    size: tuple[int, int],
+    resize: str,
+    rules: tuple[postprocess.Rule, ...],
+    scale: Scale,
+    max_pixels: int,
+) -> Iterator[dict[str, Any]]:
+    """One dict an image and scored class of `table`: counts and scores of its prediction and of both references.
+
+    `read_maps` gives an image's probability maps, uint8 (C, H, W). Raises UserError where a map has not the mask's
+    size: a score at the network's size would not be the original's.
+    """
+    columns = zip(table["image"], table["mask"], table["group"], table["kfold"], strict=True)
+    for image, reference, group, fold in console.track(columns, len(table), "scoring"):
+        p8, there = read_maps(image), None
+        _refuse_other_size(image, p8.shape[1:], images.read_size(root / image, max_pixels))
+        mask = spec.read_mask(root, reference, p8.shape[1:], max_pixels, image)
+        truths, labelled = spec.class_planes(mask), spec.labelled(mask)
+        if scale.has_objects:
+            there = objects.read(spec, root, reference, p8.shape[1:], max_pixels, image)
+        predicted = postprocess.to_masks(p8, spec.task, spec.scored, rules)
+        best = redrawn(mask, spec, size, resize)
+        for index, name in enumerate(spec.scored_names):
+            truth, its_objects = truths[index], None if there is None else there[index]
+            alone = stretched(constant[index], truth.shape)
+            masks = {"": predicted[index], "constant_": alone, "ceiling_": best[index]}
+            counts = {prefix: overlap.count(drawn, truth, labelled) for prefix, drawn in masks.items()}
+            values = overlap.scores(*(counts[""][key] for key in ("tp", "fp", "fn")), scale.empty)
+            yield {
+                "image": image,
+                "class": name,
+                "kfold": fold,
+                "group": group,
+                **counts[""],
+                **{key: round(float(values[key]), 6) for key in overlap.SCORES},
+                **{f"{prefix}{key}": counts[prefix][key] for prefix in masks if prefix for key in overlap.COUNTS},
+                **{f"{prefix}score": scale.value(scale.metric, drawn, truth, labelled, its_objects)
+                   for prefix, drawn in masks.items()},
+                **{other: scale.value(other, predicted[index], truth, labelled, its_objects) for other in scale.also},
+            }  # fmt: skip
+
+
+def _refuse_other_size(image: str, have: tuple[int, ...], want: tuple[int, int]) -> None:
+    if tuple(have) != tuple(want):
+        raise UserError(
+            f"The probability map of {image} has {have[1]} x {have[0]} pixels, and the image {want[1]} x {want[0]}: a "
+            "score at another size is not the original's. Predict again: make tester FOLD=k"
+        )
+
+
+def stretched(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """A small 0/1 mask enlarged to `shape`, bool (H, W)."""
+    return from_network(mask.astype(np.float32), shape, mask.shape, "stretch") >= 0.5
+
+
+def redrawn(mask: np.ndarray, spec: DataSpec, size: tuple[int, int], resize: str) -> np.ndarray:
+    """The truth (K, H, W) as a perfect network would give it, bool (S, H, W).
+
+    Each small pixel's share of each class, enlarged; then the largest class, or each class cut at one half.
+    """
+    shape = mask.shape[1:]
+    indices = range(len(spec.classes)) if spec.task == "multiclass" else spec.scored
+    enlarged = []
+    for index in indices:
+        plane = (mask[0] == index) if spec.task == "multiclass" else mask[index] > 0
+        small = coverage_to_network(plane.astype(np.uint8), size, resize).astype(np.float32)
+        enlarged.append(from_network(small, shape, size, resize))
+    if spec.task != "multiclass":
+        return np.stack(enlarged) >= 127.5
+    return np.argmax(enlarged, axis=0) == np.array(spec.scored)[:, None, None]

@@ -1,0 +1,1 @@
+"""How a model leaves: Kaggle kernel, ONNX, hub. What predicts there belongs to prediction."""

@@ -1,0 +1,230 @@
+"""A Kaggle kernel's two folders, data set and notebook, from runs, rules and source."""
+
+import dataclasses
+import hashlib
+import os
+import re
+import shutil
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import settings as settings_module
+from data import layouts
+from prediction import chosen_rule, prediction_folders, submission_file
+from prediction.inference_job import choose_dialect, chosen_folds, load_predictor
+from shipping import kernel_bundle, kernel_pages, kernel_run
+from shipping.onnx_check import real_images
+from tools import run_folders
+from tools.errors import UserError
+from tools.files import read_json, write_json, write_text
+
+PLACE = Path("output/kernel")
+BACK = "back"  # in it, what comes from Kaggle
+MADE = "made.json"  # the settings that it was made with, for the rehearsal; it stays at home
+UNKNOWN = "YOUR-NAME"  # whose kernel it is, where nobody said
+TRAINING_MINUTES = 690.0  # of the 720 that Kaggle gives: the rest is for scoring and packing
+OF_THIS_COMPUTER = ("DEVICE", "WORKERS", "PRECISION", "LOGGER", "PROFILER")
+
+
+def owner(user: str) -> str:
+    """The user's name on Kaggle: USER, or the client's token; UNKNOWN where neither is there."""
+    token = Path(os.environ.get("KAGGLE_CONFIG_DIR", Path.home() / ".kaggle"), "kaggle.json")
+    if user or os.environ.get("KAGGLE_USERNAME"):
+        return kernel_pages.slug(user or os.environ["KAGGLE_USERNAME"])
+    if token.is_file():
+        return str(read_json(token, "Give your name by USER=name.", {"username": str})["username"])
+    return UNKNOWN
+
+
+def titled(flags: Any, experiment: str, what: str) -> dict[str, Any]:
+    """The names on Kaggle, of the data set and of the kernel."""
+    name, user = kernel_pages.slug(experiment), owner(flags.USER)
+    room = 50 - len(f"maskfold--{what}-kernel")  # Kaggle cuts names at 50; what tells two apart is at their ends
+    if len(name) > room:
+        name = f"{name[: room - 5]}-{hashlib.sha256(experiment.encode()).hexdigest()[:4]}"
+    title = kernel_pages.slug(f"maskfold-{name}-{what}")
+    if kernel_pages.slug(flags.COMPETITION) != flags.COMPETITION:
+        raise UserError(
+            f"COMPETITION={flags.COMPETITION}: expected the name in its address, as in "
+            "kaggle.com/competitions/carvana-image-masking-challenge."
+        )
+    return {
+        "title": title,
+        "dataset": f"{user}/{title}",
+        "kernel": f"{user}/{title}-kernel",
+        "competition": flags.COMPETITION,
+        "experiment": experiment,
+    }
+
+
+def _of_seed(settings: Any) -> str:
+    """What tells a seed's kernel from another's; nothing of the usual one."""
+    usual = settings_module.DEFAULTS["SEED"]
+    return "" if usual == settings.SEED else f"-seed-{settings.SEED}"
+
+
+def versions() -> dict[str, str]:
+    """What this was made with."""
+    return {"python": sys.version.split()[0], **{name: metadata.version(name) for name in ("torch", "numpy", "timm")}}
+
+
+def relative(path: Path, below: Path, name: str) -> str:
+    """`path` below `below`. Raises UserError where it is elsewhere: on Kaggle there is nothing else."""
+    try:
+        return path.absolute().relative_to(below.absolute()).as_posix()  # by name: input/ may be a link to a disk
+    except ValueError as error:
+        raise UserError(
+            f"{name}={path} lies outside of {below}; the kernel has the competition's data only."
+        ) from error
+
+
+def write_kernel(partial: Path, about: dict[str, Any], cells: list[tuple[str, str]], intro: str, train: bool) -> None:
+    """The notebook with its metadata, and the README."""
+    page = partial / "kernel" / f"{about['title']}.ipynb"
+    write_text(page, kernel_pages.notebook(about, cells, intro))
+    write_json(page.parent / "kernel-metadata.json", kernel_pages.kernel_metadata(about, page.name))
+    write_text(partial / "README.md", kernel_pages.readme(about, page.name, train))
+
+
+def _hours(text: str) -> float:
+    try:
+        hours = float(text or 9)
+    except ValueError as error:
+        raise UserError(f"HOURS={text}: expected a number of hours, such as 9.") from error
+    if not 0 < hours <= 12:
+        raise UserError(f"HOURS={text}: a kernel may run 12 hours at most; competitions mostly allow 9.")
+    return hours
+
+
+def _refuse_ensemble(settings: Any) -> None:
+    if run_folders.is_ensemble(settings.LOGS, settings.EXPERIMENT):
+        raise UserError(
+            f"{settings.EXPERIMENT} is an ensemble; a kernel takes the folds of one experiment along. Make one of its "
+            "best member."
+        )
+
+
+def test_folder(settings: Any, stacked: bool) -> Path:
+    """Where the test images are; an empty TEST_PATH will do, as where a competition keeps all of them hidden."""
+    path = Path(settings.TEST_PATH)
+    if settings.TEST_PATH and path.is_dir() and not any(path.iterdir()):
+        return path
+    return layouts.test_images(settings.INPUT, settings.TEST_PATH, stacked)[0]
+
+
+def prediction(settings: Any, flags: Any, partial: Path) -> str:
+    """A kernel that predicts; returns what to say of it."""
+    _refuse_ensemble(settings)
+    folds = chosen_folds(settings, flags.FOLD)
+    folders = [run_folders.finished_run(settings.LOGS, settings.EXPERIMENT, fold, settings.SEED) for fold in folds]
+    about = titled(flags, settings.EXPERIMENT, f"predict{_of_seed(settings)}")
+    stacked = run_folders.read_model(folders[0])["data"].get("stacked") is True
+    root = test_folder(settings, stacked)
+    about["test_path"] = relative(root, Path(settings.INPUT), "TEST_PATH")
+    sample = submission_file.find_sample(settings.INPUT)
+    about["sample"] = sample.name if sample else ""
+    about["hours"], dialect = _hours(flags.HOURS), choose_dialect(settings)
+    predictor = load_predictor(settings, folders)
+    from prediction.predictor import describe
+
+    how = predictor.about()
+    chosen = chosen_rule.chosen(
+        settings, predictor.spec, prediction_folders.provenance(describe(predictor.models), how)
+    )
+    plain = chosen_rule.configured(settings, predictor.spec)
+    shown = real_images(settings, predictor.spec, 4)
+    safe, differ = kernel_bundle.half_is_safe(predictor, chosen, shown, settings.MAX_PIXELS)
+    half = settings_module.flag_is_on(flags.HALF)
+    for run in folders:
+        kernel_bundle.store_model(run, partial / "dataset" / "models" / run.name, half)
+    files = kernel_bundle.modules_of("shipping.kernel_run")
+    kernel_bundle.copy_source(partial / "dataset", files)
+    packed = kernel_bundle.take_wheels(partial / "dataset", files, flags.WHEELS)
+    about |= {
+        "models": [run.name for run in folders],
+        "data": predictor.spec.as_json(),
+        "tta": how["tta"],
+        "tta_mean": how["tta_mean"],
+        "tile": settings.TILE,
+        "overlap": settings.OVERLAP,
+        "batch_size": settings.VALID_BATCH_SIZE,
+        "max_pixels": settings.MAX_PIXELS,
+        "dialect": dialect.name,
+        "rules": [rule.as_json() for rule in chosen],
+        "plain_rules": [rule.as_json() for rule in plain],
+        "half_safe": safe,
+        "stored_half": half,
+        "versions": versions(),
+    }
+    size = kernel_bundle.write_bundle(partial, about)
+    intro = (
+        f"# {settings.EXPERIMENT}\n\nMade by `make kernel`: {len(folders)} models ({', '.join(about['models'])}), "
+        f"TTA={about['tta']}, {rules_line(chosen)}.\nIt needs no internet, and writes `submission.csv`."
+    )
+    write_kernel(partial, about, kernel_pages.PREDICT, intro, train=False)
+    word = "are used on a GPU" if safe else "are NOT used, also on a GPU"
+    return (
+        f"{len(folders)} models, {len(files)} modules, {', '.join(packed)}: {size / 1e6:.1f} MB to upload\n"
+        f"16 bits: Dice {1 - differ:.5f} with the masks in 32, on {len(shown)} images: they {word}"
+    )
+
+
+def rules_line(chosen: tuple[Any, ...]) -> str:
+    """The rules in words, once where all are equal."""
+    return "; ".join(dict.fromkeys(map(str, chosen)))
+
+
+def training(settings: Any, flags: Any, partial: Path) -> str:
+    """A kernel that trains one fold; returns what to say of it."""
+    import model_dispatcher
+    from modeling import encoder_weights
+    from tools import run_folders
+    from training import checkpoints
+
+    run = run_folders.run_folder(settings.LOGS, settings.EXPERIMENT, flags.FOLD or "?", settings.SEED)
+    about = titled(flags, settings.EXPERIMENT, f"train-fold-{flags.FOLD}{_of_seed(settings)}")
+    table = Path(settings.TRAIN_FOLDS)
+    for path in (table, table.with_suffix(".json")):
+        if not path.is_file():
+            raise UserError(f"{path}: no such file. Run make folds first: the kernel takes the folds along.")
+    if re.search(r"^[^#]*\.\./", table.read_text(encoding="utf-8"), re.M):
+        raise UserError(f"{table} has masks outside of {settings.INPUT} (pseudo-labels), which do not travel.")
+    if flags.HOURS or settings_module.flag_is_on(flags.HALF):
+        raise UserError("HOURS and HALF are for kernels that predict; leave them out with TRAIN=1.")
+    names = ("INPUT", "OUTPUT", "LOGS", "WEIGHTS", "TRAIN_FOLDS")
+    there = {name: relative(Path(getattr(settings, name)), Path(), name) for name in names}
+    settings = dataclasses.replace(settings, **there)
+    about |= {"input": there["INPUT"], "table": there["TRAIN_FOLDS"], "weights": there["WEIGHTS"]}
+    about["run"] = relative(run, Path(), "LOGS")
+    if not settings.MAX_MINUTES:
+        settings = dataclasses.replace(settings, MAX_MINUTES=TRAINING_MINUTES)
+    words = [f"FOLD={flags.FOLD}", *settings_module.as_overrides(settings, OF_THIS_COMPUTER)]
+    goes_on = run_folders.resumable(run)
+    if goes_on:  # where a session before, here or there, stopped
+        words.append("RESUME=1")
+        whole, there = checkpoints.choose(run / "checkpoints"), partial / "dataset" / kernel_run.RUN
+        shutil.copytree(run, there, ignore=shutil.ignore_patterns("*.ckpt", "val"))
+        shutil.copyfile(whole, there / "checkpoints" / run_folders.LAST)
+    _, encoder = model_dispatcher.parse(settings.MODEL_NAME)
+    if encoder and settings.ENCODER_WEIGHTS == "imagenet":
+        packed = encoder_weights.packed_weights(encoder, settings.WEIGHTS)
+        if not packed.is_file():
+            raise UserError(f"{packed}: no such file; on Kaggle there is no network. Run make weights first.")
+        (partial / "dataset" / "weights").mkdir(parents=True)
+        shutil.copyfile(packed, partial / "dataset" / "weights" / packed.name)
+    elif settings.ENCODER_WEIGHTS not in ("none", "imagenet"):
+        raise UserError("ENCODER_WEIGHTS=file does not travel; put it into input/weights/ under its encoder's name.")
+    for suffix in (".csv", ".json"):
+        (partial / "dataset").mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(table.with_suffix(suffix), partial / "dataset" / f"train_folds{suffix}")
+    files = kernel_bundle.modules_of("train", "tester", "shipping.kernel_run")
+    kernel_bundle.copy_source(partial / "dataset", [*files, *settings_module.RECIPES.glob("*.cfg")])
+    packed_names = kernel_bundle.take_wheels(partial / "dataset", files, flags.WHEELS)
+    about |= {"words": words, "hours": 12.0, "versions": versions()}
+    size = kernel_bundle.write_bundle(partial, about)
+    intro = f"# {settings.EXPERIMENT}, fold {flags.FOLD}\n\nMade by `make kernel TRAIN=1`: it trains without internet."
+    write_kernel(partial, about, kernel_pages.TRAIN, intro, train=True)
+    start = f"It goes on with {run}. " if goes_on else ""
+    return f"{start}{len(files)} modules, {', '.join(packed_names)}: {size / 1e6:.1f} MB to upload"

@@ -1,0 +1,295 @@
+"""What a Kaggle kernel does with its bundle: check it, find the test images, fit the budget, write submission.csv.
+
+Shipped with the modules that it imports; runs on Kaggle's versions (torch 2.10, numpy 2.0, pillow 11), without
+Lightning, albumentations or a network. The notebook calls `open_bundle`, then `test_images`, `choose_plan` and
+`predict`; everything is written below /kaggle/working.
+"""
+
+import csv
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data import dataspec, layouts
+from formats import archives, rle, rle_table
+from prediction import postprocess, prediction_folders, resumable, submission_file
+from tools import run_folders
+from tools.errors import UserError, listing
+from tools.files import read_json, sha256
+
+RUN = "run"  # in the bundle of a training that goes on
+MARKER, CHECKSUMS = "maskfold.json", "checksums.json"
+DEPTH = 4  # /kaggle/input/datasets/<owner>/<slug>/ and what lies below
+_STARTED = time.monotonic()  # the notebook's first cells have run for a few seconds by then
+SPARE = 0.9  # of the budget is planned with: the first images are not all images
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """The unpacked data set of a kernel; `about` is its maskfold.json."""
+
+    folder: Path
+    input: Path  # /kaggle/input
+    working: Path  # /kaggle/working
+    about: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the images are predicted: by which models, under which TTA, and whether that is what was planned at home."""
+
+    models: tuple[str, ...]
+    tta: str
+    whole: bool
+
+    def __str__(self) -> str:
+        return f"{len(self.models)} model{'s'[: len(self.models) != 1]} ({', '.join(self.models)}), TTA={self.tta}"
+
+
+def open_bundle(folder: Path, places: Path = Path("/kaggle/input"), working: Path = Path("/kaggle/working")) -> Bundle:
+    """The bundle, every file of it compared with its checksum. Raises UserError for one that is missing or changed."""
+    again = "Upload it again: kaggle datasets version -r zip -p dataset (without -r zip its folders are left out)"
+    expected = read_json(folder / CHECKSUMS, again)
+    problems = []
+    for name, sha in expected.items():
+        path = folder / name
+        if not path.is_file():
+            problems.append(f"{name} is missing")
+        elif sha256(path) != sha:
+            problems.append(f"{name} is another file")
+    if problems:
+        raise UserError(f"{folder} is not the bundle that was made:{listing(problems)}\n{again}")
+    about = read_json(folder / MARKER, again)
+    size = sum((folder / name).stat().st_size for name in expected)
+    print(f"{folder}: {len(expected)} files, {size / 1e6:.1f} MB, each as it was when the bundle was made")
+    _say_versions(about)
+    return Bundle(folder, places, working, about)
+
+
+def _say_versions(about: dict[str, Any]) -> None:
+    import numpy as np
+    import torch
+
+    gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+    print(
+        f"Python {sys.version.split()[0]}, torch {torch.__version__}, numpy {np.__version__} "
+        f"(at home: {about['versions']['python']}, {about['versions']['torch']}, {about['versions']['numpy']}); "
+        f"{' and '.join(gpus) or 'no GPU'}, {os.cpu_count()} cores"
+    )
+
+
+def find_data(bundle: Bundle, *wanted: str) -> Path:
+    """The folder below /kaggle/input that holds all `wanted` (names in it); what comes as an archive is unpacked first.
+
+    Kaggle mounts a competition at competitions/<slug>, and used to at <slug>; a data set at datasets/<owner>/<slug>.
+    """
+    slug = bundle.about.get("competition", "")
+    folders = [folder for folder in _folders(bundle.input) if not folder.is_relative_to(bundle.folder)]
+    folders.sort(key=lambda folder: (slug not in folder.parts, len(folder.parts), folder.as_posix()))
+    for folder in folders:
+        packed = {name: _archive(folder, name) for name in wanted if not (folder / name).exists()}
+        if not packed:
+            return folder
+        if all(packed.values()):
+            return _unpacked(bundle, folder, wanted, packed)
+    there = [str(folder.relative_to(bundle.input)) for folder in folders]
+    raise UserError(
+        f"Nothing below {bundle.input} holds {' and '.join(wanted)}; there are:{listing(there)}\n"
+        f"Add the competition {slug or '(its data)'} to the notebook's inputs."
+    )
+
+
+def _archive(folder: Path, name: str) -> Path | None:
+    return next((path for end in archives.ENDINGS if (path := folder / f"{name}{end}").is_file()), None)
+
+
+def _folders(top: Path) -> list[Path]:
+    """Folders below `top`, no deeper than data sets are mounted; those of many files are not walked through."""
+    found, level = [], [top]
+    for _ in range(DEPTH):
+        level = [child for folder in level for child in _subfolders(folder)]
+        found += level
+    return found
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    with os.scandir(folder) as entries:
+        return sorted(Path(entry.path) for entry in entries if entry.is_dir())[:1000]
+
+
+def _unpacked(bundle: Bundle, folder: Path, wanted: tuple[str, ...], packed: dict[str, Path]) -> Path:
+    """Old competitions have archives beside which nothing is unpacked: theirs go below working, with the tables."""
+    target = bundle.working / ".unpacked"
+    target.mkdir(parents=True, exist_ok=True)
+    for table in folder.glob("*.csv"):
+        shutil.copyfile(table, target / table.name)
+    for name in wanted:
+        if name not in packed or (target / name).exists():
+            if not (target / name).exists():  # beside the archives, as it is
+                (target / name).symlink_to(folder / name)
+            continue
+        archive, room = packed[name], target / f".{name}"
+        shutil.rmtree(room, ignore_errors=True)
+        archives.unpack(archive, room, str(archive), archives.Unpacking.of(archive.stat().st_size, target))
+        os.replace(room / name if (room / name).is_dir() else room, target / name)  # test_hq.zip may hold test_hq/
+        shutil.rmtree(room, ignore_errors=True)
+    return target
+
+
+def test_images(bundle: Bundle) -> tuple[Path, list[str], Path | None]:
+    """The folder of test images, their names in it, and sample_submission.csv where there is one."""
+    wanted = bundle.about["test_path"]
+    data = find_data(bundle, wanted)
+    root, names = data / wanted, []
+    if any(root.iterdir()):  # some competitions show no test image before they run the kernel themselves
+        root, names = layouts.test_names(str(data), str(root), bundle.about["data"].get("stacked") is True)
+    places = [data / name for name in (bundle.about["sample"], "sample_submission.csv") if name]
+    sample = next((path for path in places if path.is_file()), None)
+    print(f"{len(names)} test images in {root}; {sample or 'no sample_submission.csv to check the ids against'}")
+    return root, names, sample
+
+
+def plans(about: dict[str, Any]) -> list[Plan]:
+    """What may be done, best first: as planned at home; then without TTA; then with fewer and fewer folds."""
+    models, tta = tuple(about["models"]), about["tta"]
+    found = [Plan(models, tta, True)]
+    if tta != "none":
+        found.append(Plan(models, "none", False))
+    return found + [Plan(models[:count], "none", False) for count in range(len(models) - 1, 0, -1)]
+
+
+def _predictor(bundle: Bundle, plan: Plan) -> Any:
+    from prediction import predictor
+    from tools.hardware import choose_devices
+
+    about, devices = bundle.about, choose_devices("auto")
+    half = devices[0].startswith("cuda") and about["half_safe"]
+    models = [predictor.load(bundle.folder / "models" / name, devices[0]) for name in plan.models]
+    how = {"tta": plan.tta, "tta_mean": about["tta_mean"], "tile": about["tile"], "overlap": about["overlap"]}
+    return predictor.Predictor(models, devices, about["batch_size"], half=half, **how)
+
+
+def _keep(bundle: Bundle, plan: Plan, root: Path, names: list[str]) -> resumable.RunLengths:
+    about = bundle.about
+    maps = resumable.Maps(bundle.working / ".maskfold.partial", dataspec.from_json(about["data"], MARKER), root)
+    dialect = rle.DIALECTS[about["dialect"]]
+    return resumable.RunLengths(maps, rules_of(about, plan), dialect, submission_file.image_ids(names, dialect), [])
+
+
+def seconds_an_image(bundle: Bundle, plan: Plan, paths: list[Path], keep: resumable.Keep) -> float:
+    """Measured over all that an image takes: decoding, network, resizing and run lengths; after a first batch."""
+    predictor = _predictor(bundle, plan)
+    batch = predictor.batch_size * len(predictor.devices)
+    for _ in predictor.predict(paths[:batch], bundle.about["max_pixels"], keep):
+        pass
+    timed = paths[: 4 * batch]
+    start = time.monotonic()
+    for _ in predictor.predict(timed, bundle.about["max_pixels"], keep):
+        pass
+    return (time.monotonic() - start) / len(timed)
+
+
+def choose_plan(bundle: Bundle, root: Path, names: list[str], hours: float) -> Plan:
+    """The first of `plans` that fits into `hours`, by the time that some of the images take; decided once, for all.
+
+    Where none does, the last; and that is said.
+    """
+    if not names:
+        print("No test image here: all are hidden. The submission has a head and no rows.", flush=True)
+        return plans(bundle.about)[0]
+    spread = [root / name for name in prediction_folders.spread(names, 64)]
+    for plan in plans(bundle.about):
+        left = hours * 3600 * SPARE - (time.monotonic() - _STARTED)
+        seconds = seconds_an_image(bundle, plan, spread, _keep(bundle, plan, root, names))
+        needs = seconds * len(names)
+        print(f"{plan}: {seconds:.3f} s an image, {needs / 60:.1f} minutes of {left / 60:.0f}", flush=True)
+        if needs <= left:
+            break
+    else:
+        print("NOT ENOUGH TIME even for that; it is tried all the same. Train a smaller network.", flush=True)
+    print(f"Chosen for all images: {plan}{'' if plan.whole else ', less than planned, to fit the time'}", flush=True)
+    return plan
+
+
+def rules_of(about: dict[str, Any], plan: Plan) -> tuple[postprocess.Rule, ...]:
+    """From probability to mask: a tuned rule is right only for what it was tuned on, all models and the same TTA."""
+    values = about["rules"] if plan.whole else about["plain_rules"]
+    return tuple(postprocess.from_json(value, MARKER) for value in values)
+
+
+def predict(bundle: Bundle, plan: Plan, root: Path, names: list[str], sample: Path | None) -> Path:
+    """Predict all images and write /kaggle/working/submission.csv, its ids checked against `sample`, and read back."""
+    about, keep = bundle.about, _keep(bundle, plan, root, names)
+    if not plan.whole and about["rules"] != about["plain_rules"]:
+        print("The tuned rule was tuned on more than this; the constants' rule (THRESHOLD, ...) takes its place.")
+    keys = [(image_id, name) for image_id in keep.id_of.values() for name in keep.classes]
+    order = submission_file.check_ids(keys, sample, keep.dialect, partial=False)
+    partial, target = keep.maps.folder, bundle.working / "submission.csv"
+    predictor = _predictor(bundle, plan)
+
+    def records(paths: list[Path], keep: resumable.Keep) -> Iterator[list[Any]]:
+        return predictor.predict(paths, about["max_pixels"], keep, resumable.PART)
+
+    work = {"bundle": about["bundle"], "plan": str(plan), **keep.about()}
+    resumable.work(partial, work, root, names, records, keep)
+    keep.manifest(partial, names)
+    rows = submission_file.write_ordered(target, keep.dialect, partial / resumable.ROWS, order)
+    shutil.rmtree(partial)
+    shutil.rmtree(bundle.working / ".unpacked", ignore_errors=True)
+    print(f"{rows} rows for {len(names)} images, read back -> {target}")
+    return target
+
+
+def lay_out(bundle: Bundle) -> list[str]:
+    """For a training: input/, output/ and the folds table below working, as they are at home; returns train's words.
+
+    The folds table's own images have to be in the competition's data.
+    """
+    about, working = bundle.about, bundle.working
+    with (bundle.folder / "train_folds.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    masks = [row["mask"].removeprefix(rle_table.PREFIX).partition("#")[0] for row in rows]
+    tops = dict.fromkeys(Path(name).parts[0] for name in (*(row["image"] for row in rows), *masks) if name)
+    data, link = find_data(bundle, *tops), working / about["input"]
+    link.parent.mkdir(parents=True, exist_ok=True)
+    if not link.is_symlink():
+        link.symlink_to(data, target_is_directory=True)
+    table = working / about["table"]
+    table.parent.mkdir(parents=True, exist_ok=True)
+    for suffix in (".csv", ".json"):
+        shutil.copyfile(bundle.folder / f"train_folds{suffix}", table.with_suffix(suffix))
+    if (bundle.folder / "weights").is_dir():
+        shutil.copytree(bundle.folder / "weights", working / about["weights"], dirs_exist_ok=True)
+    if (bundle.folder / RUN).is_dir():  # what an earlier session reached
+        shutil.copytree(bundle.folder / RUN, working / about["run"], dirs_exist_ok=True)
+    return about["words"]
+
+
+def scripts(bundle: Bundle) -> Iterator[str]:
+    """What to run one after the other: the training, and, where that came to its end, the tester."""
+    run = bundle.working / bundle.about["run"]
+    yield "train.py"
+    if (run / run_folders.MODEL).is_file():
+        yield "tester.py"
+    else:
+        print(f"The time is over before the training was done; {run} goes home as it is, to go on from there.")
+
+
+def bring_back(bundle: Bundle) -> Path:
+    """Pack the run folder for the way home, and remove what would only fill the kernel's output."""
+    about, working = bundle.about, bundle.working
+    run = working / about["run"]
+    if not (run / run_folders.MODEL).is_file() and not run_folders.resumable(run):
+        raise UserError(f"{run} has neither a {run_folders.MODEL} nor a checkpoint: the training did not get that far.")
+    target = working / f"{about['title']}.zip"
+    (working / about["input"]).unlink()
+    made = shutil.make_archive(str(target.with_suffix("")), "zip", working, run.parent.relative_to(working))
+    for folder in ("input", "output", ".unpacked", Path(about["run"]).parts[0]):
+        shutil.rmtree(working / folder, ignore_errors=True)
+    print(f"{Path(made).stat().st_size / 1e6:.1f} MB -> {made}")
+    return Path(made)

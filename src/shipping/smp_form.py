@@ -1,0 +1,170 @@
+"""A fold in segmentation_models_pytorch's own form, and how far its own resizing is off."""
+
+import contextlib
+import io
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from formats import resize as frame_resize
+from tools.errors import UserError
+
+CHECKED = 3  # real images that the loaded network is compared on
+TOLERANCE = 1e-4  # of a logit, as a share of the largest
+LEVELS = 2.0  # of 255, how far a frame that albumentations makes may be off on average
+
+
+def refuse_foreign(folder: Path, overwrite: bool) -> None:
+    """Raise UserError where the folder is there: its card may have been edited since."""
+    if not folder.exists():
+        return
+    if not overwrite:
+        raise UserError(f"{folder} is there already, and its README.md may be edited. OVERWRITE=1 replaces it.")
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{folder} holds no config.json, so it is not ours to replace. Move it away first.")
+
+
+def resizing(model: Any, pictures: list[Any], frames: list[Any]) -> tuple[list[Any], float]:
+    """Albumentations' steps from an image uint8 (H, W, channels) to the network's frame, and how far off they are.
+
+    They are those that come nearest to the `frames` that training saw of `pictures`; the second is the mean difference
+    of a byte, 0 where they are the same. Raises UserError where all are far off.
+    """
+    ways = _resizes(model.size, model.resize, {picture.shape[:2] for picture in pictures})
+    offs = [_mean_difference(_compose(way), pictures, frames) for way in ways]
+    off = min(offs)
+    if not off <= LEVELS:
+        raise UserError(
+            f"albumentations does not bring these images to {model.size[0]} x {model.size[1]} px "
+            f"(RESIZE={model.resize}) as training did, so others could not use the folder: they are {off:.1f} of 255 "
+            f"levels apart, at most {LEVELS:g} expected. make onnx writes a file and an example that do."
+        )
+    return ways[offs.index(off)], off
+
+
+def _mean_difference(steps: Any, pictures: list[Any], frames: list[Any]) -> float:
+    """Of a byte, over all of `frames`; infinite where the sides differ."""
+    import numpy as np
+
+    made = [steps(image=picture)["image"] for picture in pictures]
+    if any(one.shape != frame.shape for one, frame in zip(made, frames, strict=True)):
+        return float("inf")
+    return float(np.mean([np.abs(one.astype(int) - frame).mean() for one, frame in zip(made, frames, strict=True)]))
+
+
+def _compose(steps: list[Any]) -> Any:
+    import albumentations
+
+    return albumentations.Compose(steps)
+
+
+def _resizes(size: tuple[int, int], resize: str, shapes: set[tuple[int, int]]) -> list[list[Any]]:
+    """The ways to bring an image to the frame: averaging where it shrinks, always, and always bilinear.
+
+    Where all images have one shape, first of all in the steps in which this repository does it.
+    """
+    import albumentations as A
+    import cv2
+
+    if resize == "none":
+        return [[]]
+    ways = (
+        {"interpolation": cv2.INTER_LINEAR},
+        {"interpolation": cv2.INTER_LINEAR, "area_for_downscale": "image"},
+        {"interpolation": cv2.INTER_AREA},
+    )
+    own = []
+    if len(shapes) == 1:
+        (shape,) = shapes
+        inside = frame_resize.content_box(shape, size, resize)[2:]
+        own = [A.Resize(*step, interpolation=method) for step, method in frame_resize.ways(shape, inside)]
+    if resize == "stretch":
+        whole = [[A.Resize(*size, **way)] for way in ways]
+    else:
+        pad = A.PadIfNeeded(*size, border_mode=cv2.BORDER_REPLICATE)
+        whole = [[A.LongestMaxSize(max_size_hw=size, **way), pad] for way in ways]
+    return [[*own, *steps] for steps in whole[:1]] + whole if own else whole
+
+
+def _to_tensor(model: Any) -> list[Any]:
+    """Sides that are multiples of 32, normalisation, channels first."""
+    import albumentations as A
+    import cv2
+
+    from modeling.segmenter import DIVISOR
+
+    pad = A.PadIfNeeded(
+        min_height=None,
+        min_width=None,
+        pad_height_divisor=DIVISOR,
+        pad_width_divisor=DIVISOR,
+        position="top_left",
+        border_mode=cv2.BORDER_REPLICATE,
+    )
+    mean, std = (getattr(model.network, name).flatten().tolist() for name in ("mean", "std"))
+    whole = model.resize != "none" and not any(side % DIVISOR for side in model.size)
+    return [*([] if whole else [pad]), A.Normalize(mean=mean, std=std, max_pixel_value=255.0), A.ToTensorV2()]
+
+
+def difference(folder: Path, model: Any, pictures: list[Any], resize: Any) -> float:
+    """The largest difference of a logit between the folder, loaded as its user would, and our network, of one frame.
+
+    As a share of the largest logit, where that is above 1; `resize` makes the frame, as `resizing` chose it.
+    """
+    import albumentations as A
+    import numpy as np
+    import segmentation_models_pytorch as smp
+    import torch
+
+    with contextlib.redirect_stdout(io.StringIO()):  # the hub's client says where it loads from
+        network, prepare = smp.from_pretrained(str(folder)), A.Compose.from_pretrained(str(folder))
+    offs = []
+    for picture in pictures:
+        frame = resize(image=picture)["image"]
+        x = torch.from_numpy(frame).permute(2, 0, 1)[None].float() / 255
+        with torch.inference_mode():
+            expected = model.network(x)
+            found = network(prepare(image=picture)["image"][None])[..., : frame.shape[0], : frame.shape[1]]
+        offs.append(float((found - expected).abs().max()) / max(1.0, float(expected.abs().max())))
+    return float(np.max(offs))  # NaN where there is one
+
+
+def save(folder: Path, model: Any, pictures: list[Any], frames: list[Any], evidence: Any) -> float:
+    """Write the folder whole or not at all; returns `difference`. Raises UserError where smp gives back another."""
+    from shipping import model_card
+
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}")
+    partial.mkdir(parents=True)
+    try:
+        steps, levels = resizing(model, pictures, frames)
+        prepare = _compose([*steps, *_to_tensor(model)])
+        try:
+            model.network.body.save_pretrained(partial)
+            shutil.copymode(partial / "config.json", partial / "model.safetensors")  # the client's is its owner's only
+            prepare.save_pretrained(partial)
+            off = difference(partial, model, pictures, _compose(steps))
+        except Exception as error:  # smp, the hub's client and albumentations raise what they like
+            reason = " ".join(str(error).split())[:200]
+            name = model.about["network"]["MODEL_NAME"]
+            raise UserError(f"smp cannot save {name} and load it back ({type(error).__name__}: {reason}).") from error
+        if not off <= TOLERANCE:
+            raise UserError(
+                f"Loaded back by smp, the network differs by {off:.1e} of its largest logit on real images (tolerance "
+                f"{TOLERANCE:g}). Nothing was written; make onnx has its own check."
+            )
+        note = (
+            f"Loaded back and compared on {len(pictures)} images when it was written: logits within {off:.0e} of the "
+            "largest."
+        )
+        if levels:
+            note += f" Albumentations' resizing is {levels:.2f} of 255 levels off that of the training, on average."
+        (partial / "README.md").write_text(
+            model_card.card(folder.name, model.about, model.spec, evidence, note), encoding="utf-8"
+        )
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return off

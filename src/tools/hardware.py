@@ -1,0 +1,72 @@
+"""What the network runs on and in which precision: chosen from the hardware, and said with the reason."""
+
+import shutil
+from pathlib import Path
+
+from tools.errors import UserError
+
+SHARED = Path("/dev/shm")  # where the loader's processes put their batches; 64 MB in a container, unless asked for more
+
+
+def choose_device(wanted: str = "auto") -> str:
+    """cuda, mps or cpu. Raises UserError where the wanted one is not at hand."""
+    import torch
+
+    have = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if wanted == "auto":
+        return next(device for device, there in have.items() if there)
+    if not have[wanted]:
+        here = ", ".join(device for device, there in have.items() if there)
+        raise UserError(f"DEVICE={wanted}: torch {torch.__version__} finds none on this computer; it has {here}.")
+    return wanted
+
+
+def choose_devices(wanted: str = "auto") -> list[str]:
+    """Every GPU of this computer where `wanted` comes to cuda, else the one device. Raises UserError as the above."""
+    import torch
+
+    device = choose_device(wanted)
+    return [f"cuda:{number}" for number in range(torch.cuda.device_count())] if device == "cuda" else [device]
+
+
+def choose_precision(wanted: str, device: str) -> tuple[str, str]:
+    """Lightning's name of the precision and the reason for it, in a few words.
+
+    16 on a CPU would silently become bfloat16, twelve times slower than 32 where the CPU has no such units: it is
+    refused.
+    """
+    if wanted == "auto":
+        if device == "cuda":
+            return "16-mixed", "16 bits: the GPU's fast units"
+        return "32-true", f"32 bits: 16 is not faster on {device}"
+    if wanted == "16" and device != "cuda":
+        raise UserError(f"PRECISION=16 needs a CUDA GPU, and this runs on {device}; use PRECISION=auto or 32.")
+    return {"16": "16-mixed", "bf16": "bf16-mixed", "32": "32-true"}[wanted], f"PRECISION={wanted}"
+
+
+def limit_threads(count: int) -> None:
+    """Let torch compute in so many threads: several processes share the cores. OMP_NUM_THREADS may ask for fewer."""
+    import torch
+
+    torch.set_num_threads(min(count, torch.get_num_threads()))
+
+
+def fitting_processes(wanted: int, train_batch: int, valid_batch: int) -> tuple[int, str]:
+    """How many of the `wanted` loader processes /dev/shm has room for, and a sentence where it is fewer.
+
+    The batches' sizes are in bytes. Training and validation take turns, each process prepares two batches ahead and
+    one more is in use; held-out images have half the processes (datamodule). Without room a process is killed (SIGBUS).
+    """
+    room = int(shutil.disk_usage(SHARED).free * 0.95) if wanted and SHARED.is_dir() else 0
+
+    def needs(processes: int) -> int:
+        return max((2 * processes + 1) * train_batch, (2 * max(1, processes // 2) + 1) * valid_batch)
+
+    fitting = next((count for count in range(wanted, 0, -1) if needs(count) <= room), 0)
+    if fitting == wanted:
+        return wanted, ""
+    instead = f"{fitting} work instead" if fitting else "images are loaded in the training process instead"
+    return fitting, (
+        f"{SHARED} has {room / 1e6:.0f} MB to spare, and batches of WORKERS={wanted} may need "
+        f"{needs(wanted) / 1e6:.0f}: {instead}, with the same result. In Docker: --shm-size=1g"
+    )
