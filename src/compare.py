@@ -15,6 +15,7 @@ from scoring.comparison import announce, draw, refuse_different, side
 from tools import console
 from tools.errors import UserError, command
 from tools.files import write_json
+from tools.flags import is_on
 from tools.names import check_name
 
 FLAGS = {
@@ -33,7 +34,7 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError("Which two? make compare A=one B=other (names of experiments)")
     for flag, name in zip("AB", names, strict=True):
         check_name(flag, name)
-    crossfitted = settings_module.flag_is_on(flags.TUNED)
+    crossfitted = is_on(flags.TUNED)
     scale = score_rows.scale(settings.METRIC, "", settings.EMPTY)
     a, b = (side(settings, name, flags.SEEDS, scale, crossfitted) for name in names)
     refuse_different(a, b)

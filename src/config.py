@@ -16,9 +16,8 @@ PRECISION = "auto"  # auto (16 on CUDA, 32 elsewhere) | 16 | bf16 | 32
 WORKERS = -1  # processes that load samples; -1: one a core, at most 8; 0: in the training process
 LOGGER = "tensorboard"  # tensorboard | wandb (pip install wandb; WANDB_MODE=offline) | none; metrics.csv always
 STEP_IMAGES = 4  # held-out images drawn into steps/ after each epoch, and as steps.gif; 0: none
-MAX_MINUTES = (
-    0.0  # a training stops cleanly after so many, for RESUME=1 to go on; 0: no limit. Kaggle ends a kernel at 720
-)
+# a training stops cleanly after so many, for RESUME=1 to go on; 0: no limit. Kaggle ends a kernel at 720
+MAX_MINUTES = 0.0
 CHECKPOINT_MINUTES = 10.0  # a checkpoint for RESUME=1 at least so often, at an optimiser step; 0: after each epoch only
 PROFILER = ""  # "" | simple | advanced | pytorch: Lightning's report, in the run folder; of the first device
 SUBMISSION = "{OUTPUT}/submission.csv"

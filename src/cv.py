@@ -6,14 +6,22 @@ settings that its first run fixed; one of a recipe's name begins with that recip
 """
 
 import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import settings as settings_module
+from data import splits
 from jobs import fold_job, job_table, run_results, run_table
 from jobs.run_results import refuse_failed
-from jobs.run_table import check, table, todo
+from jobs.run_table import Group, check, todo
 from jobs.slurm import to_slurm
 from scoring import gathered_scores
+from tools import constants, recipes, run_folders
 from tools.errors import UserError, command
+from tools.files import read_json
+from tools.flags import is_on
+from tools.names import check_name
 
 FLAGS = {
     "OVERWRITE": "1: train finished folds again",
@@ -24,16 +32,77 @@ FLAGS = {
 }
 
 
+def table(settings: Any, flags: Any) -> list[Group]:
+    """Experiments x seeds with their folds. Raises UserError for whatever would fail every run of one of them."""
+    typed = [text.partition("=")[0] for text in flags.overrides]
+    if flags.SEEDS and "SEED" in typed:
+        raise UserError("SEED= is one seed and SEEDS= several; give one of them.")
+    names = job_table.listed("EXPERIMENT", settings.EXPERIMENT)
+    seeds = job_table.listed("SEEDS", flags.SEEDS) if flags.SEEDS else [str(settings.SEED)]
+    several = len(names) > 1 or any((flags.SEEDS, flags.FOLDS, flags.RAY, flags.SLURM))
+    groups = []
+    for name in names:
+        check_name("EXPERIMENT", name)
+        own, origin = _settings_of(name, flags, "EXPERIMENT" in typed) if several else (settings, "")
+        for seed in seeds:
+            seeded = settings_module.load([*own.lines(), f"SEED={seed}"])
+            every = splits.fold_names(splits.read(Path(seeded.TRAIN_FOLDS)))
+            groups.append(Group(seeded, origin, every, _chosen(flags.FOLDS, every, seeded.TRAIN_FOLDS)))
+    seeds_of = [group.settings.SEED for group in groups[: len(seeds)]]
+    if len(set(seeds_of)) < len(seeds):
+        raise UserError(f"SEEDS={flags.SEEDS} names a seed twice.")
+    return groups
+
+
+def _settings_of(name: str, flags: Any, named: bool) -> tuple[Any, str]:
+    """An experiment's settings and where they come from: what its first run fixed, or a recipe of its name, or neither.
+
+    The recipes of RECIPE= and the command line are laid over these; where they contradict what is fixed, `check`
+    refuses.
+    """
+    recipe = named and (recipes.FOLDER / f"{name}.cfg").is_file()
+    first = recipes.read(name) if recipe else []
+    over = [line for recipe in flags.RECIPE.split(",") if recipe for line in recipes.read(recipe)]
+    over += [*flags.overrides, f"EXPERIMENT={name}"]
+    settings = settings_module.load([*first, *over])
+    if run_folders.is_ensemble(settings.LOGS, name):
+        raise UserError(f"EXPERIMENT={name} is an ensemble; it has no network to train. Name its members.")
+    path = Path(settings.LOGS, name, run_folders.SETTINGS)
+    if not path.is_file():
+        return settings, f"recipe {name}" if recipe else "the settings of this command"
+    fixed = read_json(path, "Remove the experiment's folder or choose another EXPERIMENT=name.")
+    lines = constants.lines_of({key: value for key, value in fixed.items() if key in settings_module.DEFAULTS})
+    settings = settings_module.load([*first, *lines, *over])
+    if not any(line.startswith("TRAIN_FOLDS=") for line in over):
+        settings = replace(settings, TRAIN_FOLDS=_table_of(path.parent, settings.TRAIN_FOLDS, fixed))
+    return settings, f"as its first run fixed it ({path})"
+
+
+def _table_of(experiment: Path, table: str, fixed: dict[str, Any]) -> str:
+    """The folds table that an experiment was trained on, where it is still there; else `table`."""
+    begun, cure = sorted(experiment.glob(f"fold*/{run_folders.ORIGIN}")), "Remove that run's folder."
+    then = [read_json(path, cure, {"settings": dict})["settings"].get("TRAIN_FOLDS") for path in begun]
+    return str(run_folders.table_of(Path(table), then, fixed.get("folds_sha256")))
+
+
+def _chosen(wanted: str, every: tuple[str, ...], table: str) -> tuple[str, ...]:
+    chosen = job_table.listed("FOLDS", wanted) if wanted else every
+    unknown = [fold for fold in chosen if fold not in every]
+    if unknown:
+        raise UserError(f"FOLDS={wanted}: {table} has the folds {', '.join(every)}, and no {unknown[0]}.")
+    return tuple(chosen)
+
+
 def perform(overrides: list[str], flags: dict[str, str]) -> str:
     """One fold, in a process of its own (see jobs.job_table.Job)."""
-    overwrite = settings_module.flag_is_on(flags.get("OVERWRITE", ""))
+    overwrite = is_on(flags.get("OVERWRITE", ""))
     return fold_job.perform(settings_module.load(overrides), flags["FOLD"], overwrite)
 
 
 @command
 def main(argv: list[str] | None = None) -> None:
     settings, flags = settings_module.command_line(argv, __doc__, FLAGS)
-    overwrite = settings_module.flag_is_on(flags.OVERWRITE)
+    overwrite = is_on(flags.OVERWRITE)
     if settings.OVERFIT:
         raise UserError("OVERFIT scores the images it trains on: there is nothing to cross-validate; train one fold.")
     deadline = job_table.deadline_after(settings.MAX_MINUTES)  # of the whole command, caches included
@@ -42,7 +111,7 @@ def main(argv: list[str] | None = None) -> None:
 
     check(groups, overwrite)
     again = f"the same command{' without OVERWRITE=1' * overwrite}"
-    if settings_module.flag_is_on(flags.SLURM):
+    if is_on(flags.SLURM):
         to_slurm(groups, flags)
         return
     runner = pools.choose(flags, settings.DEVICE)

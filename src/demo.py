@@ -28,6 +28,7 @@ from scenes.files import ANSWERS
 from tools import console, run_folders, threads
 from tools.errors import UserError, command, nearest
 from tools.files import read_json, write_json
+from tools.flags import is_on
 
 FLAGS = {
     "LAYOUT": f"carvana (default) or one of: {', '.join(scene_layouts.LAYOUTS)}",
@@ -273,7 +274,7 @@ def main(argv: list[str] | None = None) -> None:
     if flags.ONLY == "score":
         print(f"{score(settings):.4f} mean Dice of {settings.SUBMISSION} on the hidden answers")
         return
-    render(Path(settings.INPUT), wanted, settings_module.flag_is_on(flags.OVERWRITE))
+    render(Path(settings.INPUT), wanted, is_on(flags.OVERWRITE))
     if flags.ONLY != "render":
         whole_path(settings, layout, argv)
 

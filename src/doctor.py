@@ -15,6 +15,7 @@ from checkup.findings import OK, PROBLEM, WARNING, Report
 from data import rle_order, splits
 from tools.errors import UnlearnedError, command
 from tools.files import write_json
+from tools.flags import is_on
 
 FLAGS = {
     "QUICK": "1: look at 200 pairs and 200 test images, evenly spread",
@@ -57,7 +58,7 @@ def examine(argv: list[str]) -> None:
     start = time.monotonic()
     settings, flags = settings_module.command_line(argv, __doc__, FLAGS)
     seeds_of(flags.SEEDS)
-    quick, report = settings_module.flag_is_on(flags.QUICK), Report()
+    quick, report = is_on(flags.QUICK), Report()
     made, decoding_seconds = check_all(settings, flags, report)
     seconds = time.monotonic() - start
     where = _deliver(settings, report, seconds, decoding_seconds, quick)

@@ -18,6 +18,7 @@ from scoring.ensembling import EQUAL, WEIGHTED, blend_tests, keep, member_key, m
 from scoring.out_of_fold import OutOfFold
 from tools import console, run_folders
 from tools.errors import UserError, command
+from tools.flags import is_on
 from tools.names import check_name
 
 FLAGS = {
@@ -56,7 +57,7 @@ def _announce(
 def main(argv: list[str] | None = None) -> None:
     settings, flags = settings_module.command_line(argv, __doc__, FLAGS)
     chosen_rule.refuse_tuned(settings)
-    weighted, place = settings_module.flag_is_on(flags.WEIGHTED), place_of(settings, flags.NAME)
+    weighted, place = is_on(flags.WEIGHTED), place_of(settings, flags.NAME)
     scale = score_rows.scale(settings.METRIC, settings.MEASURES, settings.EMPTY)
     parts = [out_of_fold.read(settings, *member) for member in members(settings, flags.OF)]
     if flags.NAME in {part.experiment for part in parts}:

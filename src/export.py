@@ -17,6 +17,7 @@ from shipping.smp_form import CHECKED, refuse_foreign, save
 from tools import console, run_folders
 from tools.errors import UserError, command
 from tools.files import replacing, write_text
+from tools.flags import is_on
 
 FLAGS = {"FOLD": "0, or 0,1,2, or full; without it every finished fold"}
 HUB_FLAGS = {"FOLD": "0, 1, ... or full", "OVERWRITE": "1: replace the folder that is there, its README.md too"}
@@ -84,7 +85,7 @@ def hub(argv: list[str]) -> None:
     if not name.startswith("smp_"):
         raise UserError(f"{run} has a {name}, which smp cannot save; make onnx FOLD={flags.FOLD} writes any network.")
     folder = Path(settings.OUTPUT, "hub", run.parent.name + "_" + run.name)
-    refuse_foreign(folder, settings_module.flag_is_on(flags.OVERWRITE))
+    refuse_foreign(folder, is_on(flags.OVERWRITE))
     from shipping import model_card
 
     evidence = model_card.gather(run, about)

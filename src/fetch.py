@@ -12,6 +12,7 @@ import settings as settings_module
 from data import layouts
 from data.competition_files import fetch, wanted
 from tools.errors import UserError, command
+from tools.flags import is_on
 from tools.names import check_name
 
 FLAGS = {
@@ -49,7 +50,7 @@ def data(argv: list[str]) -> None:
         settings, flags = settings_module.command_line(typed, __doc__, FLAGS)
         print(f"DATASET={name}, after the {'archive' if archive else 'competition'}; the next commands need it too.")
     check_name("DATASET", settings.DATASET)
-    fetch(Path(settings.INPUT), archive, slug, settings_module.flag_is_on(flags.OVERWRITE))
+    fetch(Path(settings.INPUT), archive, slug, is_on(flags.OVERWRITE))
     report(settings)
     rest = [shlex.quote(text) for text in typed if text.partition("=")[0] in (*known, "RECIPE")]
     print(f"Next: make folds {' '.join(rest)}")

@@ -16,6 +16,7 @@ from data.folds_table import choose, index_table, strategy, users_own, write
 from data.leak_audit import across_folds, copies
 from tools import console
 from tools.errors import UserError, command
+from tools.flags import is_on
 
 FLAGS = {
     "TABLE": "a CSV of your own: image,mask[,group][,stratum][,kfold], paths relative to INPUT",
@@ -57,8 +58,8 @@ def main(argv: list[str] | None = None) -> None:
     path, root, overwrite, tie = (
         Path(settings.TRAIN_FOLDS),
         Path(settings.INPUT),
-        settings_module.flag_is_on(flags.OVERWRITE),
-        settings_module.flag_is_on(flags.TIE),
+        is_on(flags.OVERWRITE),
+        is_on(flags.TIE),
     )
     table = flags.TABLE or (str(path) if not overwrite and users_own(path) else "")
     frame, found = index_table(settings, table)

@@ -18,6 +18,7 @@ from prediction import chosen_rule, shards
 from prediction.inference_job import Wanted, chosen_folds, find_job, picture_of, predict, prediction_folder
 from tools import console, run_folders
 from tools.errors import UserError, command, listing
+from tools.flags import is_on
 
 FLAGS = {
     "FOLD": "0, or 0,1,2, or full; without it every finished fold",
@@ -31,7 +32,7 @@ FLAGS = {
 
 def wanted(flags: Any) -> Wanted:
     """The flags as prediction.inference_job takes them."""
-    maps = not flags.MAPS or settings_module.flag_is_on(flags.MAPS)
+    maps = not flags.MAPS or is_on(flags.MAPS)
     return Wanted(flags.FOLD, flags.NAME, flags.SHARD, maps)
 
 
@@ -53,7 +54,7 @@ def in_shards(settings: Any, flags: Any) -> Path:
     for index in range(1, count + 1):
         own = {name: getattr(flags, name) for name in ("FOLD", "NAME", "MAPS")} | {"SHARD": f"{index}/{count}"}
         part = find_job(settings, wanted(SimpleNamespace(**own)), stacked).folder
-        log, texts = f"{part}.log", tuple(settings_module.lines_of(settings_module.snapshot(settings)))
+        log, texts = f"{part}.log", tuple(settings.lines())
         table.append(
             job_table.Job(f"part {index} of {count}", "inference", texts, own, log, tuple(needed), (str(part),))
         )

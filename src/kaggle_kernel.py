@@ -15,6 +15,7 @@ from shipping import kernel_fetch, kernel_push, kernel_rehearsal, kernel_run
 from shipping.kernel_build import BACK, MADE, PLACE, prediction, training
 from tools.errors import UserError, command
 from tools.files import write_json
+from tools.flags import is_on
 
 FLAGS = {
     "FOLD": "as for make inference: 0, or 0,1,2, or full; without it every finished fold. With TRAIN=1: the one fold",
@@ -41,7 +42,7 @@ FETCH_FLAGS = {
 def build(argv: list[str]) -> None:
     """What the module's docstring says."""
     settings, flags = settings_module.command_line(argv, __doc__, FLAGS)
-    train = settings_module.flag_is_on(flags.TRAIN)
+    train = is_on(flags.TRAIN)
     if train and not flags.FOLD:
         raise UserError("Which fold? make kernel TRAIN=1 FOLD=0")
     if PLACE.exists() and not (PLACE / "dataset" / kernel_run.MARKER).is_file():
@@ -50,7 +51,7 @@ def build(argv: list[str]) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     try:
         said = (training if train else prediction)(settings, flags, partial)
-        write_json(partial / MADE, {"settings": settings_module.as_overrides(settings)})
+        write_json(partial / MADE, {"settings": settings.overrides()})
         if (PLACE / BACK).is_dir():
             os.replace(PLACE / BACK, partial / BACK)
         shutil.rmtree(PLACE, ignore_errors=True)
@@ -69,7 +70,7 @@ def rehearse(argv: list[str]) -> None:
     """What shipping/kernel_rehearsal.py says."""
     _, flags = settings_module.command_line(argv, kernel_rehearsal.__doc__, REHEARSAL_FLAGS)
     settings = settings_module.load(kernel_rehearsal.made_with())
-    kernel_rehearsal.rehearse(settings, flags.WITH, flags.MOUNT, settings_module.flag_is_on(flags.ZIPPED))
+    kernel_rehearsal.rehearse(settings, flags.WITH, flags.MOUNT, is_on(flags.ZIPPED))
 
 
 @command
@@ -83,7 +84,7 @@ def push(argv: list[str]) -> None:
 def fetch(argv: list[str]) -> None:
     """What shipping/kernel_fetch.py says."""
     settings, flags = settings_module.command_line(argv, kernel_fetch.__doc__, FETCH_FLAGS)
-    kernel_fetch.bring_home(Path(settings.LOGS), flags.ZIP, settings_module.flag_is_on(flags.OVERWRITE))
+    kernel_fetch.bring_home(Path(settings.LOGS), flags.ZIP, is_on(flags.OVERWRITE))
 
 
 ACTIONS = {"rehearsal": rehearse, "push": push, "fetch": fetch}

@@ -33,6 +33,7 @@ from scoring.pseudo_labels import (
 from tools import console, run_folders
 from tools.errors import UserError, command, listing
 from tools.files import read_json, sha256
+from tools.flags import is_on
 from tools.names import check_name
 
 FLAGS = {
@@ -110,7 +111,7 @@ def next_line(settings: Any, run: Path, name: str, table: Path) -> str:
     defaults = settings_module.load([f"DATASET={settings.DATASET}"])
     shared = {**out_of_fold.recipe(run), **{place: getattr(settings, place) for place in ("INPUT", "OUTPUT", "LOGS")}}
     shared |= {"DATASET": settings.DATASET, "SEED": settings.SEED}
-    usual = {**settings_module.snapshot(defaults), "DATASET": settings_module.DEFAULTS["DATASET"]}
+    usual = {**defaults.snapshot(), "DATASET": settings_module.DEFAULTS["DATASET"]}
     given = [
         console.quoted(f"{key}={','.join(map(str, value)) if isinstance(value, list) else value}")
         for key, value in shared.items()
@@ -138,7 +139,7 @@ def main(argv: list[str] | None = None) -> None:
     frame = splits.read(source_table)
     spec = dataspec.read(source_table.with_suffix(".json"))
     to_mask = chosen_rule.configured(settings, spec)
-    table = refuse_taken(settings, name, settings_module.flag_is_on(flags.OVERWRITE))
+    table = refuse_taken(settings, name, is_on(flags.OVERWRITE))
     by_fold = label_sources.checked_runs(settings, frame)
     base = splits.without_pseudo(frame)
     root, names = label_sources.test_names(settings, base, spec)

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import settings as settings_module
-from tools import run_folders
+from tools import constants, run_folders
 from tools.errors import UnlearnedError, UserError, command, listing
 from tools.files import read_json, sha256
+from tools.flags import is_on
 
 FLAGS = {
     "RUN": "the run folder, such as lightning_logs/demo/fold0_seed42",
@@ -40,8 +41,8 @@ def settings_of(origin: dict[str, Any], folder: Path, today: Any, into: str) -> 
     Raises UserError for a constant that is given and not the run's own, or that config.py no longer has.
     """
     machine, then = settings_module.SECTIONS[MACHINE], origin["settings"]
-    given = settings_module.as_overrides(today)
-    now = settings_module.snapshot(today)
+    given = today.overrides()
+    now = today.snapshot()
     others = [name for line in given if (name := line.split("=")[0]) not in machine and now[name] != then.get(name)]
     if others:
         raise UserError(f"{', '.join(others)}: a reproduction takes the run's own; only the machine's may be given.")
@@ -53,7 +54,7 @@ def settings_of(origin: dict[str, Any], folder: Path, today: Any, into: str) -> 
         print(f"Constants that the run did not know take config.py's value: {', '.join(new)}")
     own = {name: value for name, value in then.items() if name not in machine or name in ("INPUT", "OUTPUT")}
     named = {"EXPERIMENT": into, "TRAIN_FOLDS": folder / run_folders.FOLDS}
-    return settings_module.load(settings_module.lines_of(own) + given + settings_module.lines_of(named))
+    return settings_module.load(constants.lines_of(own) + given + constants.lines_of(named))
 
 
 def what_differs(now: Any, origin: dict[str, Any]) -> tuple[str, list[str]]:
@@ -109,12 +110,12 @@ def main(argv: list[str] | None = None) -> None:
     differ += [f"a session of then: {line}" for session in origin.get("sessions", []) for line in session]
     said = f"What differs from {folder}:{listing(differ)}" if differ else f"Nothing that matters differs from {folder}."
     print(said, flush=True)
-    if settings_module.flag_is_on(flags.CHECK):
+    if is_on(flags.CHECK):
         return
     run_folders.read_model(folder)  # there is something to compare with
     from training import fit
 
-    resume, overwrite = (settings_module.flag_is_on(flag) for flag in (flags.RESUME, flags.OVERWRITE))
+    resume, overwrite = (is_on(flag) for flag in (flags.RESUME, flags.OVERWRITE))
     again = fit.fit(now, origin["fold"], resume, overwrite)
     if not run_folders.resumable(again):
         compare(folder, again, differ, device)

@@ -23,9 +23,10 @@ from jobs.search_run import FIXED, RESULT, Search, open_folder, refuse_all_faile
 from jobs.search_space import Parameter
 from jobs.trial_runs import TimeOverError
 from jobs.trials import FAILED, RUNNING, Trials
-from tools import locks
+from tools import locks, recipes
 from tools.errors import UserError, command
 from tools.files import read_json, write_json
+from tools.flags import is_on
 from tools.names import check_name
 
 FLAGS = {
@@ -70,17 +71,17 @@ def prepare(settings: Any, flags: Any) -> Search:
 def space_of(flags: Any) -> tuple[Parameter, ...]:
     """What the recipes' search sections name. Raises UserError."""
     names = [name for name in flags.RECIPE.split(",") if name]
-    recipes = {name: settings_module.recipe_parts(name) for name in names}
-    found, fixed = search_space.read(recipes, flags.overrides, settings_module.SECTIONS)
+    named = {name: recipes.parts(name) for name in names}
+    found, fixed = search_space.read(named, flags.overrides, settings_module.SECTIONS)
     if fixed:
         print(f"Not searched, because a value is given: {', '.join(fixed)}.")
     if not found:
         which = f"RECIPE={flags.RECIPE} leaves nothing to search" if names else "Which recipe?"
         raise UserError(
-            f"{which} Below a line {settings_module.SEARCH} a recipe says what may vary, such as "
+            f"{which} Below a line {recipes.SEARCH} a recipe says what may vary, such as "
             "LR = 1e-4 .. 1e-2 log; make search RECIPE=search has one."
         )
-    value_of = settings_module.value_of
+    value_of = settings_module.Settings.value_of
     return tuple(search_space.parameter(name, text, reason, value_of) for name, (text, reason) in found.items())
 
 
@@ -140,7 +141,7 @@ def conclude(search: Search, trials: Trials, flags: Any) -> None:
     typed = [text for text in flags.overrides if text.partition("=")[0] in TYPED]
     result = {"winner": winner.number, "values": winner.values, "score": winner.score, "honest": None}
     path = search.folder / RESULT
-    if not settings_module.flag_is_on(flags.VERIFY or "1"):
+    if not is_on(flags.VERIFY or "1"):
         then = read_json(path, f"Remove {path}.").get("honest") if path.is_file() else None
         honest = then if then and then["trial"] == winner.number else None
         write_json(path, {**result, "honest": honest})

@@ -1,147 +1,212 @@
-"""The constants of config.py, one run's overrides laid over them, frozen. Only scripts import this module.
+"""The constants of config.py, one run's overrides laid over them, frozen. Only verbs load settings.
 
 Precedence: config.py, then the recipes from left to right, then NAME=value of the command line.
 """
 
 import argparse
-import ast
-import dataclasses
-import math
 import re
+from dataclasses import dataclass, fields
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Annotated, Any, Literal, get_type_hints
 
 import config
+from tools import constants, recipes
+from tools.constants import Ending, Range
 from tools.errors import UserError, listing, nearest
 
-RECIPES = Path(__file__).parent / "recipes"
-SEARCH = "[search]"  # the line in a recipe below which make search finds what it may vary
 OVERFITTED = "_overfit"  # OVERFIT's experiments are called so: scores of training images lie beside no other
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One run's constants, frozen; made by `load`. Names, order and comments are config.py's (a test compares them)."""
+
+    # === machine: where things lie and what they run on; never changes a result on purpose
+    INPUT: str  # the competition's files, as downloaded
+    OUTPUT: str  # folds, cache, predictions, submission
+    LOGS: str  # one folder an experiment, one below it for each fold and seed
+    WEIGHTS: str  # ImageNet weights that `make weights` packed for working offline
+    DEVICE: Literal["auto", "cpu", "cuda", "mps"]  # auto | cpu | cuda | mps
+    # of this computer, which train one fold together (DDP); TRAIN_BATCH_SIZE is divided among them
+    DEVICES: Annotated[int, Range(1, 1024)]
+    NODES: Annotated[int, Range(1, 4096)]  # computers with DEVICES each: start it by torchrun or srun on each
+    PRECISION: Literal["auto", "16", "bf16", "32"]  # auto (16 on CUDA, 32 elsewhere) | 16 | bf16 | 32
+    # processes that load samples; -1: one a core, at most 8; 0: in the training process
+    WORKERS: Annotated[int, Range(-1, 256)]
+    # tensorboard | wandb (pip install wandb; WANDB_MODE=offline) | none; metrics.csv always
+    LOGGER: Literal["tensorboard", "wandb", "none"]
+    # held-out images drawn into steps/ after each epoch, and as steps.gif; 0: none
+    STEP_IMAGES: Annotated[int, Range(0, 64)]
+    # a training stops cleanly after so many, for RESUME=1 to go on; 0: no limit. Kaggle ends a kernel at 720
+    MAX_MINUTES: Annotated[float, Range(0.0, 1e6)]
+    # a checkpoint for RESUME=1 at least so often, at an optimiser step; 0: after each epoch only
+    CHECKPOINT_MINUTES: Annotated[float, Range(0.0, 1e6)]
+    # "" | simple | advanced | pytorch: Lightning's report, in the run folder; of the first device
+    PROFILER: Literal["", "simple", "advanced", "pytorch"]
+    SUBMISSION: Annotated[str, Ending(".csv")]
+
+    # === data: which images, and how they are split
+    DATASET: str  # a folder below input/
+    # auto | carvana | instances | split | beside | folders | rle
+    LAYOUT: Literal["auto", "carvana", "instances", "split", "beside", "folders", "rle"]
+    TRAIN_PATH: str  # "": where the layout keeps it (train_hq, stage1_train, ...)
+    MASK_PATH: str  # "": where the layout keeps it (train_masks, ...)
+    TEST_PATH: str  # "": where the layout keeps it (test_hq, stage1_test, ...)
+    TRAIN_FOLDS: Annotated[str, Ending(".csv")]
+    N_FOLDS: Annotated[int, Range(2, 1000)]
+    # of the split; SEED is the training's, so that seeds can be repeated on the same folds
+    FOLDS_SEED: Annotated[int, Range(0, 2**32 - 1)]
+    # auto | none | a regex with one (group) on the image's path | folder | folder:2 | gap:5 and gap:60s (numbers,
+    # times in the name) | column:NAME of the table that TABLE= names
+    GROUP: str
+    # auto (as make folds finds it) | binary | multiclass (one class a pixel) | multilabel (classes overlap)
+    TASK: Literal["auto", "binary", "multiclass", "multilabel"]
+    IGNORE: Annotated[int, Range(-1, 65535)]  # the value of a class map that is not labelled; -1: none
+    # 0: as make folds finds them (3; a stack's slices) | 1: grey | 3: RGB | n: all of a file's channels
+    IN_CHANNELS: Annotated[int, Range(0, 1024)]
+    MAX_PIXELS: Annotated[int, Range(1, 10**10)]  # an image whose header promises more is refused before it is decoded
+    LIMIT: Annotated[int, Range(0, 10**9)]  # 0: all; n: only n batches of everything (make smoke)
+
+    # === network: what is trained
+    # smp_<architecture>_<encoder>: whatever smp can build, tu- encoders included | unet: the plain one | unetify_<timm
+    # name> or unetify_tv-<torchvision name>: a U-Net's decoder around a backbone
+    MODEL_NAME: str
+    MAX_FEATURES: Annotated[int, Range(1, 8192)]  # of the plain unet, at its bottom
+    ENCODER_WEIGHTS: str  # imagenet | none | a local .safetensors or .pth
+    # height, width of what the network sees; IMAGE_SIZE=256 means a square
+    IMAGE_SIZE: Annotated[tuple[int, int], Range(8, 20000)]
+    # stretch | fit (keep the aspect, pad) | none (own size; a batch needs equal sizes)
+    RESIZE: Literal["stretch", "fit", "none"]
+    # auto (measured by make folds for other than 8-bit RGB) | measured | constants: the next two
+    NORMALISE: Literal["auto", "measured", "constants"]
+    MODEL_MEAN: Annotated[tuple[float, float, float], Range(-10.0, 10.0)]  # of RGB in [0, 1]; ImageNet's
+    MODEL_STD: Annotated[tuple[float, float, float], Range(1e-06, 10.0)]
+
+    # === training: how
+    EXPERIMENT: str  # name of the folder below LOGS
+    EPOCHS: Annotated[int, Range(1, 10**6)]
+    TRAIN_BATCH_SIZE: Annotated[int, Range(1, 10**5)]
+    VALID_BATCH_SIZE: Annotated[int, Range(1, 10**5)]
+    ACCUMULATE: Annotated[int, Range(1, 10**5)]  # batches per optimiser step
+    # 1: on several GPUs batch norms see the whole batch, as on one; 0: each its own share
+    SYNC_BATCHNORM: Annotated[int, Range(0, 1)]
+    LOSS: str  # names joined by +, with weights and arguments: 0.5*dice + focal(gamma=2); README lists them
+    OPTIMIZER: Literal["adam", "adamw", "sgd", "radam", "nadam"]  # adam | adamw | sgd | radam | nadam
+    LR: Annotated[float, Range(0.0, 100.0)]  # the peak, after the warm-up; make lr FOLD=0 suggests one
+    ENCODER_LR: Annotated[float, Range(0.0, 100.0)]  # the encoder's share of LR: 0.1 where it is pretrained
+    MOMENTUM: Annotated[float, Range(0.0, 0.9999)]  # of sgd
+    WEIGHT_DECAY: Annotated[float, Range(0.0, 10.0)]  # not on norms and biases
+    # cosine (to zero) | restarts | onecycle | poly | constant | plateau (halved when Dice stalls)
+    SCHEDULE: Literal["cosine", "restarts", "onecycle", "poly", "constant", "plateau"]
+    WARMUP: Annotated[float, Range(0.0, 0.99)]  # share of all steps over which the learning rate rises
+    CYCLES: Annotated[int, Range(1, 1000)]  # of restarts
+    # epochs without a better validation Dice before plateau halves the learning rate
+    PATIENCE: Annotated[int, Range(0, 10**6)]
+    GRADIENT_CLIP: Annotated[float, Range(0.0, 1e9)]  # largest norm of the gradient; 0: off
+    # the first epochs, in which the encoder stays as it is, its batch norms too
+    FREEZE_ENCODER: Annotated[int, Range(0, 10**6)]
+    EMA: Annotated[float, Range(0.0, 0.999999)]  # decay of the averaged weights that are scored and shipped; 0: off
+    # coarser levels of the decoder that are trained too, and not shipped; 0: none
+    DEEP_SUPERVISION: Annotated[int, Range(0, 8)]
+    # none | flips | upright (mirrored, a little turned) | turns (no side is up: cells, satellites) | affine
+    # (Carvana's) | nails | strong (for random weights)
+    AUGMENT: Literal["none", "flips", "upright", "turns", "affine", "nails", "strong"]
+    # cpu: in the loader's processes | device: with Kornia, a batch at a time, after the transfer
+    AUGMENT_ON: Literal["cpu", "device"]
+    # height, width of random crops to train on, of IMAGE_SIZE's frame or RESIZE=none's; 0,0: whole images
+    CROP: Annotated[tuple[int, int], Range(0, 20000)]
+    MIX: Literal["none", "mixup", "cutmix", "both"]  # none | mixup | cutmix | both
+    # of the beta distribution of mixup's and CutMix's shares; smaller: one image prevails
+    MIX_ALPHA: Annotated[float, Range(0.01, 100.0)]
+    BALANCE: str  # none | strata (each as often as any other) | name=2,other=1 (the strata's shares; else 1)
+    # share of the training images (with CROP: of the crops) that show some; 0: as they come
+    FOREGROUND: Annotated[float, Range(0.0, 1.0)]
+    # n: train and validate on the first n training images; fails under Dice 0.9; its own folder, ..._overfit
+    OVERFIT: Annotated[int, Range(0, 10**9)]
+    SEED: Annotated[int, Range(0, 2**32 - 1)]
+    # epochs without a better validation Dice before stopping; 0: off, the schedule runs to its end
+    EARLY_STOPPING: Annotated[int, Range(0, 10**6)]
+    # last | best: the best epoch is chosen on the fold that is reported, and every number says so
+    CHECKPOINT: Literal["last", "best"]
+
+    # === scoring: from probability to mask to number
+    METRIC: str  # what the competition is decided by: dice, dsb2018, contrails, hd95, ...; docs/scores.md lists them
+    MEASURES: str  # more to report beside it: "boundary_iou, surface_dice(tolerance=2)"
+    # Dice of an empty prediction on an empty mask: one | zero | skip (left out of the mean)
+    EMPTY: Literal["one", "zero", "skip"]
+    TTA: str  # the mean over views of each image: none | flips | d4 | scales | d4+scales
+    TTA_MEAN: Literal["probability", "logit"]  # probability | logit: what is averaged over the views
+    # n: network frames larger than n x n are predicted in tiles of that size; a multiple of 32; 0: whole
+    TILE: Annotated[int, Range(0, 20000)]
+    OVERLAP: Annotated[float, Range(0.0, 0.75)]  # of neighbouring tiles, as a share of one
+    # settings (the seven lines below) | tuned (what make tune found; inference and submission)
+    POSTPROCESS: Literal["settings", "tuned"]
+    # a pixel is foreground where the probability reaches it; multiclass takes the likeliest class
+    THRESHOLD: Annotated[float, Range(0.004, 1.0)]
+    MIN_AREA: Annotated[int, Range(0, 10**9)]  # objects of fewer pixels are removed; 0: none
+    FILL_HOLES: Annotated[int, Range(0, 1)]  # 1: holes in a mask are filled
+    KEEP_LARGEST: Annotated[int, Range(0, 10**6)]  # n: only the n largest objects of an image stay; 0: all
+    # n: touching objects are cut apart where their centres lie at least n px apart (watershed); 0: none
+    SPLIT: Annotated[int, Range(0, 20000)]
+    # an image's mask is empty unless TOP_AREA pixels reach this probability; 0: no such test
+    TOP_THRESHOLD: Annotated[float, Range(0.0, 1.0)]
+    TOP_AREA: Annotated[int, Range(0, 10**9)]
+    # auto (the layout's) | carvana | dsb2018 | tgs | airbus | siim | hubmap | uwmgi | contrails | vesuvius; also how a
+    # table of training masks is read
+    DIALECT: Literal["auto", "carvana", "dsb2018", "tgs", "airbus", "siim", "hubmap", "uwmgi", "contrails", "vesuvius"]
+
+    def snapshot(self, *sections: str) -> dict[str, Any]:
+        """Return the constants of these sections, or of all, as JSON has them."""
+        names = [name for section in sections or SECTIONS for name in SECTIONS[section]]
+        values = {name: getattr(self, name) for name in names}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+    def lines(self, *without: str) -> list[str]:
+        """Return NAME=value of every constant but those named."""
+        return constants.lines_of({name: value for name, value in self.snapshot().items() if name not in without})
+
+    def overrides(self, *without: str) -> list[str]:
+        """Return the NAME=value that make these settings of config.py's constants, but for those named."""
+        default = load().snapshot()
+        differ = {name: value for name, value in self.snapshot().items() if value != default[name]}
+        return constants.lines_of({name: value for name, value in differ.items() if name not in without})
+
+    def changed(self, *lines: str) -> "Settings":
+        """Return these settings with NAME=value laid over them. Raises UserError as `load` does."""
+        return load([*self.lines(), *lines])
+
+    @staticmethod
+    def fresh(*lines: str) -> "Settings":
+        """Return config.py's constants with NAME=value laid over them. Raises UserError as `load` does."""
+        return load(list(lines))
+
+    @staticmethod
+    def defaults() -> dict[str, Any]:
+        """Return config.py's constants as they stand there, templates included."""
+        return dict(DEFAULTS)
+
+    @staticmethod
+    def sections() -> dict[str, list[str]]:
+        """Return the names under each heading of config.py."""
+        return dict(SECTIONS)
+
+    @staticmethod
+    def value_of(name: str, text: str) -> Any:
+        """Return what NAME=text stands for. Raises UserError where it is of another type, no choice or out of range."""
+        value = constants.parse(name, text, DEFAULTS[name])
+        constants.check(name, value, HINTS[name])
+        return value
+
+
+HINTS: dict[str, Any] = get_type_hints(Settings, include_extras=True)
+DEFAULTS: dict[str, Any] = {field.name: getattr(config, field.name) for field in fields(Settings)}
 SECTIONS: dict[str, list[str]] = {}  # heading -> names, as config.py groups them
 for _line in Path(config.__file__).read_text(encoding="utf-8").splitlines():
     if _heading := re.match(r"# === (\w+):", _line):
         SECTIONS[_heading[1]] = []
     elif _constant := re.match(r"([A-Z][A-Z0-9_]*) = ", _line):
         SECTIONS[list(SECTIONS)[-1]].append(_constant[1])
-
-DEFAULTS: dict[str, Any] = {name: getattr(config, name) for names in SECTIONS.values() for name in names}
-_CHOICES = {
-    "DEVICE": ("auto", "cpu", "cuda", "mps"),
-    "PRECISION": ("auto", "16", "bf16", "32"),
-    "LOGGER": ("tensorboard", "wandb", "none"),
-    "OPTIMIZER": ("adam", "adamw", "sgd", "radam", "nadam"),
-    "SCHEDULE": ("cosine", "restarts", "onecycle", "poly", "constant", "plateau"),
-    "AUGMENT_ON": ("cpu", "device"),
-    "MIX": ("none", "mixup", "cutmix", "both"),
-    "PROFILER": ("", "simple", "advanced", "pytorch"),
-    "LAYOUT": ("auto", "carvana", "instances", "split", "beside", "folders", "rle"),
-    "TASK": ("auto", "binary", "multiclass", "multilabel"),
-    "NORMALISE": ("auto", "measured", "constants"),
-    "RESIZE": ("stretch", "fit", "none"),
-    "AUGMENT": ("none", "flips", "upright", "turns", "affine", "nails", "strong"),
-    "CHECKPOINT": ("last", "best"),
-    "EMPTY": ("one", "zero", "skip"),
-    "TTA_MEAN": ("probability", "logit"),
-    "POSTPROCESS": ("settings", "tuned"),
-    "DIALECT": ("auto", "carvana", "dsb2018", "tgs", "airbus", "siim", "hubmap", "uwmgi", "contrails", "vesuvius"),
-}
-_TABLES = ("TRAIN_FOLDS", "SUBMISSION")  # a JSON is written beside each
-_RANGES = {  # lowest and highest value that makes sense
-    "WORKERS": (-1, 256),
-    "DEVICES": (1, 1024),
-    "NODES": (1, 4096),
-    "SYNC_BATCHNORM": (0, 1),
-    "MAX_MINUTES": (0.0, 1e6),
-    "CHECKPOINT_MINUTES": (0.0, 1e6),
-    "N_FOLDS": (2, 1000),
-    "FOLDS_SEED": (0, 2**32 - 1),
-    "MAX_PIXELS": (1, 10**10),
-    "IGNORE": (-1, 65535),
-    "IN_CHANNELS": (0, 1024),
-    "LIMIT": (0, 10**9),
-    "EPOCHS": (1, 10**6),
-    "TRAIN_BATCH_SIZE": (1, 10**5),
-    "VALID_BATCH_SIZE": (1, 10**5),
-    "ACCUMULATE": (1, 10**5),
-    "LR": (0.0, 100.0),
-    "ENCODER_LR": (0.0, 100.0),
-    "MOMENTUM": (0.0, 0.9999),
-    "CYCLES": (1, 1000),
-    "PATIENCE": (0, 10**6),
-    "FREEZE_ENCODER": (0, 10**6),
-    "DEEP_SUPERVISION": (0, 8),
-    "MAX_FEATURES": (1, 8192),
-    "STEP_IMAGES": (0, 64),
-    "CROP": (0, 20_000),
-    "MIX_ALPHA": (0.01, 100.0),
-    "FOREGROUND": (0.0, 1.0),
-    "OVERFIT": (0, 10**9),
-    "WARMUP": (0.0, 0.99),
-    "WEIGHT_DECAY": (0.0, 10.0),
-    "GRADIENT_CLIP": (0.0, 1e9),
-    "EMA": (0.0, 0.999999),
-    "SEED": (0, 2**32 - 1),
-    "EARLY_STOPPING": (0, 10**6),
-    "TILE": (0, 20_000),
-    "OVERLAP": (0.0, 0.75),
-    "THRESHOLD": (0.004, 1.0),
-    "MIN_AREA": (0, 10**9),
-    "FILL_HOLES": (0, 1),
-    "KEEP_LARGEST": (0, 10**6),
-    "SPLIT": (0, 20_000),
-    "TOP_THRESHOLD": (0.0, 1.0),
-    "TOP_AREA": (0, 10**9),
-    "IMAGE_SIZE": (8, 20_000),
-    "MODEL_MEAN": (-10.0, 10.0),
-    "MODEL_STD": (1e-6, 10.0),
-}
-
-Settings = dataclasses.make_dataclass(
-    "Settings", [(name, type(value), value) for name, value in DEFAULTS.items()], frozen=True
-)
-Settings.__module__ = __name__  # so that it travels to other processes
-Settings.__doc__ = "One run's constants (see config.py), frozen; made by `load`."
-
-
-def _parse(name: str, text: str) -> Any:
-    """The value of constant `name` from its text, in the type that config.py gives it."""
-    default = DEFAULTS[name]
-    text = text.strip()
-    if isinstance(default, str):
-        return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'" else text
-    expected = "a whole number" if isinstance(default, int) else "a number"
-    try:
-        value = ast.literal_eval(text)
-        if isinstance(default, tuple):
-            expected = f"{len(default)} numbers such as {','.join(map(str, default))}"
-            value = tuple(value) if isinstance(value, tuple | list) else (value,) * len(default)
-            if len(value) != len(default):
-                raise ValueError(f"{len(value)} numbers")
-            return tuple(_number(item, type(default[0])) for item in value)
-        return _number(value, type(default))
-    except (ValueError, SyntaxError, TypeError, OverflowError, MemoryError, RecursionError) as error:
-        raise UserError(f"{name}={text} is not {expected} (config.py has {name} = {default!r}).") from error
-
-
-def _number(value: Any, kind: type) -> Any:
-    finite = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not finite or kind(value) != value:
-        raise ValueError(value)
-    return kind(value)
-
-
-def _check(name: str, value: Any) -> None:
-    if name in _CHOICES and value not in _CHOICES[name]:
-        allowed = ", ".join(choice or "''" for choice in _CHOICES[name])
-        raise UserError(f"{name}={value} is none of: {allowed}.{nearest(str(value), _CHOICES[name])}")
-    if name in _TABLES and not value.endswith(".csv"):
-        raise UserError(f"{name}={value}: expected the name of a .csv file.")
-    if name in _RANGES:
-        low, high = _RANGES[name]
-        for number in value if isinstance(value, tuple) else (value,):
-            if not low <= number <= high:
-                raise UserError(f"{name}={value} is out of range: expected {low} to {high}.")
 
 
 def _expand(values: dict[str, Any]) -> dict[str, Any]:
@@ -164,22 +229,22 @@ def _expand(values: dict[str, Any]) -> dict[str, Any]:
     return {name: fill(name, ()) for name in values}
 
 
-def load(overrides: list[str] = [], recipes: str = "") -> Any:  # noqa: B006 (never changed)
-    """Settings from config.py, `recipes` ("nails,quick") and `overrides` (["LR=3e-4"]).
+def load(overrides: list[str] = [], names: str = "") -> Settings:  # noqa: B006 (never changed)
+    """Return config.py's constants under the recipes `names` ("nails,quick") and `overrides` (["LR=3e-4"]).
 
     Raises UserError for an unknown name or recipe, a wrong type, a value out of range, an unknown placeholder.
     """
-    values, names = dict(DEFAULTS), [name for name in recipes.split(",") if name]
-    lines = [(read_recipe(name), f"recipe {name}: ") for name in names]
-    if names:
+    values, chosen = dict(DEFAULTS), [name for name in names.split(",") if name]
+    lines = [(recipes.read(name), f"recipe {name}: ") for name in chosen]
+    if chosen:
         # unless one of them, or the command line, names it
-        values["EXPERIMENT"] = "_".join(Path(name).name.removesuffix(".cfg") for name in names)
+        values["EXPERIMENT"] = "_".join(Path(name).name.removesuffix(".cfg") for name in chosen)
     for recipe, where in lines:
         _lay(values, recipe, where)
     _lay(values, overrides)
     values = _expand(values)
     for name, value in values.items():
-        _check(name, value)
+        constants.check(name, value, HINTS[name])
     if values["OVERFIT"]:
         values["EXPERIMENT"] = values["EXPERIMENT"].removesuffix(OVERFITTED) + OVERFITTED
     return Settings(**values)
@@ -193,60 +258,10 @@ def _lay(values: dict[str, Any], lines: list[str], where: str = "") -> None:
             raise UserError(f"{where}expected NAME=value, got '{line}'.")
         if name not in DEFAULTS:
             raise UserError(f"{where}config.py has no {name}.{nearest(name.upper(), DEFAULTS)}")
-        values[name] = _parse(name, text)
+        values[name] = constants.parse(name, text, DEFAULTS[name])
 
 
-def read_recipe(name: str) -> list[str]:
-    """The NAME=value lines of src/recipes/<name>.cfg, or of the file where `name` ends in .cfg; comments removed.
-
-    What follows a line [search] is for make search alone, and no setting.
-    """
-    return [line for line, _ in recipe_parts(name)[0]]
-
-
-def recipe_parts(name: str) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """The lines of a recipe above and below [search], each with its comment."""
-    path = Path(name) if name.endswith(".cfg") else RECIPES / f"{name}.cfg"
-    if not path.is_file():
-        if name.endswith(".cfg"):
-            raise UserError(f"There is no recipe file {name}.")
-        known = sorted(file.stem for file in RECIPES.glob("*.cfg"))
-        raise UserError(f"There is no recipe {name} in {RECIPES}.{nearest(name, known)} It has: {', '.join(known)}.")
-    lines = (line.partition("#") for line in path.read_text(encoding="utf-8").splitlines())
-    whole = [(line.strip(), comment.strip()) for line, _, comment in lines if line.strip()]
-    at = next((number for number, (line, _) in enumerate(whole) if line == SEARCH), len(whole))
-    return whole[:at], whole[at + 1 :]
-
-
-def value_of(name: str, text: str) -> Any:
-    """What NAME=text stands for. Raises UserError where it is of another type, none of the choices or out of range."""
-    value = _parse(name, text)
-    _check(name, value)
-    return value
-
-
-def snapshot(settings: Any, sections: tuple[str, ...] = tuple(SECTIONS)) -> dict[str, Any]:
-    """JSON-ready dict of the constants in `sections`."""
-    names = [name for section in sections for name in SECTIONS[section]]
-    values = {name: getattr(settings, name) for name in names}
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
-
-
-def as_overrides(settings: Any, without: tuple[str, ...] = ()) -> list[str]:
-    """The NAME=value that make these settings of config.py's constants, but for those in `without`."""
-    default, now = snapshot(load()), snapshot(settings)
-    return lines_of({name: value for name, value in now.items() if value != default[name] and name not in without})
-
-
-def lines_of(values: dict[str, Any]) -> list[str]:
-    """NAME=value for each, as `load` reads them."""
-    return [
-        f"{name}={','.join(map(str, value)) if isinstance(value, list | tuple) else value}"
-        for name, value in values.items()
-    ]
-
-
-def command_line(argv: list[str] | None, about: str, flags: dict[str, str]) -> tuple[Any, Any]:
+def command_line(argv: list[str] | None, about: str | None, flags: dict[str, str]) -> tuple[Settings, Any]:
     """Parse `FOLD=0 LR=3e-4` or `--fold 0 LR=3e-4` -> (Settings, flags as a namespace of texts, "" where not given).
 
     `flags` maps a command's own flags to their help. They, and RECIPE, are never part of the settings. Each flag may
@@ -271,12 +286,3 @@ def command_line(argv: list[str] | None, about: str, flags: dict[str, str]) -> t
         else:
             overrides.append(text)
     return load(overrides, chosen["RECIPE"]), SimpleNamespace(**chosen, overrides=tuple(overrides))
-
-
-def flag_is_on(text: str) -> bool:
-    """A yes/no flag: 1, true and yes against 0, false, no and "" (not given)."""
-    if text.lower() in ("1", "true", "yes"):
-        return True
-    if text.lower() in ("", "0", "false", "no"):
-        return False
-    raise UserError(f"Expected 1 or 0 for a flag, got '{text}'.")

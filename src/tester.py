@@ -10,6 +10,7 @@ import settings as settings_module
 from scoring.fold_scores import score_fold
 from scoring.gathered_scores import gather
 from tools.errors import UserError, command
+from tools.flags import is_on
 
 FLAGS = {
     "FOLD": "the fold whose held-out images are scored",
@@ -20,7 +21,7 @@ FLAGS = {
 @command
 def main(argv: list[str] | None = None) -> None:
     settings, flags = settings_module.command_line(argv, __doc__, FLAGS)
-    if settings_module.flag_is_on(flags.OOF):
+    if is_on(flags.OOF):
         gather(settings)
     elif flags.FOLD:
         score_fold(settings, flags.FOLD)

@@ -5,6 +5,7 @@ import sys
 import settings as settings_module
 from tools import run_folders
 from tools.errors import UserError, command
+from tools.flags import is_on
 from training import launch
 from training.fit import fit
 
@@ -23,7 +24,7 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(
             "Which fold? make train FOLD=0 (or python src/train.py --fold 0); FOLD=full trains on every row."
         )
-    resume, overwrite = (settings_module.flag_is_on(flag) for flag in (flags.RESUME, flags.OVERWRITE))
+    resume, overwrite = (is_on(flag) for flag in (flags.RESUME, flags.OVERWRITE))
     folder = fit(settings, flags.FOLD, resume, overwrite)
     if settings.DEVICES * settings.NODES > 1:
         from tools import distributed

@@ -30,14 +30,6 @@ VERBS = sorted(name for name in TREES if "." not in name and name not in FLOOR a
 NO_TORCH = ("data", "metrics", "scenes")  # not in a function either; tools and formats have none at import
 HEAVY = {"torch", "pandas", "sklearn", "matplotlib", "pytorch_lightning", "albumentations"}
 HEAVY |= {"segmentation_models_pytorch"}
-    ["torch", "pandas", "sklearn", "matplotlib", "pytorch_lightning", "albumentations", "segmentation_models_pytorch"]
-)
-
-
-STILL = {
-    *("checkup.examination", "jobs.fold_job", "jobs.run_table", "jobs.search_run", "jobs.slurm", "reporting.page"),
-    *("shipping.kernel_build", "training.fit", "training.preparation"),
-}
 
 
 def room(name):
@@ -78,7 +70,7 @@ def test_imports_go_down_only():
 
 def test_only_verbs_load_settings_and_only_settings_reads_the_constants():
     for name, tree in TREES.items():
-        assert "settings" not in packages(tree) or name in VERBS or name in STILL, name
+        assert "settings" not in packages(tree) or name in VERBS, name
         assert "config" not in packages(tree) or name == "settings", name
 
 

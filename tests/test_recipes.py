@@ -7,9 +7,10 @@ import pytest
 
 import demo
 import settings
+from tools import constants, recipes
 from tools.errors import UserError
 
-NAMES = sorted(path.stem for path in settings.RECIPES.glob("*.cfg"))
+NAMES = sorted(path.stem for path in recipes.FOLDER.glob("*.cfg"))
 TUTORIALS = {
     "carvana_fp16": {
         "MODEL_NAME": "smp_unet_resnet34", "IMAGE_SIZE": (1024, 1024), "LOSS": "iou", "OPTIMIZER": "adam", "LR": 1e-3,
@@ -27,22 +28,22 @@ TUTORIALS = {
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_recipe_loads_and_gives_each_line_its_reason_or_stands_below_one(name):
-    loaded = settings.load(recipes=name)
-    text = (settings.RECIPES / f"{name}.cfg").read_text(encoding="utf-8")
-    assert text.startswith("# ") and len(settings.read_recipe(name)) >= 4
+    loaded = settings.load(names=name)
+    text = (recipes.FOLDER / f"{name}.cfg").read_text(encoding="utf-8")
+    assert text.startswith("# ") and len(recipes.read(name)) >= 4
     assert loaded.EXPERIMENT != "demo" or name == "demo"
 
 
 @pytest.mark.parametrize("name", TUTORIALS)
 def test_the_tutorials_settings_are_theirs(name):
-    loaded = settings.load(recipes=name)
+    loaded = settings.load(names=name)
     assert {key: getattr(loaded, key) for key in TUTORIALS[name]} == TUTORIALS[name]
 
 
 def test_nails_kornia_differs_from_nails_in_the_place_of_augmentation_only():
     one, other = (
-        settings.snapshot(settings.load(recipes="nails")),
-        settings.snapshot(settings.load(recipes="nails_kornia")),
+        settings.load(names="nails").snapshot(),
+        settings.load(names="nails_kornia").snapshot(),
     )
     assert {name for name in one if one[name] != other[name]} == {"AUGMENT_ON", "EXPERIMENT"}
 
@@ -50,7 +51,7 @@ def test_nails_kornia_differs_from_nails_in_the_place_of_augmentation_only():
 def test_recipes_lie_over_each_other_and_the_command_line_over_all():
     loaded = settings.load(["LR=0.5"], "nails,quick")
     assert (loaded.LOSS, loaded.MODEL_NAME, loaded.LR) == ("symmetric_lovasz", "smp_unet_tu-resnet10t", 0.5)
-    assert settings.load(recipes="quick,nails").MODEL_NAME == "smp_unet_efficientnet-b4"
+    assert settings.load(names="quick,nails").MODEL_NAME == "smp_unet_efficientnet-b4"
 
 
 @pytest.mark.parametrize(
@@ -71,14 +72,14 @@ def test_a_recipe_names_its_experiment(recipes, overrides, experiment):
 
 
 def test_a_copy_of_a_recipe_is_an_experiment_of_its_own(tmp_path, monkeypatch):
-    monkeypatch.setattr(settings, "RECIPES", tmp_path)
+    monkeypatch.setattr(recipes, "FOLDER", tmp_path)
     (tmp_path / "mine.cfg").write_text("# my own\nLOSS = dice  # only that\n", encoding="utf-8")
-    assert (settings.load(recipes="mine").LOSS, settings.load(recipes="mine").EXPERIMENT) == ("dice", "mine")
+    assert (settings.load(names="mine").LOSS, settings.load(names="mine").EXPERIMENT) == ("dice", "mine")
     (tmp_path / "broken.cfg").write_text("LOS = dice\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"recipe broken: config.py has no LOS. Did you mean LOSS\?"):
-        settings.load(recipes="broken")
+        settings.load(names="broken")
     with pytest.raises(UserError, match=r"no recipe mime .* Did you mean mine\?"):
-        settings.load(recipes="mime")
+        settings.load(names="mime")
 
 
 def test_the_demo_knows_the_layout_of_every_tutorial_and_lays_quick_over_it():
@@ -90,11 +91,13 @@ def test_the_demo_knows_the_layout_of_every_tutorial_and_lays_quick_over_it():
 def test_the_documentation_lists_every_loss_and_name_as_the_code_has_it():
     from modeling.losses import loss_sum
 
-    text = (settings.RECIPES.parents[1] / "docs" / "training.md").read_text(encoding="utf-8")
+    text = (recipes.FOLDER.parents[1] / "docs" / "training.md").read_text(encoding="utf-8")
     for _, about, signature in loss_sum.describe():
         assert f"| `{signature}` | {about} |" in text
     for constant in ("OPTIMIZER", "SCHEDULE", "AUGMENT"):
-        missing = [name for name in settings._CHOICES[constant] if f"`{name}`" not in text and name != "none"]
+        missing = [
+            name for name in constants.choices(settings.HINTS[constant]) if f"`{name}`" not in text and name != "none"
+        ]
         assert not missing, (constant, missing)
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import pickle
+import re
 import subprocess
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 import config
 import settings
 from conftest import ROOT
+from tools import recipes
 from tools.errors import UserError
 
 
@@ -18,7 +20,30 @@ def test_every_constant_has_a_section_and_survives_json():
     constants = {name for name in vars(config) if name.isupper()}
     assert constants == set(settings.DEFAULTS)
     assert list(settings.SECTIONS) == ["machine", "data", "network", "training", "scoring"]
-    assert set(settings.snapshot(settings.load())) == constants
+    assert set(settings.load().snapshot()) == constants
+
+
+def told(path):
+    """NAME -> the words of the comment beside or above it, of config.py or of the class Settings."""
+    found, above = {}, []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        text = line.strip()
+        if text.startswith("#"):
+            above = [] if text.startswith("# ===") else [*above, *text[1:].split()]
+        elif name := re.match(r"([A-Z][A-Z0-9_]*)(: | = )", text):
+            beside = text.partition("  # ")[2].removesuffix("fmt: skip").split()
+            found.setdefault(name[1], above + beside)
+            above = []
+        elif not text.startswith(("*", "]")):
+            above = []
+    return found
+
+
+def test_the_class_says_what_config_says():
+    of_config, of_class = told(ROOT / "src" / "config.py"), told(ROOT / "src" / "settings.py")
+    for name, words in of_config.items():
+        assert of_class[name] == words, name
+    assert [field.name for field in dataclasses.fields(settings.Settings)] == list(of_config)
 
 
 def test_overrides_keep_the_constants_type():
@@ -70,7 +95,7 @@ def test_bad_overrides_are_refused_with_the_cure(override, words):
 
 
 def test_recipes_lie_over_each_other_and_below_the_command_line(tmp_path, monkeypatch):
-    monkeypatch.setattr(settings, "RECIPES", tmp_path)
+    monkeypatch.setattr(recipes, "FOLDER", tmp_path)
     (tmp_path / "big.cfg").write_text("# a title\nEPOCHS = 9  # the reason\nLR = 1e-2\n\nLOSS = 0.5*bce + dice\n")
     (tmp_path / "quick.cfg").write_text("EPOCHS=1\n")
     loaded = settings.load(["LR=1"], "big,quick")

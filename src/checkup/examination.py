@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import settings as settings_module
 from checkup import data_checks, decoding, disk, environment, pairs, perfect
 from checkup.findings import PROBLEM, WARNING, Finding, Report, problem, warning
 from tools import run_folders
 from tools.errors import UserError
+from tools.flags import is_on
 from tools.names import check_name
 
 SAMPLE = 200
@@ -209,7 +209,7 @@ def _attempt(report: Report, part: str, check: str, work: Any) -> Any:
 
 def check_all(settings: Any, flags: Any, report: Report) -> tuple[bool, float]:
     """Every check in turn -> whether the folds table is there, and the seconds of decoding alone."""
-    quick = settings_module.flag_is_on(flags.QUICK)
+    quick = is_on(flags.QUICK)
     lightning = environment.lightning()
     report.take("environment", [*environment.versions(settings), lightning])
     trusted = lightning.level != PROBLEM

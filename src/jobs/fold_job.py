@@ -2,11 +2,10 @@
 
 from typing import Any
 
-import settings as settings_module
 from jobs import job_table
 from jobs.job_table import Job
 from scoring import fold_scores
-from tools import run_folders
+from tools import constants, run_folders
 
 
 def perform(settings: Any, fold: str, overwrite: bool) -> str:
@@ -26,10 +25,10 @@ def job_of(settings: Any, fold: str, overwrite: bool, label: str = "", log: str 
     """One run as a job."""
     folder = run_folders.run_folder(settings.LOGS, settings.EXPERIMENT, fold, settings.SEED)
     paths = (str(folder), str(folder.with_name(run_folders.SETTINGS)))
-    values = settings_module.snapshot(settings)
+    values = settings.snapshot()
     del values["MAX_MINUTES"]  # each gets what remains
     flags = {"FOLD": fold, "OVERWRITE": str(int(overwrite))}
-    return Job(label or f"fold {fold}", "cv", tuple(settings_module.lines_of(values)), flags, log, paths, paths)
+    return Job(label or f"fold {fold}", "cv", tuple(constants.lines_of(values)), flags, log, paths, paths)
 
 
 def run_fold(settings: Any, fold: str, label: str, log: str) -> str:

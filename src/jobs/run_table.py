@@ -4,7 +4,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import settings as settings_module
 from data import splits
 from jobs import job_table
 from jobs.fold_job import job_of
@@ -13,8 +12,6 @@ from jobs.status import Silence, Status
 from scoring import fold_scores
 from tools import run_folders
 from tools.errors import UserError
-from tools.files import read_json
-from tools.names import check_name
 from training import builders
 
 OF_THE_DATA = ("DATASET", "INPUT", "OUTPUT", "LOGS", "TRAIN_FOLDS", "METRIC", "EMPTY")  # what the next command is told
@@ -88,67 +85,6 @@ def work_off(groups: list[Group], chosen: list[Job], runner: Any, deadline: floa
         raise
 
 
-def table(settings: Any, flags: Any) -> list[Group]:
-    """Experiments x seeds with their folds. Raises UserError for whatever would fail every run of one of them."""
-    typed = [text.partition("=")[0] for text in flags.overrides]
-    if flags.SEEDS and "SEED" in typed:
-        raise UserError("SEED= is one seed and SEEDS= several; give one of them.")
-    names = job_table.listed("EXPERIMENT", settings.EXPERIMENT)
-    seeds = job_table.listed("SEEDS", flags.SEEDS) if flags.SEEDS else [str(settings.SEED)]
-    several = len(names) > 1 or any((flags.SEEDS, flags.FOLDS, flags.RAY, flags.SLURM))
-    groups = []
-    for name in names:
-        check_name("EXPERIMENT", name)
-        own, origin = _settings_of(name, flags, "EXPERIMENT" in typed) if several else (settings, "")
-        for seed in seeds:
-            seeded = settings_module.load([*settings_module.lines_of(settings_module.snapshot(own)), f"SEED={seed}"])
-            every = splits.fold_names(splits.read(Path(seeded.TRAIN_FOLDS)))
-            groups.append(Group(seeded, origin, every, _chosen(flags.FOLDS, every, seeded.TRAIN_FOLDS)))
-    seeds_of = [group.settings.SEED for group in groups[: len(seeds)]]
-    if len(set(seeds_of)) < len(seeds):
-        raise UserError(f"SEEDS={flags.SEEDS} names a seed twice.")
-    return groups
-
-
-def _settings_of(name: str, flags: Any, named: bool) -> tuple[Any, str]:
-    """An experiment's settings and where they come from: what its first run fixed, or a recipe of its name, or neither.
-
-    The recipes of RECIPE= and the command line are laid over these; where they contradict what is fixed, `check`
-    refuses.
-    """
-    recipe = named and (settings_module.RECIPES / f"{name}.cfg").is_file()
-    first = settings_module.read_recipe(name) if recipe else []
-    over = [line for recipe in flags.RECIPE.split(",") if recipe for line in settings_module.read_recipe(recipe)]
-    over += [*flags.overrides, f"EXPERIMENT={name}"]
-    settings = settings_module.load([*first, *over])
-    if run_folders.is_ensemble(settings.LOGS, name):
-        raise UserError(f"EXPERIMENT={name} is an ensemble; it has no network to train. Name its members.")
-    path = Path(settings.LOGS, name, run_folders.SETTINGS)
-    if not path.is_file():
-        return settings, f"recipe {name}" if recipe else "the settings of this command"
-    fixed = read_json(path, "Remove the experiment's folder or choose another EXPERIMENT=name.")
-    lines = settings_module.lines_of({key: value for key, value in fixed.items() if key in settings_module.DEFAULTS})
-    settings = settings_module.load([*first, *lines, *over])
-    if not any(line.startswith("TRAIN_FOLDS=") for line in over):
-        settings = replace(settings, TRAIN_FOLDS=_table_of(path.parent, settings.TRAIN_FOLDS, fixed))
-    return settings, f"as its first run fixed it ({path})"
-
-
-def _table_of(experiment: Path, table: str, fixed: dict[str, Any]) -> str:
-    """The folds table that an experiment was trained on, where it is still there; else `table`."""
-    begun, cure = sorted(experiment.glob(f"fold*/{run_folders.ORIGIN}")), "Remove that run's folder."
-    then = [read_json(path, cure, {"settings": dict})["settings"].get("TRAIN_FOLDS") for path in begun]
-    return str(run_folders.table_of(Path(table), then, fixed.get("folds_sha256")))
-
-
-def _chosen(wanted: str, every: tuple[str, ...], table: str) -> tuple[str, ...]:
-    chosen = job_table.listed("FOLDS", wanted) if wanted else every
-    unknown = [fold for fold in chosen if fold not in every]
-    if unknown:
-        raise UserError(f"FOLDS={wanted}: {table} has the folds {', '.join(every)}, and no {unknown[0]}.")
-    return tuple(chosen)
-
-
 def check(groups: list[Group], overwrite: bool) -> None:
     """Refuse, before any training, what would stop it or the scoring after it."""
     from training.preparation import fixed_settings, refuse_what_does_nothing
@@ -163,7 +99,7 @@ def check(groups: list[Group], overwrite: bool) -> None:
         refuse_what_does_nothing(group.settings, group.folds[0])
         name, fixed = group.settings.EXPERIMENT, fixed_settings(group.settings)
         if not overwrite:
-            run_folders.check_experiment(Path(group.settings.LOGS, name), fixed, settings_module.DEFAULTS)
+            run_folders.check_experiment(Path(group.settings.LOGS, name), fixed, group.settings.defaults())
         same = fixed_by.setdefault(str(sorted(fixed.items(), key=lambda item: item[0])), name)
         if same != name and group.settings.SEED == groups[0].settings.SEED:
             print(f"warning: {same} and {name} have the same settings, so the same networks are trained twice.")

@@ -6,13 +6,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import settings as settings_module
 from jobs import search_space, trial_runs
 from jobs import trials as trials_module
 from jobs.search_space import Parameter
 from jobs.trial_runs import TimeOverError
 from jobs.trials import RUNNING, Trial, Trials
-from tools import run_folders
+from tools import constants, recipes, run_folders
 from tools.errors import UserError, listing
 from tools.files import read_json, write_json, write_text
 
@@ -46,9 +45,8 @@ class Search:
 
     def with_values(self, values: dict[str, str], *more: str) -> Any:
         """The recipe's settings under a trial's values, and `more` NAME=value; MAX_MINUTES is what remains."""
-        lines = settings_module.lines_of(settings_module.snapshot(self.settings))
         left = f"MAX_MINUTES={self.minutes_left():.4f}"
-        return settings_module.load([*lines, left, *(f"{name}={value}" for name, value in values.items()), *more])
+        return self.settings.changed(left, *(f"{name}={value}" for name, value in values.items()), *more)
 
     def minutes_left(self) -> float:
         """0 where there is no limit. Raises TimeOverError."""
@@ -69,10 +67,10 @@ def fixed_values(search: Search) -> dict[str, Any]:
 
     return {
         **fixed_settings(search.settings),
-        **settings_module.snapshot(search.settings, ("scoring",)),
+        **search.settings.snapshot("scoring"),
         "SEED": search.settings.SEED,
         "FOLDS": list(search.folds),
-        **{f"{settings_module.SEARCH} {one.name}": one.text for one in search.space},
+        **{f"{recipes.SEARCH} {one.name}": one.text for one in search.space},
     }
 
 
@@ -105,7 +103,7 @@ def next_trial(search: Search, trials: Trials, total: int) -> Trial | None:
         return running
     search.minutes_left()
     own = {
-        one.name: search_space.place_of(one, getattr(search.settings, one.name), settings_module.value_of)
+        one.name: search_space.place_of(one, getattr(search.settings, one.name), search.settings.value_of)
         for one in search.space
     }
     inside = not have and all(value is not None for value in own.values())
@@ -157,17 +155,17 @@ def write_winner(search: Search, winner: Trial) -> Path:
     """The winner as a recipe: whatever differs from config.py, with the search's reasons."""
     settings = replace(search, deadline=0.0).with_values(winner.values)
     data = [f"DATASET={settings.DATASET}"]
-    default, sections = settings_module.snapshot(settings_module.load(data)), ("data", "network", "training", "scoring")
+    default, sections = settings.fresh(*data).snapshot(), ("data", "network", "training", "scoring")
     values = {
         name: value
-        for name, value in settings_module.snapshot(settings, sections).items()
+        for name, value in settings.snapshot(*sections).items()
         if name not in ("SEED", "EXPERIMENT", "DATASET") and (value != default[name] or name in winner.values)
     }
     reasons = {one.name: f"of {one.text}" + (f": {one.reason}" if one.reason else "") for one in search.space}
     by = f"trial {winner.number} of make search, by fold {', '.join(search.folds)}"
     lines = [f"# {by}: {search.scale.metric} {winner.score:.4f} there, the best of many: no figure to report."]
     reasons["EXPERIMENT"] = "of its cross-validation"
-    for line in [*data, f"EXPERIMENT={search.name}", *settings_module.lines_of(values)]:
+    for line in [*data, f"EXPERIMENT={search.name}", *constants.lines_of(values)]:
         name, _, value = line.partition("=")
         lines.append(f"{name} = {value}  # {reasons.get(name, 'as the search was given it')}")
     path = search.folder / WINNER

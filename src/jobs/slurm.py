@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import settings as settings_module
 from jobs import job_table, run_table
 from jobs.run_table import Group
 from tools.errors import UserError
 from tools.files import digest_of, write_text
+from tools.flags import is_on
 
 _SCRIPT = """\
 #!/bin/bash
@@ -61,7 +61,7 @@ def to_slurm(groups: list[Group], flags: Any) -> None:
     """Write the job array script of what is not finished, and say how it is submitted."""
     from jobs import pools
 
-    if settings_module.flag_is_on(flags.OVERWRITE) or flags.RAY:
+    if is_on(flags.OVERWRITE) or flags.RAY:
         other = "RAY=" if flags.RAY else "OVERWRITE=1"
         why = "has a queue of its own" if flags.RAY else "would throw away what a requeued element goes on from"
         raise UserError(f"SLURM=1 and {other}: {other} {why}; leave it out.")

@@ -4,7 +4,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import settings as settings_module
 from tools import run_folders
 
 TEMPLATE = "page.html.jinja"
@@ -68,17 +67,18 @@ def empty_said(summary: dict[str, Any], classes: int) -> str:
     )
 
 
-def settings_of(evidence: Any) -> dict[str, Any]:
+def settings_of(evidence: Any, settings: Any) -> dict[str, Any]:
     """The tables of the settings that the first network was trained with."""
     from reporting import tables
 
     folder = Path(evidence.found.models[0]["folder"])
     trained = run_folders.read_model(folder).get("settings", {}) if (folder / run_folders.MODEL).is_file() else {}
-    sections = {name: settings_module.SECTIONS[name] for name in TRAINED}
+    sections = {name: settings.sections()[name] for name in TRAINED}
     names = [name for part in sections.values() for name in part if name in trained]
-    dataset = trained.get("DATASET", settings_module.DEFAULTS["DATASET"])
-    defaults = settings_module.snapshot(settings_module.load([f"DATASET={dataset}"]))
-    defaults["DATASET"] = settings_module.DEFAULTS["DATASET"]
+    usual = settings.defaults()["DATASET"]
+    dataset = trained.get("DATASET", usual)
+    defaults = settings.fresh(f"DATASET={dataset}").snapshot()
+    defaults["DATASET"] = usual
     return tables.settings_tables({name: trained[name] for name in names}, defaults, sections)
 
 
@@ -108,7 +108,7 @@ def context(evidence: Any, settings: Any) -> dict[str, Any]:
         "rules": "; ".join(numbers.said_rules(summary["rules"], found.spec)),
         "empty_said": empty_said(summary, len(evidence.classes)) if summary["empty_masks"] else "",
         "tables": tables.all_tables(evidence, SUSPECTS),
-        "settings": settings_of(evidence),
+        "settings": settings_of(evidence, settings),
         "provenance": tables.provenance(evidence, datetime.now()),
         **drawn(evidence, settings),
     }

@@ -10,15 +10,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import settings as settings_module
 from data import layouts
 from prediction import chosen_rule, prediction_folders, submission_file
 from prediction.inference_job import choose_dialect, chosen_folds, load_predictor
 from shipping import kernel_bundle, kernel_pages, kernel_run
 from shipping.onnx_check import real_images
-from tools import run_folders
+from tools import recipes, run_folders
 from tools.errors import UserError
 from tools.files import read_json, write_json, write_text
+from tools.flags import is_on
 
 PLACE = Path("output/kernel")
 BACK = "back"  # in it, what comes from Kaggle
@@ -61,7 +61,7 @@ def titled(flags: Any, experiment: str, what: str) -> dict[str, Any]:
 
 def _of_seed(settings: Any) -> str:
     """What tells a seed's kernel from another's; nothing of the usual one."""
-    usual = settings_module.DEFAULTS["SEED"]
+    usual = settings.defaults()["SEED"]
     return "" if usual == settings.SEED else f"-seed-{settings.SEED}"
 
 
@@ -136,7 +136,7 @@ def prediction(settings: Any, flags: Any, partial: Path) -> str:
     plain = chosen_rule.configured(settings, predictor.spec)
     shown = real_images(settings, predictor.spec, 4)
     safe, differ = kernel_bundle.half_is_safe(predictor, chosen, shown, settings.MAX_PIXELS)
-    half = settings_module.flag_is_on(flags.HALF)
+    half = is_on(flags.HALF)
     for run in folders:
         kernel_bundle.store_model(run, partial / "dataset" / "models" / run.name, half)
     files = kernel_bundle.modules_of("shipping.kernel_run")
@@ -191,7 +191,7 @@ def training(settings: Any, flags: Any, partial: Path) -> str:
             raise UserError(f"{path}: no such file. Run make folds first: the kernel takes the folds along.")
     if re.search(r"^[^#]*\.\./", table.read_text(encoding="utf-8"), re.M):
         raise UserError(f"{table} has masks outside of {settings.INPUT} (pseudo-labels), which do not travel.")
-    if flags.HOURS or settings_module.flag_is_on(flags.HALF):
+    if flags.HOURS or is_on(flags.HALF):
         raise UserError("HOURS and HALF are for kernels that predict; leave them out with TRAIN=1.")
     names = ("INPUT", "OUTPUT", "LOGS", "WEIGHTS", "TRAIN_FOLDS")
     there = {name: relative(Path(getattr(settings, name)), Path(), name) for name in names}
@@ -200,7 +200,7 @@ def training(settings: Any, flags: Any, partial: Path) -> str:
     about["run"] = relative(run, Path(), "LOGS")
     if not settings.MAX_MINUTES:
         settings = dataclasses.replace(settings, MAX_MINUTES=TRAINING_MINUTES)
-    words = [f"FOLD={flags.FOLD}", *settings_module.as_overrides(settings, OF_THIS_COMPUTER)]
+    words = [f"FOLD={flags.FOLD}", *settings.overrides(*OF_THIS_COMPUTER)]
     goes_on = run_folders.resumable(run)
     if goes_on:  # where a session before, here or there, stopped
         words.append("RESUME=1")
@@ -220,7 +220,7 @@ def training(settings: Any, flags: Any, partial: Path) -> str:
         (partial / "dataset").mkdir(parents=True, exist_ok=True)
         shutil.copyfile(table.with_suffix(suffix), partial / "dataset" / f"train_folds{suffix}")
     files = kernel_bundle.modules_of("train", "tester", "shipping.kernel_run")
-    kernel_bundle.copy_source(partial / "dataset", [*files, *settings_module.RECIPES.glob("*.cfg")])
+    kernel_bundle.copy_source(partial / "dataset", [*files, *recipes.FOLDER.glob("*.cfg")])
     packed_names = kernel_bundle.take_wheels(partial / "dataset", files, flags.WHEELS)
     about |= {"words": words, "hours": 12.0, "versions": versions()}
     size = kernel_bundle.write_bundle(partial, about)

@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import settings as settings_module
 from data import splits
 from data.dataspec import DataSpec
 from tools import locks, run_folders
@@ -50,9 +49,7 @@ def fit(settings: Any, fold: str, resume: bool = False, overwrite: bool = False)
 def _launch(settings: Any, fold: str, resume: bool, overwrite: bool) -> None:
     """Train in a process for each device; what they say and how they end is as for one."""
     flags = [f"FOLD={fold}", f"RESUME={int(resume)}", f"OVERWRITE={int(overwrite)}"]
-    code = launch.run(
-        Path(__file__).parents[1] / "train.py", [*flags, *settings_module.as_overrides(settings)], settings.DEVICES
-    )
+    code = launch.run(Path(__file__).parents[1] / "train.py", [*flags, *settings.overrides()], settings.DEVICES)
     if code == 128 + signal.SIGINT:
         raise KeyboardInterrupt
     if code:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import settings as settings_module
 from tools import run_folders
 from tools.errors import UserError, listing
 from tools.files import read_json, sha256, write_json, write_text
@@ -17,7 +16,7 @@ VARYING = ("SEED", "EXPERIMENT", "TRAIN_FOLDS")  # the seed and the experiment n
 
 def fixed_settings(settings: Any) -> dict[str, Any]:
     """What must be equal in all runs of an experiment."""
-    shared = settings_module.snapshot(settings, FIXED)
+    shared = settings.snapshot(*FIXED)
     values = {name: value for name, value in shared.items() if name not in VARYING}
     return {
         **values,
@@ -49,7 +48,7 @@ def prepare(
     from training import checkpoints
 
     fixed = fixed_settings(settings)
-    run_folders.check_run(folder, fixed, resume, overwrite, settings_module.DEFAULTS)
+    run_folders.check_run(folder, fixed, resume, overwrite, settings.defaults())
     if resume and (folder / run_folders.MODEL).is_file():
         return None
     resume_from = checkpoints.choose(folder / "checkpoints") if resume else None
@@ -57,9 +56,9 @@ def prepare(
     identity = {**fixed, "SEED": settings.SEED, "fold": fold, "data_sha256": cache.data_sha256}
     devices = settings.DEVICES * settings.NODES
     today = run_record.of_today(device, precision, devices, cache.data_sha256, fixed["folds_sha256"])
-    origin = {"fold": fold, "settings": settings_module.snapshot(settings), **today}
+    origin = {"fold": fold, "settings": settings.snapshot(), **today}
     if resume_from is not None:
-        checkpoints.refuse_another_run(resume_from, identity, settings_module.DEFAULTS)
+        checkpoints.refuse_another_run(resume_from, identity, settings.defaults())
         origin["sessions"] = _say_what_changed(folder, origin)
     run_folders.open_run(folder, fixed, resume)
     for suffix in (".csv", ".json"):  # with what the pixels mean, so that the folder can be run again by itself

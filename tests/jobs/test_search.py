@@ -22,7 +22,7 @@ from conftest import ROOT, TINY
 from jobs import fold_job, job_table, search_space, trials
 from reporting import search_section
 from scoring import fold_scores
-from tools import run_folders
+from tools import recipes, run_folders
 from tools.errors import UserError
 from training import callbacks, fit
 
@@ -144,13 +144,13 @@ def test_a_trial_in_a_process_of_its_own_speaks_into_its_file(ready):
 def test_the_winner_is_a_recipe_with_its_reasons(searched_there):
     path = FOLDER / "winner.cfg"
     result = json.loads((FOLDER / "result.json").read_text())
-    loaded = settings.load(recipes=str(path))
+    loaded = settings.load(names=str(path))
     trained = json.loads((WINNER / "fold0_seed43/model.json").read_text())["settings"]
     names = [name for part in ("data", "network", "training", "scoring") for name in settings.SECTIONS[part]]
-    now = settings.snapshot(loaded)
+    now = loaded.snapshot()
     assert {name: now[name] for name in names if name != "SEED"} == {n: trained[n] for n in names if n != "SEED"}
     assert f"LR = {result['values']['LR']}  # of 1e-3 .. 1e-2 log: a factor is what counts" in path.read_text()
-    plain = settings.load(recipes="mine.cfg")
+    plain = settings.load(names="mine.cfg")
     assert (plain.LR, plain.ACCUMULATE, plain.EXPERIMENT) == (5e-3, 1, "mine")  # [search] is no setting
 
 
@@ -374,7 +374,7 @@ def test_the_grammar_of_a_search_section(line, expected):
     def parsed():
         found, _ = search_space.read({"x": ([], [(line, "why")])}, [], settings.SECTIONS)
         ((name, (text, reason)),) = found.items()
-        return search_space.parameter(name, text, reason, settings.value_of)
+        return search_space.parameter(name, text, reason, settings.Settings.value_of)
 
     if isinstance(expected, str):
         with pytest.raises(UserError, match=re.escape(expected)):
@@ -398,9 +398,9 @@ def test_sections_lie_over_each_other_and_a_given_value_is_not_searched():
 
 
 def test_the_recipe_that_is_shipped_can_be_searched():
-    values, section = settings.recipe_parts("search")
+    values, section = recipes.parts("search")
     found, given = search_space.read({"search": (values, section)}, [], settings.SECTIONS)
     assert len(found) >= 4 and not given and all(comment for _, comment in section)
     for name, (text, reason) in found.items():
-        search_space.parameter(name, text, reason, settings.value_of)
+        search_space.parameter(name, text, reason, settings.Settings.value_of)
         assert name in (*settings.SECTIONS["network"], *settings.SECTIONS["training"])

@@ -91,7 +91,7 @@ def write_model(settings, table: Path, spec, fold: int) -> tuple[Path, dict]:
         "experiment": settings.EXPERIMENT, "fold": str(fold), "seed": settings.SEED, "overfit": 0,
         "data": spec.as_json(), "network": {"MODEL_NAME": settings.MODEL_NAME}, "weights": "last epoch",
         "weights_sha256": sha256(run / run_folders.WEIGHTS), "folds_sha256": sha256(table), "epochs": 3, "steps": 9,
-        "minutes": 0.5, "commit": "abc", "versions": {"torch": "2"}, "settings": settings_module.snapshot(settings),
+        "minutes": 0.5, "commit": "abc", "versions": {"torch": "2"}, "settings": settings.snapshot(),
     }  # fmt: skip
     write_json(run / run_folders.MODEL, about)
     return run, about

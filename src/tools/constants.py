@@ -1,0 +1,78 @@
+"""Texts -> values of typed constants: NAME=value parsed by its type, held against its choices or range, and back."""
+
+import ast
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args, get_origin
+
+from tools.errors import UserError, nearest
+
+
+@dataclass(frozen=True)
+class Range:
+    """The lowest and the highest value that makes sense, of a number or of each in a tuple."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What the name of a file ends in."""
+
+    text: str
+
+
+def parse(name: str, text: str, default: Any) -> Any:
+    """Return the value that `text` stands for, in the type of `default`. Raises UserError."""
+    text = text.strip()
+    if isinstance(default, str):
+        return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'" else text
+    expected = "a whole number" if isinstance(default, int) else "a number"
+    try:
+        value = ast.literal_eval(text)
+        if isinstance(default, tuple):
+            expected = f"{len(default)} numbers such as {','.join(map(str, default))}"
+            value = tuple(value) if isinstance(value, tuple | list) else (value,) * len(default)
+            if len(value) != len(default):
+                raise ValueError(f"{len(value)} numbers")
+            return tuple(_number(item, type(default[0])) for item in value)
+        return _number(value, type(default))
+    except (ValueError, SyntaxError, TypeError, OverflowError, MemoryError, RecursionError) as error:
+        raise UserError(f"{name}={text} is not {expected} (config.py has {name} = {default!r}).") from error
+
+
+def _number(value: Any, kind: type) -> Any:
+    finite = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not finite or kind(value) != value:
+        raise ValueError(value)
+    return kind(value)
+
+
+def choices(hint: Any) -> tuple[str, ...]:
+    """Return what a Literal allows, () for any other type."""
+    return get_args(hint) if get_origin(hint) is Literal else ()
+
+
+def check(name: str, value: Any, hint: Any) -> None:
+    """Hold `value` against its type's choices, Range or Ending. Raises UserError."""
+    allowed = choices(hint)
+    if allowed and value not in allowed:
+        shown = ", ".join(choice or "''" for choice in allowed)
+        raise UserError(f"{name}={value} is none of: {shown}.{nearest(str(value), allowed)}")
+    for rule in getattr(hint, "__metadata__", ()):
+        if isinstance(rule, Ending) and not value.endswith(rule.text):
+            raise UserError(f"{name}={value}: expected the name of a {rule.text} file.")
+        if isinstance(rule, Range):
+            for number in value if isinstance(value, tuple) else (value,):
+                if not rule.low <= number <= rule.high:
+                    raise UserError(f"{name}={value} is out of range: expected {rule.low} to {rule.high}.")
+
+
+def lines_of(values: Mapping[str, Any]) -> list[str]:
+    """Return NAME=value for each, as `parse` reads them."""
+    return [
+        f"{name}={','.join(map(str, value)) if isinstance(value, list | tuple) else value}"
+        for name, value in values.items()
+    ]
