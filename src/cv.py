@@ -8,7 +8,7 @@ settings that its first run fixed; one of a recipe's name begins with that recip
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import settings as settings_module
 from data import splits
@@ -23,6 +23,10 @@ from tools.files import read_json
 from tools.flags import is_on
 from tools.names import check_name
 
+if TYPE_CHECKING:
+    from settings import Settings
+    from tools.flags import Flags
+
 FLAGS = {
     "OVERWRITE": "1: train finished folds again",
     "SEEDS": "seeds of the training, such as 0,1,2; without it SEED",
@@ -32,7 +36,7 @@ FLAGS = {
 }
 
 
-def table(settings: Any, flags: Any) -> list[Group]:
+def table(settings: "Settings", flags: "Flags") -> list[Group]:
     """Experiments x seeds with their folds. Raises UserError for whatever would fail every run of one of them."""
     typed = [text.partition("=")[0] for text in flags.overrides]
     if flags.SEEDS and "SEED" in typed:
@@ -54,7 +58,7 @@ def table(settings: Any, flags: Any) -> list[Group]:
     return groups
 
 
-def _settings_of(name: str, flags: Any, named: bool) -> tuple[Any, str]:
+def _settings_of(name: str, flags: "Flags", named: bool) -> tuple[Any, str]:
     """An experiment's settings and where they come from: what its first run fixed, or a recipe of its name, or neither.
 
     The recipes of RECIPE= and the command line are laid over these; where they contradict what is fixed, `check`

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -29,6 +29,10 @@ from tools import console, run_folders, threads
 from tools.errors import UserError, command, nearest
 from tools.files import read_json, write_json
 from tools.flags import is_on
+
+if TYPE_CHECKING:
+    from settings import Settings
+    from tools.flags import Flags
 
 FLAGS = {
     "LAYOUT": f"carvana (default) or one of: {', '.join(scene_layouts.LAYOUTS)}",
@@ -122,7 +126,7 @@ def write_table(path: Path, rows: list[tuple[str, str]]) -> None:
         writer.writerows(rows)
 
 
-def score(settings: Any) -> float:
+def score(settings: "Settings") -> float:
     """The submission's score on the hidden answers: the mean over images and classes of Dice, 1 where both are empty.
 
     Decodes SUBMISSION as the competition would. Raises UserError where it, or the demo's answers, are not there.
@@ -150,7 +154,7 @@ def score(settings: Any) -> float:
     return float(np.mean(dices))
 
 
-def whole_path(settings: Any, layout: str, forwarded: list[str]) -> None:
+def whole_path(settings: "Settings", layout: str, forwarded: list[str]) -> None:
     """Folds, training, scoring, inference, submission and its score on the hidden answers."""
     import folds
     import inference
@@ -197,14 +201,14 @@ Type next:
   make folds DATASET=name    your own data, from input/name/""")
 
 
-def whole_number(flags: Any, name: str, default: int, low: int) -> int:
+def whole_number(flags: "Flags", name: str, default: int, low: int) -> int:
     text = getattr(flags, name) or str(default)
     if not text.isdecimal() or int(text) < low:
         raise UserError(f"{name}={text}: expected a whole number of at least {low}.")
     return int(text)
 
 
-def wanted_data(flags: Any) -> dict[str, Any]:
+def wanted_data(flags: "Flags") -> dict[str, Any]:
     """What the flags ask for, as it is kept beside the data. Raises UserError for flags that do not fit."""
     if (flags.LAYOUT or "carvana") == "carvana":
         if flags.COUNT:

@@ -7,7 +7,7 @@ would stop a training or make its score worthless. QUICK=1 looks at 200 pairs an
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import settings as settings_module
 from checkup.examination import check_all, seeds_of
@@ -16,6 +16,9 @@ from data import rle_order, splits
 from tools.errors import UnlearnedError, command
 from tools.files import write_json
 from tools.flags import is_on
+
+if TYPE_CHECKING:
+    from settings import Settings
 
 FLAGS = {
     "QUICK": "1: look at 200 pairs and 200 test images, evenly spread",
@@ -32,7 +35,7 @@ RLE_FLAGS = {
 REPORT = "doctor.json"
 
 
-def _deliver(settings: Any, report: Report, seconds: float, decoding_seconds: float, quick: bool) -> str:
+def _deliver(settings: "Settings", report: Report, seconds: float, decoding_seconds: float, quick: bool) -> str:
     """Write doctor.json where that can be; what to say of it."""
     path = Path(settings.OUTPUT, REPORT)
     about = {

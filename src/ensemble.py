@@ -7,7 +7,7 @@ blends the members' test predictions where make inference has made all of them.
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from tools.errors import UserError, command
 from tools.flags import is_on
 from tools.names import check_name
 
+if TYPE_CHECKING:
+    from settings import Settings
+
 FLAGS = {
     "OF": "the members: experiments, each with :seed where it is another than SEED: a,b:1,b:2",
     "NAME": "name of the ensemble, an experiment of its own",
@@ -28,7 +31,7 @@ FLAGS = {
 }
 
 
-def place_of(settings: Any, name: str) -> Path:
+def place_of(settings: "Settings", name: str) -> Path:
     """The ensemble's folder. Raises UserError where it is missing a name, or has a trained experiment's."""
     if not name:
         raise UserError("What is the ensemble called? make ensemble OF=a,b NAME=c")

@@ -6,7 +6,7 @@ An archive is a stranger's: every name and size is checked before anything is wr
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import settings as settings_module
 from data import layouts
@@ -15,6 +15,9 @@ from tools.errors import UserError, command
 from tools.flags import is_on
 from tools.names import check_name
 
+if TYPE_CHECKING:
+    from settings import Settings
+
 FLAGS = {
     "ZIP": "the archive to archives.unpack: .zip, .tar, .tar.gz or .tgz",
     "COMPETITION": "a Kaggle competition's name as in its address, downloaded by Kaggle's client",
@@ -22,7 +25,7 @@ FLAGS = {
 }
 
 
-def report(settings: Any) -> None:
+def report(settings: "Settings") -> None:
     """Say what the layouts find in the new folder."""
     try:
         found = layouts.find(settings.INPUT, settings.LAYOUT, settings.TRAIN_PATH, settings.MASK_PATH)

@@ -3,13 +3,16 @@
 import dataclasses
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import settings as settings_module
 from data import splits
 from tools.errors import UserError, command
 from tools.files import write_text
 from tools.names import check_name
+
+if TYPE_CHECKING:
+    from training.lr_range_test import RangeTest
 
 FLAGS = {
     "FOLD": "on this fold's training images (default 0; full: on all)",
@@ -51,11 +54,11 @@ def main(argv: list[str] | None = None) -> None:
     _say(result, picture, table, fold)
 
 
-def _rows(result: Any) -> Any:
+def _rows(result: "RangeTest") -> Any:
     return zip(result.rates, result.losses, result.smoothed, strict=True)
 
 
-def _say(result: Any, picture: Path, table: Path, fold: str) -> None:
+def _say(result: "RangeTest", picture: Path, table: Path, fold: str) -> None:
     from training.lr_range_test import typed
 
     where = f"it diverged at {typed(result.diverged_at)}" if result.diverged_at else "it never diverged"

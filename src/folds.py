@@ -5,7 +5,7 @@ Every image and mask is decoded once, strictly; what is broken is listed before 
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from data.leak_audit import across_folds, copies
 from tools import console
 from tools.errors import UserError, command
 from tools.flags import is_on
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FLAGS = {
     "TABLE": "a CSV of your own: image,mask[,group][,stratum][,kfold], paths relative to INPUT",
@@ -36,7 +39,7 @@ def warn_of_rare(kfold: np.ndarray, areas: np.ndarray, classes: tuple[str, ...])
             )
 
 
-def deliver(result: Any, areas: np.ndarray, spec: DataSpec, about: dict[str, Any], path: Path) -> None:
+def deliver(result: "pd.DataFrame", areas: np.ndarray, spec: DataSpec, about: dict[str, Any], path: Path) -> None:
     """Write the table, its JSON and the picture of its balance, and say where they lie."""
     from tools import pictures
 

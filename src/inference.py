@@ -9,8 +9,7 @@ was stopped goes on where it was when the same command is given again.
 import re
 import sys
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import settings as settings_module
 from jobs import job_table
@@ -19,6 +18,10 @@ from prediction.inference_job import Wanted, chosen_folds, find_job, picture_of,
 from tools import console, run_folders
 from tools.errors import UserError, command, listing
 from tools.flags import is_on
+
+if TYPE_CHECKING:
+    from settings import Settings
+    from tools.flags import Flags
 
 FLAGS = {
     "FOLD": "0, or 0,1,2, or full; without it every finished fold",
@@ -30,13 +33,13 @@ FLAGS = {
 }
 
 
-def wanted(flags: Any) -> Wanted:
+def wanted(flags: "Flags") -> Wanted:
     """The flags as prediction.inference_job takes them."""
     maps = not flags.MAPS or is_on(flags.MAPS)
     return Wanted(flags.FOLD, flags.NAME, flags.SHARD, maps)
 
 
-def in_shards(settings: Any, flags: Any) -> Path:
+def in_shards(settings: "Settings", flags: "Flags") -> Path:
     """Predict all SHARDS of the images by a queue and join them; returns the prediction folder. Raises UserError."""
     from jobs import pools
     from jobs.status import Status
@@ -53,7 +56,7 @@ def in_shards(settings: Any, flags: Any) -> Path:
     needed.append(str(Path(settings.LOGS, settings.EXPERIMENT, f"oof_seed{settings.SEED}", chosen_rule.TUNED)))
     for index in range(1, count + 1):
         own = {name: getattr(flags, name) for name in ("FOLD", "NAME", "MAPS")} | {"SHARD": f"{index}/{count}"}
-        part = find_job(settings, wanted(SimpleNamespace(**own)), stacked).folder
+        part = find_job(settings, wanted(Flags(**own)), stacked).folder
         log, texts = f"{part}.log", tuple(settings.lines())
         table.append(
             job_table.Job(f"part {index} of {count}", "inference", texts, own, log, tuple(needed), (str(part),))
@@ -110,11 +113,11 @@ def merge(argv: list[str]) -> None:
 
 def perform(overrides: list[str], flags: dict[str, str]) -> str:
     """One part of the images (see jobs.job_table.Job)."""
-    predict(settings_module.load(overrides), wanted(SimpleNamespace(**flags)), anew=False)
+    predict(settings_module.load(overrides), wanted(Flags(**flags)), anew=False)
     return ""
 
 
-def same_words(argv: list[str], flags: Any) -> str:
+def same_words(argv: list[str], flags: "Flags") -> str:
     """What was typed, for the next command: FOLD and NAME however they were given, and the constants."""
     typed = [text for text in argv if re.match(r"[A-Z_]+=", text)]
     typed = [text for text in typed if text.partition("=")[0] not in FLAGS]

@@ -10,7 +10,7 @@ Writes output/<dataset>/train_folds_<name>.{csv,json}, pseudo/<name>/ (the masks
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -36,6 +36,10 @@ from tools.files import read_json, sha256
 from tools.flags import is_on
 from tools.names import check_name
 
+if TYPE_CHECKING:
+    from prediction.postprocess import Rule
+    from settings import Settings
+
 FLAGS = {
     "CONFIDENCE": "keep an image whose confidence reaches this, 0 to 1 (default 0.9); see pseudolabels.confidence",
     "NAME": "name of the table and of the experiment to train on it (default <experiment>_pseudo)",
@@ -54,7 +58,7 @@ def lowest(text: str) -> float:
     return value
 
 
-def refuse_taken(settings: Any, name: str, overwrite: bool) -> Path:
+def refuse_taken(settings: "Settings", name: str, overwrite: bool) -> Path:
     """Where the new table goes. Raises UserError where something else is there, or runs were trained on it."""
     check_name("NAME", name)
     table = Path(settings.OUTPUT, f"train_folds_{name}.csv")
@@ -75,7 +79,7 @@ def refuse_taken(settings: Any, name: str, overwrite: bool) -> Path:
     return table
 
 
-def write_table(settings: Any, path: Path, base: Any, rows: list[dict], about: dict[str, Any]) -> None:
+def write_table(settings: "Settings", path: Path, base: Any, rows: list[dict], about: dict[str, Any]) -> None:
     """The rows that were there and the new ones, with a JSON beside them that keeps what the data's pixels mean."""
     import pandas as pd
 
@@ -86,7 +90,7 @@ def write_table(settings: Any, path: Path, base: Any, rows: list[dict], about: d
 
 
 def draw(
-    path: Path, kept: list[Found], rejected: list[Found], root: Path, spec: DataSpec, to_mask: Any, settings: Any,
+    path: Path, kept: list[Found], rejected: list[Found], root: Path, spec: DataSpec, to_mask: "tuple[Rule, ...]", settings: "Settings",
     least: float,
 ) -> None:  # fmt: skip
     """The contact sheet of some kept and some rejected images: image, probability, label."""
@@ -106,7 +110,7 @@ def draw(
     pictures.sheet(path, lines, titles, note=note, legend=pictures.legend(spec.scored_names))
 
 
-def next_line(settings: Any, run: Path, name: str, table: Path) -> str:
+def next_line(settings: "Settings", run: Path, name: str, table: Path) -> str:
     """The command that trains on the new table as the experiment was trained on the old one."""
     defaults = settings_module.load([f"DATASET={settings.DATASET}"])
     shared = {**out_of_fold.recipe(run), **{place: getattr(settings, place) for place in ("INPUT", "OUTPUT", "LOGS")}}

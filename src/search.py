@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import settings as settings_module
 from data import splits
@@ -29,6 +29,10 @@ from tools.files import read_json, write_json
 from tools.flags import is_on
 from tools.names import check_name
 
+if TYPE_CHECKING:
+    from settings import Settings
+    from tools.flags import Flags
+
 FLAGS = {
     "TRIALS": "how many in all; without it 20. More may be asked for later",
     "FOLDS": "the folds whose held-out images decide, such as 0,1; without it 0",
@@ -40,7 +44,7 @@ FLAGS = {
 TYPED = ("INPUT", "OUTPUT", "LOGS")  # are not in winner.cfg: they are the computer's
 
 
-def prepare(settings: Any, flags: Any) -> Search:
+def prepare(settings: "Settings", flags: "Flags") -> Search:
     """Everything that is refused before the long work."""
     start = time.monotonic()
     trials_module.imported()
@@ -68,7 +72,7 @@ def prepare(settings: Any, flags: Any) -> Search:
     return Search(name, folder, settings, space, ordered, every, _seeds(settings, flags.SEEDS), deadline)
 
 
-def space_of(flags: Any) -> tuple[Parameter, ...]:
+def space_of(flags: "Flags") -> tuple[Parameter, ...]:
     """What the recipes' search sections name. Raises UserError."""
     names = [name for name in flags.RECIPE.split(",") if name]
     named = {name: recipes.parts(name) for name in names}
@@ -85,7 +89,7 @@ def space_of(flags: Any) -> tuple[Parameter, ...]:
     return tuple(search_space.parameter(name, text, reason, value_of) for name, (text, reason) in found.items())
 
 
-def refuse_before_training(settings: Any, space: tuple[Parameter, ...], folds: tuple[str, ...]) -> None:
+def refuse_before_training(settings: "Settings", space: tuple[Parameter, ...], folds: tuple[str, ...]) -> None:
     """What would fail every trial, or each that has one of the options. Raises UserError."""
     import model_dispatcher
     from modeling.losses.loss_sum import Loss
@@ -115,7 +119,7 @@ def _listed(name: str, text: str) -> list[str]:
     return parts
 
 
-def _seeds(settings: Any, text: str) -> tuple[int, ...]:
+def _seeds(settings: "Settings", text: str) -> tuple[int, ...]:
     """The winner's seeds. Raises UserError where the search's own is among them."""
     seeds = tuple(int(part) for part in _listed("SEEDS", text)) if text else (settings.SEED + 1, settings.SEED + 2)
     if settings.SEED in seeds:
@@ -127,7 +131,7 @@ def _seeds(settings: Any, text: str) -> tuple[int, ...]:
     return seeds
 
 
-def conclude(search: Search, trials: Trials, flags: Any) -> None:
+def conclude(search: Search, trials: Trials, flags: "Flags") -> None:
     """The winner as a recipe, its cross-validation, and which figure is to be believed."""
     winner, have = trials.best(), trials.all()
     failed = [trial for trial in have if trial.state == FAILED]

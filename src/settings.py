@@ -7,13 +7,13 @@ import argparse
 import re
 from dataclasses import dataclass, fields
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Annotated, Any, Literal, get_type_hints
 
 import config
 from tools import constants, recipes
 from tools.constants import Ending, Range
 from tools.errors import UserError, listing, nearest
+from tools.flags import Flags
 
 OVERFITTED = "_overfit"  # OVERFIT's experiments are called so: scores of training images lie beside no other
 
@@ -261,7 +261,7 @@ def _lay(values: dict[str, Any], lines: list[str], where: str = "") -> None:
         values[name] = constants.parse(name, text, DEFAULTS[name])
 
 
-def command_line(argv: list[str] | None, about: str | None, flags: dict[str, str]) -> tuple[Settings, Any]:
+def command_line(argv: list[str] | None, about: str | None, flags: dict[str, str]) -> tuple[Settings, Flags]:
     """Parse `FOLD=0 LR=3e-4` or `--fold 0 LR=3e-4` -> (Settings, flags as a namespace of texts, "" where not given).
 
     `flags` maps a command's own flags to their help. They, and RECIPE, are never part of the settings. Each flag may
@@ -285,4 +285,4 @@ def command_line(argv: list[str] | None, about: str | None, flags: dict[str, str
             raise UserError(f"config.py has no {name}.{nearest(name, [*DEFAULTS, *flags])}{here}")
         else:
             overrides.append(text)
-    return load(overrides, chosen["RECIPE"]), SimpleNamespace(**chosen, overrides=tuple(overrides))
+    return load(overrides, chosen["RECIPE"]), Flags(**chosen, overrides=tuple(overrides))

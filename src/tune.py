@@ -7,7 +7,7 @@ everything. Use the result with POSTPROCESS=tuned.
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,8 +20,11 @@ from tools import console
 from tools.errors import command
 from tools.files import write_json
 
+if TYPE_CHECKING:
+    from settings import Settings
 
-def tune(settings: Any, experiment: str = "", seed: int | None = None) -> dict[str, Any]:
+
+def tune(settings: "Settings", experiment: str = "", seed: int | None = None) -> dict[str, Any]:
     """Search, score, write and announce; returns what tuned.json holds."""
     scale = score_rows.scale(settings.METRIC, "", settings.EMPTY)
     found = out_of_fold.read(settings, experiment, seed)

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,11 @@ from metrics import measures
 from scoring.score_rows import Scale
 from tools import console, threads
 from tools.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from settings import Settings
 
 FULL = 0.999  # share of foreground from which a mask is called full
 LOW_CEILING = 0.95
@@ -153,7 +158,7 @@ def ceiling(looked: Looked, frame: Frame, scale: Scale) -> Finding:
     return Finding("ceiling", text, figures={scale.metric: best})
 
 
-def copies(frame: Any, looked: Looked, root: Path, max_pixels: int) -> list[audited_copies.Pair]:
+def copies(frame: "pd.DataFrame", looked: Looked, root: Path, max_pixels: int) -> list[audited_copies.Pair]:
     """The leak audit's pairs over rows of `frame`, which has the looked-at rows only."""
     names = list(frame["image"])
 
@@ -169,7 +174,7 @@ def copies(frame: Any, looked: Looked, root: Path, max_pixels: int) -> list[audi
     return audited_copies.copies(looked.thumbnails, read, list(frame["group"]), track)
 
 
-def leaks(frame: Any, pairs: list[audited_copies.Pair], given: bool) -> Iterator[Finding]:
+def leaks(frame: "pd.DataFrame", pairs: list[audited_copies.Pair], given: bool) -> Iterator[Finding]:
     """Copies that lie in two folds, and what only looks alike."""
     over = audited_copies.across(pairs, frame["kfold"].tolist())
     names, where = list(frame["image"]), list(frame["kfold"])
@@ -192,7 +197,9 @@ def leaks(frame: Any, pairs: list[audited_copies.Pair], given: bool) -> Iterator
         yield warning("look-alikes", text, lines[False][:SHOWN])
 
 
-def test_images(settings: Any, spec: DataSpec, looked: Looked, most: int) -> tuple[Iterator[Finding], Tested | None]:
+def test_images(
+    settings: "Settings", spec: DataSpec, looked: Looked, most: int
+) -> tuple[Iterator[Finding], Tested | None]:
     """Whether there are test images that can be read, of sizes that the training images have."""
     try:
         folder, names = layouts.test_names(settings.INPUT, settings.TEST_PATH, spec.stacked)

@@ -6,9 +6,12 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from checkup.findings import Finding, problem, warning
+
+if TYPE_CHECKING:
+    from settings import Settings
 
 MOMENTS = {"sgd": 1}  # tensors that an optimiser keeps beside each weight; Adam's kin keeps two
 SHARED_MEMORY = "shared memory"  # the check's name
@@ -27,7 +30,7 @@ class Needs:
         return self.cache + self.checkpoints
 
 
-def needs(settings: Any, pixels: int, depth: int, weights: int, runs: int) -> Needs:
+def needs(settings: "Settings", pixels: int, depth: int, weights: int, runs: int) -> Needs:
     """What is to be written: `pixels` of all rows in the network's frame, each `depth` bytes; `weights` in bytes.
 
     A run keeps two checkpoints (weights, the optimiser's moments, averaged weights) and the shipped weights; a third
@@ -45,7 +48,7 @@ def existing(path: Path) -> Path:
     return path if path.exists() else existing(path.parent)
 
 
-def writable(settings: Any) -> Iterator[Finding]:
+def writable(settings: "Settings") -> Iterator[Finding]:
     """Whether OUTPUT and LOGS can be written, tried with a folder that is gone at once."""
     for name in ("OUTPUT", "LOGS"):
         place = existing(Path(getattr(settings, name)))
@@ -61,7 +64,7 @@ def writable(settings: Any) -> Iterator[Finding]:
         yield Finding("INPUT", f"{settings.INPUT} is read-only, which is fine: nothing is written there")
 
 
-def space(settings: Any, wanted: Needs) -> Iterator[Finding]:
+def space(settings: "Settings", wanted: Needs) -> Iterator[Finding]:
     """Free disk for all of it; OUTPUT and LOGS may lie on one disk."""
     places = {"cache": existing(Path(settings.OUTPUT)), "checkpoints": existing(Path(settings.LOGS))}
     one_disk = len({place.stat().st_dev for place in places.values()}) == 1

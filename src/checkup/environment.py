@@ -6,12 +6,15 @@ import platform
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from checkup.findings import Finding, problem, warning
 from tools import threads
 from tools.errors import UserError
 from training.run_record import installed
+
+if TYPE_CHECKING:
+    from settings import Settings
 
 REQUIREMENTS = Path(__file__).resolve().parents[2] / "requirements.txt"
 NEEDED = {  # what a training imports, by the names of PyPI
@@ -71,7 +74,7 @@ def lightning() -> Finding:
     return Finding("Lightning", f"{version}, neither malware (2.6.2, 2.6.3) nor open to CVE-2026-58659 (up to 2.6.5)")
 
 
-def versions(settings: Any) -> Iterator[Finding]:
+def versions(settings: "Settings") -> Iterator[Finding]:
     """Python and the packages against requirements.txt."""
     python = platform.python_version()
     supported = PYTHONS[0] <= _numbers(python)[:2] <= PYTHONS[1]
@@ -106,7 +109,7 @@ def versions(settings: Any) -> Iterator[Finding]:
         yield warning("torch", f"{have['torch']} is older than {'.'.join(map(str, OLDEST_TORCH))}, the oldest tried")
 
 
-def device(settings: Any) -> Iterator[Finding]:
+def device(settings: "Settings") -> Iterator[Finding]:
     """The device, the precision with its reason, cores and workers."""
     import torch
 
@@ -147,7 +150,7 @@ def _allowed_cores() -> float:
     return cores
 
 
-def encoder_weights(settings: Any) -> Finding:
+def encoder_weights(settings: "Settings") -> Finding:
     """Whether the encoder's weights are here; nothing is downloaded, and the server is asked for 1.5 s at most."""
     import model_dispatcher
     from modeling import encoder_weights as weights

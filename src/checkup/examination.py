@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from checkup import data_checks, decoding, disk, environment, pairs, perfect
 from checkup.findings import PROBLEM, WARNING, Finding, Report, problem, warning
@@ -13,6 +13,16 @@ from tools import run_folders
 from tools.errors import UserError
 from tools.flags import is_on
 from tools.names import check_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import pandas as pd
+    from torch import nn
+
+    from checkup.training_checks import Work
+    from settings import Settings
+    from tools.flags import Flags
 
 SAMPLE = 200
 
@@ -32,7 +42,7 @@ class Patient:
         return len(self.table.frame) / len(self.frame)
 
 
-def examine_data(settings: Any, table: str, quick: bool, report: Report) -> tuple[Patient, float]:
+def examine_data(settings: "Settings", table: str, quick: bool, report: Report) -> tuple[Patient, float]:
     """All checks of images, masks and folds; and the seconds of decoding alone. UserError where no pair can be read."""
     from scoring import score_rows
 
@@ -75,7 +85,9 @@ def _of_sample(finding: Finding, said: str) -> Finding:
     return dataclasses.replace(finding, check=f"{finding.check}{said}")
 
 
-def _look_at_folds(settings: Any, found: pairs.Table, frame: Any, looked: decoding.Looked, take: Any) -> Any:
+def _look_at_folds(
+    settings: "Settings", found: pairs.Table, frame: "pd.DataFrame", looked: decoding.Looked, take: Any
+) -> Any:
     """The folds and the leak audit; the frame with its folds, without them where there can be none."""
     whole, findings = pairs.with_folds(found, frame, looked.areas, settings)
     take(findings)
@@ -90,7 +102,7 @@ def _look_at_folds(settings: Any, found: pairs.Table, frame: Any, looked: decodi
     return own
 
 
-def try_training(settings: Any, patient: Patient, work: Any, folder: Path, report: Report) -> None:
+def try_training(settings: "Settings", patient: Patient, work: "Work", folder: Path, report: Report) -> None:
     """Build the network, look at the disk, and try loader, augmentation and a real step on a few rows."""
     from checkup import training_checks, trial
     from modeling.losses.loss_sum import Loss
@@ -123,7 +135,7 @@ def try_training(settings: Any, patient: Patient, work: Any, folder: Path, repor
         )
 
 
-def _without_download(settings: Any) -> Any:
+def _without_download(settings: "Settings") -> Any:
     """The same settings, with random weights where ImageNet's would have to be fetched."""
     import model_dispatcher
     from modeling import encoder_weights
@@ -134,7 +146,9 @@ def _without_download(settings: Any) -> Any:
     return settings if packed or file else dataclasses.replace(settings, ENCODER_WEIGHTS="none")
 
 
-def _disk(settings: Any, patient: Patient, spec: Any, network: Any, work: Any, size: int) -> Iterator[Finding]:
+def _disk(
+    settings: "Settings", patient: Patient, spec: Any, network: "nn.Module", work: "Work", size: int
+) -> Iterator[Finding]:
     """Disk and shared memory, from the rows and from the network's parameters."""
     from formats.resize import content_box
     from loading.datamodule import workers
@@ -151,7 +165,7 @@ def _disk(settings: Any, patient: Patient, spec: Any, network: Any, work: Any, s
     yield disk.shared_memory(workers(settings.WORKERS), size * cropped * depth, valid)
 
 
-def planned(settings: Any, frame: Any, share: float, fold: str, seeds: str) -> Any:
+def planned(settings: "Settings", frame: "pd.DataFrame", share: float, fold: str, seeds: str) -> Any:
     """The experiment's runs. Raises UserError for a fold that is not there, or seeds that are no numbers."""
     from checkup.training_checks import Work
     from training import builders
@@ -179,7 +193,7 @@ def seeds_of(text: str) -> int:
     return len(names)
 
 
-def _experiment(settings: Any, made: bool) -> Iterator[Finding]:
+def _experiment(settings: "Settings", made: bool) -> Iterator[Finding]:
     """Whether the experiment's folder would refuse these settings, or has runs already."""
     from training.preparation import fixed_settings
 
@@ -198,7 +212,7 @@ def _experiment(settings: Any, made: bool) -> Iterator[Finding]:
         )
 
 
-def _attempt(report: Report, part: str, check: str, work: Any) -> Any:
+def _attempt(report: Report, part: str, check: str, work: "Callable[[], Any]") -> Any:
     """What `work` returns; what it refuses is a problem of `part`, as the training would refuse it."""
     try:
         return work()
@@ -207,7 +221,7 @@ def _attempt(report: Report, part: str, check: str, work: Any) -> Any:
         return None
 
 
-def check_all(settings: Any, flags: Any, report: Report) -> tuple[bool, float]:
+def check_all(settings: "Settings", flags: "Flags", report: Report) -> tuple[bool, float]:
     """Every check in turn -> whether the folds table is there, and the seconds of decoding alone."""
     quick = is_on(flags.QUICK)
     lightning = environment.lightning()

@@ -5,7 +5,7 @@ import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +15,11 @@ from data.dataspec import DataSpec
 from tools.errors import UserError
 from tools.files import read_json
 from training import builders
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from settings import Settings
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,7 @@ class Table:
     layout: str
 
 
-def find(settings: Any, table: str) -> tuple[Table, list[Finding]]:
+def find(settings: "Settings", table: str) -> tuple[Table, list[Finding]]:
     """The folds table where it is there, or what make folds would take. Raises UserError where there is no pair."""
     path = Path(settings.TRAIN_FOLDS)
     edited = folds_table.users_own(path)
@@ -53,7 +58,7 @@ def find(settings: Any, table: str) -> tuple[Table, list[Finding]]:
     return Table(frame, spec, False, "kfold" in frame, found[1].layout), findings
 
 
-def _made(settings: Any, path: Path) -> tuple[Table, list[Finding]]:
+def _made(settings: "Settings", path: Path) -> tuple[Table, list[Finding]]:
     frame, spec = splits.read(path), builders.data_spec(settings)
     about = read_json(path.with_suffix(".json"), "Run make folds.")
     given = str(about.get("strategy", "")) in {folds_table.strategy(True, own, 1) for own in (True, False)}
@@ -73,7 +78,7 @@ def _made(settings: Any, path: Path) -> tuple[Table, list[Finding]]:
     return Table(frame, spec, True, given, found.layout), findings
 
 
-def _found(settings: Any, table: str) -> tuple[tuple[Any, pairing.Found], list[Finding]]:
+def _found(settings: "Settings", table: str) -> tuple[tuple[Any, pairing.Found], list[Finding]]:
     """As make folds does it, but that what has no partner is listed and the others are looked at."""
     if table:
         said = io.StringIO()
@@ -99,13 +104,15 @@ def _alone(found: pairing.Found) -> list[Finding]:
     return [problem("partners", f"{text}remove them", found.alone)]
 
 
-def sample(frame: Any, most: int) -> Any:
+def sample(frame: "pd.DataFrame", most: int) -> Any:
     """At most `most` rows, evenly spread over the table, with their positions as the index."""
     count = min(most, len(frame))
     return frame.iloc[np.arange(count) * len(frame) // count]
 
 
-def with_folds(table: Table, frame: Any, areas: np.ndarray, settings: Any) -> tuple[Any, Iterator[Finding]]:
+def with_folds(
+    table: Table, frame: "pd.DataFrame", areas: np.ndarray, settings: "Settings"
+) -> tuple[Any, Iterator[Finding]]:
     """`frame` with the folds that it has, or that make folds would give it (None where it cannot), and what to say."""
     try:
         if "kfold" in frame:
@@ -117,7 +124,7 @@ def with_folds(table: Table, frame: Any, areas: np.ndarray, settings: Any) -> tu
     return whole, _balance(whole, areas, table.spec, not table.made and not table.given)
 
 
-def _balance(frame: Any, areas: np.ndarray, spec: DataSpec, planned: bool) -> Iterator[Finding]:
+def _balance(frame: "pd.DataFrame", areas: np.ndarray, spec: DataSpec, planned: bool) -> Iterator[Finding]:
     """How even the folds are, and classes that a fold does not show."""
     rows = [row for row in splits.balance(frame, areas, spec.scored_names) if row["kfold"] >= 0]
     counts = [row["images"] for row in rows]

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +14,11 @@ from data.dataspec import DataSpec
 from loading import datamodule
 from tools.errors import UserError
 from training import batch_size
+
+if TYPE_CHECKING:
+    from lightning_module import SegmentationModule
+    from loading.cache import Cache
+    from settings import Settings
 
 KERNEL_HOURS = 12  # after which Kaggle ends a kernel
 SMALL = 2  # images of the step from which a CPU's memory is foreseen
@@ -29,7 +34,9 @@ class Work:
     valid: tuple[int, ...]
 
 
-def augmentation(settings: Any, spec: DataSpec, module: Any, cache: Any, device: str) -> Finding:
+def augmentation(
+    settings: "Settings", spec: DataSpec, module: "SegmentationModule", cache: "Cache", device: str
+) -> Finding:
     """Whether the augmentation is random: epochs and workers differ, the same key repeats."""
     textures = [float(cache[row][0].std()) for row in range(len(cache))]
     row = int(np.argmax(textures))
@@ -52,13 +59,13 @@ def augmentation(settings: Any, spec: DataSpec, module: Any, cache: Any, device:
     return Finding("augmentation", f"AUGMENT={settings.AUGMENT}: {tried}")
 
 
-def first_batch(settings: Any, spec: DataSpec, cache: Any, size: int) -> dict[str, Any]:
+def first_batch(settings: "Settings", spec: DataSpec, cache: "Cache", size: int) -> dict[str, Any]:
     """A training batch of `size` images, as the loader gives it."""
     return next(iter(trial.loader(settings, spec, trial.Repeated(cache, trial.rows(settings, cache), size), size, 0)))
 
 
 def step(
-    settings: Any, module: Any, batch: dict[str, Any], device: str, precision: str
+    settings: "Settings", module: "SegmentationModule", batch: dict[str, Any], device: str, precision: str
 ) -> tuple[list[Finding], trial.Watch | None]:
     """One step's loss, gradients and memory; and the watch that timed some, None where none could be made."""
     size = len(batch["image"])
@@ -114,7 +121,9 @@ def _on_gpu(work: Any, size: int) -> list[Finding]:
     return [Finding("memory", text, figures=figures)]
 
 
-def _foreseen(settings: Any, module: Any, batch: dict[str, Any], device: str, precision: str) -> Finding | None:
+def _foreseen(
+    settings: "Settings", module: "SegmentationModule", batch: dict[str, Any], device: str, precision: str
+) -> Finding | None:
     """A problem where a step of two images says that the batch would not fit: a system kills what is too large."""
     size, free = len(batch["image"]), memory.free()
     small = {name: values[:SMALL] for name, values in batch.items()}
@@ -142,7 +151,7 @@ def _on_cpu(work: Any, size: int) -> Finding:
 
 
 def times(
-    settings: Any, work: Work, size: int, network: float, validation: float, loading: float, device: str
+    settings: "Settings", work: Work, size: int, network: float, validation: float, loading: float, device: str
 ) -> Iterator[Finding]:
     """Minutes of an epoch and of the experiment, and what limits.
 
@@ -183,7 +192,7 @@ def _pairs(work: Work) -> list[tuple[int, int]]:
     return list(zip(work.train, work.valid, strict=True))
 
 
-def _epoch(settings: Any, train: int, valid: int, size: int, a_batch: float, an_image: float) -> float:
+def _epoch(settings: "Settings", train: int, valid: int, size: int, a_batch: float, an_image: float) -> float:
     """Seconds of an epoch."""
     batches, valid_batches = max(1, train // size), math.ceil(valid / settings.VALID_BATCH_SIZE)
     if settings.LIMIT:

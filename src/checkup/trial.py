@@ -8,7 +8,7 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -20,6 +20,13 @@ from loading.datamodule import MaskDataModule, workers
 from training import builders, callbacks
 from training.lr_range_test import bare_trainer
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from lightning_module import SegmentationModule
+    from loading.cache import Cache
+    from settings import Settings
+
 ROWS = 16  # that are decoded once more for the trial
 PROBES = 16  # samples of one picture: what differs among them is the augmentation's doing
 ENOUGH_SECONDS, ENOUGH_STEPS, MOST_SECONDS = 2.0, 3, 20.0  # of timing steps, after the warm-up
@@ -28,7 +35,7 @@ ENOUGH_SECONDS, ENOUGH_STEPS, MOST_SECONDS = 2.0, 3, 20.0  # of timing steps, af
 class Repeated:
     """Rows of a dataset.Cache, again and again up to `count`; read as the cache itself is."""
 
-    def __init__(self, cache: Any, rows: list[int], count: int) -> None:
+    def __init__(self, cache: "Cache", rows: list[int], count: int) -> None:
         self.cache, self.rows = cache, [rows[at % len(rows)] for at in range(count)]
         self.shapes = [cache.shapes[row] for row in self.rows]
 
@@ -39,12 +46,12 @@ class Repeated:
         return self.cache[self.rows[row]]
 
 
-def small_cache(settings: Any, frame: Any, spec: DataSpec, folder: Path) -> Any:
+def small_cache(settings: "Settings", frame: "pd.DataFrame", spec: DataSpec, folder: Path) -> Any:
     """The cache of `frame`'s few rows, in `folder`."""
     return builders.open_cache(dataclasses.replace(settings, OUTPUT=str(folder)), frame, spec)
 
 
-def rows(settings: Any, cache: Any) -> list[int]:
+def rows(settings: "Settings", cache: "Cache") -> list[int]:
     """The rows to try: all, or the largest where RESIZE=none leaves them at sizes of their own."""
     every = list(range(len(cache)))
     if settings.RESIZE != "none" or all(settings.CROP):
@@ -52,7 +59,7 @@ def rows(settings: Any, cache: Any) -> list[int]:
     return [max(every, key=lambda row: cache.shapes[row][0] * cache.shapes[row][1])]
 
 
-def loader(settings: Any, spec: DataSpec, cache: Any, batch: int, processes: int) -> DataLoader:
+def loader(settings: "Settings", spec: DataSpec, cache: "Cache", batch: int, processes: int) -> DataLoader:
     """The training's loader over every row of `cache`."""
     places = np.arange(len(cache))
     data = MaskDataModule(
@@ -79,7 +86,7 @@ def digests(batches: DataLoader, epoch: int) -> list[tuple[int, str]]:
     ]  # fmt: skip
 
 
-def frozen_on_cpu(settings: Any, spec: DataSpec, cache: Any, row: int) -> list[str]:
+def frozen_on_cpu(settings: "Settings", spec: DataSpec, cache: "Cache", row: int) -> list[str]:
     """What is not random about the loaders' augmentation, [] where all is well; tried on copies of one row."""
     probe = Repeated(cache, [row], PROBES)
     processes = min(2, workers(settings.WORKERS))
@@ -158,7 +165,13 @@ class Watch(pl.Callback):
 
 
 def steps(
-    settings: Any, module: Any, batch: dict[str, Any], device: str, precision: str, warm_up: int, most: int
+    settings: "Settings",
+    module: "SegmentationModule",
+    batch: dict[str, Any],
+    device: str,
+    precision: str,
+    warm_up: int,
+    most: int,
 ) -> Watch:
     """Up to `most` real optimiser steps with this batch, on a copy of `module`. UserError for a loss that is NaN.
 
@@ -174,7 +187,7 @@ def steps(
     return watch
 
 
-def forward_seconds(module: Any, images: torch.Tensor, device: str, precision: str) -> float:
+def forward_seconds(module: "SegmentationModule", images: torch.Tensor, device: str, precision: str) -> float:
     """Seconds of validating an image: one pass without gradients; a GPU gets the whole batch, after one to warm up."""
     images = images if device == "cuda" else images[:2]
     network, images = copy.deepcopy(module).eval().to(device), images.to(device)
@@ -189,7 +202,7 @@ def forward_seconds(module: Any, images: torch.Tensor, device: str, precision: s
     return (time.perf_counter() - start) / len(images)
 
 
-def loader_seconds(settings: Any, spec: DataSpec, cache: Any, batch: int) -> float:
+def loader_seconds(settings: "Settings", spec: DataSpec, cache: "Cache", batch: int) -> float:
     """Seconds that the loader takes for a batch, from a whole epoch of a few batches, its processes running already."""
     processes = workers(settings.WORKERS)
     count = max(4, 4 * processes)

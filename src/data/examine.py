@@ -8,7 +8,7 @@ import csv
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from formats import images, rle_table
 from tools import console, threads
 from tools.errors import UserError, listing
 from tools.names import is_name, plain_name
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 CLASS_TABLES = ("classes.csv", "class_dict.csv")
 NOT_LABELLED = ("ignore", "ignored", "void", "unlabelled", "unlabeled")
@@ -68,7 +71,7 @@ def _class_name(text: str) -> str:
 
 
 def guess(
-    frame: Any, root: Path, *, task: str, classes: tuple[str, ...], ignore: int, channels: int, dialect: str
+    frame: "pd.DataFrame", root: Path, *, task: str, classes: tuple[str, ...], ignore: int, channels: int, dialect: str
 ) -> DataSpec:
     """The DataSpec of the table's images and masks, all but the statistics.
 
@@ -201,7 +204,7 @@ def _look_like_classes(samples: Iterable[set[int]], ignore: int) -> bool:
     return any(len(values - {0}) > 1 for values in sets)
 
 
-def examine(frame: Any, root: Path, spec: DataSpec, max_pixels: int) -> Examined:
+def examine(frame: "pd.DataFrame", root: Path, spec: DataSpec, max_pixels: int) -> Examined:
     """Decode every pair of the table on all cores. Raises one UserError that lists everything broken."""
 
     def one(pair: tuple[str, str]) -> tuple[np.ndarray, np.ndarray, np.ndarray] | str:

@@ -1,7 +1,7 @@
 """Images and groups -> a table of folds, split or kept, checked for leaks and written with its JSON."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,8 +11,13 @@ from tools import run_folders
 from tools.errors import UserError, listing
 from tools.files import read_json, sha256, write_json, write_text
 
+if TYPE_CHECKING:
+    import pandas as pd
 
-def index_table(settings: Any, table: str) -> tuple[Any, pairing.Found]:
+    from settings import Settings
+
+
+def index_table(settings: "Settings", table: str) -> tuple[Any, pairing.Found]:
     """The images and masks to split, from TABLE or the layout, and what is known of them."""
     if table:
         frame, classes = own_table(Path(table), settings)
@@ -36,7 +41,7 @@ def warn_of_views(names: list[str]) -> None:
         print(f"Warning: {hint.sentence} If so: make folds GROUP='{hint.rule}'. If not: GROUP=none")
 
 
-def own_table(path: Path, settings: Any) -> tuple[Any, tuple[str, ...]]:
+def own_table(path: Path, settings: "Settings") -> tuple[Any, tuple[str, ...]]:
     """A user's CSV, with the columns it lacks filled in, and its classes. kfold stays only where the user gave it."""
     frame = splits.read_csv(path, "TABLE names a CSV of image,mask[,group][,stratum][,kfold].")
     column = settings.GROUP.removeprefix("column:") if settings.GROUP.startswith("column:") else ""
@@ -69,7 +74,7 @@ def own_table(path: Path, settings: Any) -> tuple[Any, tuple[str, ...]]:
     return frame, layouts.classes_of(list(frame["mask"]), Path(settings.INPUT))
 
 
-def split(frame: Any, areas: np.ndarray, n_folds: int, seed: int, old: Any | None) -> Any:
+def split(frame: "pd.DataFrame", areas: np.ndarray, n_folds: int, seed: int, old: Any | None) -> Any:
     """Add kfold and stratum to the index table; images of `old` keep the fold that they have there.
 
     areas (N, S): the share of each class in each image. Folds get alike sizes, strata and images of each class.
@@ -103,7 +108,7 @@ def _features(strata: list[str], sizes: np.ndarray, member: np.ndarray, areas: n
     return np.concatenate([by_stratum, shown], axis=1)
 
 
-def _fixed(frame: Any, member: np.ndarray, count: int, old: Any | None) -> np.ndarray:
+def _fixed(frame: "pd.DataFrame", member: np.ndarray, count: int, old: Any | None) -> np.ndarray:
     """The fold (G,) that each group has in the table `old`, -1 where it is new."""
     fixed = np.full(count, -1)
     if old is None:
@@ -131,7 +136,13 @@ def users_own(path: Path) -> bool:
 
 
 def choose(
-    frame: Any, areas: np.ndarray, settings: Any, *, table: str, overwrite: bool, made_with: dict[str, Any]
+    frame: "pd.DataFrame",
+    areas: np.ndarray,
+    settings: "Settings",
+    *,
+    table: str,
+    overwrite: bool,
+    made_with: dict[str, Any],
 ) -> Any:
     """The folds table: the user's (frame has kfold), a new split, or the old one extended by new images.
 
@@ -170,12 +181,12 @@ def choose(
     return result
 
 
-def as_csv(table: Any) -> str:
+def as_csv(table: "pd.DataFrame") -> str:
     """The table as its file holds it."""
     return table.to_csv(index=False, lineterminator="\n")
 
 
-def write(table: Any, path: Path, about: dict[str, Any]) -> None:
+def write(table: "pd.DataFrame", path: Path, about: dict[str, Any]) -> None:
     """Write the table, then the JSON beside it that says how it was made."""
     write_text(path, as_csv(table))
     write_json(path.with_suffix(".json"), {**about, "sha256": sha256(path)})

@@ -8,7 +8,7 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -16,6 +16,9 @@ import numpy as np
 from formats import images, rle, rle_table
 from tools import console, pictures
 from tools.errors import UserError, listing
+
+if TYPE_CHECKING:
+    from settings import Settings
 
 FOLDERS = ("train_hq", "train_images", "train/images", "stage1_train", "train_v2", "train", "images")
 SAMPLED = 2000  # masks whose sizes are compared to find a usual one
@@ -199,7 +202,7 @@ def draw(path: Path, caption: str, found: list[Reading], image: np.ndarray) -> N
     )
 
 
-def check(settings: Any, table: str, image: str, class_name: str) -> None:
+def check(settings: "Settings", table: str, image: str, class_name: str) -> None:
     """Decode one mask of `table` in each order, say which is right, and draw them; the mask of `image`, if named."""
     rows = rle_table.read(find_table(table, settings.INPUT))
     find = image_finder(settings.INPUT, settings.TRAIN_PATH)

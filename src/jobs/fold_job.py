@@ -1,14 +1,17 @@
 """One fold as a job: trained or resumed, then scored."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from jobs import job_table
 from jobs.job_table import Job
 from scoring import fold_scores
 from tools import constants, run_folders
 
+if TYPE_CHECKING:
+    from settings import Settings
 
-def perform(settings: Any, fold: str, overwrite: bool) -> str:
+
+def perform(settings: "Settings", fold: str, overwrite: bool) -> str:
     """Train one fold, or go on with it, then score it; returns what is left to do, or "". Raises UserError."""
     from training import fit
 
@@ -21,7 +24,7 @@ def perform(settings: Any, fold: str, overwrite: bool) -> str:
     return ""
 
 
-def job_of(settings: Any, fold: str, overwrite: bool, label: str = "", log: str = "") -> Job:
+def job_of(settings: "Settings", fold: str, overwrite: bool, label: str = "", log: str = "") -> Job:
     """One run as a job."""
     folder = run_folders.run_folder(settings.LOGS, settings.EXPERIMENT, fold, settings.SEED)
     paths = (str(folder), str(folder.with_name(run_folders.SETTINGS)))
@@ -31,7 +34,7 @@ def job_of(settings: Any, fold: str, overwrite: bool, label: str = "", log: str 
     return Job(label or f"fold {fold}", "cv", tuple(constants.lines_of(values)), flags, log, paths, paths)
 
 
-def run_fold(settings: Any, fold: str, label: str, log: str) -> str:
+def run_fold(settings: "Settings", fold: str, label: str, log: str) -> str:
     """Train and score one fold in a process of its own, which prints to the file `log`; returns what went wrong, or "".
 
     A terminal shows the last that it printed, under `label`. What MAX_MINUTES stopped is told as a problem too: the

@@ -2,13 +2,16 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jobs import job_table
 from jobs.job_table import Pool
 from jobs.local_pool import Processes, cores_each, places
 from jobs.ray_pool import Ray
 from tools.errors import UserError
+
+if TYPE_CHECKING:
+    from tools.flags import Flags
 
 CORES = 2  # of a job on a cluster, without CPUS=
 
@@ -36,7 +39,7 @@ class Runner:
         return workers(wanted, self.cores) if self.cores else wanted
 
 
-def choose(flags: Any, device: str) -> Runner:
+def choose(flags: "Flags", device: str) -> Runner:
     """The runner that the flags ask for; `device` is the settings' DEVICE. Raises UserError for flags that clash."""
     cpus, at_once = cores_of(flags), job_table.whole_number("JOBS", flags.JOBS, 0)
     gpus_of(flags)
@@ -54,12 +57,12 @@ def choose(flags: Any, device: str) -> Runner:
     return Runner(flags, tuple(devices), f"on {words}, {count}", len(devices), cores_each(len(devices)))
 
 
-def cores_of(flags: Any) -> int:
+def cores_of(flags: "Flags") -> int:
     """CPUS. Raises UserError where it is no count."""
     return job_table.whole_number("CPUS", flags.CPUS, CORES)
 
 
-def gpus_of(flags: Any) -> float:
+def gpus_of(flags: "Flags") -> float:
     """GPUS, NaN where it is not given. Raises UserError unless it is 0, a part of one, or a whole number."""
     if not flags.GPUS:
         return math.nan

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data import splits
 from jobs import job_table
@@ -13,6 +13,9 @@ from scoring import fold_scores
 from tools import run_folders
 from tools.errors import UserError
 from training import builders
+
+if TYPE_CHECKING:
+    from jobs.pools import Runner
 
 OF_THE_DATA = ("DATASET", "INPUT", "OUTPUT", "LOGS", "TRAIN_FOLDS", "METRIC", "EMPTY")  # what the next command is told
 
@@ -65,7 +68,7 @@ def make_caches(groups: list[Group]) -> None:
             done.add(of)
 
 
-def work_off(groups: list[Group], chosen: list[Job], runner: Any, deadline: float, again: str) -> list[Event]:
+def work_off(groups: list[Group], chosen: list[Job], runner: "Runner", deadline: float, again: str) -> list[Event]:
     """Train and score what is to be done by `deadline`; returns how each run ended. `again`: the words that go on."""
     first = groups[0].settings
     if not chosen:
@@ -105,7 +108,7 @@ def check(groups: list[Group], overwrite: bool) -> None:
             print(f"warning: {same} and {name} have the same settings, so the same networks are trained twice.")
 
 
-def todo(groups: list[Group], overwrite: bool, runner: Any, short: bool, aloud: bool) -> list[Job]:
+def todo(groups: list[Group], overwrite: bool, runner: "Runner", short: bool, aloud: bool) -> list[Job]:
     """The runs that are to be done, as jobs; says which are finished. short: labels by fold only; aloud: no files."""
     chosen = []
     for group in groups:

@@ -4,13 +4,16 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from jobs import job_table, run_table
 from jobs.run_table import Group
 from tools.errors import UserError
 from tools.files import digest_of, write_text
 from tools.flags import is_on
+
+if TYPE_CHECKING:
+    from tools.flags import Flags
 
 _SCRIPT = """\
 #!/bin/bash
@@ -57,7 +60,7 @@ def write(folder: Path, lines: Sequence[Sequence[str]], *, name: str, jobs: int,
     return path
 
 
-def to_slurm(groups: list[Group], flags: Any) -> None:
+def to_slurm(groups: list[Group], flags: "Flags") -> None:
     """Write the job array script of what is not finished, and say how it is submitted."""
     from jobs import pools
 

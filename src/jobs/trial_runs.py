@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jobs import fold_job
 from jobs.trials import FINISHED, Trial, Trials
@@ -14,6 +14,10 @@ from tools.errors import UserError, listing
 from tools.files import write_text
 from training import builders
 
+if TYPE_CHECKING:
+    from jobs.search_run import Search
+    from settings import Settings
+
 KEPT = ("metrics.csv", "scores.csv", "summary.json", run_folders.MODEL, run_folders.ORIGIN, run_folders.SETTINGS)
 LOG = ".log"
 
@@ -22,7 +26,7 @@ class TimeOverError(Exception):
     """MAX_MINUTES have passed."""
 
 
-def run_fold(settings: Any, fold: str, is_over: Callable[[], bool], label: str, log: Path) -> str:
+def run_fold(settings: "Settings", fold: str, is_over: Callable[[], bool], label: str, log: Path) -> str:
     """Train and score a fold where that is not done, or go on with it; returns what went wrong, "" where nothing did.
 
     It prints to the end of the file `log`; `label` is what a terminal calls it meanwhile. Raises KeyboardInterrupt
@@ -41,7 +45,7 @@ def run_fold(settings: Any, fold: str, is_over: Callable[[], bool], label: str, 
     return f"{problem} (all of it: {log})" if problem else ""
 
 
-def score_of(settings: Any, folds: Sequence[str], scale: Any) -> float:
+def score_of(settings: "Settings", folds: Sequence[str], scale: Any) -> float:
     """The METRIC over the held-out images of these folds, as the tester scored them; NaN where none has a score."""
     import pandas as pd
 
@@ -88,7 +92,7 @@ def said(trials: Trials, trial: Trial, total: int, metric: str) -> str:
     )
 
 
-def cross_validate(search: Any, winner: Trial) -> dict[str, Any]:
+def cross_validate(search: "Search", winner: Trial) -> dict[str, Any]:
     """Train and score the winner of a search (see search.Search) on all folds under new seeds, and say what comes out.
 
     Raises TimeOverError, and UserError where a run fails or the experiment is another winner's.
@@ -126,7 +130,7 @@ def cross_validate(search: Any, winner: Trial) -> dict[str, Any]:
     }
 
 
-def _refuse_another_winner(search: Any, winner: Trial, experiment: Path) -> None:
+def _refuse_another_winner(search: "Search", winner: Trial, experiment: Path) -> None:
     """Refuse to mix two winners in one experiment: with more trials another one may have won."""
     from training.preparation import fixed_settings
 

@@ -4,13 +4,16 @@ A tuned rule is right for the predictions it was tuned on: the same models, TTA 
 """
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data.dataspec import DataSpec
 from prediction import postprocess
 from prediction.postprocess import Rule
 from tools.errors import UserError, listing
 from tools.files import read_json
+
+if TYPE_CHECKING:
+    from settings import Settings
 
 TUNED = "tuned.json"  # in oof_seed<s>/
 _SAID = {
@@ -25,7 +28,7 @@ _SAID = {
 }
 
 
-def configured(settings: Any, spec: DataSpec) -> tuple[Rule, ...]:
+def configured(settings: "Settings", spec: DataSpec) -> tuple[Rule, ...]:
     """The constants' rule, once for each scored class. Raises UserError for one that would do nothing."""
     rule = Rule(
         threshold=settings.THRESHOLD,
@@ -48,12 +51,12 @@ def configured(settings: Any, spec: DataSpec) -> tuple[Rule, ...]:
     return (rule,) * len(spec.scored)
 
 
-def tuned_path(settings: Any) -> Path:
+def tuned_path(settings: "Settings") -> Path:
     """Where `make tune` keeps what it found."""
     return Path(settings.LOGS, settings.EXPERIMENT, f"oof_seed{settings.SEED}", TUNED)
 
 
-def chosen(settings: Any, spec: DataSpec, provenance: dict[str, Any]) -> tuple[Rule, ...]:
+def chosen(settings: "Settings", spec: DataSpec, provenance: dict[str, Any]) -> tuple[Rule, ...]:
     """The rules by POSTPROCESS for predictions of this provenance (see `outoffold.OutOfFold`).
 
     Raises UserError where a tuned rule was tuned under another one.
@@ -82,7 +85,7 @@ def chosen(settings: Any, spec: DataSpec, provenance: dict[str, Any]) -> tuple[R
     return rules
 
 
-def refuse_tuned(settings: Any) -> None:
+def refuse_tuned(settings: "Settings") -> None:
     """Held-out images are never scored by a rule that was chosen on them."""
     if settings.POSTPROCESS == "tuned":
         raise UserError(

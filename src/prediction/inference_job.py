@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data import layouts
 from formats import rle
@@ -15,8 +15,13 @@ from tools.errors import UserError
 from tools.files import digest_of, read_json
 from tools.names import check_name
 
+if TYPE_CHECKING:
+    from prediction.postprocess import Rule
+    from prediction.predictor import Predictor
+    from settings import Settings
 
-def chosen_folds(settings: Any, fold: str) -> list[str]:
+
+def chosen_folds(settings: "Settings", fold: str) -> list[str]:
     """The folds that FOLD names, or every finished numbered one, or full where there is no other."""
     if fold:
         folds = fold.split(",")
@@ -27,7 +32,7 @@ def chosen_folds(settings: Any, fold: str) -> list[str]:
     return [name for name in have if name != "full"] or have or ["0"]  # "0": for the error that says what is missing
 
 
-def prediction_folder(settings: Any, fold: str, name: str = "") -> Path:
+def prediction_folder(settings: "Settings", fold: str, name: str = "") -> Path:
     """output/<dataset>/predictions/<experiment>_fold<k>_seed<s>, or the name that the user, or an ensemble, has."""
     if run_folders.is_ensemble(settings.LOGS, settings.EXPERIMENT):
         name = name or settings.EXPERIMENT
@@ -42,7 +47,7 @@ def picture_of(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.png")
 
 
-def load_predictor(settings: Any, folders: list[Path]) -> Any:
+def load_predictor(settings: "Settings", folders: list[Path]) -> Any:
     """The mean of these run folders' models on the settings' device."""
     from prediction import predictor
     from tools.hardware import choose_devices, choose_precision
@@ -55,7 +60,7 @@ def load_predictor(settings: Any, folders: list[Path]) -> Any:
     return predictor.Predictor(models, devices, settings.VALID_BATCH_SIZE, half=half, **views, **cut)
 
 
-def choose_dialect(settings: Any) -> rle.Dialect:
+def choose_dialect(settings: "Settings") -> rle.Dialect:
     """DIALECT, or the one of the layout that the folds table was made from."""
     name = settings.DIALECT
     if name == "auto":
@@ -83,7 +88,9 @@ def shard_folder(folder: Path, index: int, count: int) -> Path:
     return folder if count == 1 else folder.with_name(f"{folder.name}.shard{index}of{count}")
 
 
-def _keeper(settings: Any, maps: resumable.Maps, to_mask: Any, job: "Job") -> resumable.RunLengths:
+def _keeper(
+    settings: "Settings", maps: resumable.Maps, to_mask: "tuple[Rule, ...]", job: "Job"
+) -> resumable.RunLengths:
     """What keeps the rows of the submission; refuses before the work what make submission would refuse after it."""
     dialect = choose_dialect(settings)
     ids = submission_file.image_ids(job.everything, dialect)
@@ -117,7 +124,7 @@ class Job:
         return self.everything[self.index - 1 :: self.count]
 
 
-def find_job(settings: Any, wanted: Wanted, stacked: bool) -> Job:
+def find_job(settings: "Settings", wanted: Wanted, stacked: bool) -> Job:
     """The images and the folder for their predictions. Raises UserError where there are none, or it is not ours."""
     index, count = parse_shard(wanted.shard)
     root, names = layouts.test_names(settings.INPUT, settings.TEST_PATH, stacked)
@@ -130,7 +137,7 @@ def find_job(settings: Any, wanted: Wanted, stacked: bool) -> Job:
     return Job(root, names, index, count, folder)
 
 
-def describe(job: Job, predictor: Any) -> dict[str, Any]:
+def describe(job: Job, predictor: "Predictor") -> dict[str, Any]:
     """The manifest's part that is known before the work."""
     from prediction.predictor import describe
 
@@ -144,7 +151,7 @@ def describe(job: Job, predictor: Any) -> dict[str, Any]:
 
 
 def carry_out(
-    job: Job, predictor: Any, keep: Any, about: dict[str, Any], to_mask: Any, max_pixels: int
+    job: Job, predictor: "Predictor", keep: Any, about: dict[str, Any], to_mask: "tuple[Rule, ...]", max_pixels: int
 ) -> tuple[int, float, int]:
     """Predict what is missing, draw the contact sheet, put the folder in its place.
 
@@ -166,7 +173,7 @@ def carry_out(
     return len(job.names) - before, seconds, len(shown)
 
 
-def predict(settings: Any, wanted: Wanted, anew: bool = True) -> Job:
+def predict(settings: "Settings", wanted: Wanted, anew: bool = True) -> Job:
     """Predict the images that are wanted, or a part of them, and say it. Raises UserError.
 
     anew: what is finished just so is predicted again all the same.

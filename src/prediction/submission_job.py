@@ -1,7 +1,7 @@
 """A prediction folder -> the rows of a submission, checked against what made them."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data import dataspec
 from data.dataspec import DataSpec
@@ -12,8 +12,14 @@ from tools import console, run_folders, threads
 from tools.errors import UserError
 from tools.files import sha256, write_json
 
+if TYPE_CHECKING:
+    from prediction.postprocess import Rule
+    from settings import Settings
 
-def rows_of_maps(folder: Path, spec: DataSpec, dialect: rle.Dialect, ids: dict[str, str], to_mask: Any) -> Any:
+
+def rows_of_maps(
+    folder: Path, spec: DataSpec, dialect: rle.Dialect, ids: dict[str, str], to_mask: "tuple[Rule, ...]"
+) -> Any:
     """Yield the rows of all images of a prediction folder, worked out in threads."""
     classes = submission_file.check_classes(spec, dialect)
 
@@ -26,7 +32,9 @@ def rows_of_maps(folder: Path, spec: DataSpec, dialect: rle.Dialect, ids: dict[s
         yield from own
 
 
-def refuse_other_rows(folder: Path, manifest: dict[str, Any], dialect: rle.Dialect, to_mask: Any, again: str) -> None:
+def refuse_other_rows(
+    folder: Path, manifest: dict[str, Any], dialect: rle.Dialect, to_mask: "tuple[Rule, ...]", again: str
+) -> None:
     """Raises UserError where rows were kept by another rule or dialect than now, or are not those of the manifest."""
     kept = (manifest.get("dialect"), manifest.get("rules"))
     if kept != (dialect.name, [rule.as_json() for rule in to_mask]):
@@ -37,7 +45,7 @@ def refuse_other_rows(folder: Path, manifest: dict[str, Any], dialect: rle.Diale
     resumable.refuse_changed_rows(folder, manifest, again)
 
 
-def write(settings: Any, fold: str, name: str = "") -> None:
+def write(settings: "Settings", fold: str, name: str = "") -> None:
     """Write SUBMISSION from the prediction folder that `fold` and `name` mean, and its JSON; say what was checked.
 
     Raises UserError where the predictions are not whole, not of today's models, or do not fit the sample submission.

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from tools import console, run_folders, threads
 from tools.errors import UserError
 from tools.files import read_json
 from tools.names import check_name
+
+if TYPE_CHECKING:
+    from settings import Settings
 
 _CURVES = {"train loss": "train_loss_epoch", "held-out loss": "valid_loss", "held-out Dice": "valid_dice"}
 
@@ -65,7 +68,7 @@ class Evidence:
         return whole
 
 
-def gather(settings: Any) -> Evidence:
+def gather(settings: "Settings") -> Evidence:
     """Read and check what there is of EXPERIMENT and SEED. Raises UserError where it was not cross-validated."""
     folder = Path(settings.LOGS, settings.EXPERIMENT, f"oof_seed{settings.SEED}")
     named = f"EXPERIMENT={settings.EXPERIMENT} SEED={settings.SEED}"

@@ -2,9 +2,13 @@
 
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tools import run_folders
+
+if TYPE_CHECKING:
+    from reporting.evidence import Evidence
+    from settings import Settings
 
 TEMPLATE = "page.html.jinja"
 TITLES = {
@@ -27,7 +31,7 @@ SUSPECTS = 12  # are shown as pictures, the next ones in a table
 FLATTERED = "chosen on this fold"  # in the name of weights of CHECKPOINT=best
 
 
-def warnings(evidence: Any, believed: dict[str, Any]) -> list[str]:
+def warnings(evidence: "Evidence", believed: dict[str, Any]) -> list[str]:
     """What has to be known before the number is believed."""
     summary, said = evidence.summary, []
     if FLATTERED in evidence.found.weights:
@@ -41,7 +45,7 @@ def warnings(evidence: Any, believed: dict[str, Any]) -> list[str]:
     return said
 
 
-def headline(evidence: Any, believed: dict[str, Any], metric: str, units: str) -> str:
+def headline(evidence: "Evidence", believed: dict[str, Any], metric: str, units: str) -> str:
     """The number to believe and its interval, in a sentence."""
     summary = evidence.summary
     groups = f" of {summary['groups']} groups" if summary["groups"] < summary["images"] else ""
@@ -67,7 +71,7 @@ def empty_said(summary: dict[str, Any], classes: int) -> str:
     )
 
 
-def settings_of(evidence: Any, settings: Any) -> dict[str, Any]:
+def settings_of(evidence: "Evidence", settings: "Settings") -> dict[str, Any]:
     """The tables of the settings that the first network was trained with."""
     from reporting import tables
 
@@ -82,7 +86,7 @@ def settings_of(evidence: Any, settings: Any) -> dict[str, Any]:
     return tables.settings_tables({name: trained[name] for name in names}, defaults, sections)
 
 
-def context(evidence: Any, settings: Any) -> dict[str, Any]:
+def context(evidence: "Evidence", settings: "Settings") -> dict[str, Any]:
     """Everything that the template shows."""
     from reporting import numbers, search_section, tables
 
@@ -114,7 +118,7 @@ def context(evidence: Any, settings: Any) -> dict[str, Any]:
     }
 
 
-def drawn(evidence: Any, settings: Any) -> dict[str, Any]:
+def drawn(evidence: "Evidence", settings: "Settings") -> dict[str, Any]:
     """The part of it that has pictures: charts, examples, suspects, with what their sections say of them."""
     from reporting import evidence as evidence_module
     from reporting import examples, figures

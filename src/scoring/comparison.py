@@ -1,7 +1,7 @@
 """Two experiments, image by image: is one better, and how sure is that?"""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,8 +13,11 @@ from tools import console
 from tools.errors import UserError
 from tools.files import replacing
 
+if TYPE_CHECKING:
+    from settings import Settings
 
-def side(settings: Any, name: str, seeds: str, scale: score_rows.Scale, crossfitted: bool) -> list[Scored]:
+
+def side(settings: "Settings", name: str, seeds: str, scale: score_rows.Scale, crossfitted: bool) -> list[Scored]:
     """An experiment's scores under each of its seeds. Raises UserError where it has none."""
     have = experiment_scores.seeds_of(settings.LOGS, name)
     if not have:

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import operator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,10 +18,13 @@ from tools.errors import UserError, listing
 from tools.files import write_json
 from tools.names import check_name
 
+if TYPE_CHECKING:
+    from settings import Settings
+
 EQUAL, WEIGHTED = "equal weights", "weighted, cross-fitted"
 
 
-def members(settings: Any, text: str) -> list[tuple[str, int]]:
+def members(settings: "Settings", text: str) -> list[tuple[str, int]]:
     """The (experiment, seed) pairs that OF names. Raises UserError for fewer than two, or one twice."""
     found = []
     for part in filter(None, text.split(",")):
@@ -54,7 +57,7 @@ def weigh(parts: list[OutOfFold], max_pixels: int) -> tuple[dict[int, np.ndarray
     return stacking.crossfitted(grams), stacking.weights(functools.reduce(operator.add, grams.values()))
 
 
-def score(settings: Any, parts: list[OutOfFold], weights: dict[int, np.ndarray], scale: score_rows.Scale) -> Any:
+def score(settings: "Settings", parts: list[OutOfFold], weights: dict[int, np.ndarray], scale: score_rows.Scale) -> Any:
     """Score rows of the members' weighted mean, each fold under its own weights."""
     import pandas as pd
 
@@ -82,7 +85,7 @@ def _manifests(parts: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict[
 
 
 def keep(
-    settings: Any,
+    settings: "Settings",
     place: Path,
     parts: list[OutOfFold],
     weights: dict[int, np.ndarray],
@@ -112,7 +115,7 @@ def keep(
     write_json(place / run_folders.ENSEMBLE, about)
 
 
-def blend_tests(settings: Any, name: str, parts: list[OutOfFold], shares: dict[str, float]) -> str:
+def blend_tests(settings: "Settings", name: str, parts: list[OutOfFold], shares: dict[str, float]) -> str:
     """Blend the members' test predictions into one of this name; returns what to say of it."""
     folders, manifests, lacking = [], [], []
     for part in parts:
@@ -139,7 +142,12 @@ def blend_tests(settings: Any, name: str, parts: list[OutOfFold], shares: dict[s
 
 
 def _blend_folders(
-    settings: Any, name: str, folders: list[Path], manifests: list[dict[str, Any]], first: OutOfFold, shares: dict
+    settings: "Settings",
+    name: str,
+    folders: list[Path],
+    manifests: list[dict[str, Any]],
+    first: OutOfFold,
+    shares: dict,
 ) -> str:
     spec, names, root = first.spec, manifests[0]["images"], Path(manifests[0]["root"])
     folder = Path(settings.OUTPUT, "predictions", name)

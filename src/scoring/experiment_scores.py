@@ -6,7 +6,7 @@ They may have been trained on different folds tables (one with pseudo-labels) as
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +19,9 @@ from scoring.score_rows import Scale
 from tools import run_folders
 from tools.errors import UserError
 from tools.files import read_json
+
+if TYPE_CHECKING:
+    from settings import Settings
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ def gather_line(experiment: str, seed: int) -> str:
     return f"make oof EXPERIMENT={experiment} SEED={seed}"
 
 
-def read(settings: Any, experiment: str, seed: int, scale: Scale, crossfitted: bool = False) -> Scored:
+def read(settings: "Settings", experiment: str, seed: int, scale: Scale, crossfitted: bool = False) -> Scored:
     """Scores of an experiment as oof (or, cross-fitted, tune) wrote them.
 
     Raises UserError where they are of other models, METRIC or EMPTY than now, or of a table that does not hold out what
@@ -55,7 +58,7 @@ def read(settings: Any, experiment: str, seed: int, scale: Scale, crossfitted: b
     return scored(settings, found, scale, crossfitted)
 
 
-def _own_table(settings: Any, experiment: str, seed: int) -> Path:
+def _own_table(settings: "Settings", experiment: str, seed: int) -> Path:
     """The folds table that an experiment was trained on, where it is unchanged; TRAIN_FOLDS otherwise."""
     table = Path(settings.TRAIN_FOLDS)
     folds = run_folders.finished_folds(settings.LOGS, experiment, seed)
@@ -65,7 +68,7 @@ def _own_table(settings: Any, experiment: str, seed: int) -> Path:
     return run_folders.table_of(table, [about.get("settings", {}).get("TRAIN_FOLDS")], about["folds_sha256"])
 
 
-def scored(settings: Any, found: OutOfFold, scale: Scale, crossfitted: bool = False) -> Scored:
+def scored(settings: "Settings", found: OutOfFold, scale: Scale, crossfitted: bool = False) -> Scored:
     """The same of held-out predictions that were read already."""
     experiment, seed = found.experiment, found.seed
     folder = Path(settings.LOGS, experiment, f"oof_seed{seed}")

@@ -1,7 +1,7 @@
 """One fold's held-out masks predicted and scored at their original size: val/ in its run folder."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,11 +12,16 @@ from tools import run_folders
 from tools.errors import UserError
 from tools.files import write_json, write_text
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from settings import Settings
+
 HELD_OUT_IMAGES, TRAINING_IMAGES = "held-out images", "training images (OVERFIT)"
 SCORES, SUMMARY, WORST = "scores.csv", "summary.json", "worst.png"
 
 
-def refuse_unscorable(settings: Any) -> None:
+def refuse_unscorable(settings: "Settings") -> None:
     """Raises UserError, before any training, for scoring constants that would stop the tester after it."""
     from prediction import tta
 
@@ -26,13 +31,13 @@ def refuse_unscorable(settings: Any) -> None:
     tta.views(settings.TTA)
 
 
-def write_scores(folder: Path, scores: Any, summary: dict[str, Any]) -> None:
+def write_scores(folder: Path, scores: "pd.DataFrame", summary: dict[str, Any]) -> None:
     """scores.csv, then summary.json, which says that both are whole."""
     write_text(folder / SCORES, scores.to_csv(index=False, lineterminator="\n"))
     write_json(folder / SUMMARY, summary)
 
 
-def score_fold(settings: Any, fold: str) -> dict[str, Any]:
+def score_fold(settings: "Settings", fold: str) -> dict[str, Any]:
     """Predict and score one fold's held-out images; writes val/ in its run folder and returns the summary."""
     import pandas as pd
 

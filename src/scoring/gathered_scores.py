@@ -1,7 +1,7 @@
 """All tested folds scored together, each image exactly once: oof_seed<s>/ in the experiment's folder."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,8 +12,13 @@ from tools import console, run_folders
 from tools.errors import UserError, listing
 from tools.files import read_json
 
+if TYPE_CHECKING:
+    import pandas as pd
 
-def tested_fold(settings: Any, found: out_of_fold.OutOfFold, fold: int, scale: score_rows.Scale) -> Any:
+    from settings import Settings
+
+
+def tested_fold(settings: "Settings", found: out_of_fold.OutOfFold, fold: int, scale: score_rows.Scale) -> Any:
     """One fold's scores.csv. Raises UserError where it was scored by other rules or another metric than now."""
     folder = found.folders[fold]
     again = f"Score it again: make tester FOLD={fold}"
@@ -28,7 +33,7 @@ def tested_fold(settings: Any, found: out_of_fold.OutOfFold, fold: int, scale: s
     return read_scores(folder, again, tuple(dict.fromkeys((*score_rows.COLUMNS, *scale.also))))  # iou is there already
 
 
-def gather(settings: Any) -> dict[str, Any]:
+def gather(settings: "Settings") -> dict[str, Any]:
     """Score every fold's val/ together. Raises UserError for an image that is predicted twice or not at all."""
     import pandas as pd
 
@@ -44,7 +49,7 @@ def gather(settings: Any) -> dict[str, Any]:
     return publish(settings, found, scores, scale, chosen_rule.configured(settings, spec))
 
 
-def _refuse_gaps(found: out_of_fold.OutOfFold, scores: Any) -> None:
+def _refuse_gaps(found: out_of_fold.OutOfFold, scores: "pd.DataFrame") -> None:
     """Refuse score rows that do not have each held-out image and class exactly once."""
     twice = sorted(scores["image"][scores.duplicated(["image", "class"])])
     missing = sorted(set(found.table["image"]) - set(scores["image"]))
@@ -60,7 +65,11 @@ def _refuse_gaps(found: out_of_fold.OutOfFold, scores: Any) -> None:
 
 
 def publish(
-    settings: Any, found: out_of_fold.OutOfFold, scores: Any, scale: score_rows.Scale, to_mask: tuple[Any, ...]
+    settings: "Settings",
+    found: out_of_fold.OutOfFold,
+    scores: "pd.DataFrame",
+    scale: score_rows.Scale,
+    to_mask: tuple[Any, ...],
 ) -> dict[str, Any]:
     """Write and announce the out-of-fold scores of an experiment or ensemble: oof_seed<s>/; returns the summary."""
     names = found.spec.scored_names

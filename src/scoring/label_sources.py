@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data import layouts
 from data.dataspec import DataSpec
@@ -10,6 +10,11 @@ from prediction import inference_job, prediction_folders
 from scoring import out_of_fold
 from tools.errors import UserError, listing
 from tools.run_folders import MANIFEST, finished_run, is_ensemble, read_manifest, read_model
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from settings import Settings
 
 
 @dataclass(frozen=True)
@@ -21,7 +26,7 @@ class Source:
     models: list[dict[str, Any]]
 
 
-def refuse_what_knows_the_masks(settings: Any) -> None:
+def refuse_what_knows_the_masks(settings: "Settings") -> None:
     """Settings under which a fold's labels would know what it holds out. Raises UserError."""
     if settings.OVERFIT:
         raise UserError("OVERFIT learns images by heart, without folds; pseudo-labels come from make cv's models.")
@@ -37,7 +42,7 @@ def refuse_what_knows_the_masks(settings: Any) -> None:
         )
 
 
-def checked_runs(settings: Any, frame: Any) -> dict[str, Path]:
+def checked_runs(settings: "Settings", frame: "pd.DataFrame") -> dict[str, Path]:
     """The run folder of each fold of the table, every one with a model that knows nothing of the fold's masks."""
     found = {}
     for fold in map(str, sorted(set(frame["kfold"]) - {-1})):
@@ -61,7 +66,7 @@ def checked_runs(settings: Any, frame: Any) -> dict[str, Path]:
     return found
 
 
-def test_names(settings: Any, frame: Any, spec: DataSpec) -> tuple[Path, list[str]]:
+def test_names(settings: "Settings", frame: "pd.DataFrame", spec: DataSpec) -> tuple[Path, list[str]]:
     """The folder of the test images, and each below it. Raises UserError for one that the table has already."""
     root, names = layouts.test_names(settings.INPUT, settings.TEST_PATH, spec.stacked)
     if settings.LIMIT:
@@ -79,7 +84,7 @@ def test_names(settings: Any, frame: Any, spec: DataSpec) -> tuple[Path, list[st
     return root, names
 
 
-def predicted(settings: Any, fold: str, run_folders: list[Path], root: Path, names: list[str]) -> Source:
+def predicted(settings: "Settings", fold: str, run_folders: list[Path], root: Path, names: list[str]) -> Source:
     """The test predictions of these runs' mean for FOLD=`fold`: those that are there, or new ones."""
     of = ",".join(read_model(run)["fold"] for run in run_folders)
     folder = inference_job.prediction_folder(settings, of)
@@ -95,7 +100,7 @@ def predicted(settings: Any, fold: str, run_folders: list[Path], root: Path, nam
     return Source(fold, folder, read_manifest(folder, "")["models"])
 
 
-def _unfit(settings: Any, folder: Path, run_folders: list[Path], root: Path, names: list[str]) -> str:
+def _unfit(settings: "Settings", folder: Path, run_folders: list[Path], root: Path, names: list[str]) -> str:
     """Why a prediction folder cannot be used, "" where it can: it is of these models, images and views, unchanged."""
     from prediction import tta
 

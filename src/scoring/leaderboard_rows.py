@@ -1,7 +1,7 @@
 """A row for each experiment, by its cross-fitted scores, or why it has none."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,8 +11,11 @@ from tools import run_folders
 from tools.errors import UserError
 from tools.files import read_json
 
+if TYPE_CHECKING:
+    from settings import Settings
 
-def line(settings: Any, experiment: str, seed: int, scale: score_rows.Scale) -> dict[str, Any]:
+
+def line(settings: "Settings", experiment: str, seed: int, scale: score_rows.Scale) -> dict[str, Any]:
     """One experiment under one seed. Raises UserError where it may not stand beside the others."""
     scored = experiment_scores.read(settings, experiment, seed, scale)
     folder = Path(settings.LOGS, experiment, f"oof_seed{seed}")
@@ -30,7 +33,7 @@ def line(settings: Any, experiment: str, seed: int, scale: score_rows.Scale) -> 
     return found
 
 
-def collect(settings: Any, scale: score_rows.Scale) -> tuple[list[dict[str, Any]], list[str]]:
+def collect(settings: "Settings", scale: score_rows.Scale) -> tuple[list[dict[str, Any]], list[str]]:
     """The lines, best first, and what was left out with its reason."""
     lines, left_out = [], []
     for place in sorted(path for path in Path(settings.LOGS).glob("*") if path.is_dir()):

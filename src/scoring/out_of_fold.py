@@ -7,7 +7,7 @@ image twice or not at all, folds of different settings.
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +17,11 @@ from prediction import prediction_folders
 from tools import run_folders
 from tools.errors import UserError, listing
 from tools.files import read_json, sha256
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from settings import Settings
 
 VALIDATION = "val"  # the folder of a run's held-out predictions and their scores
 
@@ -55,7 +60,7 @@ class OutOfFold:
         return (height, width), resize
 
 
-def held_out(frame: Any, folder: Path, table: Path) -> tuple[Any, Any]:
+def held_out(frame: "pd.DataFrame", folder: Path, table: Path) -> tuple[Any, Any]:
     """The rows a run may be scored on and those it trained on. Raises UserError where the table is another by now.
 
     An OVERFIT run is scored on its own training rows, and its summary says so.
@@ -93,7 +98,7 @@ def held_out(frame: Any, folder: Path, table: Path) -> tuple[Any, Any]:
     return frame.iloc[inside].reset_index(drop=True), frame.iloc[train]
 
 
-def read(settings: Any, experiment: str = "", seed: int | None = None) -> OutOfFold:
+def read(settings: "Settings", experiment: str = "", seed: int | None = None) -> OutOfFold:
     """The held-out predictions of `experiment` (EXPERIMENT) under `seed` (SEED), checked.
 
     Raises UserError for whatever the module's docstring names, and where a fold was not trained or not scored.
@@ -116,7 +121,7 @@ def read(settings: Any, experiment: str = "", seed: int | None = None) -> OutOfF
 
 
 def _of_folds(
-    settings: Any, experiment: str, seed: int, frame: Any, folds: list[int]
+    settings: "Settings", experiment: str, seed: int, frame: "pd.DataFrame", folds: list[int]
 ) -> tuple[dict[int, Path], dict[int, dict[str, Any]]]:
     folders, manifests, recipes = {}, {}, {}
     for fold in folds:
@@ -150,7 +155,7 @@ def recipe(run: Path) -> dict[str, Any]:
 
 
 def _of_ensemble(
-    settings: Any, experiment: str, seed: int, folds: list[int]
+    settings: "Settings", experiment: str, seed: int, folds: list[int]
 ) -> tuple[dict[int, Path], dict[int, dict[str, Any]]]:
     place = Path(settings.LOGS) / experiment
     again = f"Blend it again: make ensemble OF=... NAME={experiment}"
@@ -165,7 +170,7 @@ def _of_ensemble(
     return dict.fromkeys(folds, folder), parts
 
 
-def _refuse_twice_or_missing(experiment: str, manifests: dict[int, dict[str, Any]], rows: Any) -> None:
+def _refuse_twice_or_missing(experiment: str, manifests: dict[int, dict[str, Any]], rows: "pd.DataFrame") -> None:
     predicted = [(image, fold) for fold, manifest in manifests.items() for image in manifest["images"]]
     names = Counter(image for image, _ in predicted)
     twice = sorted(image for image, times in names.items() if times > 1)

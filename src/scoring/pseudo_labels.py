@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -17,6 +17,9 @@ from scoring.label_sources import Source
 from tools import console, run_folders, threads
 from tools.errors import UserError
 from tools.files import sha256, write_json
+
+if TYPE_CHECKING:
+    from settings import Settings
 
 MARGIN = 0.1  # of a threshold, up and down, within which a mask should stay what it is
 
@@ -132,7 +135,7 @@ class Found:
     area: float
 
 
-def masks_folder(settings: Any, name: str) -> Path:
+def masks_folder(settings: "Settings", name: str) -> Path:
     """Where the masks of pseudo-labels lie."""
     return Path(settings.OUTPUT, "pseudo", name)
 
@@ -165,7 +168,9 @@ def reference(path: Path, root: Path) -> str:
     return Path(os.path.relpath(path.resolve(), root.resolve())).as_posix()
 
 
-def new_rows(settings: Any, kept: list[Found], references: list[str], images_root: Path, place: Path) -> list[dict]:
+def new_rows(
+    settings: "Settings", kept: list[Found], references: list[str], images_root: Path, place: Path
+) -> list[dict]:
     """A row of the folds table for each kept label; each image is a group of its own."""
     root, rows = Path(settings.INPUT), []
     masks = reference(place, root)
@@ -177,7 +182,13 @@ def new_rows(settings: Any, kept: list[Found], references: list[str], images_roo
 
 
 def write_masks(
-    place: Path, kept: list[Found], images_root: Path, spec: DataSpec, to_mask: Any, least: float, about: dict[str, Any]
+    place: Path,
+    kept: list[Found],
+    images_root: Path,
+    spec: DataSpec,
+    to_mask: tuple[Rule, ...],
+    least: float,
+    about: dict[str, Any],
 ) -> list[str]:
     """Write the kept masks below `place`, all or none of them; returns their references below it."""
 
@@ -200,7 +211,7 @@ def write_masks(
 
 
 def made_with(
-    settings: Any, sources: list[Source], lines: list[dict[str, Any]], least: float, to_mask: Any
+    settings: "Settings", sources: list[Source], lines: list[dict[str, Any]], least: float, to_mask: tuple[Rule, ...]
 ) -> dict[str, Any]:
     """What pseudo-labels were made of, JSON-ready: table, models of each fold, rule and confidence."""
     table = Path(settings.TRAIN_FOLDS)

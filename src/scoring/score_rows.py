@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from metrics import measures, objects, overlap
 from prediction import postprocess
 from tools import console, threads
 from tools.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 KINDS = {"model": "", "constant": "constant_", "ceiling": "ceiling_"}  # summary's name -> prefix of the columns
 COLUMNS = (
@@ -67,7 +70,7 @@ def scale(metric: str, also: str, empty: str) -> Scale:
     return Scale(metric, names, empty)
 
 
-def small_masks(root: Path, frame: Any, spec: DataSpec, max_pixels: int, side: int = 128) -> np.ndarray:
+def small_masks(root: Path, frame: "pd.DataFrame", spec: DataSpec, max_pixels: int, side: int = 128) -> np.ndarray:
     """The masks of `frame` stretched to (side, side), 0/1 uint8 (S, N, side, side), a plane for each scored class."""
 
     def small(row: tuple[str, str]) -> np.ndarray:
@@ -86,7 +89,7 @@ def constant_mask(masks: np.ndarray) -> np.ndarray:
 
 
 def rows(
-    table: Any,
+    table: "pd.DataFrame",
     root: Path,
     read_maps: Callable[[str], np.ndarray],
     constant: np.ndarray,

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,23 +14,26 @@ from scoring import score_rows
 from scoring.score_rows import Scale
 from tools import console
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 _POLICIES = {"one": "counts as 1", "zero": "counts as 0", "skip": "is left out of the mean"}
 DRAWS = 2000  # of the bootstrap
 Interval = tuple[float, float]
 
 
-def counts_of(scores: Any, classes: int, prefix: str = "") -> np.ndarray:
+def counts_of(scores: "pd.DataFrame", classes: int, prefix: str = "") -> np.ndarray:
     """tp, fp, fn, tn (N, S, 4) of score rows, those of an image together."""
     columns = [f"{prefix}{key}" for key in overlap.COUNTS]
     return scores[columns].to_numpy(np.int64).reshape(-1, classes, len(columns))
 
 
-def values_of(scores: Any, classes: int, column: str = "score") -> np.ndarray:
+def values_of(scores: "pd.DataFrame", classes: int, column: str = "score") -> np.ndarray:
     """A measure's values (N, S) of score rows; NaN where the policy skips the image."""
     return scores[column].to_numpy(float).reshape(-1, classes)
 
 
-def summarise(scores: Any, classes: tuple[str, ...], scale: Scale) -> dict[str, Any]:
+def summarise(scores: "pd.DataFrame", classes: tuple[str, ...], scale: Scale) -> dict[str, Any]:
     """Mean over images and pooled over pixels, of the model, of the constant mask and of the resolution's ceiling.
 
     `scores` has the rows of an image together, one for each of `classes` in their order; with several the figures are
@@ -66,14 +69,19 @@ def summarise(scores: Any, classes: tuple[str, ...], scale: Scale) -> dict[str, 
     }
 
 
-def score(scores: Any, classes: tuple[str, ...], scale: Scale) -> float:
+def score(scores: "pd.DataFrame", classes: tuple[str, ...], scale: Scale) -> float:
     """The METRIC over score rows, those of an image together; NaN where the policy leaves nothing."""
     counts, values = counts_of(scores, len(classes)), values_of(scores, len(classes))
     return float(scale.total(counts, values, np.ones((1, len(counts))))[0])
 
 
 def interval(
-    measure: measures.Measure, counts: np.ndarray, values: np.ndarray, weights: np.ndarray, groups: Any, empty: str
+    measure: measures.Measure,
+    counts: np.ndarray,
+    values: np.ndarray,
+    weights: np.ndarray,
+    groups: np.ndarray,
+    empty: str,
 ) -> tuple[float, float, float]:
     """A measure over images with its 95% bootstrap interval: (score, low, high); NaN where there is no interval."""
 
@@ -84,7 +92,12 @@ def interval(
 
 
 def _metric(
-    scores: Any, counts: dict[str, np.ndarray], classes: tuple[str, ...], weights: np.ndarray, groups: Any, scale: Scale
+    scores: "pd.DataFrame",
+    counts: dict[str, np.ndarray],
+    classes: tuple[str, ...],
+    weights: np.ndarray,
+    groups: np.ndarray,
+    scale: Scale,
 ) -> dict[str, Any]:
     """METRIC of the model with its interval, and class by class, of the constant mask and of the ceiling."""
     values, ones = values_of(scores, len(classes)), np.ones((1, len(weights[0])))
@@ -102,12 +115,12 @@ def _metric(
 
 
 def _of_column(
-    scores: Any,
+    scores: "pd.DataFrame",
     name: str,
     counts: np.ndarray,
     classes: tuple[str, ...],
     weights: np.ndarray,
-    groups: Any,
+    groups: np.ndarray,
     scale: Scale,
 ) -> dict[str, float]:
     values = values_of(scores, len(classes), name)
@@ -115,7 +128,9 @@ def _of_column(
     return dict(zip(("model", "low", "high"), found, strict=True))
 
 
-def _intervals(counts: np.ndarray, weights: np.ndarray, groups: Any, empty: str) -> dict[str, dict[str, Interval]]:
+def _intervals(
+    counts: np.ndarray, weights: np.ndarray, groups: np.ndarray, empty: str
+) -> dict[str, dict[str, Interval]]:
     """Of Dice, IoU, precision and recall, as means over images and pooled."""
     each = overlap.scores(*np.moveaxis(counts, -1, 0)[:3], empty)
     kinds: dict[str, dict[str, Interval]] = {"image": {}, "pooled": {}}
@@ -188,8 +203,8 @@ def _range(found: Interval) -> str:
 
 def worst_sheet(
     path: Path,
-    scores: Any,
-    table: Any,
+    scores: "pd.DataFrame",
+    table: "pd.DataFrame",
     root: Path,
     read_maps: Callable[[str, int], np.ndarray],
     spec: DataSpec,

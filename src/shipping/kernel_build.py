@@ -8,7 +8,7 @@ import shutil
 import sys
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data import layouts
 from prediction import chosen_rule, prediction_folders, submission_file
@@ -19,6 +19,10 @@ from tools import recipes, run_folders
 from tools.errors import UserError
 from tools.files import read_json, write_json, write_text
 from tools.flags import is_on
+
+if TYPE_CHECKING:
+    from settings import Settings
+    from tools.flags import Flags
 
 PLACE = Path("output/kernel")
 BACK = "back"  # in it, what comes from Kaggle
@@ -38,7 +42,7 @@ def owner(user: str) -> str:
     return UNKNOWN
 
 
-def titled(flags: Any, experiment: str, what: str) -> dict[str, Any]:
+def titled(flags: "Flags", experiment: str, what: str) -> dict[str, Any]:
     """The names on Kaggle, of the data set and of the kernel."""
     name, user = kernel_pages.slug(experiment), owner(flags.USER)
     room = 50 - len(f"maskfold--{what}-kernel")  # Kaggle cuts names at 50; what tells two apart is at their ends
@@ -59,7 +63,7 @@ def titled(flags: Any, experiment: str, what: str) -> dict[str, Any]:
     }
 
 
-def _of_seed(settings: Any) -> str:
+def _of_seed(settings: "Settings") -> str:
     """What tells a seed's kernel from another's; nothing of the usual one."""
     usual = settings.defaults()["SEED"]
     return "" if usual == settings.SEED else f"-seed-{settings.SEED}"
@@ -98,7 +102,7 @@ def _hours(text: str) -> float:
     return hours
 
 
-def _refuse_ensemble(settings: Any) -> None:
+def _refuse_ensemble(settings: "Settings") -> None:
     if run_folders.is_ensemble(settings.LOGS, settings.EXPERIMENT):
         raise UserError(
             f"{settings.EXPERIMENT} is an ensemble; a kernel takes the folds of one experiment along. Make one of its "
@@ -106,7 +110,7 @@ def _refuse_ensemble(settings: Any) -> None:
         )
 
 
-def test_folder(settings: Any, stacked: bool) -> Path:
+def test_folder(settings: "Settings", stacked: bool) -> Path:
     """Where the test images are; an empty TEST_PATH will do, as where a competition keeps all of them hidden."""
     path = Path(settings.TEST_PATH)
     if settings.TEST_PATH and path.is_dir() and not any(path.iterdir()):
@@ -114,7 +118,7 @@ def test_folder(settings: Any, stacked: bool) -> Path:
     return layouts.test_images(settings.INPUT, settings.TEST_PATH, stacked)[0]
 
 
-def prediction(settings: Any, flags: Any, partial: Path) -> str:
+def prediction(settings: "Settings", flags: "Flags", partial: Path) -> str:
     """A kernel that predicts; returns what to say of it."""
     _refuse_ensemble(settings)
     folds = chosen_folds(settings, flags.FOLD)
@@ -176,7 +180,7 @@ def rules_line(chosen: tuple[Any, ...]) -> str:
     return "; ".join(dict.fromkeys(map(str, chosen)))
 
 
-def training(settings: Any, flags: Any, partial: Path) -> str:
+def training(settings: "Settings", flags: "Flags", partial: Path) -> str:
     """A kernel that trains one fold; returns what to say of it."""
     import model_dispatcher
     from modeling import encoder_weights

@@ -5,13 +5,16 @@ import json
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prediction import postprocess
 from shipping import kernel_pages, kernel_run, wheels
 from tools import run_folders
 from tools.errors import NotFiniteError, UserError
 from tools.files import digest_of, sha256, write_json
+
+if TYPE_CHECKING:
+    from prediction.predictor import Predictor
 
 SOURCE = Path(__file__).parents[1]
 # third-party modules of Kaggle's image (github.com/Kaggle/docker-python, mid 2026); smp is in none of its versions
@@ -105,7 +108,9 @@ def store_model(run: Path, folder: Path, half: bool) -> None:
     write_json(folder / run_folders.MODEL, {**about, "weights_sha256": sha, "stored_of": about["weights_sha256"]})
 
 
-def half_is_safe(predictor: Any, chosen: tuple[Any, ...], paths: list[Path], max_pixels: int) -> tuple[bool, float]:
+def half_is_safe(
+    predictor: "Predictor", chosen: tuple[Any, ...], paths: list[Path], max_pixels: int
+) -> tuple[bool, float]:
     """Whether the models give the same masks in 16 bits, on these images; and 1 - Dice between the two ways' masks."""
     import numpy as np
 

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data import layouts
 from formats import images, rle
@@ -23,6 +23,9 @@ from shipping import kernel_run
 from shipping.kernel_build import MADE, PLACE
 from tools.errors import UserError, listing
 from tools.files import link, read_json
+
+if TYPE_CHECKING:
+    from settings import Settings
 
 ENVIRONMENT = Path(".venv-kaggle")
 REQUIREMENTS = Path(__file__).parents[2] / "requirements-kaggle.txt"
@@ -93,7 +96,7 @@ def clean_environment(tree: Path, python: str) -> str:
     return str(tree / "venv" / "bin" / "python")
 
 
-def build_tree(tree: Path, about: dict[str, Any], settings: Any, mount: str, zipped: bool) -> None:
+def build_tree(tree: Path, about: dict[str, Any], settings: "Settings", mount: str, zipped: bool) -> None:
     """Lay out input/ (links to the same bytes, or copies), working/, tmp/ and another user's home/ below `tree`."""
     if mount not in ("datasets", "plain"):
         raise UserError(f"MOUNT={mount}: expected datasets or plain.")
@@ -206,7 +209,7 @@ def compare(
     )
 
 
-def at_home(settings: Any, about: dict[str, Any], tree: Path) -> tuple[Path, dict[str, tuple[int, int]]]:
+def at_home(settings: "Settings", about: dict[str, Any], tree: Path) -> tuple[Path, dict[str, tuple[int, int]]]:
     """The submission that inference makes here of the same models, and each image's size by its id."""
     target = tree / "home_submission.csv"
     folds = ",".join(model.partition("_")[0].removeprefix("fold") for model in about["models"])
@@ -226,7 +229,7 @@ def made_with() -> list[str]:
     return read_json(PLACE / MADE, "Make the kernel first: make kernel EXPERIMENT=x", {"settings": list})["settings"]
 
 
-def rehearse(settings: Any, python: str, mount: str, zipped: bool) -> None:
+def rehearse(settings: "Settings", python: str, mount: str, zipped: bool) -> None:
     """Run the kernel as Kaggle would, by `python` ("": Kaggle's versions, installed), and compare. Raises UserError.
 
     `settings`: those that it was made with; `mount`: datasets or plain; `zipped`: the competition's folders are zips.
@@ -258,7 +261,7 @@ def rehearse(settings: Any, python: str, mount: str, zipped: bool) -> None:
     )
 
 
-def check_prediction(tree: Path, about: dict[str, Any], settings: Any) -> str:
+def check_prediction(tree: Path, about: dict[str, Any], settings: "Settings") -> str:
     """Compare the kernel's submission with ours."""
     made = tree / "working" / "submission.csv"
     left = sorted(path.name for path in (tree / "working").iterdir())

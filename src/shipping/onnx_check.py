@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data import layouts, splits
 from data.dataspec import DataSpec
@@ -10,6 +10,12 @@ from prediction import postprocess, prediction_folders
 from prediction.postprocess import Rule
 from tools import console
 from tools.errors import UserError
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+    from prediction.predictor import Predictor
+    from settings import Settings
 
 CHECKED = 6  # real images that the file is compared on
 
@@ -35,7 +41,7 @@ class Agreement:
         )
 
 
-def real_images(settings: Any, spec: DataSpec, most: int = CHECKED) -> list[Path]:
+def real_images(settings: "Settings", spec: DataSpec, most: int = CHECKED) -> list[Path]:
     """A few of the test images, or of the training images where there are none. Raises UserError."""
     try:
         _, files = layouts.test_images(settings.INPUT, settings.TEST_PATH, spec.stacked)
@@ -57,7 +63,13 @@ def _near_cut(probabilities: Any, spec: DataSpec, to_mask: tuple[Rule, ...], tol
     return abs(probabilities[list(spec.scored)] - cuts[:, None, None]) <= tolerance
 
 
-def compare(session: Any, predictor: Any, paths: list[Path], to_mask: tuple[Rule, ...], max_pixels: int) -> Agreement:
+def compare(
+    session: "onnxruntime.InferenceSession",
+    predictor: "Predictor",
+    paths: list[Path],
+    to_mask: tuple[Rule, ...],
+    max_pixels: int,
+) -> Agreement:
     """The file against the predictor, from the image's file to the mask at its original size."""
     import numpy as np
 
@@ -119,7 +131,7 @@ def metadata_of(
     }
 
 
-def load_session(settings: Any, folders: list[Path]) -> Any:
+def load_session(settings: "Settings", folders: list[Path]) -> Any:
     """The networks' predictor on the CPU. Raises UserError where one file cannot hold what scoring asked of them."""
     from prediction import predictor
 

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -25,6 +25,9 @@ from modeling.segmenter import DIVISOR
 from prediction import tta
 from prediction.predictor import Model
 from tools.errors import UserError
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 INPUT, OUTPUT = "images", "probabilities"
 TOLERANCE = 1e-4  # of a probability; what other orders of summation make of a trained network is a tenth of it at most
@@ -96,7 +99,7 @@ def open_session(path: Path) -> Any:
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def ask(session: Any, frames: np.ndarray) -> np.ndarray:
+def ask(session: "onnxruntime.InferenceSession", frames: np.ndarray) -> np.ndarray:
     """uint8 (N, h, w, channels) -> float32 probabilities (N, C, h, w), by onnxruntime."""
     return session.run([OUTPUT], {INPUT: np.ascontiguousarray(frames)})[0]
 

@@ -5,10 +5,14 @@ import io
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from formats import resize as frame_resize
 from tools.errors import UserError
+
+if TYPE_CHECKING:
+    from prediction.predictor import Model
+    from reporting.evidence import Evidence
 
 CHECKED = 3  # real images that the loaded network is compared on
 TOLERANCE = 1e-4  # of a logit, as a share of the largest
@@ -25,7 +29,7 @@ def refuse_foreign(folder: Path, overwrite: bool) -> None:
         raise UserError(f"{folder} holds no config.json, so it is not ours to replace. Move it away first.")
 
 
-def resizing(model: Any, pictures: list[Any], frames: list[Any]) -> tuple[list[Any], float]:
+def resizing(model: "Model", pictures: list[Any], frames: list[Any]) -> tuple[list[Any], float]:
     """Albumentations' steps from an image uint8 (H, W, channels) to the network's frame, and how far off they are.
 
     They are those that come nearest to the `frames` that training saw of `pictures`; the second is the mean difference
@@ -87,7 +91,7 @@ def _resizes(size: tuple[int, int], resize: str, shapes: set[tuple[int, int]]) -
     return [[*own, *steps] for steps in whole[:1]] + whole if own else whole
 
 
-def _to_tensor(model: Any) -> list[Any]:
+def _to_tensor(model: "Model") -> list[Any]:
     """Sides that are multiples of 32, normalisation, channels first."""
     import albumentations as A
     import cv2
@@ -107,7 +111,7 @@ def _to_tensor(model: Any) -> list[Any]:
     return [*([] if whole else [pad]), A.Normalize(mean=mean, std=std, max_pixel_value=255.0), A.ToTensorV2()]
 
 
-def difference(folder: Path, model: Any, pictures: list[Any], resize: Any) -> float:
+def difference(folder: Path, model: "Model", pictures: list[Any], resize: Any) -> float:
     """The largest difference of a logit between the folder, loaded as its user would, and our network, of one frame.
 
     As a share of the largest logit, where that is above 1; `resize` makes the frame, as `resizing` chose it.
@@ -130,7 +134,7 @@ def difference(folder: Path, model: Any, pictures: list[Any], resize: Any) -> fl
     return float(np.max(offs))  # NaN where there is one
 
 
-def save(folder: Path, model: Any, pictures: list[Any], frames: list[Any], evidence: Any) -> float:
+def save(folder: Path, model: "Model", pictures: list[Any], frames: list[Any], evidence: "Evidence") -> float:
     """Write the folder whole or not at all; returns `difference`. Raises UserError where smp gives back another."""
     from shipping import model_card
 

@@ -3,9 +3,13 @@
 import copy
 import gc
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tools.errors import UserError
+
+if TYPE_CHECKING:
+    from lightning_module import SegmentationModule
+    from settings import Settings
 
 STEPS = 2  # the optimiser's own memory is there from the second on
 # torch's words, and those of cuBLAS and cuDNN, which ask the driver by themselves
@@ -55,7 +59,9 @@ def repeated(sample: dict[str, Any], size: int) -> dict[str, Any]:
     return dataset.collate([sample] * size)
 
 
-def train_steps(module: Any, batch: dict[str, Any], device: str, precision: str, settings: Any) -> None:
+def train_steps(
+    module: "SegmentationModule", batch: dict[str, Any], device: str, precision: str, settings: "Settings"
+) -> None:
     """A few optimiser steps on a copy of `module`, which stays as it is: forward, backward, update, average."""
     from torch.utils.data import DataLoader
 
@@ -67,7 +73,7 @@ def train_steps(module: Any, batch: dict[str, Any], device: str, precision: str,
     trainer.fit(copy.deepcopy(module), DataLoader([batch] * STEPS * settings.ACCUMULATE, batch_size=None))
 
 
-def search(settings: Any, fold: str) -> None:
+def search(settings: "Settings", fold: str) -> None:
     """Try batches of a fold's largest image on the GPU, and say the largest that fits. Raises UserError without one."""
     import torch
 
@@ -97,7 +103,7 @@ def search(settings: Any, fold: str) -> None:
     _say(largest(fits, len(rows)), len(rows), settings, fold)
 
 
-def _say(best: int, limit: int, settings: Any, fold: str) -> None:
+def _say(best: int, limit: int, settings: "Settings", fold: str) -> None:
     size = f"{settings.IMAGE_SIZE[0]} x {settings.IMAGE_SIZE[1]} px"
     if best == 0:
         raise UserError(f"Not one image of {size} fits. A smaller IMAGE_SIZE, CROP or MODEL_NAME helps.")

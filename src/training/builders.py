@@ -1,14 +1,22 @@
 """One run's settings -> the parts of its training: data, network, loaders, module. Each is checked before long work."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data import dataspec, splits
 from data.dataspec import DataSpec
 from tools.errors import UserError, nearest
 
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from torch import nn
 
-def data_spec(settings: Any) -> DataSpec:
+    from loading.cache import Cache
+    from settings import Settings
+
+
+def data_spec(settings: "Settings") -> DataSpec:
     """What the pixels mean, as make folds found it. Raises UserError where TASK or IN_CHANNELS say something else."""
     sidecar = Path(settings.TRAIN_FOLDS).with_suffix(".json")
     spec = dataspec.read(sidecar)
@@ -23,7 +31,7 @@ def data_spec(settings: Any) -> DataSpec:
     return spec
 
 
-def normalisation(settings: Any, spec: DataSpec) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def normalisation(settings: "Settings", spec: DataSpec) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and deviation of the channels in [0, 1]: the constants, or what make folds measured."""
     measured = settings.NORMALISE == "measured" or (
         settings.NORMALISE == "auto" and (spec.channels != len(settings.MODEL_MEAN) or spec.bits != 8)
@@ -31,7 +39,7 @@ def normalisation(settings: Any, spec: DataSpec) -> tuple[tuple[float, ...], tup
     return (spec.mean, spec.std) if measured else (settings.MODEL_MEAN, settings.MODEL_STD)
 
 
-def open_cache(settings: Any, frame: Any, spec: DataSpec) -> Any:
+def open_cache(settings: "Settings", frame: "pd.DataFrame", spec: DataSpec) -> Any:
     """The cache of every row of the folds table, shared by all folds."""
     from loading.cache import open_cache as open_
 
@@ -47,7 +55,7 @@ def open_cache(settings: Any, frame: Any, spec: DataSpec) -> Any:
     )
 
 
-def build_network(settings: Any, spec: DataSpec, encoder_weights: str | None = None) -> Any:
+def build_network(settings: "Settings", spec: DataSpec, encoder_weights: str | None = None) -> Any:
     """The settings' network for these data, fresh."""
     import model_dispatcher
 
@@ -65,7 +73,7 @@ def build_network(settings: Any, spec: DataSpec, encoder_weights: str | None = N
     )
 
 
-def network(settings: Any, spec: DataSpec, batch: int) -> Any:
+def network(settings: "Settings", spec: DataSpec, batch: int) -> Any:
     """The network from its seed, proven on one blank image before any long work; `batch`: images of a training step."""
     import copy
 
@@ -87,7 +95,7 @@ def network(settings: Any, spec: DataSpec, batch: int) -> Any:
     return built.train()
 
 
-def leaves_out(network: Any, channels: int, size: tuple[int, int]) -> bool:
+def leaves_out(network: "nn.Module", channels: int, size: tuple[int, int]) -> bool:
     """Whether some parameters take no part in a training step; DDP has to be told."""
     import copy
 
@@ -99,7 +107,7 @@ def leaves_out(network: Any, channels: int, size: tuple[int, int]) -> bool:
     return any(parameter.grad is None for parameter in tried.parameters())
 
 
-def fold_rows(settings: Any, frame: Any, fold: str) -> tuple[Any, Any]:
+def fold_rows(settings: "Settings", frame: "pd.DataFrame", fold: str) -> tuple[Any, Any]:
     """Rows to train and to validate on: a fold's, or with OVERFIT its first n training images for both."""
     train_rows, valid_rows = splits.split_rows(frame, fold)
     if not settings.OVERFIT:
@@ -107,7 +115,7 @@ def fold_rows(settings: Any, frame: Any, fold: str) -> tuple[Any, Any]:
     return train_rows[: settings.OVERFIT], train_rows[: settings.OVERFIT]
 
 
-def augmentation(settings: Any, spec: DataSpec) -> Any:
+def augmentation(settings: "Settings", spec: DataSpec) -> Any:
     """What the loaders' processes do to a training sample: its crop, and what is augmented there; None for nothing."""
     from loading import augmentations
     from loading.random_crops import Cropped
@@ -120,7 +128,7 @@ def augmentation(settings: Any, spec: DataSpec) -> Any:
     return Cropped(settings.CROP, settings.FOREGROUND, labels, background, augment)
 
 
-def loaders(settings: Any, spec: DataSpec, frame: Any, train_rows: Any, valid_rows: Any) -> Any:
+def loaders(settings: "Settings", spec: DataSpec, frame: "pd.DataFrame", train_rows: Any, valid_rows: Any) -> Any:
     """The fold's loaders, from the cache that is made here where it is not there yet."""
     from loading.datamodule import MaskDataModule, workers
     from tools import distributed
@@ -159,7 +167,9 @@ def loaders(settings: Any, spec: DataSpec, frame: Any, train_rows: Any, valid_ro
     )
 
 
-def _row_weights(settings: Any, spec: DataSpec, frame: Any, cache: Any, rows: Any) -> Any:
+def _row_weights(
+    settings: "Settings", spec: DataSpec, frame: "pd.DataFrame", cache: "Cache", rows: "np.ndarray"
+) -> Any:
     """How often each training row comes, by BALANCE and FOREGROUND; None where each comes once."""
     import numpy as np
 
@@ -201,7 +211,7 @@ def _shares(text: str, strata: list[str]) -> dict[str, float]:
     return shares
 
 
-def module(settings: Any, spec: DataSpec, built: Any, loss: Any) -> Any:
+def module(settings: "Settings", spec: DataSpec, built: Any, loss: Any) -> Any:
     """The Lightning module around a network, with the settings' optimiser, schedule and device augmentation."""
     import torch
 

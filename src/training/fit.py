@@ -5,7 +5,7 @@ import functools
 import signal
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data import splits
 from data.dataspec import DataSpec
@@ -15,8 +15,17 @@ from tools.signals import Deadline, Stopped
 from training import builders, launch, model_file
 from training.preparation import Prepared, prepare, refuse_what_does_nothing
 
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+    from pytorch_lightning.plugins.environments import ClusterEnvironment
+    from torch import nn
 
-def fit(settings: Any, fold: str, resume: bool = False, overwrite: bool = False) -> Path:
+    from lightning_module import SegmentationModule
+    from loading.datamodule import MaskDataModule
+    from settings import Settings
+
+
+def fit(settings: "Settings", fold: str, resume: bool = False, overwrite: bool = False) -> Path:
     """Train one fold and write its run folder; returns it. Raises UserError, before the training wherever possible.
 
     A training that MAX_MINUTES ended has no model.json: `runs.resumable` says so. Stopped by Ctrl-C or SIGTERM it
@@ -46,7 +55,7 @@ def fit(settings: Any, fold: str, resume: bool = False, overwrite: bool = False)
     return folder
 
 
-def _launch(settings: Any, fold: str, resume: bool, overwrite: bool) -> None:
+def _launch(settings: "Settings", fold: str, resume: bool, overwrite: bool) -> None:
     """Train in a process for each device; what they say and how they end is as for one."""
     flags = [f"FOLD={fold}", f"RESUME={int(resume)}", f"OVERWRITE={int(overwrite)}"]
     code = launch.run(Path(__file__).parents[1] / "train.py", [*flags, *settings.overrides()], settings.DEVICES)
@@ -57,7 +66,13 @@ def _launch(settings: Any, fold: str, resume: bool, overwrite: bool) -> None:
 
 
 def _fit_as_rank(
-    settings: Any, folder: Path, fold: str, resume: bool, overwrite: bool, start: float, cluster: Any
+    settings: "Settings",
+    folder: Path,
+    fold: str,
+    resume: bool,
+    overwrite: bool,
+    start: float,
+    cluster: "ClusterEnvironment | None",
 ) -> None:
     """The training, as the only process or as one of several; rank zero checks, prepares and writes for all."""
     from modeling.losses.loss_sum import Loss
@@ -98,7 +113,7 @@ def _fit_as_rank(
             model_file.ship(settings, spec, module, folder, fold, trainer, prepared.origin)
 
 
-def _shares(settings: Any) -> str:
+def _shares(settings: "Settings") -> str:
     """The arithmetic of several devices."""
     count = settings.DEVICES * settings.NODES
     if count == 1:
@@ -108,7 +123,9 @@ def _shares(settings: Any) -> str:
     return f"; {each} = {batch * windows} images a step, as on one"
 
 
-def _announce(settings: Any, spec: DataSpec, fold: str, network: Any, train: int, valid: int, where: str) -> None:
+def _announce(
+    settings: "Settings", spec: DataSpec, fold: str, network: "nn.Module", train: int, valid: int, where: str
+) -> None:
     """What is about to be trained, on what, and where it will lie, in one line."""
     millions = sum(parameter.numel() for parameter in network.parameters()) / 1e6
     classes = "" if spec.task == "binary" else f"{spec.task}, {len(spec.classes)} classes; "
@@ -123,16 +140,16 @@ def _announce(settings: Any, spec: DataSpec, fold: str, network: Any, train: int
 
 
 def _run(
-    settings: Any,
+    settings: "Settings",
     spec: DataSpec,
-    module: Any,
-    data: Any,
+    module: "SegmentationModule",
+    data: "MaskDataModule",
     folder: Path,
     device: str,
     precision: str,
     prepared: Prepared,
     deadline: Deadline,
-    cluster: Any,
+    cluster: "ClusterEnvironment | None",
 ) -> Any:
     """Lightning's fit; returns the trainer, None where MAX_MINUTES ended it. Turns what a user can cause into words."""
     import torch
@@ -183,7 +200,7 @@ def _run(
     return trainer
 
 
-def _say_stopped(settings: Any, folder: Path, trainer: Any, stopped: BaseException) -> None:
+def _say_stopped(settings: "Settings", folder: Path, trainer: "pl.Trainer", stopped: BaseException) -> None:
     """Where the training stands and how it goes on. Raises KeyboardInterrupt or SystemExit but for MAX_MINUTES."""
     at = f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs}, step {trainer.global_step}"
     whole = "RESUME=1 goes on from there"
@@ -200,7 +217,7 @@ def _say_stopped(settings: Any, folder: Path, trainer: Any, stopped: BaseExcepti
         raise SystemExit(128 + number) from stopped
 
 
-def _step_images(settings: Any, spec: DataSpec, folder: Path) -> list[Any]:
+def _step_images(settings: "Settings", spec: DataSpec, folder: Path) -> list[Any]:
     """The callback that draws the same few images after each epoch, [] where STEP_IMAGES=0."""
     if not settings.STEP_IMAGES:
         return []

@@ -4,7 +4,7 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -15,6 +15,9 @@ from data import splits
 from tools import console
 from tools.errors import UserError
 from tools.files import replacing
+
+if TYPE_CHECKING:
+    from settings import Settings
 
 SMOOTHING = 0.9  # decay of the exponential mean over the losses
 DIVERGED = 4.0  # times the best smoothed loss
@@ -222,7 +225,7 @@ def typed(rate: float) -> str:
     return f"{mantissa}e{int(exponent)}"
 
 
-def parts(settings: Any, fold: str) -> tuple[Any, Any, str, str]:
+def parts(settings: "Settings", fold: str) -> tuple[Any, Any, str, str]:
     """The training's module and loaders for a fold, with the device and precision; nothing is written but the cache."""
     from modeling.losses.loss_sum import Loss
     from tools.hardware import choose_device, choose_precision

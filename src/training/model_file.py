@@ -1,7 +1,7 @@
 """What a training leaves: model.safetensors and model.json, all that scoring reads, and what it reached."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data.dataspec import DataSpec
 from tools import run_folders
@@ -9,11 +9,23 @@ from tools.errors import UnlearnedError, UserError
 from tools.files import sha256, write_json
 from training import builders
 
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+
+    from lightning_module import SegmentationModule
+    from settings import Settings
+
 OVERFIT_DICE = 0.9  # what any network reaches on images that it may learn by heart
 
 
 def ship(
-    settings: Any, spec: DataSpec, module: Any, folder: Path, fold: str, trainer: Any, origin: dict[str, Any]
+    settings: "Settings",
+    spec: DataSpec,
+    module: "SegmentationModule",
+    folder: Path,
+    fold: str,
+    trainer: "pl.Trainer",
+    origin: dict[str, Any],
 ) -> None:
     """Write model.safetensors and model.json, all that scoring and prediction read, and say what was reached."""
     import torch
@@ -70,7 +82,9 @@ def ship(
     _report(settings, fold, None if dice is None else float(dice), trainer, folder, f"{minutes:.1f} minutes", weights)
 
 
-def _report(settings: Any, fold: str, dice: float | None, trainer: Any, folder: Path, took: str, weights: str) -> None:
+def _report(
+    settings: "Settings", fold: str, dice: float | None, trainer: "pl.Trainer", folder: Path, took: str, weights: str
+) -> None:
     """Say what was reached. Raises UnlearnedError where OVERFIT's test fails; `dice` is None without a validation."""
     learnt = len(trainer.datamodule.train_rows)
     what = f"Dice on the {learnt} images it was trained on" if settings.OVERFIT else "validation Dice"
@@ -96,7 +110,7 @@ def last_dice(folder: Path) -> float | None:
     return float(values.iloc[-1]) if len(values) else None
 
 
-def refuse_unlearned(settings: Any, learnt: int, dice: float | None, folder: Path) -> None:
+def refuse_unlearned(settings: "Settings", learnt: int, dice: float | None, folder: Path) -> None:
     """OVERFIT's own test. Raises UnlearnedError where it fails."""
     if settings.OVERFIT and not settings.LIMIT and dice is not None and not dice >= OVERFIT_DICE:
         raise UnlearnedError(

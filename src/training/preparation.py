@@ -3,18 +3,21 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tools import run_folders
 from tools.errors import UserError, listing
 from tools.files import read_json, sha256, write_json, write_text
 from training import builders, run_record
 
+if TYPE_CHECKING:
+    from settings import Settings
+
 FIXED = ("data", "network", "training")  # sections that the folds of one experiment share
 VARYING = ("SEED", "EXPERIMENT", "TRAIN_FOLDS")  # the seed and the experiment name the run; the table has its hash
 
 
-def fixed_settings(settings: Any) -> dict[str, Any]:
+def fixed_settings(settings: "Settings") -> dict[str, Any]:
     """What must be equal in all runs of an experiment."""
     shared = settings.snapshot(*FIXED)
     values = {name: value for name, value in shared.items() if name not in VARYING}
@@ -35,7 +38,7 @@ class Prepared:
 
 
 def prepare(
-    settings: Any,
+    settings: "Settings",
     folder: Path,
     fold: str,
     device: str,
@@ -86,7 +89,7 @@ def _say_what_changed(folder: Path, now: dict[str, Any]) -> list[list[str]]:
     return [*then.get("sessions", []), differ]
 
 
-def refuse_what_does_nothing(settings: Any, fold: str) -> None:
+def refuse_what_does_nothing(settings: "Settings", fold: str) -> None:
     """Settings that contradict each other, or that nothing would come of. Raises UserError."""
     by_dice = {
         "CHECKPOINT=best": settings.CHECKPOINT == "best",

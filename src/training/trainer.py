@@ -4,7 +4,7 @@ import logging
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 from pytorch_lightning import profilers
@@ -17,6 +17,9 @@ from tools import distributed
 from tools.signals import Deadline, Signals
 from training import callbacks, checkpoints
 from training.loggers import make_loggers
+
+if TYPE_CHECKING:
+    from pytorch_lightning.plugins.environments import ClusterEnvironment
 
 PROFILERS = {
     "simple": profilers.SimpleProfiler,
@@ -46,7 +49,7 @@ def make(
     identity: dict[str, Any] | None = None,
     checkpoint_minutes: float = 0.0,
     deadline: Deadline | None = None,
-    cluster: Any = None,
+    cluster: "ClusterEnvironment | None" = None,
     nodes: int = 1,
     sync_batchnorm: bool = False,
     leaves_out: bool = False,

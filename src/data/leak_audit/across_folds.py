@@ -1,7 +1,7 @@
 """The audit's pairs over the folds of a table: copies are refused, what only looks alike is shown to a person."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,8 +12,11 @@ from tools import console
 from tools.errors import UserError, listing
 from tools.files import write_text
 
+if TYPE_CHECKING:
+    import pandas as pd
 
-def find(frame: Any, examined: Examined, root: Path, max_pixels: int) -> list[copies.Pair]:
+
+def find(frame: "pd.DataFrame", examined: Examined, root: Path, max_pixels: int) -> list[copies.Pair]:
     """All near copies among images of different groups, with progress."""
 
     def read(row: int) -> np.ndarray:
@@ -25,7 +28,7 @@ def find(frame: Any, examined: Examined, root: Path, max_pixels: int) -> list[co
     return copies.copies(examined.thumbnails, read, list(frame["group"]), track)
 
 
-def refuse(frame: Any, pairs: list[copies.Pair], given: bool) -> list[copies.Pair]:
+def refuse(frame: "pd.DataFrame", pairs: list[copies.Pair], given: bool) -> list[copies.Pair]:
     """Raise UserError for copies that lie in different folds; returns those that only look alike.
 
     given: the folds came with the data or the user's table, and cannot be changed here.
@@ -55,7 +58,7 @@ def refuse(frame: Any, pairs: list[copies.Pair], given: bool) -> list[copies.Pai
     return [pair for pair in over_folds if not pair.sure]
 
 
-def show_unsure(frame: Any, unsure: list[copies.Pair], root: Path, spec: DataSpec, path: Path) -> None:
+def show_unsure(frame: "pd.DataFrame", unsure: list[copies.Pair], root: Path, spec: DataSpec, path: Path) -> None:
     """Write pairs that look alike over folds as a list and a picture; nothing where there is none."""
     for old in (path, path.with_suffix(".png")):
         old.unlink(missing_ok=True)
