@@ -16,7 +16,7 @@ from shipping.onnx_check import Agreement, compare, load_session, metadata_of, r
 from shipping.smp_form import CHECKED, refuse_foreign, save
 from tools import console, run_folders
 from tools.errors import UserError, command
-from tools.files import replacing, write_text
+from tools.files import atomic_write, write_text
 from tools.flags import is_on
 
 FLAGS = {"FOLD": "0, or 0,1,2, or full; without it every finished fold"}
@@ -38,21 +38,21 @@ def onnx(argv: list[str]) -> None:
     from prediction import predictor as predictor_module
 
     spec, makers, about = predictor.spec, predictor_module.describe(predictor.models), predictor.about()
-    to_mask = chosen_rule.chosen(settings, spec, prediction_folders.provenance(makers, about))
+    rules = chosen_rule.chosen(settings, spec, prediction_folders.provenance(makers, about))
     name = f"{settings.EXPERIMENT}_fold{'-'.join(folds)}_seed{settings.SEED}"
     path = Path(settings.OUTPUT, "onnx", f"{name}.onnx")
     of = str(folders[0]) if len(folders) == 1 else f"the mean of {len(folders)} models"
     print(f"Writing {of} as ONNX, and asking onnxruntime and torch the same", flush=True)
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         first = spec.read_image(paths[0], settings.MAX_PIXELS)
         way = onnx_file.write(temporary, predictor.models, first)
-        onnx_file.describe(temporary, metadata_of(spec, to_mask, about, makers, way))
-        agreement = compare(onnx_file.open_session(temporary), predictor, paths, to_mask, settings.MAX_PIXELS)
+        onnx_file.describe(temporary, metadata_of(spec, rules, about, makers, way))
+        agreement = compare(onnx_file.open_session(temporary), predictor, paths, rules, settings.MAX_PIXELS)
         refuse_disagreement(agreement, onnx_file.TOLERANCE)
     model = predictor.models[0]
     size = first.shape[:2] if model.resize == "none" else model.size
     example = path.with_name(f"{name}_example.py")
-    source = onnx_example.text(path.name, spec, to_mask, size=size, resize=model.resize, any_size=way.any_size)
+    source = onnx_example.text(path.name, spec, rules, size=size, resize=model.resize, any_size=way.any_size)
     write_text(example, source)
     _report(path, example, paths, agreement, way, size)
 

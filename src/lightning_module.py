@@ -175,7 +175,7 @@ class SegmentationModule(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Every rank's batches, each once, in the order that one alone would have them: the same figures to the end."""
-        everything = {first: found for part in distributed.everyones(self._validated) for first, found in part.items()}
+        everything = {first: found for part in distributed.all_gather(self._validated) for first, found in part.items()}
         batches = [everything[first] for first in sorted(everything)]
         counts = np.concatenate([counts for counts, _ in batches], axis=1)  # (3, N, S)
         summary = overlap.summarise(*counts, self.hparams.empty)

@@ -90,16 +90,22 @@ def write_table(settings: "Settings", path: Path, base: Any, rows: list[dict], a
 
 
 def draw(
-    path: Path, kept: list[Found], rejected: list[Found], root: Path, spec: DataSpec, to_mask: "tuple[Rule, ...]", settings: "Settings",
+    path: Path,
+    kept: list[Found],
+    rejected: list[Found],
+    root: Path,
+    spec: DataSpec,
+    rules: "tuple[Rule, ...]",
+    settings: "Settings",
     least: float,
-) -> None:  # fmt: skip
+) -> None:
     """The contact sheet of some kept and some rejected images: image, probability, label."""
     from tools import pictures
 
     lines = []
     for word, part in (("kept", kept), ("rejected", rejected)):
         for found in spread(part) if part else []:
-            p8, mask = label_of(found, spec, to_mask, least)
+            p8, mask = label_of(found, spec, rules, least)
             picture = pictures.as_rgb(spec.read_image(root / found.image, settings.MAX_PIXELS))
             planes = spec.class_planes(mask).astype(np.uint8)
             caption = f"{word}: {found.confidence:.4f}, for fold {found.source.fold}   {Path(found.image).name}"
@@ -142,7 +148,7 @@ def main(argv: list[str] | None = None) -> None:
     source_table = Path(settings.TRAIN_FOLDS)
     frame = splits.read(source_table)
     spec = dataspec.read(source_table.with_suffix(".json"))
-    to_mask = chosen_rule.configured(settings, spec)
+    rules = chosen_rule.configured(settings, spec)
     table = refuse_taken(settings, name, is_on(flags.OVERWRITE))
     by_fold = label_sources.checked_runs(settings, frame)
     base = splits.without_pseudo(frame)
@@ -150,7 +156,7 @@ def main(argv: list[str] | None = None) -> None:
 
     wanted = {**{fold: [run] for fold, run in by_fold.items()}, "full": list(by_fold.values())}
     sources = [label_sources.predicted(settings, fold, part, root, names) for fold, part in wanted.items()]
-    judged = [judge(source, names, spec, to_mask) for source in sources]
+    judged = [judge(source, names, spec, rules) for source in sources]
     everything = [found for part in judged for found in part]
     kept = [found for found in everything if found.confidence >= least]
     rejected = [found for found in everything if found.confidence < least]
@@ -158,10 +164,10 @@ def main(argv: list[str] | None = None) -> None:
     refuse_none(kept, everything, least)
 
     place, picture = masks_folder(settings, name), masks_folder(settings, name).with_name(f"{name}.png")
-    about = made_with(settings, sources, [summary(part, least) for part in judged], least, to_mask)
-    references = write_masks(place, kept, root, spec, to_mask, least, about)
+    about = made_with(settings, sources, [summary(part, least) for part in judged], least, rules)
+    references = write_masks(place, kept, root, spec, rules, least, about)
     write_table(settings, table, base, new_rows(settings, kept, references, root, place), about)
-    draw(picture, kept, rejected, root, spec, to_mask, settings, least)
+    draw(picture, kept, rejected, root, spec, rules, settings, least)
     print(
         f"{len(base)} rows as they were, and {len(kept)} pseudo-labels, each for one fold -> {table}\n"
         f"their masks -> {place}\nsome of them, and some rejected, as a picture: look at it -> {picture}\n"

@@ -173,7 +173,7 @@ def main(argv: list[str] | None = None) -> None:
     if not total.isdecimal() or not 1 <= int(total) <= 10_000:
         raise UserError(f"TRIALS={total}: expected a whole number from 1 to 10000.")
     search = prepare(settings, flags)
-    with locks.alone(search.folder, "Wait for it, or give this search another NAME=."):
+    with locks.exclusive(search.folder, "Wait for it, or give this search another NAME=."):
         open_folder(search)
         trials_module.mend(search.folder)
         trials = Trials(search.folder, search.space, search.scale.measure.higher, settings.SEED)

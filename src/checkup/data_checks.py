@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from checkup.decoding import SMEARED, Looked, Tested, look_at_test
+from checkup.decoding import SMEARED, DataScan, Tested, look_at_test
 from checkup.findings import Finding, problem, warning
 from checkup.perfect import Frame
 from data import layouts
@@ -31,17 +31,17 @@ OTHER_SIZE = 1.5  # by how much a test image's side is outside of the training i
 SHOWN = 10
 
 
-def broken(looked: Looked, total: int) -> Finding:
+def broken(scan: DataScan, total: int) -> Finding:
     """Files that cannot be read, all of them."""
-    if looked.broken:
-        text = f"{len(looked.broken)} of {total} pairs: repair or remove these files, then make folds"
-        return problem("broken files", text, looked.broken)
+    if scan.broken:
+        text = f"{len(scan.broken)} of {total} pairs: repair or remove these files, then make folds"
+        return problem("broken files", text, scan.broken)
     return Finding("broken files", f"none; {total} pairs were decoded strictly")
 
 
-def sizes(looked: Looked, frame: Frame, batch: int, cropped: bool) -> Iterator[Finding]:
+def sizes(scan: DataScan, frame: Frame, batch: int, cropped: bool) -> Iterator[Finding]:
     """Sizes and modes, and what IMAGE_SIZE and RESIZE make of them."""
-    shapes = Counter(look.shape for look in looked.looks)
+    shapes = Counter(look.shape for look in scan.looks)
     common = ", ".join(f"{width} x {height} px ({count})" for (height, width), count in shapes.most_common(4))
     more = f", and {len(shapes) - 4} more" if len(shapes) > 4 else ""
     text = f"{common}{more}"
@@ -53,9 +53,9 @@ def sizes(looked: Looked, frame: Frame, batch: int, cropped: bool) -> Iterator[F
         yield warning("sizes", f"{text}: IMAGE_SIZE={asked} stretches one side {worst:.1f} times more. RESIZE=fit")
     else:
         yield Finding("sizes", text, figures={f"{height}x{width}": count for (height, width), count in shapes.items()})
-    modes = Counter(look.mode for look in looked.looks)
+    modes = Counter(look.mode for look in scan.looks)
     yield Finding("modes", ", ".join(f"{mode} ({count})" for mode, count in modes.most_common()), figures=dict(modes))
-    plain = [row for row, look in zip(looked.rows, looked.looks, strict=True) if look.thumbnail.std() < 0.5]
+    plain = [row for row, look in zip(scan.rows, scan.looks, strict=True) if look.thumbnail.std() < 0.5]
     if plain:
         yield warning("plain images", f"{len(plain)} show one even colour: look at them", figures={"rows": plain})
 
@@ -64,9 +64,9 @@ def _aspect(shape: tuple[int, int], frame: Frame) -> tuple[float, float]:
     return frame.size[0] / shape[0], frame.size[1] / shape[1]
 
 
-def mask_values(looked: Looked, spec: DataSpec) -> Finding:
+def mask_values(scan: DataScan, spec: DataSpec) -> Finding:
     """The values of masks that say where something is; a class map's are its classes."""
-    found = [note for look in looked.looks for note in look.masks]
+    found = [note for look in scan.looks for note in look.masks]
     kinds = Counter(kind for kind, _ in found)
     if not found:
         what = f"classes {', '.join(map(str, spec.values))}" if spec.values else "colours" if spec.colours else ""
@@ -83,16 +83,16 @@ def mask_values(looked: Looked, spec: DataSpec) -> Finding:
     return warning("mask values", text, items, dict(kinds))
 
 
-def masks(looked: Looked, spec: DataSpec) -> Iterator[Finding]:
+def masks(scan: DataScan, spec: DataSpec) -> Iterator[Finding]:
     """Empty and full masks, and how often each class comes."""
-    areas, total = looked.areas, len(looked.looks)
+    areas, total = scan.areas, len(scan.looks)
     empty, full = int((areas.sum(1) == 0).sum()), int((areas >= FULL).any(1).sum())
     if empty == total:
         yield problem("masks", f"all {total} are empty; there is nothing to learn. Are the values 0 and 1 (or 255)?")
         return
     text = f"{empty} empty, {full} full of {total}; foreground {_percent(areas.sum(1).mean())} of the pixels"
     figures = {"empty": empty, "full": full, "foreground": float(areas.sum(1).mean())}
-    unlabelled = float(np.mean([look.unlabelled for look in looked.looks]))
+    unlabelled = float(np.mean([look.unlabelled for look in scan.looks]))
     if unlabelled:
         text += f", {_percent(unlabelled)} are not labelled"
     if empty > total / 2 and unlabelled > 0.01:
@@ -124,9 +124,9 @@ def _percent(share: float) -> str:
     return f"{100 * share:.2g}%"
 
 
-def vanishing(looked: Looked, names: list[str], frame: Frame, spec: DataSpec) -> Finding:
+def vanishing(scan: DataScan, names: list[str], frame: Frame, spec: DataSpec) -> Finding:
     """Objects of which nothing is left at IMAGE_SIZE."""
-    count, gone = (np.array([getattr(look, key) for look in looked.looks]) for key in ("objects", "vanished"))
+    count, gone = (np.array([getattr(look, key) for look in scan.looks]) for key in ("objects", "vanished"))
     total, lost, size = int(count.sum()), int(gone.sum()), f"{frame.size[0]} x {frame.size[1]} px"
     if frame.resize == "none":
         size = "the images' own size"
@@ -146,9 +146,9 @@ def vanishing(looked: Looked, names: list[str], frame: Frame, spec: DataSpec) ->
     return warning("tiny objects", f"{text} them. {cure[0].upper()}{cure[1:]}", items, figures)
 
 
-def ceiling(looked: Looked, frame: Frame, scale: Scale) -> Finding:
+def ceiling(scan: DataScan, frame: Frame, scale: Scale) -> Finding:
     """What a perfect network scores at IMAGE_SIZE."""
-    counts, values = (np.array([getattr(look, key) for look in looked.looks]) for key in ("counts", "values"))
+    counts, values = (np.array([getattr(look, key) for look in scan.looks]) for key in ("counts", "values"))
     best = float(scale.total(counts, values, np.ones((1, len(counts))))[0])
     measure = measures.get(scale.metric)
     size = "the images' own size" if frame.resize == "none" else f"{frame.size[0]} x {frame.size[1]} px"
@@ -158,20 +158,20 @@ def ceiling(looked: Looked, frame: Frame, scale: Scale) -> Finding:
     return Finding("ceiling", text, figures={scale.metric: best})
 
 
-def copies(frame: "pd.DataFrame", looked: Looked, root: Path, max_pixels: int) -> list[audited_copies.Pair]:
-    """The leak audit's pairs over rows of `frame`, which has the looked-at rows only."""
+def copies(frame: "pd.DataFrame", scan: DataScan, root: Path, max_pixels: int) -> list[audited_copies.Pair]:
+    """The leak audit's pairs over rows of `frame`, which has the rows that were looked at only."""
     names = list(frame["image"])
 
     def read(row: int) -> np.ndarray:
-        levels = looked.looks[row].levels
+        levels = scan.looks[row].levels
         if levels is None:
-            return looked.spec.read_image(root / names[row], max_pixels)
-        return levels if levels.dtype == np.uint8 else images.through_window(levels, looked.spec.window)
+            return scan.spec.read_image(root / names[row], max_pixels)
+        return levels if levels.dtype == np.uint8 else images.through_window(levels, scan.spec.window)
 
     def track(items: Any, total: int) -> Any:
         return console.track(items, total, "comparing")
 
-    return audited_copies.copies(looked.thumbnails, read, list(frame["group"]), track)
+    return audited_copies.copies(scan.thumbnails, read, list(frame["group"]), track)
 
 
 def leaks(frame: "pd.DataFrame", pairs: list[audited_copies.Pair], given: bool) -> Iterator[Finding]:
@@ -198,7 +198,7 @@ def leaks(frame: "pd.DataFrame", pairs: list[audited_copies.Pair], given: bool) 
 
 
 def test_images(
-    settings: "Settings", spec: DataSpec, looked: Looked, most: int
+    settings: "Settings", spec: DataSpec, scan: DataScan, most: int
 ) -> tuple[Iterator[Finding], Tested | None]:
     """Whether there are test images that can be read, of sizes that the training images have."""
     try:
@@ -208,7 +208,7 @@ def test_images(
     count = min(most, len(names)) if most else len(names)
     some = [folder / names[position * len(names) // count] for position in range(count)]
     tested = look_at_test(some, spec, settings.MAX_PIXELS)
-    return _tested(tested, folder, len(some), [look.shape for look in looked.looks]), tested
+    return _tested(tested, folder, len(some), [look.shape for look in scan.looks]), tested
 
 
 def _tested(tested: Tested, folder: Path, count: int, train: list[tuple[int, int]]) -> Iterator[Finding]:
@@ -228,6 +228,6 @@ def _tested(tested: Tested, folder: Path, count: int, train: list[tuple[int, int
         yield Finding("test images", f"{len(tested.shapes)} in {folder}, {span}, like the training images")
 
 
-def decoding_seconds(looked: Looked, tested: Tested | None) -> float:
+def decoding_seconds(scan: DataScan, tested: Tested | None) -> float:
     """What decoding alone would have taken on all cores: its CPU seconds over the cores."""
-    return (looked.seconds + (tested.seconds if tested else 0.0)) / threads.CORES
+    return (scan.seconds + (tested.seconds if tested else 0.0)) / threads.CORES

@@ -42,7 +42,7 @@ class Look:
 
 
 @dataclass(frozen=True)
-class Looked:
+class DataScan:
     """All pairs that could be read, their positions in the table, what is broken, and the CPU seconds of decoding."""
 
     looks: list[Look]
@@ -62,7 +62,7 @@ class Looked:
 
 def look(
     pairs: Sequence[tuple[str, str]], root: Path, spec: DataSpec, frame: Frame, scale: Scale, max_pixels: int
-) -> Looked:
+) -> DataScan:
     """Decode and look at each pair (image, mask) below `root`; a broken one is listed, and stops nothing."""
     for table in sorted({rle_table.parse_reference(mask)[0] for _, mask in pairs if mask.startswith("rle:")}):
         rle_table.read(root / table)  # once, before the threads
@@ -75,7 +75,7 @@ def look(
             return str(error), clock.seconds
 
     looks, rows, broken, seconds, room = [], [], [], 0.0, KEEP
-    results = threads.ahead(pairs, one, 2 * threads.CORES)
+    results = threads.map_ahead(pairs, one, 2 * threads.CORES)
     for row, (result, spent) in enumerate(console.track(results, len(pairs), "decoding")):
         seconds += spent
         if isinstance(result, str):
@@ -89,7 +89,7 @@ def look(
         count = result.histogram.shape[1]
         histograms[count] = histograms.get(count, 0) + result.histogram
     measured = replace(spec, **examine.statistics(histograms)) if looks else spec
-    return Looked(looks, rows, broken, seconds, measured)
+    return DataScan(looks, rows, broken, seconds, measured)
 
 
 class _Clock:
@@ -189,7 +189,7 @@ def look_at_test(files: Sequence[Path], spec: DataSpec, max_pixels: int) -> Test
         except UserError as error:
             return str(error), clock.seconds
 
-    results = list(console.track(threads.ahead(files, one, 2 * threads.CORES), len(files), "test images"))
+    results = list(console.track(threads.map_ahead(files, one, 2 * threads.CORES), len(files), "test images"))
     return Tested(
         [shape for shape, _ in results if not isinstance(shape, str)],
         [text for text, _ in results if isinstance(text, str)],

@@ -28,12 +28,12 @@ SAMPLE = 200
 
 
 @dataclass(frozen=True)
-class Patient:
+class Examination:
     """What was looked at: the whole table, the rows of it that could be read, with their folds, and how they looked."""
 
     table: pairs.Table
     frame: Any
-    looked: decoding.Looked
+    scan: decoding.DataScan
     quick: bool
 
     @property
@@ -42,7 +42,7 @@ class Patient:
         return len(self.table.frame) / len(self.frame)
 
 
-def examine_data(settings: "Settings", table: str, quick: bool, report: Report) -> tuple[Patient, float]:
+def examine_data(settings: "Settings", table: str, quick: bool, report: Report) -> tuple[Examination, float]:
     """All checks of images, masks and folds; and the seconds of decoding alone. UserError where no pair can be read."""
     from scoring import score_rows
 
@@ -55,30 +55,30 @@ def examine_data(settings: "Settings", table: str, quick: bool, report: Report) 
     of_sample = f", a sample of {len(frame)} of {len(found.frame)}" if len(frame) < len(found.frame) else ""
     seen = perfect.Frame(settings.IMAGE_SIZE, settings.RESIZE)
     columns = list(zip(frame["image"], frame["mask"], strict=True))
-    looked = decoding.look(columns, root, found.spec, seen, scale, settings.MAX_PIXELS)
+    scan = decoding.look(columns, root, found.spec, seen, scale, settings.MAX_PIXELS)
 
     def take(checks: Iterator[Finding] | list[Finding]) -> None:
         report.take("data", (_of_sample(finding, of_sample) for finding in checks))
 
     if found.made:
-        looked = dataclasses.replace(looked, spec=found.spec)  # as make folds measured it
-    take([data_checks.broken(looked, len(frame))])
-    if not looked.looks:
+        scan = dataclasses.replace(scan, spec=found.spec)  # as make folds measured it
+    take([data_checks.broken(scan, len(frame))])
+    if not scan.looks:
         raise UserError(f"{root}: not one of {len(frame)} pairs can be read.")
-    frame = frame.iloc[looked.rows].reset_index(drop=True)
-    take(data_checks.sizes(looked, seen, settings.TRAIN_BATCH_SIZE, all(settings.CROP)))
-    take([data_checks.mask_values(looked, found.spec)])
-    take(data_checks.masks(looked, found.spec))
+    frame = frame.iloc[scan.rows].reset_index(drop=True)
+    take(data_checks.sizes(scan, seen, settings.TRAIN_BATCH_SIZE, all(settings.CROP)))
+    take([data_checks.mask_values(scan, found.spec)])
+    take(data_checks.masks(scan, found.spec))
     take(
         [
-            data_checks.vanishing(looked, list(frame["image"]), seen, found.spec),
-            data_checks.ceiling(looked, seen, scale),
+            data_checks.vanishing(scan, list(frame["image"]), seen, found.spec),
+            data_checks.ceiling(scan, seen, scale),
         ]
     )
-    frame = _look_at_folds(settings, found, frame, looked, take)
-    checks, tested = data_checks.test_images(settings, looked.spec, looked, SAMPLE if quick else 0)
+    frame = _look_at_folds(settings, found, frame, scan, take)
+    checks, tested = data_checks.test_images(settings, scan.spec, scan, SAMPLE if quick else 0)
     report.take("data", (_of_sample(finding, f", a sample of at most {SAMPLE}" if quick else "") for finding in checks))
-    return Patient(found, frame, looked, quick), data_checks.decoding_seconds(looked, tested)
+    return Examination(found, frame, scan, quick), data_checks.decoding_seconds(scan, tested)
 
 
 def _of_sample(finding: Finding, said: str) -> Finding:
@@ -86,23 +86,23 @@ def _of_sample(finding: Finding, said: str) -> Finding:
 
 
 def _look_at_folds(
-    settings: "Settings", found: pairs.Table, frame: "pd.DataFrame", looked: decoding.Looked, take: Any
+    settings: "Settings", found: pairs.Table, frame: "pd.DataFrame", scan: decoding.DataScan, take: Any
 ) -> Any:
     """The folds and the leak audit; the frame with its folds, without them where there can be none."""
-    whole, findings = pairs.with_folds(found, frame, looked.areas, settings)
+    whole, findings = pairs.with_folds(found, frame, scan.areas, settings)
     take(findings)
     own = frame if whole is None else whole
     if whole is None:
         return own
     kept = [row for row in range(len(own)) if "for_fold" not in own or own["for_fold"].iloc[row] == ""]
-    audited = dataclasses.replace(looked, looks=[looked.looks[row] for row in kept])
+    audited = dataclasses.replace(scan, looks=[scan.looks[row] for row in kept])
     table = own.iloc[kept].reset_index(drop=True)
     copies = data_checks.copies(table, audited, Path(settings.INPUT), settings.MAX_PIXELS)
     take(data_checks.leaks(table, copies, found.given))
     return own
 
 
-def try_training(settings: "Settings", patient: Patient, work: "Work", folder: Path, report: Report) -> None:
+def try_training(settings: "Settings", examination: Examination, work: "Work", folder: Path, report: Report) -> None:
     """Build the network, look at the disk, and try loader, augmentation and a real step on a few rows."""
     from checkup import training_checks, trial
     from modeling.losses.loss_sum import Loss
@@ -110,17 +110,17 @@ def try_training(settings: "Settings", patient: Patient, work: "Work", folder: P
     from training import builders, trainer
 
     trainer.quieten()
-    spec = patient.looked.spec
+    spec = examination.scan.spec
     size = min(settings.TRAIN_BATCH_SIZE, max(1, min(work.train)))
     loss = Loss(settings.LOSS, spec.task, spec.scored, len(spec.classes))
     device = hardware.choose_device(settings.DEVICE)
     precision, _ = hardware.choose_precision(settings.PRECISION, device)
     network = builders.network(_without_download(settings), spec, size)
-    room = list(_disk(settings, patient, spec, network, work, size))
+    room = list(_disk(settings, examination, spec, network, work, size))
     report.take("disk", room)
     if any(found.check == disk.SHARED_MEMORY and found.level == WARNING for found in room):
         settings = dataclasses.replace(settings, WORKERS=0)  # the trial does without, rather than with fewer
-    rows = pairs.sample(patient.frame, trial.ROWS).reset_index(drop=True)
+    rows = pairs.sample(examination.frame, trial.ROWS).reset_index(drop=True)
     cache = trial.small_cache(settings, rows, spec, folder)
     module = builders.module(settings, spec, network, loss)
     report.take("training", [training_checks.augmentation(settings, spec, module, cache, device)])
@@ -147,15 +147,15 @@ def _without_download(settings: "Settings") -> Any:
 
 
 def _disk(
-    settings: "Settings", patient: Patient, spec: Any, network: "nn.Module", work: "Work", size: int
+    settings: "Settings", examination: Examination, spec: Any, network: "nn.Module", work: "Work", size: int
 ) -> Iterator[Finding]:
     """Disk and shared memory, from the rows and from the network's parameters."""
     from formats.resize import content_box
     from loading.datamodule import workers
 
-    depth, shapes = spec.channels + spec.planes, [look.shape for look in patient.looked.looks]
+    depth, shapes = spec.channels + spec.planes, [look.shape for look in examination.scan.looks]
     frames = [settings.IMAGE_SIZE if settings.RESIZE != "none" else content_box(s, s, "none")[2:] for s in shapes]
-    pixels = int(sum(height * width for height, width in frames) * patient.share)
+    pixels = int(sum(height * width for height, width in frames) * examination.share)
     weights = sum(value.nbytes for value in network.state_dict().values())
     yield from disk.writable(settings)
     yield from disk.space(settings, disk.needs(settings, pixels, depth, weights, len(work.folds) * work.seeds))
@@ -230,15 +230,18 @@ def check_all(settings: "Settings", flags: "Flags", report: Report) -> tuple[boo
     if trusted:  # what follows imports Lightning
         report.take("environment", environment.device(settings))
         report.take("environment", [environment.encoder_weights(settings)])
-    patient, seconds = examine_data(settings, flags.TABLE, quick, report)
-    if not trusted or "kfold" not in patient.frame:
+    examination, seconds = examine_data(settings, flags.TABLE, quick, report)
+    if not trusted or "kfold" not in examination.frame:
         said = "not tried: " + ("Lightning is not to be imported" if not trusted else "there are no folds")
         report.take("disk", disk.writable(settings))
         report.take("training", [problem("training", said)])
-        return patient.table.made, seconds
-    report.take("training", _experiment(settings, patient.table.made))
+        return examination.table.made, seconds
+    report.take("training", _experiment(settings, examination.table.made))
     work = _attempt(
-        report, "training", "settings", lambda: planned(settings, patient.frame, patient.share, flags.FOLD, flags.SEEDS)
+        report,
+        "training",
+        "settings",
+        lambda: planned(settings, examination.frame, examination.share, flags.FOLD, flags.SEEDS),
     )
     if work:
         with tempfile.TemporaryDirectory(prefix="doctor") as folder:
@@ -246,6 +249,6 @@ def check_all(settings: "Settings", flags: "Flags", report: Report) -> tuple[boo
                 report,
                 "training",
                 "network",
-                lambda: try_training(settings, patient, work, Path(folder), report),
+                lambda: try_training(settings, examination, work, Path(folder), report),
             )
-    return patient.table.made, seconds
+    return examination.table.made, seconds

@@ -156,7 +156,7 @@ def _of_values(base: DataSpec, task: str, paths: list[Path], ignore: int) -> Dat
     if (
         task == "binary"
         or not files
-        or (task == "auto" and not _look_like_classes(threads.ahead(sampled, _values, 2 * threads.CORES), ignore))
+        or (task == "auto" and not _look_like_classes(threads.map_ahead(sampled, _values, 2 * threads.CORES), ignore))
     ):
         if task in ("multiclass", "multilabel"):
             raise UserError(

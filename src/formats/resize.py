@@ -43,7 +43,7 @@ def _scaled(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
     OpenCV's area averaging for broken ratios takes seven times as long as this, and twice as long as decoding a JPEG.
     """
-    for step, method in ways(array.shape[:2], size):
+    for step, method in resize_steps(array.shape[:2], size):
         array = _resized(array, step, method)
     return array
 
@@ -52,14 +52,14 @@ def _resized(array: np.ndarray, size: tuple[int, int], method: int) -> np.ndarra
     return _by_fours(lambda part: cv2.resize(part, size[::-1], interpolation=method), array)
 
 
-def ways(shape: tuple[int, ...], size: tuple[int, int]) -> list[tuple[tuple[int, int], int]]:
+def resize_steps(shape: tuple[int, ...], size: tuple[int, int]) -> list[tuple[tuple[int, int], int]]:
     """The steps ((H, W), OpenCV's interpolation) from `shape` to `size`: blocks are averaged, broken rests bilinear.
 
     Halved while both sides are even and at least twice as long; then bilinear, by less than a factor of 2, to a side
     times a power of two, and halved again. A picture's levels of detail as Williams has them (Pyramidal parametrics,
     SIGGRAPH 1983). The first halvings of a JPEG are its decoder's (DataSpec.read_frames).
     """
-    halves = [tuple(side >> n for side in shape) for n in range(_often(shape, size) + 1)]
+    halves = [tuple(side >> n for side in shape) for n in range(halving_count(shape, size) + 1)]
     steps, last = [(half, cv2.INTER_AREA) for half in halves[1:]], halves[-1]
     level = tuple(new << max(0, (old // new).bit_length() - 1) for old, new in zip(last, size, strict=True))
     if level != last:
@@ -70,7 +70,7 @@ def ways(shape: tuple[int, ...], size: tuple[int, int]) -> list[tuple[tuple[int,
     return steps
 
 
-def _often(shape: tuple[int, ...], size: tuple[int, int]) -> int:
+def halving_count(shape: tuple[int, ...], size: tuple[int, int]) -> int:
     """How often both sides are even and at least twice as long as those of `size`."""
     often = 0
     while all(old >> often & 1 == 0 and old >> often >= 2 * new for old, new in zip(shape, size, strict=True)):
@@ -80,7 +80,7 @@ def _often(shape: tuple[int, ...], size: tuple[int, int]) -> int:
 
 def halvings(shape: tuple[int, int], size: tuple[int, int], resize: str) -> int:
     """How often a decoder may halve an image of `shape` (H, W) for the network: as often as `ways` begins with it."""
-    return min(MOST_HALVINGS, _often(shape, content_box(shape, size, resize)[2:]))
+    return min(MOST_HALVINGS, halving_count(shape, content_box(shape, size, resize)[2:]))
 
 
 def image_to_network(image: np.ndarray, size: tuple[int, int], resize: str) -> np.ndarray:

@@ -35,7 +35,7 @@ def run_fold(settings: "Settings", fold: str, is_over: Callable[[], bool], label
     folder = run_folders.run_folder(settings.LOGS, settings.EXPERIMENT, fold, settings.SEED)
     if fold_scores.is_scored(folder):
         return ""
-    with locks.alone(folder, "Wait for it; then the same command goes on."):
+    with locks.exclusive(folder, "Wait for it; then the same command goes on."):
         pass  # of a search that was killed, whose training has not ended yet: no failure of the trial
     problem = fold_job.run_fold(settings, fold, label, str(log))
     if problem == "stopped by Ctrl-C":

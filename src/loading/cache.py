@@ -11,7 +11,7 @@ from data.dataspec import DataSpec
 from formats import images, rle_table
 from tools import console, threads
 from tools.errors import UserError
-from tools.files import digest_of, replacing, sha256, write_json
+from tools.files import atomic_write, digest_of, sha256, write_json
 
 _VERSION = 6  # of what is stored; raise it when the decoding or resizing changes
 
@@ -133,7 +133,7 @@ def _build(
         return frame, spec.to_network(mask, size, resize), digests.of(pair)
 
     shapes, problems, hashes = [], [], []
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         with temporary.open("wb") as file, threads.pool() as pool:
             for block in range(0, len(pairs), 256):  # a block at a time, so that memory does not grow with the data
                 results = pool.map(one, pairs[block : block + 256])

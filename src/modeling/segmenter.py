@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tools.errors import UserError
-from tools.files import replacing
+from tools.files import atomic_write
 
 
 def save_network(network: torch.nn.Module, path: Path) -> None:
@@ -16,7 +16,7 @@ def save_network(network: torch.nn.Module, path: Path) -> None:
     from safetensors.torch import save_file
 
     state = shipped_state(network)
-    with replacing(path, lasting=True) as temporary:
+    with atomic_write(path, durable=True) as temporary:
         try:
             save_file({name: value.detach().cpu().contiguous() for name, value in state.items()}, temporary)
         except SafetensorError as error:  # an OSError in words

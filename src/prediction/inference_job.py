@@ -88,15 +88,13 @@ def shard_folder(folder: Path, index: int, count: int) -> Path:
     return folder if count == 1 else folder.with_name(f"{folder.name}.shard{index}of{count}")
 
 
-def _keeper(
-    settings: "Settings", maps: resumable.Maps, to_mask: "tuple[Rule, ...]", job: "Job"
-) -> resumable.RunLengths:
+def _keeper(settings: "Settings", maps: resumable.Maps, rules: "tuple[Rule, ...]", job: "Job") -> resumable.RunLengths:
     """What keeps the rows of the submission; refuses before the work what make submission would refuse after it."""
     dialect = choose_dialect(settings)
     ids = submission_file.image_ids(job.everything, dialect)
     keys = [(image_id, name) for image_id in ids for name in submission_file.check_classes(maps.spec, dialect)]
     submission_file.check_ids(keys, submission_file.find_sample(settings.INPUT), dialect, partial=bool(settings.LIMIT))
-    return resumable.RunLengths(maps, to_mask, dialect, ids, prediction_folders.spread(job.names))
+    return resumable.RunLengths(maps, rules, dialect, ids, prediction_folders.spread(job.names))
 
 
 @dataclass(frozen=True)
@@ -151,7 +149,7 @@ def describe(job: Job, predictor: "Predictor") -> dict[str, Any]:
 
 
 def carry_out(
-    job: Job, predictor: "Predictor", keep: Any, about: dict[str, Any], to_mask: "tuple[Rule, ...]", max_pixels: int
+    job: Job, predictor: "Predictor", keep: Any, about: dict[str, Any], rules: "tuple[Rule, ...]", max_pixels: int
 ) -> tuple[int, float, int]:
     """Predict what is missing, draw the contact sheet, put the folder in its place.
 
@@ -163,12 +161,12 @@ def carry_out(
         return predictor.predict(paths, max_pixels, keep, resumable.PART)
 
     plan = {**about, "images": digest_of(job.names), **keep.about()}
-    with locks.alone(partial, "Wait for it, or give this one another NAME=."):
+    with locks.exclusive(partial, "Wait for it, or give this one another NAME=."):
         start = time.monotonic()
         before = resumable.work(partial, plan, job.root, job.names, predict, keep)
         seconds = time.monotonic() - start
         shown = prediction_folders.shown(partial, job.names, spec, job.root, max_pixels)
-        prediction_folders.contact_sheet(picture_of(job.folder), shown, spec, to_mask)
+        prediction_folders.contact_sheet(picture_of(job.folder), shown, spec, rules)
         resumable.finish(partial, job.folder, job.names, keep, about)
     return len(job.names) - before, seconds, len(shown)
 
@@ -183,10 +181,10 @@ def predict(settings: "Settings", wanted: Wanted, anew: bool = True) -> Job:
     job = find_job(settings, wanted, run_folders.read_model(folders[0])["data"].get("stacked") is True)
     predictor = load_predictor(settings, folders)
     spec, about = predictor.spec, describe(job, predictor)
-    to_mask = chosen_rule.chosen(settings, spec, prediction_folders.provenance(about["models"], about))
+    rules = chosen_rule.chosen(settings, spec, prediction_folders.provenance(about["models"], about))
     keep = resumable.Maps(prediction_folders.partial_of(job.folder), spec, job.root)
     if not wanted.maps:
-        keep = _keeper(settings, keep, to_mask, job)
+        keep = _keeper(settings, keep, rules, job)
     if not anew and shards.is_done(job.folder, about, keep, [job.root / name for name in job.names]):
         print(f"{job.folder} is finished already", flush=True)
         return job
@@ -196,7 +194,7 @@ def predict(settings: "Settings", wanted: Wanted, anew: bool = True) -> Job:
         f"{job.root}{what}, on {' and '.join(predictor.devices)}",
         flush=True,
     )
-    done, seconds, shown = carry_out(job, predictor, keep, about, to_mask, settings.MAX_PIXELS)
+    done, seconds, shown = carry_out(job, predictor, keep, about, rules, settings.MAX_PIXELS)
     print(
         f"{done} images in {seconds:.0f} s, {done / max(seconds, 1e-9):.1f} a second\n"
         f"{keep.label(len(job.names))} -> {job.folder}\n{shown} of them as a picture -> {picture_of(job.folder)}"

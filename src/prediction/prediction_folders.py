@@ -73,7 +73,7 @@ def partial_of(folder: Path) -> Path:
 
 
 @contextlib.contextmanager
-def whole(folder: Path) -> Iterator[Path]:
+def atomic_folder(folder: Path) -> Iterator[Path]:
     """A new, empty folder to write predictions into, which takes the place of `folder` at the end; none after an error.
 
     What was there stays until then. Raises UserError where `folder` is not ours to replace.

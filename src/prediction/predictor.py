@@ -190,7 +190,7 @@ class Predictor:
             return path, *self.spec.read_frames(path, self.frames, max_pixels)
 
         paths, batch = list(paths), []
-        for number, item in enumerate(threads.ahead(paths, decoded, self._in_flight(paths, max_pixels))):
+        for number, item in enumerate(threads.map_ahead(paths, decoded, self._in_flight(paths, max_pixels))):
             large = sum(height * width for _, (height, width), _ in [*batch, item]) * self.spec.channels > BATCH_BYTES
             full = large or len(batch) == self.batch_size or (part and number % part == 0)
             if batch and (full or not _same_frames(batch[0], item)):

@@ -128,7 +128,7 @@ def join(folder: Path) -> tuple[int, int]:
     names, first = joined(manifests), manifests[0]
     spec = dataspec.from_json(first["data"], str(folders[0] / run_folders.MANIFEST))
     about = {key: value for key, value in first.items() if key not in _OWN} | {"images": names}
-    with prediction_folders.whole(folder) as partial:
+    with prediction_folders.atomic_folder(folder) as partial:
         for part, manifest in zip(folders, manifests, strict=True):
             wanted = manifest["images"] if "maps_sha256" in manifest else prediction_folders.spread(manifest["images"])
             for name in wanted:

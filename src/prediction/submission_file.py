@@ -11,7 +11,7 @@ import numpy as np
 from data.dataspec import DataSpec
 from formats import rle
 from tools.errors import UserError, listing
-from tools.files import replacing
+from tools.files import atomic_write
 from tools.names import image_name
 
 Key = tuple[str, str]  # an image's id and a class, "" where the dialect has no column for it
@@ -106,7 +106,7 @@ def rows_of(image_id: str, masks: np.ndarray, classes: tuple[str, ...], dialect:
 
 def write(path: Path, dialect: rle.Dialect, rows: Iterable[Row]) -> None:
     """Write the CSV under another name and rename it when whole."""
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+    with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(dialect.columns)
         writer.writerows(rows)

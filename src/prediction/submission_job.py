@@ -18,26 +18,26 @@ if TYPE_CHECKING:
 
 
 def rows_of_maps(
-    folder: Path, spec: DataSpec, dialect: rle.Dialect, ids: dict[str, str], to_mask: "tuple[Rule, ...]"
+    folder: Path, spec: DataSpec, dialect: rle.Dialect, ids: dict[str, str], rules: "tuple[Rule, ...]"
 ) -> Any:
     """Yield the rows of all images of a prediction folder, worked out in threads."""
     classes = submission_file.check_classes(spec, dialect)
 
     def rows(image_id: str) -> list[submission_file.Row]:
         p8 = prediction_folders.read_maps(folder, ids[image_id], spec)
-        masks = postprocess.to_masks(p8, spec.task, spec.scored, to_mask)
+        masks = postprocess.to_masks(p8, spec.task, spec.scored, rules)
         return submission_file.rows_of(image_id, masks, classes, dialect)
 
-    for own in console.track(threads.ahead(ids, rows, 32), len(ids), "encoding"):
+    for own in console.track(threads.map_ahead(ids, rows, 32), len(ids), "encoding"):
         yield from own
 
 
 def refuse_other_rows(
-    folder: Path, manifest: dict[str, Any], dialect: rle.Dialect, to_mask: "tuple[Rule, ...]", again: str
+    folder: Path, manifest: dict[str, Any], dialect: rle.Dialect, rules: "tuple[Rule, ...]", again: str
 ) -> None:
     """Raises UserError where rows were kept by another rule or dialect than now, or are not those of the manifest."""
     kept = (manifest.get("dialect"), manifest.get("rules"))
-    if kept != (dialect.name, [rule.as_json() for rule in to_mask]):
+    if kept != (dialect.name, [rule.as_json() for rule in rules]):
         raise UserError(
             f"{folder} holds run lengths in the dialect {kept[0]} by other rules from probability to mask than now. "
             f"{again} MAPS=0, or without MAPS=0, which leaves both open."
@@ -58,10 +58,10 @@ def write(settings: "Settings", fold: str, name: str = "") -> None:
         raise UserError(f"{folder} is one part of {manifest['shard'].get('of')}. Join them first: make merge")
     only_rows = "rows_sha256" in manifest
     spec = dataspec.from_json(manifest["data"], str(folder / run_folders.MANIFEST))
-    to_mask = chosen_rule.chosen(settings, spec, prediction_folders.provenance(manifest["models"], manifest))
+    rules = chosen_rule.chosen(settings, spec, prediction_folders.provenance(manifest["models"], manifest))
     dialect, sample = choose_dialect(settings), submission_file.find_sample(settings.INPUT)
     if only_rows:
-        refuse_other_rows(folder, manifest, dialect, to_mask, again)
+        refuse_other_rows(folder, manifest, dialect, rules, again)
     else:
         prediction_folders.refuse_exchanged(folder, manifest, again)
     classes, ids = submission_file.check_classes(spec, dialect), submission_file.image_ids(manifest["images"], dialect)
@@ -75,7 +75,7 @@ def write(settings: "Settings", fold: str, name: str = "") -> None:
     else:
         encoded = path.with_name(f".{path.name}.rows")
         try:
-            submission_file.write(encoded, dialect, rows_of_maps(folder, spec, dialect, wanted, to_mask))
+            submission_file.write(encoded, dialect, rows_of_maps(folder, spec, dialect, wanted, rules))
             rows = submission_file.write_ordered(path, dialect, encoded, order)
         finally:
             encoded.unlink(missing_ok=True)
@@ -83,7 +83,7 @@ def write(settings: "Settings", fold: str, name: str = "") -> None:
         "predictions": str(folder),
         "dialect": dialect.name,
         "postprocess": settings.POSTPROCESS,
-        "rules": [rule.as_json() for rule in to_mask],
+        "rules": [rule.as_json() for rule in rules],
         "images": len(wanted),
         "rows": rows,
         "sha256": sha256(path),

@@ -57,8 +57,8 @@ def example(evidence: Evidence, image: str, fold: int, mask: str, max_pixels: in
     """Four pictures of one image (image, truth, prediction, errors), each a title and a data URI."""
     spec = evidence.found.spec
     pixels, truth_mask = spec.read_pair(evidence.found.root, image, mask, max_pixels)
-    to_mask = tuple(postprocess.from_json(rule, "summary.json") for rule in evidence.summary["rules"])
-    predicted = postprocess.to_masks(evidence.found.maps(image, fold), spec.task, spec.scored, to_mask)
+    rules = tuple(postprocess.from_json(rule, "summary.json") for rule in evidence.summary["rules"])
+    predicted = postprocess.to_masks(evidence.found.maps(image, fold), spec.task, spec.scored, rules)
     picture = scaled(brightened(pictures.as_rgb(pixels)))
     truth, predicted = scaled_masks(spec.class_planes(truth_mask)), scaled_masks(predicted)
     cells = {"image": picture, "truth": pictures.overlays(picture, truth)}

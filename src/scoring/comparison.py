@@ -11,7 +11,7 @@ from scoring import experiment_scores, score_rows
 from scoring.experiment_scores import Scored
 from tools import console
 from tools.errors import UserError
-from tools.files import replacing
+from tools.files import atomic_write
 
 if TYPE_CHECKING:
     from settings import Settings
@@ -75,7 +75,7 @@ def draw(path: Path, found: Verdict, a: list[Scored], b: list[Scored], names: tu
     right.plot(ends, ends, color="0.4", linewidth=1)
     right.set(xlabel=f"{names[0]}, {metric} of an image", ylabel=names[1], title="above the line: B is better there"
               if found.higher else "below the line: B is better there")  # fmt: skip
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=110)
     plt.close(figure)
 

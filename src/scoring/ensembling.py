@@ -101,7 +101,7 @@ def keep(
     )
     models, how = _manifests([{**part.provenance, "models": part.models} for part in parts])
     how |= {"shares": shares, "fold_of": dict(zip(images, folds, strict=True))}
-    with prediction_folders.whole(folder) as partial:
+    with prediction_folders.atomic_folder(folder) as partial:
         prediction_folders.write_maps(zip(images, blended, strict=True), first.spec, partial, len(images), "blending")
         prediction_folders.write_manifest(partial, settings.INPUT, images, first.spec, models, how)
     about = {
@@ -156,7 +156,7 @@ def _blend_folders(
         for image in names
     )
     models, how = _manifests(manifests)
-    with prediction_folders.whole(folder) as partial:
+    with prediction_folders.atomic_folder(folder) as partial:
         prediction_folders.write_maps(
             zip(names, blended, strict=True), spec, partial, len(names), "blending test images"
         )

@@ -55,8 +55,8 @@ def score_fold(settings: "Settings", fold: str) -> dict[str, Any]:
     from prediction.predictor import describe
 
     model, spec = predictor.models[0], predictor.spec
-    to_mask = chosen_rule.configured(settings, spec)
-    with prediction_folders.whole(folder) as partial:
+    rules = chosen_rule.configured(settings, spec)
+    with prediction_folders.atomic_folder(folder) as partial:
         found = predictor.predict([root / image for image in rows["image"]], settings.MAX_PIXELS)
         names, makers = list(rows["image"]), describe([model])
         named = ((path.relative_to(root).as_posix(), postprocess.to_p8(answer)) for path, answer in found)
@@ -67,14 +67,14 @@ def score_fold(settings: "Settings", fold: str) -> dict[str, Any]:
             return prediction_folders.read_maps(partial, image, spec)
 
         constant = score_rows.constant_mask(score_rows.small_masks(root, train, spec, settings.MAX_PIXELS))
-        how = {"rules": to_mask, "scale": scale, "max_pixels": settings.MAX_PIXELS}
+        how = {"rules": rules, "scale": scale, "max_pixels": settings.MAX_PIXELS}
         rows_of = score_rows.rows(rows, root, maps, constant, spec, size=model.size, resize=model.resize, **how)
         scores = pd.DataFrame(rows_of)
         summary = {
             "experiment": settings.EXPERIMENT,
             "fold": fold,
             "scored_on": TRAINING_IMAGES if model.about.get("overfit") else HELD_OUT_IMAGES,
-            "rules": [rule.as_json() for rule in to_mask],
+            "rules": [rule.as_json() for rule in rules],
             "tta": predictor.about()["tta"],
             "weights": model.about["weights"],
             **score_summary.summarise(scores, spec.scored_names, scale),

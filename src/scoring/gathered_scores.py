@@ -69,7 +69,7 @@ def publish(
     found: out_of_fold.OutOfFold,
     scores: "pd.DataFrame",
     scale: score_rows.Scale,
-    to_mask: tuple[Any, ...],
+    rules: tuple[Any, ...],
 ) -> dict[str, Any]:
     """Write and announce the out-of-fold scores of an experiment or ensemble: oof_seed<s>/; returns the summary."""
     names = found.spec.scored_names
@@ -79,7 +79,7 @@ def publish(
         "experiment": found.experiment,
         "folds": dict(zip(parts, means, strict=True)),
         "scored_on": HELD_OUT_IMAGES,
-        "rules": [rule.as_json() for rule in to_mask],
+        "rules": [rule.as_json() for rule in rules],
         "tta": found.provenance["tta"],
         "weights": found.weights,
         "provenance": found.provenance,
@@ -87,7 +87,7 @@ def publish(
     }
     folder = Path(settings.LOGS, found.experiment, f"oof_seed{found.seed}")
     write_scores(folder, scores, summary)
-    how = {"rules": to_mask, "scale": scale, "max_pixels": settings.MAX_PIXELS}
+    how = {"rules": rules, "scale": scale, "max_pixels": settings.MAX_PIXELS}
     score_summary.worst_sheet(folder / WORST, scores, found.table, found.root, found.maps, found.spec, **how)
     score_summary.announce(f"{found.experiment}, out of fold", summary)
     print(console.table([{"fold": fold, scale.metric: mean} for fold, mean in summary["folds"].items()]))

@@ -192,7 +192,7 @@ def write_masks(
 ) -> list[str]:
     """Write the kept masks below `place`, all or none of them; returns their references below it."""
 
-    with prediction_folders.whole(place) as partial:
+    with prediction_folders.atomic_folder(place) as partial:
 
         def one(found: Found) -> str:
             _, mask = label_of(found, spec, to_mask, least)

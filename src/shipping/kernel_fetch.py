@@ -50,7 +50,7 @@ def put(room: Path, logs: Path, overwrite: bool) -> Path:
     if run_folders.resumable(target) and not overwrite and _steps(target) > _steps(run):
         raise UserError(f"{target} has come further than what was fetched. OVERWRITE=1 replaces it.")
     target.parent.mkdir(parents=True, exist_ok=True)
-    with locks.alone(target, "It is being trained here."):
+    with locks.exclusive(target, "It is being trained here."):
         if target.exists():
             shutil.rmtree(target)
         os.replace(run, target)

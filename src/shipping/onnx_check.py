@@ -52,14 +52,14 @@ def real_images(settings: "Settings", spec: DataSpec, most: int = CHECKED) -> li
     return prediction_folders.spread(files, most)
 
 
-def _near_cut(probabilities: Any, spec: DataSpec, to_mask: tuple[Rule, ...], tolerance: float) -> Any:
+def _near_cut(probabilities: Any, spec: DataSpec, rules: tuple[Rule, ...], tolerance: float) -> Any:
     """bool (S, H, W): where a difference of `tolerance` may change the pixel, p8's rounding included."""
     import numpy as np
 
     if spec.task == "multiclass":
         second, best = np.sort(probabilities, axis=0)[-2:]
         return np.broadcast_to(best - second <= tolerance + 1 / 255, (len(spec.scored), *best.shape))
-    cuts = np.array([(postprocess.level(rule.threshold) - 0.5) / 255 for rule in to_mask])
+    cuts = np.array([(postprocess.level(rule.threshold) - 0.5) / 255 for rule in rules])
     return abs(probabilities[list(spec.scored)] - cuts[:, None, None]) <= tolerance
 
 
@@ -67,7 +67,7 @@ def compare(
     session: "onnxruntime.InferenceSession",
     predictor: "Predictor",
     paths: list[Path],
-    to_mask: tuple[Rule, ...],
+    rules: tuple[Rule, ...],
     max_pixels: int,
 ) -> Agreement:
     """The file against the predictor, from the image's file to the mask at its original size."""
@@ -88,10 +88,10 @@ def compare(
         found = np.stack(found)
         agreement.largest = float(np.maximum(agreement.largest, np.abs(found - expected).max()))  # NaN stays NaN
         masks = [
-            postprocess.to_masks(postprocess.to_p8(part), spec.task, spec.scored, to_mask) for part in (found, expected)
+            postprocess.to_masks(postprocess.to_p8(part), spec.task, spec.scored, rules) for part in (found, expected)
         ]
         differ = masks[0] != masks[1]
-        near = _near_cut(expected, spec, to_mask, onnx_file.TOLERANCE)
+        near = _near_cut(expected, spec, rules, onnx_file.TOLERANCE)
         agreement.pixels += differ.size
         agreement.near += int((differ & near).sum())
         agreement.elsewhere += int((differ & ~near).sum())
@@ -107,7 +107,7 @@ def refuse_disagreement(agreement: Agreement, tolerance: float) -> None:
 
 
 def metadata_of(
-    spec: DataSpec, to_mask: tuple[Rule, ...], about: dict[str, Any], makers: list[dict[str, Any]], way: Any
+    spec: DataSpec, rules: tuple[Rule, ...], about: dict[str, Any], makers: list[dict[str, Any]], way: Any
 ) -> dict[str, Any]:
     """What a user of the file has to know of it, for its metadata."""
     import torch
@@ -125,7 +125,7 @@ def metadata_of(
         "channels": spec.channels,
         "stacked": spec.stacked,
         "window_of_16_bits": list(spec.window) if spec.bits == 16 else None,
-        "rules": [rule.as_json() for rule in to_mask],
+        "rules": [rule.as_json() for rule in rules],
         "models": [{key: value for key, value in maker.items() if key != "folder"} for maker in makers],
         "written_by": f"Maskfold, torch {torch.__version__}, {way}",
     }

@@ -82,7 +82,7 @@ def _resizes(size: tuple[int, int], resize: str, shapes: set[tuple[int, int]]) -
     if len(shapes) == 1:
         (shape,) = shapes
         inside = frame_resize.content_box(shape, size, resize)[2:]
-        own = [A.Resize(*step, interpolation=method) for step, method in frame_resize.ways(shape, inside)]
+        own = [A.Resize(*step, interpolation=method) for step, method in frame_resize.resize_steps(shape, inside)]
     if resize == "stretch":
         whole = [[A.Resize(*size, **way)] for way in ways]
     else:

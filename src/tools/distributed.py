@@ -77,7 +77,7 @@ def size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def first(work: Callable[[], Any]) -> Any:
+def on_rank_zero(work: Callable[[], Any]) -> Any:
     """What `work` returns in rank zero, to all; the others wait. What it raises ends them all, and only it says why.
 
     The result travels pickled, between processes of this one training.
@@ -117,10 +117,10 @@ def mean(value: float) -> float:
     """The mean of the ranks' values."""
     if size() == 1:
         return value
-    return sum(everyones(value)) / size()
+    return sum(all_gather(value)) / size()
 
 
-def everyones(value: Any) -> list[Any]:
+def all_gather(value: Any) -> list[Any]:
     """The value of each rank, in their order, to all."""
     import torch.distributed as dist
 

@@ -47,34 +47,34 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def replacing(path: Path, lasting: bool = False) -> Iterator[Path]:
+def atomic_write(path: Path, durable: bool = False) -> Iterator[Path]:
     """A name beside `path`, of the same ending, to write to: it takes the place of `path` at the end, or goes away.
 
-    So a full disk leaves what was there, and never half a file. `lasting`: it outlives a power cut from then on.
+    So a full disk leaves what was there, and never half a file. `durable`: it outlives a power cut from then on.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.urandom(4).hex()}.{path.name}")  # two containers may have equal process ids
     try:
         yield temporary
-        if lasting:
+        if durable:
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())
         os.replace(temporary, path)
-        if lasting:
+        if durable:
             sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def write_text(path: Path, text: str, lasting: bool = False) -> None:
-    """Write a whole file or none of it; `lasting` as for `replacing`."""
-    with replacing(path, lasting) as temporary:
+def write_text(path: Path, text: str, durable: bool = False) -> None:
+    """Write a whole file or none of it; `durable` as for `atomic_write`."""
+    with atomic_write(path, durable) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(path: Path, values: Any, lasting: bool = False) -> None:
-    """Write `values` as indented JSON, whole or not at all; `lasting` as for write_text."""
-    write_text(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n", lasting)
+def write_json(path: Path, values: Any, durable: bool = False) -> None:
+    """Write `values` as indented JSON, whole or not at all; `durable` as for write_text."""
+    write_text(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n", durable)
 
 
 def read_json(path: Path, cure: str, need: dict[str, type] | None = None) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def _is(path: Path, descriptor: int) -> bool:
 
 
 @contextmanager
-def alone(folder: Path, cure: str) -> Iterator[None]:
+def exclusive(folder: Path, cure: str) -> Iterator[None]:
     """Keep other processes out of `folder` meanwhile. Raises UserError, with `cure`, where one works in it already."""
     lock = folder.with_name(f".{folder.name.lstrip('.')}.lock")
     made = [parent for parent in lock.parents if not parent.exists()]

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
-from tools.files import replacing
+from tools.files import atomic_write
 
 HIT, EXTRA, MISSED = (60, 190, 90), (230, 70, 60), (60, 110, 240)  # RGB: true positive, false positive, false negative
 PALETTE = (  # of classes: distinct for most eyes, Okabe and Ito's and some more
@@ -105,7 +105,7 @@ def sheet(
         for column, picture in enumerate(pictures):
             canvas.paste(Image.fromarray(picture), (gap + column * (width + gap), top + line))
         top += height
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         canvas.save(temporary)
 
 
@@ -178,6 +178,6 @@ def balance(path: Path, kfold: np.ndarray, areas: np.ndarray, groups: np.ndarray
         axes[2].set(xlabel="fold", ylabel="images that show the class", xticks=range(len(folds)), xticklabels=folds)
         if len(classes) <= 12:
             axes[2].legend(fontsize=7)
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=110)
     plt.close(figure)

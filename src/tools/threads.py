@@ -29,7 +29,7 @@ def pool(threads: int = CORES) -> Iterator[ThreadPoolExecutor]:
         workers.shutdown(cancel_futures=True)
 
 
-def ahead(items: Iterable[Item], job: Callable[[Item], Result], count: int) -> Iterator[Result]:
+def map_ahead(items: Iterable[Item], job: Callable[[Item], Result], count: int) -> Iterator[Result]:
     """The job's results in the items' order, worked out up to `count` items before they are asked for."""
     with pool() as workers:
         waiting: deque[Future] = deque()

@@ -59,7 +59,7 @@ def write(state: Mapping[str, Any], folder: Path) -> None:
             file.flush()
             os.fsync(file.fileno())
         whole = [hashed.sha.hexdigest(), *_sums(folder)][:KEPT]
-        write_json(folder / SUMS, {"whole": whole}, lasting=True)
+        write_json(folder / SUMS, {"whole": whole}, durable=True)
         if last.exists():
             os.replace(last, previous)
         os.replace(temporary, last)

@@ -85,8 +85,9 @@ def _fit_as_rank(
     device, loss = choose_device(settings.DEVICE), Loss(settings.LOSS, spec.task, spec.scored, len(spec.classes))
     precision, reason = choose_precision(settings.PRECISION, device)
     with contextlib.ExitStack() as held:
-        alone = locks.alone(folder, "Wait for it, or give this one another EXPERIMENT=name or SEED.")
-        distributed.first(lambda: held.enter_context(alone))  # in rank zero, which tells the others where it is refused
+        alone = locks.exclusive(folder, "Wait for it, or give this one another EXPERIMENT=name or SEED.")
+        # in rank zero, which tells the others where it is refused
+        distributed.on_rank_zero(lambda: held.enter_context(alone))
         batch = min(settings.TRAIN_BATCH_SIZE, len(train_rows))
 
         @functools.cache  # at most once, and after the checks that cost nothing
@@ -94,7 +95,7 @@ def _fit_as_rank(
             built = builders.network(settings, spec, batch)
             return built, builders.loaders(settings, spec, frame, train_rows, valid_rows)
 
-        prepared = distributed.first(
+        prepared = distributed.on_rank_zero(
             lambda: prepare(settings, folder, fold, device, precision, resume, overwrite, build)
         )
         if prepared is None:

@@ -13,7 +13,7 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from lightning_module import UNLOGGED
 from tools import distributed
 from tools.errors import UserError
-from tools.files import replacing
+from tools.files import atomic_write
 
 
 def make_loggers(folder: Path, resume_from: Path | None, logger: str) -> list[Any]:
@@ -35,7 +35,7 @@ def make_loggers(folder: Path, resume_from: Path | None, logger: str) -> list[An
     table = CSVLogger(**place)
     writer = table.experiment
     if before:
-        with replacing(curves) as whole, whole.open("w", newline="", encoding="utf-8") as file:
+        with atomic_write(curves) as whole, whole.open("w", newline="", encoding="utf-8") as file:
             rows = csv.DictWriter(file, list(before[0]))
             rows.writeheader()
             rows.writerows(before)

@@ -14,7 +14,7 @@ from pytorch_lightning.callbacks import Callback
 from data import splits
 from tools import console
 from tools.errors import UserError
-from tools.files import replacing
+from tools.files import atomic_write
 
 if TYPE_CHECKING:
     from settings import Settings
@@ -214,7 +214,7 @@ def draw(path: Path, result: RangeTest, title: str) -> None:
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=9, loc="best")
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=130)
     plt.close(figure)
 

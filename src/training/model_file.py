@@ -78,7 +78,7 @@ def ship(
         "data_sha256": origin["data_sha256"],
         "settings": origin["settings"],
     }
-    write_json(folder / run_folders.MODEL, about, lasting=True)
+    write_json(folder / run_folders.MODEL, about, durable=True)
     _report(settings, fold, None if dice is None else float(dice), trainer, folder, f"{minutes:.1f} minutes", weights)
 
 

@@ -16,7 +16,7 @@ from pytorch_lightning.callbacks import Callback
 from data.dataspec import DataSpec
 from metrics import overlap
 from tools import pictures
-from tools.files import replacing
+from tools.files import atomic_write
 from training import callbacks, step_board
 
 WIDTH = 280  # of a picture on the page, in pixels
@@ -143,7 +143,7 @@ def animate(frames: list[Path], path: Path, most: int = MOST_BYTES) -> None:
     size = Image.open(frames[-1]).size
     duration = [max(80, min(500, 20_000 // len(frames)))] * (len(frames) - 1) + [3000]
     scale = min(1.0, MOST_WIDTH / size[0])
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         while True:
             small = (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
             first, *rest = _quantised(frames, small)
@@ -230,5 +230,5 @@ def _smooth(planes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def _save_whole(page: Image.Image, path: Path, kind: str) -> None:
     """Write a picture whole or not at all: the animation reads an interrupted run's."""
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         page.save(temporary, kind)

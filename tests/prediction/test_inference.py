@@ -187,7 +187,7 @@ def test_more_shards_than_images(trained, refused):
 
 def test_two_calls_do_not_write_the_same_folder(trained, refused):
     partial = PREDICTIONS / ".demo_fold0_seed42.partial"
-    with locks.alone(partial, ""):
+    with locks.exclusive(partial, ""):
         refused(inference.main, [*TINY, "FOLD=0", "TTA=flips"], "Another process", "NAME=")
         assert not partial.exists()
     assert inference.main([*TINY, "FOLD=0"]) == 0

@@ -116,12 +116,12 @@ def fabricate(arguments, predict, table_of="") -> None:
         prediction_folders.write_manifest(run / "val", settings.INPUT, list(held_out["image"]), spec, models, how)
     found, scale = out_of_fold.read(settings), score_rows.scale(settings.METRIC, settings.MEASURES, settings.EMPTY)
     fold_of = dict(zip(found.table["image"], found.table["kfold"], strict=True))
-    constant, to_mask = np.ones((len(spec.scored), 8, 8), np.uint8), chosen_rule.configured(settings, spec)
+    constant, rules = np.ones((len(spec.scored), 8, 8), np.uint8), chosen_rule.configured(settings, spec)
     rows = score_rows.rows(
         found.table, root, lambda image: found.maps(image, fold_of[image]), constant, spec,
-        size=(32, 32), resize="stretch", rules=to_mask, scale=scale, max_pixels=10**6,
+        size=(32, 32), resize="stretch", rules=rules, scale=scale, max_pixels=10**6,
     )  # fmt: skip
-    gathered_scores.publish(settings, found, pd.DataFrame(rows), scale, to_mask)
+    gathered_scores.publish(settings, found, pd.DataFrame(rows), scale, rules)
 
 
 def write_discs(count: int, empty=(), flipped=(), name="p{}") -> None:

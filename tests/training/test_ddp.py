@@ -164,7 +164,7 @@ def as_torchrun(arguments, patches=((), ())):
 
 
 def test_under_torchrun_too_a_folder_that_is_taken_is_one_sentence(folds_table):
-    with locks.alone(Path("lightning_logs/demo/fold0_seed42"), ""):
+    with locks.exclusive(Path("lightning_logs/demo/fold0_seed42"), ""):
         codes, said = as_torchrun([*BOTH, "DEVICES=2"])
     assert codes == [2, 2]
     assert said[0].startswith("error: Another process is writing") and said[0].count("\n") == 1 and said[1] == ""
@@ -242,7 +242,7 @@ def free_within(seconds, *folders):
     for folder in folders:
         while True:
             try:
-                with locks.alone(Path(folder), ""):
+                with locks.exclusive(Path(folder), ""):
                     break
             except UserError:
                 assert time.monotonic() < end, folder

@@ -336,7 +336,7 @@ def test_two_runs_cannot_share_a_folder(trained, refused):
         child.wait()
     assert (run / "model.json").is_file()
     try:
-        with locks.alone(run, ""):  # its forked child lives on
+        with locks.exclusive(run, ""):  # its forked child lives on
             pass
     finally:
         os.killpg(child.pid, signal.SIGKILL)
