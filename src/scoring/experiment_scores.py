@@ -89,8 +89,8 @@ def scored(settings: "Settings", found: OutOfFold, scale: Scale, crossfitted: bo
     expected = [image for image in found.table["image"] for _ in range(classes)]
     if list(scores["image"]) != expected:
         raise UserError(f"{folder / file} does not have each held-out image once. Run {again}")
-    to_mask = postprocess.all_from_json(summary.get("rules"), str(path)) if not crossfitted else ()
-    return Scored(found, to_mask, score_summary.counts_of(scores, classes), score_summary.values_of(scores, classes))
+    rules = postprocess.all_from_json(summary.get("rules"), str(path)) if not crossfitted else ()
+    return Scored(found, rules, score_summary.counts_of(scores, classes), score_summary.values_of(scores, classes))
 
 
 def settings_that_differ(parts: list[OutOfFold]) -> dict[str, list[str]]:

@@ -140,22 +140,22 @@ def masks_folder(settings: "Settings", name: str) -> Path:
     return Path(settings.OUTPUT, "pseudo", name)
 
 
-def judge(source: Source, names: list[str], spec: DataSpec, to_mask: tuple[postprocess.Rule, ...]) -> list[Found]:
+def judge(source: Source, names: list[str], spec: DataSpec, rules: tuple[postprocess.Rule, ...]) -> list[Found]:
     """How sure a source is of each image."""
 
     def one(name: str) -> Found:
         p8 = prediction_folders.read_maps(source.folder, name, spec)
-        masks = postprocess.to_masks(p8, spec.task, spec.scored, to_mask)
-        return Found(source, name, confidence(p8, spec, to_mask), float(masks.any(0).mean()))
+        masks = postprocess.to_masks(p8, spec.task, spec.scored, rules)
+        return Found(source, name, confidence(p8, spec, rules), float(masks.any(0).mean()))
 
     with threads.pool() as pool:
         return list(console.track(pool.map(one, names), len(names), f"judging fold {source.fold}"))
 
 
-def label_of(found: Found, spec: DataSpec, to_mask: tuple[postprocess.Rule, ...], least: float) -> Any:
+def label_of(found: Found, spec: DataSpec, rules: tuple[postprocess.Rule, ...], least: float) -> Any:
     """The probabilities (C, H, W) of an image and its pseudo-label (K, H, W)."""
     p8 = prediction_folders.read_maps(found.source.folder, found.image, spec)
-    return p8, labels(p8, spec, postprocess.to_masks(p8, spec.task, spec.scored, to_mask), least)
+    return p8, labels(p8, spec, postprocess.to_masks(p8, spec.task, spec.scored, rules), least)
 
 
 def reference(path: Path, root: Path) -> str:
@@ -186,7 +186,7 @@ def write_masks(
     kept: list[Found],
     images_root: Path,
     spec: DataSpec,
-    to_mask: tuple[Rule, ...],
+    rules: tuple[Rule, ...],
     least: float,
     about: dict[str, Any],
 ) -> list[str]:
@@ -195,7 +195,7 @@ def write_masks(
     with prediction_folders.atomic_folder(place) as partial:
 
         def one(found: Found) -> str:
-            _, mask = label_of(found, spec, to_mask, least)
+            _, mask = label_of(found, spec, rules, least)
             size = images.read_size(images_root / found.image, 10**10)
             if mask.shape[1:] != tuple(size):
                 raise UserError(
@@ -211,7 +211,7 @@ def write_masks(
 
 
 def made_with(
-    settings: "Settings", sources: list[Source], lines: list[dict[str, Any]], least: float, to_mask: tuple[Rule, ...]
+    settings: "Settings", sources: list[Source], lines: list[dict[str, Any]], least: float, rules: tuple[Rule, ...]
 ) -> dict[str, Any]:
     """What pseudo-labels were made of, JSON-ready: table, models of each fold, rule and confidence."""
     table = Path(settings.TRAIN_FOLDS)
@@ -221,7 +221,7 @@ def made_with(
         "experiment": settings.EXPERIMENT,
         "seed": settings.SEED,
         "confidence": least,
-        "rules": [rule.as_json() for rule in to_mask],
+        "rules": [rule.as_json() for rule in rules],
         "models": {source.fold: [part["weights_sha256"] for part in source.models] for source in sources},
         "folds": lines,
     }

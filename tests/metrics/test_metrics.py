@@ -69,9 +69,9 @@ def test_the_integer_level_is_the_threshold(threshold):
 def test_small_objects_are_removed_and_large_ones_stay():
     p8 = np.zeros((6, 6), np.uint8)
     p8[0, 0] = p8[3:5, 3:5] = 255
-    assert postprocess.rules(p8, Rule(0.5)).sum() == 5
-    assert postprocess.rules(p8, Rule(0.5, min_area=2)).sum() == 4
-    assert postprocess.rules(p8, Rule(0.5, min_area=5)).sum() == 0
+    assert postprocess.to_mask(p8, Rule(0.5)).sum() == 5
+    assert postprocess.to_mask(p8, Rule(0.5, min_area=2)).sum() == 4
+    assert postprocess.to_mask(p8, Rule(0.5, min_area=5)).sum() == 0
 
 
 def test_probabilities_are_rounded_to_eight_bits():
