@@ -122,7 +122,7 @@ summary: $(READY)  ## layers, parameters and multiply-adds of the network
 	@$(PYTHON) src/preview.py summary $(ARGS)
 
 smoke: $(READY)  ## two batches of everything, in folders of its own: does it run at all?
-	@$(PYTHON) src/smoke.py $(ARGS)
+	@$(PYTHON) src/demo.py smoke $(ARGS)
 
 weights: $(READY)  ## pack the encoder's ImageNet weights for working offline
 	@$(PYTHON) src/fetch.py weights $(ARGS)

@@ -12,8 +12,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
-import cars
-import studio
+from scenes import car_studio, cars
 
 BASES = 40
 
@@ -24,7 +23,7 @@ Planes = tuple[np.ndarray, np.ndarray]  # colours uint8 (H, W, 3), mask of 0 and
 def _base(number: int, height: int, width: int) -> Planes:
     """A car, rendered at a quarter of the size, with a camera's noise."""
     car = cars.make_car(42, number)
-    image, mask = studio.render(car, 1 + number % 16, height // 4, width // 4, 42)[:2]
+    image, mask = car_studio.render(car, 1 + number % 16, height // 4, width // 4, 42)[:2]
     large = cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC)
     noise = np.random.default_rng(number).normal(0, 2, large.shape)
     outline = cv2.resize((mask > 0).astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC) > 0.5

@@ -66,6 +66,7 @@ def weights(argv: list[str]) -> None:
     import model_dispatcher
     from modeling import encoder_weights
     from modeling.segmenter import save_network
+    from training import weights_origin
 
     _, encoder = model_dispatcher.parse(settings.MODEL_NAME)
     if not encoder:
@@ -74,10 +75,12 @@ def weights(argv: list[str]) -> None:
         )
     path = encoder_weights.packed_weights(encoder, settings.WEIGHTS)
     if path.is_file():
-        print(f"{path} is there already.")
+        origin = weights_origin.of_file(path, settings.LOGS)
+        again = " Remove it, and make weights packs ImageNet's." if weights_origin.is_unknown(origin) else ""
+        print(f"{path} is there already: {origin}.{again}")
         return
     network = model_dispatcher.build(settings.MODEL_NAME, encoder_weights="imagenet", weights_folder=settings.WEIGHTS)
-    save_network(network.body.encoder, path)
+    save_network(network.body.encoder, path, {weights_origin.MARK: weights_origin.IMAGENET})
     megabytes = path.stat().st_size / 1e6
     print(
         f"ImageNet weights of {encoder}, {megabytes:.0f} MB -> {path}\n"

@@ -8,11 +8,12 @@ import sys
 from pathlib import Path
 
 import settings as settings_module
-from scoring import experiment_scores, score_rows
+from scoring import blind_baseline, experiment_scores, score_rows
 from scoring.leaderboard_rows import collect, table
 from tools import console
 from tools.errors import UserError, command
 from tools.files import write_text
+from training.weights_origin import UNSURE
 
 
 @command
@@ -33,8 +34,13 @@ def main(argv: list[str] | None = None) -> None:
     print(console.table(shown))
     if any("*" in one["experiment"] for one in shown):
         print("  * its epochs were chosen on the folds that are reported (CHECKPOINT=best): the score flatters")
+    if any(UNSURE in one["experiment"] for one in shown):
+        print(f"  {UNSURE}: of the weights that it began with, which may have seen what is held out")
     if any(one["cross-fitted"] == "-" for one in shown):
         print("  -: not tuned; sorted by the untuned score. make tune EXPERIMENT=name gives the cross-fitted one")
+    for one in lines:
+        if no_better := blind_baseline.said(one["beside"], scale.measure.higher):
+            print(f"  {one['experiment']}, seed {one['seed']}: {no_better}")
     import pandas as pd
 
     path = Path(settings.OUTPUT, "leaderboard.csv")

@@ -193,7 +193,9 @@ class SegmentationModule(pl.LightningModule):
     def configure_optimizers(self) -> tuple[list, list]:
         chosen = self.hparams
         groups = optimizers.parameter_groups(self.network, chosen.lr, chosen.encoder_lr, chosen.weight_decay)
-        optimiser = optimizers.make_optimiser(chosen.optimiser, groups, chosen.lr, chosen.momentum)
+        # in 16 bits a fused step means to unscale the gradients itself, so that Lightning would refuse to clip them
+        fusible = self.trainer.precision == "32-true" or not self.trainer.gradient_clip_val
+        optimiser = optimizers.make_optimiser(chosen.optimiser, groups, chosen.lr, chosen.momentum, fusible)
         schedules = optimizers.make_schedule(
             chosen.schedule,
             optimiser,

@@ -61,14 +61,14 @@ def what_differs(now: Any, origin: dict[str, Any]) -> tuple[str, list[str]]:
     """The device that the run would be trained on today, and a line for each thing that differs."""
     from data import splits
     from tools.hardware import choose_device, choose_precision
-    from training import builders, run_record
+    from training import builders, run_record, weights_origin
 
     frame, spec, device = splits.read(Path(now.TRAIN_FOLDS)), builders.data_spec(now), choose_device(now.DEVICE)
     data = builders.open_cache(now, frame, spec).data_sha256
     precision = choose_precision(now.PRECISION, device)[0]
-    return device, run_record.differences(
-        origin, run_record.of_today(device, precision, now.DEVICES * now.NODES, data, origin["folds_sha256"])
-    )
+    today = run_record.of_today(device, precision, now.DEVICES * now.NODES, data, origin["folds_sha256"])
+    begun = builders.begun_from(now, frame, origin["fold"])
+    return device, run_record.differences(origin, {**today, **weights_origin.record(begun)})
 
 
 def compare(folder: Path, again: Path, differ: list[str], device: str) -> None:

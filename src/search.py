@@ -12,6 +12,7 @@ validation Dice is another measure, at another size, than the METRIC that decide
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -108,6 +109,10 @@ def refuse_before_training(settings: "Settings", space: tuple[Parameter, ...], f
         searched = next((one.options for one in space if one.name == name), (getattr(settings, name),))
         for text in searched:
             check(text)
+    frame = splits.read(Path(settings.TRAIN_FOLDS))
+    for weights in next((one.options for one in space if one.name == "ENCODER_WEIGHTS"), (settings.ENCODER_WEIGHTS,)):
+        for fold in folds if weights not in ("none", "imagenet") else ():
+            builders.begun_from(replace(settings, ENCODER_WEIGHTS=weights), frame, fold)
     if not {"MODEL_NAME", "ENCODER_WEIGHTS"} & {one.name for one in space}:
         builders.build_network(settings, spec)  # its weights may not be here
 
@@ -127,7 +132,7 @@ def _seeds(settings: "Settings", text: str) -> tuple[int, ...]:
             f"SEEDS={text}: {settings.SEED} is the seed that the search chooses with; the winner's figure needs others."
         )
     for seed in seeds:
-        settings_module.value_of("SEED", str(seed))
+        settings_module.Settings.value_of("SEED", str(seed))
     return seeds
 
 

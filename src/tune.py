@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import settings as settings_module
+from data import splits
 from metrics import bootstrap
 from prediction import chosen_rule
-from scoring import out_of_fold, rule_tuning, score_rows, score_summary
+from scoring import blind_baseline, out_of_fold, rule_tuning, score_rows, score_summary
 from scoring.rule_tuning import by_fold, scores_json, write_tuned_scores
 from tools import console
 from tools.errors import command
@@ -39,7 +40,10 @@ def tune(settings: "Settings", experiment: str = "", seed: int | None = None) ->
         "tuned": np.broadcast_to(choice.overall, shape),
         **{way: by_fold(chosen, folds) for way, chosen in choice.ways.items()},
     }
-    groups = found.table["group"].to_numpy()
+    groups, names = found.table["group"].to_numpy(), found.spec.scored_names
+    constants = blind_baseline.by_fold(
+        found.root, splits.read(Path(settings.TRAIN_FOLDS)), found.spec, scale, settings.MAX_PIXELS, found.folders
+    )
     weights = bootstrap.group_weights(groups, score_summary.DRAWS)
     result: dict[str, Any] = {
         "experiment": found.experiment,
@@ -47,13 +51,20 @@ def tune(settings: "Settings", experiment: str = "", seed: int | None = None) ->
         "metric": scale.metric,
         "higher": scale.measure.higher,
         "empty_policy": scale.empty,
-        "classes": list(found.spec.scored_names),
+        "classes": list(names),
         "rules_tried": len(tried.rules),
     }
     for name, chosen in ways.items():
         picked = rule_tuning.pick(tried, chosen)
         score, low, high = score_summary.interval(scale.measure, *picked, weights, groups, scale.empty)
         result[name] = {"score": score, "low": low, "high": high}
+    compared = (
+        rule_tuning.pick(tried, ways["crossfitted"]),
+        blind_baseline.on_held_out(found, constants, scale, settings.MAX_PIXELS),
+    )
+    counts, values = (dict(zip(("model", "constant"), pair, strict=True)) for pair in zip(*compared, strict=True))
+    beside = score_summary.metric(counts, values, names, weights, groups, scale)
+    result["crossfitted"] |= {key: value for key, value in beside.items() if key != "model"}
     result["untuned"]["rules"] = scores_json(tried, [0] * shape[1])
     result["crossfitted"]["rules"] = {str(fold): scores_json(tried, best) for fold, best in choice.crossfitted.items()}
     result["tuned"]["rules"] = scores_json(tried, choice.overall)
@@ -62,7 +73,7 @@ def tune(settings: "Settings", experiment: str = "", seed: int | None = None) ->
     result["curve"] = rule_tuning.curve(tried, choice.scores)
     result["provenance"] = found.provenance
     folder = Path(settings.LOGS, found.experiment, f"oof_seed{found.seed}")
-    write_tuned_scores(folder, found, *rule_tuning.pick(tried, ways["crossfitted"]))
+    write_tuned_scores(folder, found, counts["model"], values["model"])
     write_json(folder / chosen_rule.TUNED, result)
     _announce(result, found, tried, choice)
     print(f"the rule, with what it was tuned under -> {folder / chosen_rule.TUNED}")
@@ -84,6 +95,9 @@ def _announce(
     }
     _print_table(result, said)
     print(f"  optimism of tuning on everything: {result['optimism']:+.4f}")
+    print(f"  a constant mask, which ignores the image: {result['crossfitted']['constant']:.4f}")
+    if no_better := blind_baseline.said(result["crossfitted"], result["higher"]):
+        print(f"  {no_better}")
     if choice.ways:
         print("Which way to objects scores better, each cross-fitted by itself:")
         ways = {rule_tuning.COMPONENTS: "each connected component of a mask is an object"}

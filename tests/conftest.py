@@ -39,10 +39,10 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(scope="session")
 def demo_source(tmp_path_factory):
     """4 cars to train on and 1 to test, 16 views each, 96 x 64 pixels, in Carvana's layout."""
-    import demo
+    from scenes import carvana
 
     folder = tmp_path_factory.mktemp("demo")
-    demo.render_data(folder / "demo", 42, 4, 1, 96)
+    carvana.render_data(folder / "demo", 42, 4, 1, 96)
     return folder / "demo"
 
 

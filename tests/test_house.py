@@ -15,7 +15,7 @@ FLOORS = [
     ("tools",),
     ("settings",),
     ("formats",),
-    ("data", "scenes", "cars", "studio", "scene_layouts"),
+    ("data", "scenes"),
     ("loading", "modeling", "metrics"),
     ("model_dispatcher", "lightning_module"),
     ("training", "prediction"),
@@ -62,8 +62,7 @@ def test_imports_go_down_only():
     for name, tree in TREES.items():
         mine, level = room(name), FLOOR.get(room(name), len(FLOORS))
         for other in packages(tree) & known - {mine}:
-            old = {mine, other} <= {"scenes", "cars", "studio", "scene_layouts"} or name == "smoke"
-            if FLOOR.get(other, len(FLOORS)) >= level and name != "demo" and not old:
+            if FLOOR.get(other, len(FLOORS)) >= level and name != "demo":
                 up.append(f"{name} imports {other}")
     assert not up
 

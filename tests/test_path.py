@@ -1,5 +1,6 @@
 """From a trained fold to a submission, and what refuses to lie on the way."""
 
+import importlib
 import json
 import shutil
 from pathlib import Path
@@ -14,7 +15,6 @@ import demo
 import folds
 import inference
 import settings
-import smoke
 import submission
 import tester
 import train
@@ -22,6 +22,7 @@ from conftest import TINY, write_instances
 from formats import rle
 from metrics import overlap
 from prediction import predictor
+from scenes import carvana
 from tools import run_folders
 from tools.errors import UserError
 from tools.files import sha256, write_json
@@ -288,7 +289,7 @@ def test_one_folder_an_image_goes_all_the_way(workplace, capsys):
 
 def test_smoke_runs_everything_in_folders_of_its_own(trained, capsys):
     before = {path: path.stat().st_mtime_ns for path in Path("lightning_logs/demo").rglob("*") if path.is_file()}
-    assert smoke.main([argument for argument in TINY if not argument.startswith("EPOCHS")]) == 0
+    assert demo.smoke([argument for argument in TINY if not argument.startswith("EPOCHS")]) == 0
     assert "Everything runs" in capsys.readouterr().out
     assert Path("output/demo/smoke/submission.csv").is_file() and not CSV.exists()
     assert json.loads(Path("lightning_logs/demo_smoke/fold0_seed42/model.json").read_text())["steps"] == 2
@@ -311,7 +312,7 @@ def test_the_whole_demo_in_one_command(workplace, capsys):
 
 
 def test_the_demo_is_the_same_to_the_byte_and_in_carvanas_layout(demo_source, tmp_path):
-    demo.render_data(tmp_path / "again", 42, 4, 1, 96)
+    carvana.render_data(tmp_path / "again", 42, 4, 1, 96)
     files = sorted(path.relative_to(demo_source) for path in demo_source.rglob("*") if path.is_file())
     assert len(files) == 2 * 64 + 16 + 4
     for path in files:
@@ -331,14 +332,13 @@ def test_the_demo_does_not_write_over_someones_data(workplace, refused):
     refused(demo.main, ["ONLY=render", "CARS=none"], "CARS=none")
 
 
-@pytest.mark.parametrize("script", ["folds", "train", "tester", "cv", "inference", "submission", "samples", "smoke"])
-def test_a_fresh_clone_without_data_says_what_to_do(workplace, refused, script):
-    import importlib
-
-    said = refused(
-        importlib.import_module(script).main,
-        ["DATASET=nothing", *(["FOLD=0"] if script in ("train", "tester") else [])],
-    )
+@pytest.mark.parametrize(
+    "words",
+    ["folds", "train FOLD=0", "tester FOLD=0", "cv", "inference", "submission", "preview", "demo smoke"],
+)
+def test_a_fresh_clone_without_data_says_what_to_do(workplace, refused, words):
+    script, *more = words.split()
+    said = refused(importlib.import_module(script).main, [*more, "DATASET=nothing"])
     assert "make " in said
     assert not list(workplace.glob("output/*")) and not list(workplace.glob("lightning_logs/*"))
 
@@ -357,8 +357,8 @@ def test_a_prediction_folder_stays_where_predictions_lie(trained, refused, name)
 
 
 def test_smoke_refuses_to_write_over_a_real_run(trained, refused):
-    refused(smoke.main, [*TINY, "EXPERIMENT=demo"], "EXPERIMENT of its own")
-    refused(smoke.main, [*TINY, "SUBMISSION=output/mine.csv"], "SUBMISSION of its own")
+    refused(demo.smoke, [*TINY, "EXPERIMENT=demo"], "EXPERIMENT of its own")
+    refused(demo.smoke, [*TINY, "SUBMISSION=output/mine.csv"], "SUBMISSION of its own")
 
 
 def test_a_failure_leaves_the_earlier_predictions_and_scores(trained, refused):

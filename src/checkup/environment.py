@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from checkup.findings import Finding, problem, warning
 from tools import threads
 from tools.errors import UserError
+from training import weights_origin
 from training.run_record import installed
 
 if TYPE_CHECKING:
@@ -161,14 +162,14 @@ def encoder_weights(settings: "Settings") -> Finding:
         if settings.ENCODER_WEIGHTS == "none":
             return Finding(name, "ENCODER_WEIGHTS=none: random ones, nothing is fetched")
         if settings.ENCODER_WEIGHTS != "imagenet":
-            count = len(weights.read_weights(_existing(settings.ENCODER_WEIGHTS)))
-            return Finding(name, f"{settings.ENCODER_WEIGHTS}, {count} tensors")
+            file = _existing(settings.ENCODER_WEIGHTS)
+            return _with_origin(name, f"{file}, {len(weights.read_weights(file))} tensors", file, settings.LOGS)
         if not encoder:
             raise UserError("ENCODER_WEIGHTS=imagenet: MODEL_NAME=unet has none; say ENCODER_WEIGHTS=none.")
         packed = weights.packed_weights(encoder, settings.WEIGHTS)
         if packed.is_file():
             weights.read_weights(packed)
-            return Finding(name, f"ImageNet's of {encoder}: {packed}")
+            return _with_origin(name, f"ImageNet's of {encoder}: {packed}", packed, settings.LOGS)
         weights.refuse_offline(encoder, packed)
     except UserError as error:
         return problem(name, str(error))
@@ -179,6 +180,13 @@ def encoder_weights(settings: "Settings") -> Finding:
         f"ImageNet's of {encoder} are not packed here; the training fetches them, and needs the network when it starts."
         " make weights packs them.",
     )
+
+
+def _with_origin(name: str, text: str, file: Path, logs: str) -> Finding:
+    origin = weights_origin.of_file(file, logs)
+    if weights_origin.is_unknown(origin):
+        return warning(name, f"{text}; {origin}: whatever is scored will be marked so")
+    return Finding(name, f"{text}; {origin}")
 
 
 def _existing(text: str) -> Path:

@@ -176,6 +176,7 @@ def planned(settings: "Settings", frame: "pd.DataFrame", share: float, fold: str
     rows = [builders.fold_rows(settings, frame, one) for one in folds]
     for one in folds:
         refuse_what_does_nothing(settings, one)
+        builders.begun_from(settings, frame, one)
     grown = 1.0 if settings.OVERFIT else share
     return Work(
         folds,

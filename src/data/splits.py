@@ -39,8 +39,9 @@ def assign(
 
     sizes: images of each group (G,). features: how many of them are in each stratum, or show each class (G, F); rare
     ones weigh more. fixed: folds that are kept, -1 where free (G,). Groups come in a fixed order (by name), so that the
-    result depends on the seed alone. The idea is sklearn's StratifiedGroupKFold's; there groups of one size keep their
-    order of input, and nothing can be held fixed. Returns (G,) of 0 to n_folds - 1.
+    result depends on the seed alone. Returns (G,) of 0 to n_folds - 1.
+
+    sklearn's StratifiedGroupKFold, whose idea this is, is not used: it cannot hold folds fixed when images are added.
     """
     totals = features.sum(0)
     rarity = np.divide(1.0, totals, out=np.zeros_like(totals, float), where=totals > 0)

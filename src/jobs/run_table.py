@@ -90,6 +90,7 @@ def work_off(groups: list[Group], chosen: list[Job], runner: "Runner", deadline:
 
 def check(groups: list[Group], overwrite: bool) -> None:
     """Refuse, before any training, what would stop it or the scoring after it."""
+    from training import builders
     from training.preparation import fixed_settings, refuse_what_does_nothing
 
     fixed_by: dict[str, str] = {}
@@ -100,6 +101,10 @@ def check(groups: list[Group], overwrite: bool) -> None:
             )
         fold_scores.refuse_unscorable(group.settings)
         refuse_what_does_nothing(group.settings, group.folds[0])
+        if group.settings.ENCODER_WEIGHTS not in ("none", "imagenet"):  # those would need imports of seconds
+            frame = splits.read(Path(group.settings.TRAIN_FOLDS))
+            for fold in group.folds:
+                builders.begun_from(group.settings, frame, fold)
         name, fixed = group.settings.EXPERIMENT, fixed_settings(group.settings)
         if not overwrite:
             run_folders.check_experiment(Path(group.settings.LOGS, name), fixed, group.settings.defaults())

@@ -47,14 +47,6 @@ class Parameter:
         """A sampled value as config.py's text."""
         return value if self.options else repr(value)
 
-    def at(self, place: float) -> Any:
-        """The value at a place in [0, 1): each option and integer has an equal share, in a log range each factor."""
-        if self.options:
-            return self.options[int(place * len(self.options))]
-        low, high = (self.low - 0.5, self.high + 0.5) if self.whole else (self.low, self.high)
-        value = low * (high / low) ** place if self.log else low + (high - low) * place
-        return min(max(round(value), self.low), self.high) if self.whole else self.rounded(value)
-
     def rounded(self, value: Any) -> Any:
         """A sampled float as it can be typed; anything else as it is."""
         if self.options or self.whole:

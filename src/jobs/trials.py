@@ -2,10 +2,11 @@
 
 What is asked next depends on the finished trials, the seed and the trial's number alone: a search that was killed
 asks what it would have asked. The first ten are spread over the space by a scrambled Halton sequence (at random they
-clump), then TPE proposes (Bergstra et al. 2011).
+clump: Optuna's QMCSampler), then TPE proposes (Bergstra et al. 2011).
 """
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,18 +78,21 @@ class Trials:
         optuna = imported()
         distributions = {one.name: _distribution(one) for one in self.space}
         number = len(self.study.get_trials(deepcopy=False))
-        chosen = params or (self._spread(number) if number < SPREAD else self._asked(distributions))
+        chosen = params or (self._spread(number, distributions) if number < SPREAD else self._asked(distributions))
         self.study.add_trial(
             optuna.trial.create_trial(state=optuna.trial.TrialState.RUNNING, params=chosen, distributions=distributions)
         )
         return self.all()[-1]
 
-    def _spread(self, number: int) -> dict[str, Any]:
-        """What the trial `number` tries, far from those before it."""
-        from scipy.stats import qmc
-
-        point = qmc.Halton(len(self.space), rng=self.seed).random(number + 1)[-1]
-        return {one.name: one.at(float(place)) for one, place in zip(self.space, point, strict=True)}
+    def _spread(self, number: int, distributions: dict[str, Any]) -> dict[str, Any]:
+        """What the trial `number` tries, far from those before it: the sequence's point of that number."""
+        optuna = imported()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            sampler = optuna.samplers.QMCSampler(qmc_type="halton", scramble=True, seed=self.seed)
+        study = optuna.create_study()  # in memory, where the sampler counts its points
+        points = [sampler.sample_relative(study, None, distributions) for _ in range(number + 1)]
+        return self._typed(points[-1])
 
     def _asked(self, distributions: dict[str, Any]) -> dict[str, Any]:
         """What TPE wants to try next, from a study in memory: in the journal a trial is to begin in a single line."""
@@ -100,7 +104,9 @@ class Trials:
         sampler = optuna.samplers.TPESampler(n_startup_trials=SPREAD // 2, seed=seed)
         study = optuna.create_study(direction=self._direction, sampler=sampler)
         study.add_trials(done)
-        asked = study.ask(distributions).params
+        return self._typed(study.ask(distributions).params)
+
+    def _typed(self, asked: dict[str, Any]) -> dict[str, Any]:
         return {one.name: one.rounded(asked[one.name]) for one in self.space}
 
     def end(self, trial: Trial, score: float, problem: str, minutes: float) -> Trial:

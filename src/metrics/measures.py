@@ -71,24 +71,29 @@ class Measure:
         return self._of(tp, fp, fn, tn, self._policy or empty)
 
 
-def total(
+def by_class(
     measure: Measure, counts: np.ndarray, values: np.ndarray, weights: np.ndarray, empty: str = "one"
 ) -> np.ndarray:
-    """The score of all images together for each of B weightings of them, float64 (B,).
+    """The score of each class, all images together, for each of B weightings of them, float64 (B, S).
 
     counts: (N, S, 4) of tp, fp, fn, tn, which pooled measures read; values: (N, S) as of `value`, NaN where an image is
-    skipped, which the others do; weights: (B, N), how often each image counts. For each class the weighted mean over
-    images, or the ratio of weighted sums; then the mean over classes. What is skipped, and a class in which nothing is
-    left, is left out; NaN where nothing is left at all.
+    skipped, which the others do; weights: (B, N), how often each image counts. It is the weighted mean over images, or
+    the ratio of weighted sums; NaN where nothing is left of a class.
     """
     if measure.pooled:
         sums = weights @ counts.reshape(len(counts), -1).astype(np.float64)  # (B, S * 4)
-        classes = measure.from_counts(*np.moveaxis(sums.reshape(len(weights), -1, 4), 2, 0), empty)
-    else:
-        kept = np.isfinite(values)
-        sums = weights @ np.where(kept, values, 0.0)  # (B, S)
-        left = weights @ kept.astype(np.float64)
-        classes = np.divide(sums, left, out=np.full_like(sums, np.nan), where=left > 0)
+        return measure.from_counts(*np.moveaxis(sums.reshape(len(weights), -1, 4), 2, 0), empty)
+    kept = np.isfinite(values)
+    sums = weights @ np.where(kept, values, 0.0)  # (B, S)
+    left = weights @ kept.astype(np.float64)
+    return np.divide(sums, left, out=np.full_like(sums, np.nan), where=left > 0)
+
+
+def total(
+    measure: Measure, counts: np.ndarray, values: np.ndarray, weights: np.ndarray, empty: str = "one"
+) -> np.ndarray:
+    """The mean of `by_class` over those classes in which something is left, float64 (B,); NaN where there are none."""
+    classes = by_class(measure, counts, values, weights, empty)
     there = np.isfinite(classes)
     number = there.sum(1)
     added = np.where(there, classes, 0.0).sum(1)

@@ -83,21 +83,3 @@ def _mean(values) -> float:  # noqa: ANN001 (numbers)
     values = np.asarray(values, float)
     kept = values[np.isfinite(values)]
     return float(kept.mean()) if len(kept) else float("nan")
-
-
-def best_constant(mean_mask: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    """The best mask that ignores the image.
-
-    It is `mean_mask` (H, W) cut at the level whose mean Dice over `masks` (N, H, W) is highest. Its Dice on held-out
-    masks is what a network has to beat: centred objects give it a high one. Returns 0/1 (H, W).
-    """
-    levels = np.unique(np.quantile(mean_mask, np.linspace(0, 1, 41)))
-    candidates = (mean_mask.ravel()[None] >= levels[:, None]).astype(
-        np.float32
-    )  # (L, H * W); the first is "everything"
-    areas, total = candidates.sum(1), np.zeros(len(levels))
-    for start in range(0, len(masks), 64):
-        block = masks[start : start + 64].reshape(-1, mean_mask.size).astype(np.float32)
-        tp = block @ candidates.T
-        total += (2 * tp / (block.sum(1, keepdims=True) + areas)).sum(0)
-    return candidates[int(total.argmax())].reshape(mean_mask.shape).astype(np.uint8)

@@ -35,8 +35,10 @@ def parameter_groups(network: nn.Module, lr: float, encoder_lr: float, weight_de
     ]
 
 
-def make_optimiser(name: str, groups: list[dict[str, Any]], lr: float, momentum: float) -> torch.optim.Optimizer:
-    """One of OPTIMISERS over `groups`; `momentum` is SGD's (Nesterov's).
+def make_optimiser(
+    name: str, groups: list[dict[str, Any]], lr: float, momentum: float, fusible: bool = True
+) -> torch.optim.Optimizer:
+    """One of OPTIMISERS over `groups`; `momentum` is SGD's (Nesterov's). `fusible`: one kernel may do the whole step.
 
     Weight decay is decoupled (Loshchilov and Hutter 2019) but for adam and sgd, where torch adds it to the gradient.
     """
@@ -45,9 +47,16 @@ def make_optimiser(name: str, groups: list[dict[str, Any]], lr: float, momentum:
     if name in ("radam", "nadam"):
         kind = torch.optim.RAdam if name == "radam" else torch.optim.NAdam
         return kind(groups, lr=lr, decoupled_weight_decay=True)
-    # one pass over the memory takes half the time; not on a GPU, where Lightning refuses it beside clipping in 16 bits
-    fused = groups[0]["params"][0].device.type == "cpu" or None
-    return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[name](groups, lr=lr, fused=fused)
+    # one pass over the memory takes half the time of a CPU's step; a GPU's is short as it is
+    fused = (fusible and groups[0]["params"][0].device.type == "cpu") or None
+    optimiser = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[name](groups, lr=lr, fused=fused)
+    optimiser.register_load_state_dict_pre_hook(lambda _, state: _as_today(state, fused))
+    return optimiser
+
+
+def _as_today(state: dict[str, Any], fused: bool | None) -> dict[str, Any]:
+    """An optimiser's state with today's choice of kernel: a run may go on on another device or in another precision."""
+    return {**state, "param_groups": [{**group, "fused": fused} for group in state["param_groups"]]}
 
 
 def factor(name: str, step: int, total: int, warmup: float, cycles: int = 1) -> float:

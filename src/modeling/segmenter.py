@@ -10,15 +10,15 @@ from tools.errors import UserError
 from tools.files import atomic_write
 
 
-def save_network(network: torch.nn.Module, path: Path) -> None:
-    """Write a network's weights and buffers as safetensors, whole or not at all, and to the disk."""
+def save_network(network: torch.nn.Module, path: Path, about: dict[str, str] | None = None) -> None:
+    """Write a network's weights and buffers as safetensors, whole or not at all, and to the disk; `about`: metadata."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     state = shipped_state(network)
     with atomic_write(path, durable=True) as temporary:
         try:
-            save_file({name: value.detach().cpu().contiguous() for name, value in state.items()}, temporary)
+            save_file({name: value.detach().cpu().contiguous() for name, value in state.items()}, temporary, about)
         except SafetensorError as error:  # an OSError in words
             raise UserError(f"{path} could not be written ({error}). Make room; RESUME=1 goes on then.") from error
 

@@ -29,6 +29,15 @@ Decoded = tuple[Path, tuple[int, int], list[np.ndarray]]  # path, (H, W), a fram
 Answered = tuple[Path, tuple[int, int], list[np.ndarray]]  # path, (H, W), probabilities (C, h, w) a model
 BATCH_BYTES = 256 << 20  # of images at their own size, as answers come: large ones come in smaller batches
 Finish = Callable[[Path, np.ndarray], Any]  # path, probabilities (C, H, W) -> what is kept
+Unreadable = Callable[[Path, UserError], Any]  # path, why it cannot be read -> what takes its place
+
+
+@dataclass(frozen=True)
+class _Unread:
+    """An image that cannot be read, in its place among the others, and why."""
+
+    path: Path
+    error: UserError
 
 
 @dataclass(frozen=True)
@@ -155,13 +164,19 @@ class Predictor:
         return {"tta": self.tta, "tta_mean": mean, "sizes": sizes, **cut}
 
     def predict(
-        self, paths: Iterable[Path], max_pixels: int = 100_000_000, finish: Finish | None = None, part: int = 0
+        self,
+        paths: Iterable[Path],
+        max_pixels: int = 100_000_000,
+        finish: Finish | None = None,
+        part: int = 0,
+        unreadable: Unreadable | None = None,
     ) -> Iterator:
         """Yield (path, probabilities float32 (C, H, W)) in order, or what `finish` makes of the two.
 
         Decoding runs ahead and `finish` behind, in threads, beside the network; no more than a few batches are in
         memory at a time, however many images there are. part: no batch goes beyond each so many images, because a
-        network's last digits depend on the batch that an image is in.
+        network's last digits depend on the batch that an image is in. unreadable: what to yield in the place of an
+        image that cannot be read; without it, such an image raises UserError.
         """
         with ExitStack() as stack:
             workers = [stack.enter_context(threads.pool(1)) for _ in self.devices]
@@ -171,9 +186,12 @@ class Predictor:
 
             def answered() -> None:
                 for answer in asked.popleft().result():
-                    done.append(finishing.submit(self._finished, *answer, finish))
+                    if isinstance(answer, _Unread):
+                        done.append(finishing.submit(unreadable, answer.path, answer.error))
+                    else:
+                        done.append(finishing.submit(self._finished, *answer, finish))
 
-            for number, batch in enumerate(self._batches(paths, max_pixels, part)):
+            for number, batch in enumerate(self._batches(paths, max_pixels, part, strict=unreadable is None)):
                 which = number % len(workers)
                 asked.append(workers[which].submit(self._answers, self._networks[which], self.devices[which], batch))
                 if len(asked) > len(workers):  # one at work and one waiting, of each device
@@ -185,32 +203,50 @@ class Predictor:
             while done:
                 yield done.popleft().result()
 
-    def _batches(self, paths: Iterable[Path], max_pixels: int, part: int) -> Iterator[list[Decoded]]:
-        def decoded(path: Path) -> Decoded:
-            return path, *self.spec.read_frames(path, self.frames, max_pixels)
+    def _batches(
+        self, paths: Iterable[Path], max_pixels: int, part: int, strict: bool
+    ) -> Iterator[list[Decoded | _Unread]]:
+        def decoded(path: Path) -> Decoded | _Unread:
+            try:
+                return path, *self.spec.read_frames(path, self.frames, max_pixels)
+            except UserError as error:
+                if strict:
+                    raise
+                return _Unread(path, error)
 
         paths, batch = list(paths), []
-        for number, item in enumerate(threads.map_ahead(paths, decoded, self._in_flight(paths, max_pixels))):
-            large = sum(height * width for _, (height, width), _ in [*batch, item]) * self.spec.channels > BATCH_BYTES
+        for number, item in enumerate(threads.map_ahead(paths, decoded, self._in_flight(paths, max_pixels, strict))):
+            read = _read([*batch, item])
+            large = sum(height * width for _, (height, width), _ in read) * self.spec.channels > BATCH_BYTES
             full = large or len(batch) == self.batch_size or (part and number % part == 0)
-            if batch and (full or not _same_frames(batch[0], item)):
+            if batch and (full or not _same_frames(read)):
                 yield batch
                 batch = []
             batch.append(item)
         if batch:
             yield batch
 
-    def _in_flight(self, paths: list[Path], max_pixels: int) -> int:
-        """How many images may wait, decoded: two batches, and fewer of large ones."""
-        if not paths:
-            return 1
-        height, width = images.read_size(paths[0], max_pixels)
-        return max(2, min(2 * self.batch_size, 2 * BATCH_BYTES // (height * width * self.spec.channels)))
+    def _in_flight(self, paths: list[Path], max_pixels: int, strict: bool) -> int:
+        """How many images may wait, decoded: two batches, and fewer of large ones, by the first that can be read."""
+        for path in paths:
+            try:
+                height, width = images.read_size(path, max_pixels)
+            except UserError:
+                if strict:
+                    raise
+                continue
+            return max(2, min(2 * self.batch_size, 2 * BATCH_BYTES // (height * width * self.spec.channels)))
+        return 1
 
-    def _answers(self, networks: list[torch.nn.Module], device: str, batch: list[Decoded]) -> list[Answered]:
+    def _answers(
+        self, networks: list[torch.nn.Module], device: str, batch: list[Decoded | _Unread]
+    ) -> list[Answered | _Unread]:
         """Each image of the batch with each model's probabilities (C, h, w) in the model's frame."""
+        read = _read(batch)
+        if not read:
+            return batch
         answers = [
-            self._forward(model, network, device, np.stack([frames[self._frame_of(model)] for _, _, frames in batch]))
+            self._forward(model, network, device, np.stack([frames[self._frame_of(model)] for _, _, frames in read]))
             for model, network in zip(self.models, networks, strict=True)
         ]
         for model, answer in zip(self.models, answers, strict=True):
@@ -219,8 +255,10 @@ class Predictor:
                 raise NotFiniteError(
                     f"{model.folder / run_folders.WEIGHTS} gives probabilities that are no numbers. {cure}"
                 )
+        places = iter(zip(*answers, strict=True))
         return [
-            (path, shape, [answer[position] for answer in answers]) for position, (path, shape, _) in enumerate(batch)
+            item if isinstance(item, _Unread) else (item[0], item[1], list(next(places)))  # in the images' order
+            for item in batch
         ]
 
     def _frame_of(self, model: Model) -> int:
@@ -298,9 +336,14 @@ def _placed(network: torch.nn.Module, device: str) -> torch.nn.Module:
     return network if same else copy.deepcopy(network).to(device)
 
 
-def _same_frames(first: Decoded, second: Decoded) -> bool:
-    """Whether two images may share a batch: with RESIZE=none only those of equal size do."""
-    return all(one.shape == other.shape for one, other in zip(first[2], second[2], strict=True))
+def _read(batch: list[Decoded | _Unread]) -> list[Decoded]:
+    """The images of a batch that could be read."""
+    return [item for item in batch if not isinstance(item, _Unread)]
+
+
+def _same_frames(read: list[Decoded]) -> bool:
+    """Whether images may share a batch: with RESIZE=none only those of equal size do."""
+    return len({tuple(frame.shape for frame in frames) for _, _, frames in read}) <= 1
 
 
 def describe(models: list[Model]) -> list[dict[str, Any]]:

@@ -93,6 +93,13 @@ class RunLengths:
         rows = submission_file.rows_of(self.id_of[name], masks, self.classes, self.dialect)
         return [rows, self.maps(path, probabilities) if name in self.shown else []]
 
+    def unreadable(self, path: Path, error: UserError) -> list[Any]:
+        """The rows of an empty mask for each class, which no dialect needs the image's size for; and why it is that."""
+        image_id = self.id_of[path.relative_to(self.maps.root).as_posix()]
+        empty = np.zeros((len(self.classes), 1, 1), np.uint8)
+        reason = " ".join(str(error).removeprefix(f"{path}: ").split()).partition(". ")[0].rstrip(".")
+        return [submission_file.rows_of(image_id, empty, self.classes, self.dialect), [], reason]
+
     def there(self, name: str, record: list[Any]) -> bool:
         """Whether the maps are there of an image that is to be shown."""
         return name not in self.shown or self.maps.there(name, record[1])
@@ -202,7 +209,10 @@ def _stamp(root: Path, names: list[str]) -> str:
 
 
 def _files(path: Path) -> list[Path]:
-    return images.slices(path) if "{z}" in path.name else [path]
+    try:
+        return images.slices(path) if "{z}" in path.name else [path]
+    except UserError:  # no stack that can be read, as whoever reads it will be told
+        return []
 
 
 def _holds(folder: Path, number: int, names: list[str], stamp: str, keep: Keep) -> bool:

@@ -54,13 +54,8 @@ def check_classes(spec: DataSpec, dialect: rle.Dialect) -> tuple[str, ...]:
     return ("",)
 
 
-def check_ids(keys: list[Key], sample: Path | None, dialect: rle.Dialect, partial: bool) -> list[Key]:
-    """Keys (id, class) in the sample's order. Raises UserError where columns or ids differ.
-
-    `partial`: some of the sample's may be missing.
-    """
-    if sample is None:
-        return sorted(keys)
+def keys_of(sample: Path, dialect: rle.Dialect) -> list[Key]:
+    """The sample's keys (id, class), in its order. Raises UserError where it is no CSV, or of another dialect."""
     width = len(dialect.columns) - 1
     try:
         with sample.open(newline="", encoding="utf-8-sig") as file:  # Excel puts a mark before UTF-8
@@ -74,7 +69,26 @@ def check_ids(keys: list[Key], sample: Path | None, dialect: rle.Dialect, partia
             f"{sample} has the columns {', '.join(header)}; "
             f"the dialect {dialect.name} has {', '.join(dialect.columns)}. Set DIALECT."
         )
-    have = set(keys)
+    return expected
+
+
+def absent(keys: list[Key], sample: Path | None, dialect: rle.Dialect) -> list[Key]:
+    """The sample's keys of images that are not there; none where that is all of them: the ids are of another kind."""
+    if sample is None:
+        return []
+    expected, there = keys_of(sample, dialect), {image_id for image_id, _ in keys}
+    missing = [key for key in expected if key[0] not in there]
+    return missing if len(missing) < len(expected) else []
+
+
+def check_ids(keys: list[Key], sample: Path | None, dialect: rle.Dialect, partial: bool) -> list[Key]:
+    """Keys (id, class) in the sample's order. Raises UserError where columns or ids differ.
+
+    `partial`: some of the sample's may be missing.
+    """
+    if sample is None:
+        return sorted(keys)
+    expected, have = keys_of(sample, dialect), set(keys)
     missing, extra = sorted(set(expected) - have), sorted(have - set(expected))
     if extra or (missing and not partial):
         which = (

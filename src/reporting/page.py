@@ -4,6 +4,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from scoring import blind_baseline
 from tools import run_folders
 
 if TYPE_CHECKING:
@@ -36,9 +37,9 @@ def warnings(evidence: "Evidence", believed: dict[str, Any]) -> list[str]:
     summary, said = evidence.summary, []
     if FLATTERED in evidence.found.weights:
         said.append("The epoch was chosen on the fold that is reported (CHECKPOINT=best): every number here flatters.")
-    score, constant = summary["score"]["model"], summary["score"].get("constant")
-    if constant is not None and (score <= constant if summary["higher_is_better"] else score >= constant):
-        said.append("The networks are no better than a constant mask, which ignores the image.")
+    beside = {"constant": summary["score"].get("constant"), **(evidence.tuned.get("crossfitted") or summary["score"])}
+    if no_better := blind_baseline.said(beside, summary["higher_is_better"]):
+        said.append(no_better)
     if believed["interval"] and summary["groups"] < FEW_GROUPS:
         units = "groups" if summary["groups"] < summary["images"] else "images"
         said.append(f"There are {summary['groups']} {units} only, so the interval is a rough one.")

@@ -74,10 +74,11 @@ def classes_table(evidence: Evidence) -> Table | None:
     for name, part in parts.items():
         score, low, high = each.get(name, (None, None, None))
         others = {other: value for other, value in part["image"].items() if other != evidence.summary["metric"]}
-        shown = [number(evidence, score), between(evidence, {"low": low, "high": high})]
+        constant = evidence.summary["score"].get("constant_classes", {}).get(name)
+        shown = [number(evidence, score), between(evidence, {"low": low, "high": high}), number(evidence, constant)]
         rows.append([name, *shown, *(_plain(value) for value in others.values())])
     names = [NAMES.get(other, other) for other in others]
-    return table(["class", score_name(evidence), "95% interval", *names], rows)
+    return table(["class", score_name(evidence), "95% interval", "constant mask", *names], rows)
 
 
 def folds_table(evidence: Evidence) -> Table:
@@ -192,6 +193,7 @@ def provenance(evidence: Evidence, written: datetime) -> list[tuple[str, str]]:
         ("Test-time augmentation", f"{about['tta']}, mean of the {about['tta_mean']}"),
         ("Seen by the networks", sizes),
         ("Weights", found.weights),
+        ("Begun from", found.origin),
         ("Report written", written.strftime("%Y-%m-%d %H:%M")),
     ]
     return [(term, str(value)) for term, value in lines]

@@ -11,7 +11,7 @@ import numpy as np
 from data import splits
 from metrics import stacking
 from prediction import chosen_rule, inference_job, prediction_folders
-from scoring import out_of_fold, score_rows, score_summary
+from scoring import blind_baseline, out_of_fold, score_rows, score_summary
 from scoring.out_of_fold import OutOfFold
 from tools import console, run_folders
 from tools.errors import UserError, listing
@@ -62,7 +62,7 @@ def score(settings: "Settings", parts: list[OutOfFold], weights: dict[int, np.nd
     import pandas as pd
 
     frame, first = splits.read(Path(settings.TRAIN_FOLDS)), parts[0]
-    small = score_rows.small_masks(first.root, frame, first.spec, settings.MAX_PIXELS)
+    constants = blind_baseline.by_fold(first.root, frame, first.spec, scale, settings.MAX_PIXELS, first.folders)
     size, resize = max((part.geometry for part in parts), key=lambda found: found[0][0] * found[0][1])
     rows: list[dict[str, Any]] = []
     for fold in sorted(first.folders):
@@ -70,10 +70,11 @@ def score(settings: "Settings", parts: list[OutOfFold], weights: dict[int, np.nd
         def maps(image: str, fold: int = fold) -> np.ndarray:
             return stacking.blend([part.maps(image, fold) for part in parts], weights[fold])
 
-        constant = score_rows.constant_mask(small[:, splits.split_rows(frame, str(fold))[0]])
         held_out = first.table[first.table["kfold"] == fold]
         how = {"rules": chosen_rule.configured(settings, first.spec), "scale": scale, "max_pixels": settings.MAX_PIXELS}
-        rows += score_rows.rows(held_out, first.root, maps, constant, first.spec, size=size, resize=resize, **how)
+        rows += score_rows.rows(
+            held_out, first.root, maps, constants[fold], first.spec, size=size, resize=resize, **how
+        )
     return pd.DataFrame(rows).sort_values("image", kind="stable", ignore_index=True)
 
 

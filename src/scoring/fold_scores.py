@@ -7,10 +7,11 @@ import numpy as np
 
 from data import dataspec, splits
 from prediction import chosen_rule, postprocess, prediction_folders
-from scoring import out_of_fold, score_rows, score_summary
+from scoring import blind_baseline, out_of_fold, score_rows, score_summary
 from tools import run_folders
 from tools.errors import UserError
 from tools.files import write_json, write_text
+from training import weights_origin
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,7 +67,7 @@ def score_fold(settings: "Settings", fold: str) -> dict[str, Any]:
         def maps(image: str, _: int = 0) -> np.ndarray:
             return prediction_folders.read_maps(partial, image, spec)
 
-        constant = score_rows.constant_mask(score_rows.small_masks(root, train, spec, settings.MAX_PIXELS))
+        constant = blind_baseline.masks(blind_baseline.shrunk(root, train, spec, settings.MAX_PIXELS), scale)
         how = {"rules": rules, "scale": scale, "max_pixels": settings.MAX_PIXELS}
         rows_of = score_rows.rows(rows, root, maps, constant, spec, size=model.size, resize=model.resize, **how)
         scores = pd.DataFrame(rows_of)
@@ -77,6 +78,7 @@ def score_fold(settings: "Settings", fold: str) -> dict[str, Any]:
             "rules": [rule.as_json() for rule in rules],
             "tta": predictor.about()["tta"],
             "weights": model.about["weights"],
+            weights_origin.SAID: str(weights_origin.began(model.about, settings.LOGS)),
             **score_summary.summarise(scores, spec.scored_names, scale),
         }
         write_scores(partial, scores, summary)

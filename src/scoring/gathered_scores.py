@@ -11,6 +11,7 @@ from scoring.fold_scores import HELD_OUT_IMAGES, SCORES, SUMMARY, WORST, read_sc
 from tools import console, run_folders
 from tools.errors import UserError, listing
 from tools.files import read_json
+from training import weights_origin
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,6 +31,8 @@ def tested_fold(settings: "Settings", found: out_of_fold.OutOfFold, fold: int, s
         differ = ["threshold, or another rule from probability to mask", *differ]
     if differ:
         raise UserError(f"{folder} was scored with another {' and '.join(differ)} than now. {again}")
+    if "constant_classes" not in summary.get("score", {}):
+        print(f"{folder} was scored by an earlier version, for which an empty mask was no constant one. {again}")
     return read_scores(folder, again, tuple(dict.fromkeys((*score_rows.COLUMNS, *scale.also))))  # iou is there already
 
 
@@ -82,6 +85,7 @@ def publish(
         "rules": [rule.as_json() for rule in rules],
         "tta": found.provenance["tta"],
         "weights": found.weights,
+        weights_origin.SAID: found.origin,
         "provenance": found.provenance,
         **score_summary.summarise(scores, names, scale),
     }

@@ -10,6 +10,7 @@ from scoring import experiment_scores, fold_scores, score_rows
 from tools import run_folders
 from tools.errors import UserError
 from tools.files import read_json
+from training.weights_origin import UNSURE
 
 if TYPE_CHECKING:
     from settings import Settings
@@ -23,13 +24,13 @@ def line(settings: "Settings", experiment: str, seed: int, scale: score_rows.Sca
     minutes, memory = experiment_scores.cost(scored.found)
     found = {"experiment": experiment, "seed": seed, "found": scored.found, "score": score["model"],
              "low": score["low"], "high": score["high"], "untuned": score["model"], "tuned": np.nan, "optimism": np.nan,
-             "constant": score["constant"], "minutes": minutes, "gpu": memory}  # fmt: skip
+             "constant": score["constant"], "beside": score, "minutes": minutes, "gpu": memory}  # fmt: skip
     if (folder / chosen_rule.TUNED).is_file():
         experiment_scores.scored(settings, scored.found, scale, crossfitted=True)  # refuses what is stale
         tuned = read_json(folder / chosen_rule.TUNED, "", {"crossfitted": dict, "tuned": dict})
         part = tuned["crossfitted"]
         found |= {"score": part["score"], "low": part["low"], "high": part["high"], "tuned": tuned["tuned"]["score"],
-                  "optimism": tuned["optimism"]}  # fmt: skip
+                  "optimism": tuned["optimism"], "beside": {"constant": score["constant"], **part}}  # fmt: skip
     return found
 
 
@@ -61,10 +62,10 @@ def table(lines: list[dict[str, Any]], differ: dict[str, list[str]]) -> list[dic
     """The lines as columns to print; what is not known is a dash."""
     shown = []
     for at, one in enumerate(lines):
-        best_epoch = "chosen on" in one["found"].weights
+        best_epoch, unsure = "chosen on" in one["found"].weights, UNSURE in one["found"].origin
         shown.append({
             "": at + 1,
-            "experiment": one["experiment"] + (" *" if best_epoch else ""),
+            "experiment": one["experiment"] + (" *" if best_epoch else "") + (f" ({UNSURE})" if unsure else ""),
             "seed": one["seed"],
             "cross-fitted": _number(one["score"]) if not np.isnan(one["tuned"]) else "-",
             "95% interval": "-" if np.isnan(one["low"]) else f"{one['low']:.4f}..{one['high']:.4f}",

@@ -17,6 +17,7 @@ from prediction import prediction_folders
 from tools import run_folders
 from tools.errors import UserError, listing
 from tools.files import read_json, sha256
+from training import weights_origin
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,6 +53,15 @@ class OutOfFold:
     def weights(self) -> str:
         """Which weights were scored, such as "last epoch"; "chosen on this fold" is among them where that was done."""
         return ", ".join(sorted({part["weights"] for part in self.models}))
+
+    @property
+    def origin(self) -> str:
+        """What its models began with, in words; weights_origin.UNSURE is among them where nobody can say that."""
+        folders = [Path(part["folder"]) for part in self.models]
+        abouts = [
+            (run_folders.read_model(run), str(run.parents[1])) for run in folders if (run / run_folders.MODEL).is_file()
+        ]
+        return "; ".join(sorted({str(weights_origin.began(*about)) for about in abouts}))
 
     @property
     def geometry(self) -> tuple[tuple[int, int], str]:
@@ -92,6 +102,10 @@ def held_out(frame: "pd.DataFrame", folder: Path, table: Path) -> tuple[Any, Any
             f"{now.channels} channels, or another window). Train again with OVERWRITE=1."
         )
     train, inside = splits.split_rows(frame, about["fold"])
+    if weights_origin.BEGUN not in about and not about.get("overfit"):  # of code that did not look
+        root, logs = Path(about.get("settings", {}).get("INPUT", "")), str(folder.parents[1])
+        kept = weights_origin.HeldOut(frame.iloc[inside], about["fold"], table, root, logs)
+        weights_origin.check(weights_origin.began(about, logs), kept)
     if about.get("overfit"):
         learnt = frame.iloc[train].head(about["overfit"]).reset_index(drop=True)
         return learnt, learnt

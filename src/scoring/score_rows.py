@@ -1,6 +1,6 @@
 """Held-out masks against predicted ones: rows of counts and of the METRIC's values.
 
-Beside the model stand the constant mask, which ignores the image, and the ceiling that the network's size sets.
+Beside the model stand the constant mask, which ignores the image (see `blind`), and the ceiling of the network's size.
 """
 
 import re
@@ -13,10 +13,10 @@ import numpy as np
 
 from data.dataspec import DataSpec
 from formats import images
-from formats.resize import coverage_to_network, from_network, mask_to_network
+from formats.resize import coverage_to_network, from_network
 from metrics import measures, objects, overlap
 from prediction import postprocess
-from tools import console, threads
+from tools import console
 from tools.errors import UserError
 
 if TYPE_CHECKING:
@@ -68,24 +68,6 @@ def scale(metric: str, also: str, empty: str) -> Scale:
     for name in (metric, *names):
         measures.get(name)
     return Scale(metric, names, empty)
-
-
-def small_masks(root: Path, frame: "pd.DataFrame", spec: DataSpec, max_pixels: int, side: int = 128) -> np.ndarray:
-    """The masks of `frame` stretched to (side, side), 0/1 uint8 (S, N, side, side), a plane for each scored class."""
-
-    def small(row: tuple[str, str]) -> np.ndarray:
-        mask = spec.read_mask(root, row[1], images.read_size(root / row[0], max_pixels), max_pixels, row[0])
-        planes = spec.class_planes(mask).astype(np.uint8)
-        return np.stack([mask_to_network(plane, (side, side), "stretch") for plane in planes])
-
-    pairs = list(zip(frame["image"], frame["mask"], strict=True))
-    with threads.pool() as pool:
-        return np.stack(list(console.track(pool.map(small, pairs), len(pairs), "training masks")), axis=1)
-
-
-def constant_mask(masks: np.ndarray) -> np.ndarray:
-    """The best masks that ignore the image, 0/1 (S, side, side), for training masks (S, N, side, side)."""
-    return np.stack([overlap.best_constant(of_class.mean(0), of_class) for of_class in masks])
 
 
 def rows(

@@ -10,9 +10,10 @@ import numpy as np
 from data.dataspec import DataSpec
 from metrics import bootstrap, measures, overlap
 from prediction import postprocess
-from scoring import score_rows
+from scoring import blind_baseline, score_rows
 from scoring.score_rows import Scale
 from tools import console
+from training import weights_origin
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,6 +42,7 @@ def summarise(scores: "pd.DataFrame", classes: tuple[str, ...], scale: Scale) ->
     groups: how the figure would vary with other cars or patients, these trained networks given.
     """
     counts = {kind: counts_of(scores, len(classes), prefix) for kind, prefix in score_rows.KINDS.items()}
+    values = {kind: values_of(scores, len(classes), f"{prefix}score") for kind, prefix in score_rows.KINDS.items()}
     tp, fp, fn, _ = np.moveaxis(counts["model"], -1, 0)
     truth_empty, groups = tp + fn == 0, scores["group"].to_numpy()[:: len(classes)]
     weights = bootstrap.group_weights(groups, DRAWS)
@@ -53,7 +55,7 @@ def summarise(scores: "pd.DataFrame", classes: tuple[str, ...], scale: Scale) ->
         "empty_policy": scale.empty,
         "metric": scale.metric,
         "higher_is_better": scale.measure.higher,
-        "score": _metric(scores, counts, classes, weights, groups, scale),
+        "score": metric(counts, values, classes, weights, groups, scale),
         "measures": {
             name: _of_column(scores, name, counts["model"], classes, weights, groups, scale) for name in scale.also
         },
@@ -91,27 +93,38 @@ def interval(
     return bootstrap.score_interval(total, counts, values, groups, weights=weights)
 
 
-def _metric(
-    scores: "pd.DataFrame",
+def metric(
     counts: dict[str, np.ndarray],
+    values: dict[str, np.ndarray],
     classes: tuple[str, ...],
     weights: np.ndarray,
     groups: np.ndarray,
     scale: Scale,
 ) -> dict[str, Any]:
-    """METRIC of the model with its interval, and class by class, of the constant mask and of the ceiling."""
-    values, ones = values_of(scores, len(classes)), np.ones((1, len(weights[0])))
-    score, low, high = interval(scale.measure, counts["model"], values, weights, groups, scale.empty)
-    other = {
-        kind: float(scale.total(counts[kind], values_of(scores, len(classes), f"{prefix}score"), ones)[0])
-        for kind, prefix in score_rows.KINDS.items()
-        if prefix
+    """METRIC of the model with its interval, and class by class, and of the other kinds, by counts and values of each.
+
+    "unpredicted" and "absent" name the classes without a predicted and a true pixel, "constant_empty" those whose
+    constant mask is the empty one (for every image).
+    """
+    ones, all_counts = np.ones((1, len(weights[0]))), {kind: part.sum(0) for kind, part in counts.items()}
+    score, low, high = interval(scale.measure, counts["model"], values["model"], weights, groups, scale.empty)
+    other = {kind: float(scale.total(counts[kind], values[kind], ones)[0]) for kind in counts if kind != "model"}
+    each, constants = {}, {}
+    for at, name in enumerate(classes):
+        its = {kind: (counts[kind][:, [at]], values[kind][:, [at]]) for kind in ("model", "constant")}
+        each[name] = interval(scale.measure, *its["model"], weights, groups, scale.empty)
+        constants[name] = float(scale.total(*its["constant"], ones)[0])
+    tp, fp, fn, _ = all_counts["model"].T
+    nothing = {"unpredicted": tp + fp, "absent": tp + fn, "constant_empty": all_counts["constant"][:, :2].sum(1)}
+    return {
+        "model": score,
+        "low": low,
+        "high": high,
+        **other,
+        "classes": each,
+        "constant_classes": constants,
+        **{key: [name for name, n in zip(classes, pixels, strict=True) if n == 0] for key, pixels in nothing.items()},
     }
-    each = {
-        name: interval(scale.measure, counts["model"][:, [at]], values[:, [at]], weights, groups, scale.empty)
-        for at, name in enumerate(classes)
-    }
-    return {"model": score, "low": low, "high": high, **other, "classes": each}
 
 
 def _of_column(
@@ -157,21 +170,37 @@ def announce(title: str, summary: dict[str, Any]) -> None:
     if several:
         print("  Each line is the mean over the classes; the model's, mean over images, class by class:")
         by_class = {
-            name: {**part["image"], "95% of Dice": _range(part["intervals"]["image"]["dice"])}
+            name: {
+                **part["image"],
+                "95% of Dice": _range(part["intervals"]["image"]["dice"]),
+                summary["metric"]: summary["score"]["classes"][name][0],
+                f"constant mask's {summary['metric']}": summary["score"]["constant_classes"][name],
+            }
             for name, part in summary["classes"].items()
         }
         print(console.table([{"": name, **values} for name, values in by_class.items()]))
     _announce_metric(summary)
+    if no_better := blind_baseline.said(summary["score"], summary["higher_is_better"]):
+        print(f"  {no_better}")
     policy, of = summary["empty_policy"], f" of {summary['images']} x {len(summary['classes'])}" if several else ""
     rules = dict.fromkeys(str(postprocess.from_json(rule, "summary")) for rule in summary["rules"])
     print(
         f"  {summary['empty_masks']}{of} masks are empty; an empty prediction on an empty mask {_POLICIES[policy]} "
         f"(EMPTY={policy}{_left_out(summary)}).\n"
-        f"  {' / '.join(rules).capitalize()}; TTA {summary['tta']}; weights of the {summary['weights']}.\n"
+        f"  {' / '.join(rules).capitalize()}; TTA {summary['tta']}; weights of the {summary['weights']}; begun "
+        f"with: {summary[weights_origin.SAID]}.\n"
         f"  Intervals: other {'groups' if summary['groups'] < summary['images'] else 'images'}, the same networks. "
-        "The constant mask ignores the image; the ceiling is what the true\n"
-        "  mask scores after it was shrunk to the network's size and enlarged again."
+        "The constant mask ignores the image\n"
+        f"  (best by {summary['metric']} on the training images{_empty_constants(summary)}); the ceiling is what the\n"
+        "  true mask scores after it was shrunk to the network's size and enlarged again."
     )
+
+
+def _empty_constants(summary: dict[str, Any]) -> str:
+    empty = summary["score"]["constant_empty"]
+    if not empty:
+        return ""
+    return ": the empty one" if len(empty) == len(summary["classes"]) else f": the empty one for {', '.join(empty)}"
 
 
 def _left_out(summary: dict[str, Any]) -> str:

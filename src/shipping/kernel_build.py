@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data import layouts
+from data import layouts, splits
 from prediction import chosen_rule, prediction_folders, submission_file
 from prediction.inference_job import choose_dialect, chosen_folds, load_predictor
 from shipping import kernel_bundle, kernel_pages, kernel_run
@@ -185,7 +185,7 @@ def training(settings: "Settings", flags: "Flags", partial: Path) -> str:
     import model_dispatcher
     from modeling import encoder_weights
     from tools import run_folders
-    from training import checkpoints
+    from training import builders, checkpoints
 
     run = run_folders.run_folder(settings.LOGS, settings.EXPERIMENT, flags.FOLD or "?", settings.SEED)
     about = titled(flags, settings.EXPERIMENT, f"train-fold-{flags.FOLD}{_of_seed(settings)}")
@@ -211,6 +211,7 @@ def training(settings: "Settings", flags: "Flags", partial: Path) -> str:
         whole, there = checkpoints.choose(run / "checkpoints"), partial / "dataset" / kernel_run.RUN
         shutil.copytree(run, there, ignore=shutil.ignore_patterns("*.ckpt", "val"))
         shutil.copyfile(whole, there / "checkpoints" / run_folders.LAST)
+    builders.begun_from(settings, splits.read(table), flags.FOLD)  # there, the runs that weights are of are not at hand
     _, encoder = model_dispatcher.parse(settings.MODEL_NAME)
     if encoder and settings.ENCODER_WEIGHTS == "imagenet":
         packed = encoder_weights.packed_weights(encoder, settings.WEIGHTS)

@@ -42,7 +42,10 @@ PREDICT = [
         "then fold after fold. It is decided once and applies to all",
         "plan = kernel_run.choose_plan(bundle, root, names, hours={hours:g})",
     ),
-    ("The submission", "kernel_run.predict(bundle, plan, root, names, sample)"),
+    (
+        "The submission. An image that cannot be read gets an empty mask, and is named at the end",
+        "kernel_run.predict(bundle, plan, root, names, sample)",
+    ),
 ]
 TRAIN = [
     ("Data, folds table and encoder weights, laid out as at home", "words = kernel_run.lay_out(bundle)"),

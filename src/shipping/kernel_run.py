@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ RUN = "run"  # in the bundle of a training that goes on
 MARKER, CHECKSUMS = "maskfold.json", "checksums.json"
 DEPTH = 4  # /kaggle/input/datasets/<owner>/<slug>/ and what lies below
 _STARTED = time.monotonic()  # the notebook's first cells have run for a few seconds by then
+MOST_SAID = 20  # images that cannot be read, by name
 SPARE = 0.9  # of the budget is planned with: the first images are not all images
 
 
@@ -181,15 +183,16 @@ def _keep(bundle: Bundle, plan: Plan, root: Path, names: list[str]) -> resumable
     return resumable.RunLengths(maps, rules_of(about, plan), dialect, submission_file.image_ids(names, dialect), [])
 
 
-def seconds_an_image(bundle: Bundle, plan: Plan, paths: list[Path], keep: resumable.Keep) -> float:
+def seconds_an_image(bundle: Bundle, plan: Plan, paths: list[Path], keep: resumable.RunLengths) -> float:
     """Measured over all that an image takes: decoding, network, resizing and run lengths; after a first batch."""
     predictor = _predictor(bundle, plan)
     batch = predictor.batch_size * len(predictor.devices)
-    for _ in predictor.predict(paths[:batch], bundle.about["max_pixels"], keep):
+    how = {"max_pixels": bundle.about["max_pixels"], "finish": keep, "unreadable": keep.unreadable}
+    for _ in predictor.predict(paths[:batch], **how):
         pass
     timed = paths[: 4 * batch]
     start = time.monotonic()
-    for _ in predictor.predict(timed, bundle.about["max_pixels"], keep):
+    for _ in predictor.predict(timed, **how):
         pass
     return (time.monotonic() - start) / len(timed)
 
@@ -223,26 +226,49 @@ def rules_of(about: dict[str, Any], plan: Plan) -> tuple[postprocess.Rule, ...]:
 
 
 def predict(bundle: Bundle, plan: Plan, root: Path, names: list[str], sample: Path | None) -> Path:
-    """Predict all images and write /kaggle/working/submission.csv, its ids checked against `sample`, and read back."""
+    """Predict all images and write /kaggle/working/submission.csv, its ids checked against `sample`, and read back.
+
+    A hidden image that cannot be read, or that `sample` names and that is not there, gets an empty mask, which is said
+    at the end: it loses one image's score, no submission loses all. Raises UserError where that is true of all.
+    """
     about, keep = bundle.about, _keep(bundle, plan, root, names)
     if not plan.whole and about["rules"] != about["plain_rules"]:
         print("The tuned rule was tuned on more than this; the constants' rule (THRESHOLD, ...) takes its place.")
     keys = [(image_id, name) for image_id in keep.id_of.values() for name in keep.classes]
-    order = submission_file.check_ids(keys, sample, keep.dialect, partial=False)
+    absent = submission_file.absent(keys, sample, keep.dialect)
+    order = submission_file.check_ids([*keys, *absent], sample, keep.dialect, partial=False)
     partial, target = keep.maps.folder, bundle.working / "submission.csv"
     predictor = _predictor(bundle, plan)
 
     def records(paths: list[Path], keep: resumable.Keep) -> Iterator[list[Any]]:
-        return predictor.predict(paths, about["max_pixels"], keep, resumable.PART)
+        return predictor.predict(paths, about["max_pixels"], keep, resumable.PART, keep.unreadable)
 
     work = {"bundle": about["bundle"], "plan": str(plan), **keep.about()}
     resumable.work(partial, work, root, names, records, keep)
     keep.manifest(partial, names)
+    unread = {name: record[2] for name, record in resumable.records(partial, names) if len(record) > 2}
+    if names and len(unread) == len(names):
+        name, reason = next(iter(unread.items()))
+        raise UserError(f"None of the {len(names)} images in {root} could be read, such as {name} ({reason}).")
+    if absent:
+        empty = ((*filter(None, key), keep.dialect.empty) for key in absent)
+        lines = chain(submission_file.rows_in(partial / resumable.ROWS), empty)
+        submission_file.write(partial / resumable.ROWS, keep.dialect, lines)
     rows = submission_file.write_ordered(target, keep.dialect, partial / resumable.ROWS, order)
     shutil.rmtree(partial)
     shutil.rmtree(bundle.working / ".unpacked", ignore_errors=True)
     print(f"{rows} rows for {len(names)} images, read back -> {target}")
+    say_unread(unread | {image_id: "no such file" for image_id, _ in absent}, len({key[0] for key in order}))
     return target
+
+
+def say_unread(unread: dict[str, str], count: int) -> None:
+    """Which of `count` images have an empty mask, and why, where there are any; of many the first twenty."""
+    if unread:
+        said = [f"{name} ({reason})" for name, reason in unread.items()]
+        more = f" and {len(said) - MOST_SAID:,} more" if len(said) > MOST_SAID else ""
+        which = ", ".join(said[:MOST_SAID]) + more
+        print(f"{len(said):,} of {count:,} images could not be read and have an empty mask: {which}", flush=True)
 
 
 def lay_out(bundle: Bundle) -> list[str]:

@@ -13,11 +13,12 @@ from data.dataspec import DataSpec
 from metrics import measures
 from prediction import postprocess
 from prediction.postprocess import Rule
-from scoring import out_of_fold
+from scoring import blind_baseline, out_of_fold
 from shipping import onnx_example
 from tools import run_folders
 from tools.errors import UserError
 from tools.files import read_json
+from training import weights_origin
 
 SUMMARY = "summary.json"
 _NEED = {"score": dict, "images": int, "groups": int, "metric": str, "rules": list, "tta": str, "empty_policy": str}
@@ -28,12 +29,14 @@ _EMPTY = {"one": "counts as 1", "zero": "counts as 0", "skip": "is left out of t
 class Evidence:
     """The summaries that tester wrote: of this run's val/, and of all folds together; None where there is none.
 
-    `held_out`: how many images the run's fold holds out, 0 where it holds out none.
+    `held_out`: how many images the run's fold holds out, 0 where it holds out none. `origin`: of the weights that it
+    began with, in words.
     """
 
     fold: dict[str, Any] | None
     all_folds: dict[str, Any] | None
     held_out: int
+    origin: str
 
 
 def gather(run: Path, about: dict[str, Any]) -> Evidence:
@@ -42,7 +45,8 @@ def gather(run: Path, about: dict[str, Any]) -> Evidence:
     if about["fold"] != "full" and not about.get("overfit"):
         table = splits.read(run / run_folders.FOLDS, "Train this fold again: make train ... OVERWRITE=1")
         held_out = int((table["kfold"].astype(str) == about["fold"]).sum())
-    return Evidence(_of_fold(run, about), _of_all_folds(run, about), held_out)
+    origin = str(weights_origin.began(about, str(run.parents[1])))
+    return Evidence(_of_fold(run, about), _of_all_folds(run, about), held_out, origin)
 
 
 def _of_fold(run: Path, about: dict[str, Any]) -> dict[str, Any] | None:
@@ -83,7 +87,10 @@ def _kind(evidence: Evidence, about: dict[str, Any]) -> str:
     part = ""
     if evidence.fold and evidence.fold["images"] < evidence.held_out:
         part = f" (only {evidence.fold['images']} of the fold's {evidence.held_out})"
-    return f"Held-out images of fold {about['fold']}, which these weights never saw{part}"
+    held_out = f"Held-out images of fold {about['fold']}"
+    if weights_origin.UNSURE in evidence.origin:
+        return f"{held_out}, which this training never saw; the weights that it began with may have{part}"
+    return f"{held_out}, which these weights never saw{part}"
 
 
 def _row(what: str, summary: dict[str, Any]) -> str:
@@ -122,6 +129,7 @@ def scores(evidence: Evidence, about: dict[str, Any]) -> str:
             *(_row(said, summary) for said, summary in rows),
             "",
             *_classes(rows[0][1]),
+            *_no_better(rows),
             _conditions(rows[0][1]),
         ]
     return "\n".join(lines)
@@ -135,6 +143,13 @@ def _classes(summary: dict[str, Any]) -> list[str]:
     return [f"The mean over the classes; each of the first line: {', '.join(parts)}.", ""]
 
 
+def _no_better(rows: list[tuple[str, dict[str, Any]]]) -> list[str]:
+    """Of each line whether it, or a class in it, is no better than a constant mask."""
+    said = [blind_baseline.said(summary["score"], measures.get(summary["metric"]).higher) for _, summary in rows]
+    which = [f"Line {at}: " * (len(rows) > 1) + text for at, text in enumerate(said, start=1) if text]
+    return [line for text in which for line in (text, "")]
+
+
 def _conditions(summary: dict[str, Any]) -> str:
     rules = list(dict.fromkeys(postprocess.from_json(rule, SUMMARY) for rule in summary["rules"]))
     more = [] if summary["tta"] == "none" else [f"test-time augmentation ({summary['tta']})"]
@@ -144,8 +159,9 @@ def _conditions(summary: dict[str, Any]) -> str:
     return (
         f"At the masks' original size; {' / '.join(map(str, rules))}; an empty prediction on an empty mask "
         f"{_EMPTY.get(summary['empty_policy'], summary['empty_policy'])}.{absent} The interval is for other groups of "
-        "images and the same network. The constant mask ignores the image; the ceiling is what the true mask scores "
-        "after it was shrunk to the network's size and enlarged again."
+        "images and the same network. The constant mask ignores the image: it is the training images' best by this "
+        "measure. The ceiling is what the true mask scores after it was shrunk to the network's size and enlarged "
+        "again."
     )
 
 
@@ -168,7 +184,7 @@ tags:
 
 `{architecture}`, {spec.task}: {", ".join(spec.classes)}. Trained with Maskfold on the data set
 `{settings.get("DATASET", "")}` for {about.get("epochs")} epochs from encoder weights
-`{settings.get("ENCODER_WEIGHTS", "unknown")}`; these are the weights of the {about["weights"]}.
+`{settings.get("ENCODER_WEIGHTS", "unknown")}` ({evidence.origin}); these are the weights of the {about["weights"]}.
 It sees images of {height} x {width} px (RESIZE={network["RESIZE"]}), {_images(spec)}.
 
 ## Scores

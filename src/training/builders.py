@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from data import dataspec, splits
 from data.dataspec import DataSpec
 from tools.errors import UserError, nearest
+from training import weights_origin
 
 if TYPE_CHECKING:
     import numpy as np
@@ -113,6 +114,43 @@ def fold_rows(settings: "Settings", frame: "pd.DataFrame", fold: str) -> tuple[A
     if not settings.OVERFIT:
         return train_rows, valid_rows
     return train_rows[: settings.OVERFIT], train_rows[: settings.OVERFIT]
+
+
+def held_out(settings: "Settings", frame: "pd.DataFrame", fold: str) -> weights_origin.HeldOut:
+    """What a training of the fold holds out: nothing with OVERFIT, whose score is of what it was trained on."""
+    rows = frame.iloc[splits.split_rows(frame, fold)[1][: 0 if settings.OVERFIT else None]]
+    return weights_origin.HeldOut(rows, fold, Path(settings.TRAIN_FOLDS), Path(settings.INPUT), settings.LOGS)
+
+
+def begun_from(
+    settings: "Settings", frame: "pd.DataFrame", fold: str, recorded: weights_origin.Origin | None = None
+) -> Any:
+    """The Origin of the weights that a training begins with; `recorded`: of one that goes on.
+
+    Raises UserError where they have seen what the fold holds out.
+    """
+    origin = recorded or _weights_origin(settings)
+    return weights_origin.check(origin, held_out(settings, frame, fold))
+
+
+def _weights_origin(settings: "Settings") -> weights_origin.Origin:
+    wanted = settings.ENCODER_WEIGHTS
+    if wanted == "none":
+        return weights_origin.Origin(weights_origin.RANDOM)
+    if wanted == "imagenet":
+        import model_dispatcher
+        from modeling import encoder_weights
+
+        packed = encoder_weights.packed_weights(model_dispatcher.parse(settings.MODEL_NAME)[1], settings.WEIGHTS)
+        if not packed.is_file():
+            return weights_origin.Origin(weights_origin.IMAGENET)
+        wanted = str(packed)
+    there = Path(wanted).is_file()  # a missing one is refused where it is to be read
+    return (
+        weights_origin.of_file(Path(wanted), settings.LOGS)
+        if there
+        else weights_origin.Origin(weights_origin.UNKNOWN, wanted)
+    )
 
 
 def augmentation(settings: "Settings", spec: DataSpec) -> Any:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 def fit(settings: "Settings", fold: str, resume: bool = False, overwrite: bool = False) -> Path:
     """Train one fold and write its run folder; returns it. Raises UserError, before the training wherever possible.
 
-    A training that MAX_MINUTES ended has no model.json: `runs.resumable` says so. Stopped by Ctrl-C or SIGTERM it
+    A training that MAX_MINUTES ended has no model.json (`run_folders.resumable`). Stopped by Ctrl-C or SIGTERM it
     raises KeyboardInterrupt or SystemExit.
     """
     start = time.monotonic()
@@ -96,7 +96,7 @@ def _fit_as_rank(
             return built, builders.loaders(settings, spec, frame, train_rows, valid_rows)
 
         prepared = distributed.on_rank_zero(
-            lambda: prepare(settings, folder, fold, device, precision, resume, overwrite, build)
+            lambda: prepare(settings, frame, folder, fold, device, precision, resume, overwrite, build)
         )
         if prepared is None:
             if distributed.rank() == 0:

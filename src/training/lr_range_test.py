@@ -234,6 +234,7 @@ def parts(settings: "Settings", fold: str) -> tuple[Any, Any, str, str]:
     frame = splits.read(Path(settings.TRAIN_FOLDS))
     preparation.refuse_what_does_nothing(settings, fold)
     train_rows, valid_rows = builders.fold_rows(settings, frame, fold)
+    builders.begun_from(settings, frame, fold)
     spec = builders.data_spec(settings)
     device, loss = choose_device(settings.DEVICE), Loss(settings.LOSS, spec.task, spec.scored, len(spec.classes))
     precision, _ = choose_precision(settings.PRECISION, device)

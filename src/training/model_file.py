@@ -7,7 +7,7 @@ from data.dataspec import DataSpec
 from tools import run_folders
 from tools.errors import UnlearnedError, UserError
 from tools.files import sha256, write_json
-from training import builders
+from training import builders, weights_origin
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -76,6 +76,7 @@ def ship(
         "commit": origin["code"]["commit"],
         "versions": {name: origin["versions"][name] for name in ("python", "torch")},
         "data_sha256": origin["data_sha256"],
+        **{name: origin[name] for name in (weights_origin.BEGUN, weights_origin.SAID)},
         "settings": origin["settings"],
     }
     write_json(folder / run_folders.MODEL, about, durable=True)

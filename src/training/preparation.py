@@ -8,12 +8,18 @@ from typing import TYPE_CHECKING, Any
 from tools import run_folders
 from tools.errors import UserError, listing
 from tools.files import read_json, sha256, write_json, write_text
-from training import builders, run_record
+from training import builders, run_record, weights_origin
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from settings import Settings
 
 FIXED = ("data", "network", "training")  # sections that the folds of one experiment share
+UNKNOWN_ORIGIN = (
+    "They may have seen what is held out; run.json, summary.json, the leaderboard and the model card say so. "
+    "Of known origin are a run's model.safetensors with its model.json, and what make weights packs."
+)
 VARYING = ("SEED", "EXPERIMENT", "TRAIN_FOLDS")  # the seed and the experiment name the run; the table has its hash
 
 
@@ -39,6 +45,7 @@ class Prepared:
 
 def prepare(
     settings: "Settings",
+    frame: "pd.DataFrame",
     folder: Path,
     fold: str,
     device: str,
@@ -55,11 +62,15 @@ def prepare(
     if resume and (folder / run_folders.MODEL).is_file():
         return None
     resume_from = checkpoints.choose(folder / "checkpoints") if resume else None
+    begun = builders.begun_from(settings, frame, fold, _recorded(folder) if resume else None)
+    tables = weights_origin.tables(begun, builders.held_out(settings, frame, fold))
+    if weights_origin.is_unknown(begun):
+        print(f"Warning: {begun}. {UNKNOWN_ORIGIN}", flush=True)
     cache = build()[1].cache
     identity = {**fixed, "SEED": settings.SEED, "fold": fold, "data_sha256": cache.data_sha256}
     devices = settings.DEVICES * settings.NODES
     today = run_record.of_today(device, precision, devices, cache.data_sha256, fixed["folds_sha256"])
-    origin = {"fold": fold, "settings": settings.snapshot(), **today}
+    origin = {"fold": fold, "settings": settings.snapshot(), **today, **weights_origin.record(begun)}
     if resume_from is not None:
         checkpoints.refuse_another_run(resume_from, identity, settings.defaults())
         origin["sessions"] = _say_what_changed(folder, origin)
@@ -67,8 +78,17 @@ def prepare(
     for suffix in (".csv", ".json"):  # with what the pixels mean, so that the folder can be run again by itself
         text = Path(settings.TRAIN_FOLDS).with_suffix(suffix).read_text(encoding="utf-8")
         write_text((folder / run_folders.FOLDS).with_suffix(suffix), text)
+    for name, table in tables.items():
+        (folder / name).write_bytes(table)
     write_json(folder / run_folders.ORIGIN, origin)
     return Prepared(resume_from, identity, origin)
+
+
+def _recorded(folder: Path) -> weights_origin.Origin | None:
+    """What run.json says of the weights that a run began with, None where it is of older code or not there."""
+    path = folder / run_folders.ORIGIN
+    then = read_json(path, "Remove it: what the run began with is found again.") if path.is_file() else {}
+    return weights_origin.from_json(then[weights_origin.BEGUN], str(path)) if weights_origin.BEGUN in then else None
 
 
 def _say_what_changed(folder: Path, now: dict[str, Any]) -> list[list[str]]:

@@ -89,4 +89,7 @@ def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
     for name in ("data_sha256", "folds_sha256"):
         if then.get(name) != now.get(name):
             lines.append(f"{name}: {str(then.get(name))[:16]} there, {str(now.get(name))[:16]} now")
+    before, after = (part.get("begun_from", {}).get("sha256") for part in (then, now))
+    if before and after and before != after:
+        lines.append(f"the weights that it began with: {before[:16]} there, {after[:16]} now")
     return lines

@@ -404,6 +404,9 @@ def test_weights_that_are_not_here_are_looked_for_and_not_fetched(demo_data, che
     from modeling.segmenter import save_network
 
     save_network(network.body.encoder, packed)
+    unsure = environment.encoder_weights(settings)
+    assert unsure.level == "warning" and "origin unknown" in unsure.text
+    save_network(network.body.encoder, packed, {"origin": "imagenet"})  # as make weights does
     assert environment.encoder_weights(settings).level == "ok"
     packed.write_bytes(b"cut off")
     assert environment.encoder_weights(settings).level == "problem"

@@ -9,10 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import cars
-import studio
 from data.leak_audit import alignment, candidates, spectra
 from data.leak_audit import copies as copies_module
+from scenes import car_studio, cars
 
 HEIGHT, WIDTH, CARS, VIEWS = 160, 240, 14, (1, 2, 5, 9, 10)
 
@@ -22,7 +21,7 @@ def pictures():
     """Rendered cars, (car, view) -> uint8 (160, 240, 3); cars 4 and 29 of this seed are as alike as two can be."""
     numbers = [*range(CARS - 2), 29, 22]
     return {
-        (number, view): studio.render(cars.make_car(42, number), view, HEIGHT, WIDTH, 42)[0]
+        (number, view): car_studio.render(cars.make_car(42, number), view, HEIGHT, WIDTH, 42)[0]
         for number in numbers
         for view in VIEWS
     }

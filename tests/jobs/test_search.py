@@ -246,19 +246,6 @@ def test_what_is_asked_next_depends_on_the_trials_alone(tmp_path):
     assert late > early  # TPE learnt something
 
 
-@pytest.mark.parametrize(
-    ("one", "values"),
-    [
-        (search_space.Parameter("LR", "", low=1e-4, high=1e-2, log=True), [1e-4, 3.16e-4, 1e-3, 3.16e-3, 1e-2]),
-        (search_space.Parameter("EMA", "", low=0.0, high=1.0), [0.0, 0.25, 0.5, 0.75, 1.0]),
-        (search_space.Parameter("EPOCHS", "", low=1, high=4, whole=True), [1, 2, 2, 4, 4]),
-        (search_space.Parameter("LOSS", "", options=("a", "b", "c")), ["a", "a", "b", "c", "c"]),
-    ],
-)
-def test_places_of_a_range_and_of_a_choice(one, values):
-    assert [one.at(place) for place in (0.0, 0.25, 0.5, 0.75, 1 - 1e-12)] == values
-
-
 def test_less_is_better_where_the_measure_says_so_and_the_first_wins_a_tie(tmp_path):
     space = [search_space.Parameter("LR", "", low=1e-4, high=1e-2, log=True)]
     for higher, best in ((True, 1), (False, 0)):

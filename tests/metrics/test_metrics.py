@@ -44,22 +44,6 @@ def test_nothing_but_skipped_images_is_no_number():
     assert np.isnan(overlap.summarise(zeros, zeros, zeros, "skip")["image"]["dice"])
 
 
-def test_the_best_constant_beats_everything_and_nothing():
-    masks = np.zeros((40, 8, 8), np.uint8)
-    random = np.random.default_rng(0)
-    for mask in masks:
-        mask[2 + random.integers(2) : 6, 2 + random.integers(2) : 6] = 1
-    best = overlap.best_constant(masks.mean(0), masks)
-
-    def dice(constant):
-        counts = [overlap.count(constant, mask) for mask in masks]
-        return np.mean([overlap.scores(c["tp"], c["fp"], c["fn"])["dice"] for c in counts])
-
-    assert dice(best) > max(dice(np.ones((8, 8))), 0.8)
-    assert dice(best) >= max(dice(mask) for mask in masks) - 1e-9
-    assert set(np.unique(best)) == {0, 1}
-
-
 @given(st.floats(0.01, 1.0) | st.integers(1, 255).map(lambda p8: p8 / 255))
 def test_the_integer_level_is_the_threshold(threshold):
     p8 = np.arange(256)

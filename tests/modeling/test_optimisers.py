@@ -1,19 +1,41 @@
 """Optimisers and schedules: groups, shapes of the curves, and that each of them really learns."""
 
+import contextlib
+import copy
+import itertools
+import math
+from collections import OrderedDict
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from pytorch_lightning.callbacks import Callback
 from torch import nn
 
+import settings as settings_module
+from conftest import TINY
+from data import splits
 from modeling import optimizers
+from modeling.losses.loss_sum import Loss
+from tools import hardware
+from tools.errors import UserError
+from training import builders
+from training import trainer as trainer_module
+
+BATCHES, CLIP = 3, 0.05
 
 
 class Encoded(nn.Module):
     def __init__(self):
         super().__init__()
-        self.encoder = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+        self.encoder = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4))
         self.head = nn.Conv2d(4, 1, 1)
+
+    def forward(self, x):
+        return self.head(self.encoder(x))
 
 
 def test_the_encoder_has_its_own_rate_and_norms_and_biases_are_not_decayed():
@@ -84,3 +106,99 @@ def test_plateau_rises_and_is_halved_when_the_dice_stalls():
     assert rates[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 0.8])
     assert rates[25] == pytest.approx(0.8) and rates[-1] == pytest.approx(0.4)
     assert warm["interval"] == "step"
+
+
+@pytest.fixture(scope="module")
+def parts(folds_source):
+    """Settings, data's meaning, a tiny network, and loaders of a few tiny batches, as make train has them."""
+    with contextlib.chdir(folds_source):
+        small = ["IMAGE_SIZE=32", "TRAIN_BATCH_SIZE=2", "VALID_BATCH_SIZE=2", f"LIMIT={BATCHES}", "AUGMENT=none"]
+        settings = settings_module.load([*TINY, *small, "LOGGER=none"])
+        frame, spec = splits.read(Path(settings.TRAIN_FOLDS)), builders.data_spec(settings)
+        data = builders.loaders(settings, spec, frame, *builders.fold_rows(settings, frame, "0"))
+        torch.manual_seed(0)
+        yield settings, spec, nn.Sequential(OrderedDict(body=Encoded())), data
+
+
+class Seen(Callback):
+    """The largest norm of a gradient that a step was made of; whether the encoder moved while it was frozen."""
+
+    def __init__(self, frozen):
+        self.norm, self.frozen, self.before, self.moved = 0.0, frozen, None, False
+
+    def on_train_start(self, trainer, module):
+        self.before = copy.deepcopy(module.network.body.encoder.state_dict())
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        gradients = [value.grad for value in module.parameters() if value.grad is not None]
+        if (batch_idx + 1) % trainer.accumulate_grad_batches == 0 or batch_idx + 1 == BATCHES:
+            self.norm = max(self.norm, float(nn.utils.get_total_norm(gradients)))
+        now = module.network.body.encoder.state_dict()
+        self.moved |= trainer.current_epoch < self.frozen and any(
+            not torch.equal(now[name], value) for name, value in self.before.items()
+        )
+
+
+def trained_for_two_epochs(parts, folder, *, precision, clip, accumulate=1, ema=0.0, frozen=0, resume_from=None):
+    settings, spec, network, data = parts
+    module = builders.module(
+        settings, spec, copy.deepcopy(network), Loss(settings.LOSS, spec.task, spec.scored, len(spec.classes))
+    )
+    device, seen = hardware.choose_device(), Seen(frozen)
+    trainer = trainer_module.make(
+        folder, epochs=2, device=device, precision=hardware.choose_precision(precision, device)[0],
+        accumulate=accumulate, gradient_clip=clip, ema=ema, freeze_encoder=frozen, logger="none", hooks=[seen],
+        limit=BATCHES, resume_from=resume_from,
+    )  # fmt: skip
+    trainer.fit(module, datamodule=data, ckpt_path=resume_from)
+    return trainer, module, seen
+
+
+def options(name, whole):
+    """Clipping, accumulation, average, frozen encoder: each with each, or four of the sixteen.
+
+    In the four, of an optimiser each meets each but accumulation and freezing, which do in the next optimiser's.
+    """
+    for clip, accumulate, ema, frozen in itertools.product((0, CLIP), (1, 2), (0, 0.99), (0, 1)):
+        bits = (clip > 0, accumulate > 1, ema > 0)
+        if whole or (sum(bits) % 2 == 0 and (accumulate + frozen + len(name)) % 2 == 0):
+            yield {"clip": clip, "accumulate": accumulate, "ema": ema, "frozen": frozen}
+
+
+@pytest.mark.parametrize("whole", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("precision", ["32", "bf16", "16"])
+@pytest.mark.parametrize("name", optimizers.OPTIMISERS)
+def test_every_optimiser_with_clipping_accumulation_average_and_frozen_encoder(parts, name, precision, whole, tmp_path):
+    cuda = hardware.choose_device() == "cuda"
+    if precision == "16" and not cuda:
+        with pytest.raises(UserError, match="PRECISION=16 needs a CUDA GPU"):
+            hardware.choose_precision(precision, hardware.choose_device())
+        return
+    parts = (replace(parts[0], OPTIMIZER=name), *parts[1:])
+    for chosen in options(name, whole):
+        said, clip = f"{name} {precision} {chosen}", chosen["clip"]
+        trainer, module, seen = trained_for_two_epochs(parts, tmp_path / said, precision=precision, **chosen)
+        assert trainer.global_step == 2 * math.ceil(BATCHES / chosen["accumulate"]), said
+        assert all(torch.isfinite(value).all() for value in module.state_dict().values()), said
+        assert (seen.norm <= CLIP * 1.01) == bool(clip), said  # other steps are larger by far
+        assert not seen.moved, said
+        group = trainer.optimizers[0].param_groups[0]
+        if name.startswith("adam"):
+            assert bool(group["fused"]) == (not cuda and (precision == "32" or not clip)), said
+
+
+@pytest.mark.parametrize(("then", "now"), [("32", "bf16"), ("bf16", "32")])
+def test_a_training_goes_on_in_another_precision(parts, then, now, tmp_path):
+    """The state of a fused step is read by one that is not, and the other way round; each keeps its own kernel."""
+    trained_for_two_epochs(parts, tmp_path, precision=then, clip=CLIP)
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    state = torch.load(last, weights_only=True)["optimizer_states"][0]
+    (fresh,) = trained_for_two_epochs(parts, tmp_path / "other", precision=now, clip=CLIP)[0].optimizers
+    fresh.load_state_dict(state)
+    assert state["param_groups"][0]["fused"] == (then == "32" or None)
+    assert fresh.param_groups[0]["fused"] == (now == "32" or None)
+    assert {int(value["step"]) for value in fresh.state.values()} == {2 * BATCHES}
+    for parameter in fresh.state:
+        parameter.grad = torch.ones_like(parameter)
+    fresh.step()
+    assert {int(value["step"]) for value in fresh.state.values()} == {2 * BATCHES + 1}

@@ -1,5 +1,6 @@
 """make report: the page is whole, needs nothing from outside, says what the files say; its parts on known arrays."""
 
+import functools
 import json
 import re
 from html.parser import HTMLParser
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 
 import folds
+import leaderboard
 import report
 import settings as settings_module
 import tune
@@ -20,7 +22,7 @@ from metrics import calibration
 from prediction import chosen_rule, prediction_folders
 from reporting import charts, evidence, label_errors
 from reporting import page as page_module
-from scoring import gathered_scores, out_of_fold, score_rows
+from scoring import blind_baseline, gathered_scores, out_of_fold, score_rows
 from tools import run_folders
 from tools.files import sha256, write_json
 from training import preparation
@@ -115,13 +117,15 @@ def fabricate(arguments, predict, table_of="") -> None:
         models = [{"folder": str(run), **about}]
         prediction_folders.write_manifest(run / "val", settings.INPUT, list(held_out["image"]), spec, models, how)
     found, scale = out_of_fold.read(settings), score_rows.scale(settings.METRIC, settings.MEASURES, settings.EMPTY)
-    fold_of = dict(zip(found.table["image"], found.table["kfold"], strict=True))
-    constant, rules = np.ones((len(spec.scored), 8, 8), np.uint8), chosen_rule.configured(settings, spec)
-    rows = score_rows.rows(
-        found.table, root, lambda image: found.maps(image, fold_of[image]), constant, spec,
-        size=(32, 32), resize="stretch", rules=rules, scale=scale, max_pixels=10**6,
-    )  # fmt: skip
-    gathered_scores.publish(settings, found, pd.DataFrame(rows), scale, rules)
+    constants, rules = (
+        blind_baseline.by_fold(root, frame, spec, scale, 10**6, found.folders),
+        chosen_rule.configured(settings, spec),
+    )
+    how, rows = {"size": (32, 32), "resize": "stretch", "rules": rules, "scale": scale, "max_pixels": 10**6}, []
+    for fold, part in found.table.groupby("kfold"):
+        maps = functools.partial(found.maps, fold=fold)
+        rows += score_rows.rows(part, root, maps, constants[fold], spec, **how)
+    gathered_scores.publish(settings, found, pd.DataFrame(rows).sort_values("image", ignore_index=True), scale, rules)
 
 
 def write_discs(count: int, empty=(), flipped=(), name="p{}") -> None:
@@ -292,6 +296,42 @@ def test_a_best_epoch_and_a_network_that_is_no_better_than_nothing_are_said(work
     assert report.main(X) == 0
     text = PAGE.read_text()
     assert "no better than a constant mask" in text and "CHECKPOINT=best" in text
+
+
+def write_rare_class() -> None:
+    """8 class maps: blue in each, red in the first of either fold alone."""
+    for number in range(8):
+        labels = np.zeros((40, 48), np.uint8)
+        labels[4 + 2 * number : 20 + 2 * number, 4:20] = 2
+        labels[4:36, 30:40] = number < 2
+        write_mask(Path(f"input/x/images/p{number}.png"), np.random.default_rng(number).random((40, 48)))
+        Image.fromarray(labels).save(Path("input/x/masks", f"p{number}.png"))
+    Path("input/x/classes.csv").write_text("name,value\nbackground,0\nred,1\nblue,2\n")
+
+
+def test_a_class_that_is_never_found_is_no_better_than_its_empty_mask_wherever_its_score_is(workplace, capsys):
+    Path("input/x/masks").mkdir(parents=True)
+    write_rare_class()
+    fabricate(X, lambda number, mask: np.stack([sure(mask[0] != 2), sure(mask[0] > 2), sure(mask[0] == 2)]))
+    sentence = (
+        "This is no better than a constant mask, which ignores the image: red 0.7500 against 0.7500, with not a pixel"
+    )
+    oof = capsys.readouterr().out
+    assert sentence in oof and "dice on the training images: the empty one for red)" in oof
+    score = json.loads((OOF / "summary.json").read_text())["score"]
+    assert score["classes"]["red"][0] == score["constant_classes"]["red"] == 0.75
+    assert score["constant"] == pytest.approx(np.mean(list(score["constant_classes"].values())))
+    assert leaderboard.main(X) == 0 and f"x, seed 42: {sentence}" in capsys.readouterr().out
+    assert tune.main(X) == 0 and sentence in capsys.readouterr().out
+    assert leaderboard.main(X) == report.main(X) == 0
+    assert f"x, seed 42: {sentence}" in capsys.readouterr().out and sentence in PAGE.read_text()
+    for file, key in (("summary.json", "score"), ("tuned.json", "crossfitted")):  # as an earlier version wrote them
+        found = json.loads((OOF / file).read_text())
+        for name in ("constant_classes", "unpredicted", "absent", "constant_empty", *(["constant"] * (key != "score"))):
+            del found[key][name]
+        (OOF / file).write_text(json.dumps(found))
+    assert leaderboard.main(X) == report.main(X) == 0
+    assert "no better than" not in capsys.readouterr().out + PAGE.read_text()
 
 
 def test_reliability_against_counts_by_hand():

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import scene_layouts
 from formats import decode, rle
-from scenes import aerial, files, hands, scans, screens
+from scenes import blobs, hands, rendered_layouts, screens, writer
 from tools.errors import UserError
 
 COUNT, TEST_COUNT = 4, 2
@@ -20,8 +19,8 @@ WIDE, SCREEN = (256, 192), (320, 180)
 def written(tmp_path_factory):
     """Every layout once, in the smallest size: name -> (folder, about)."""
     folder = tmp_path_factory.mktemp("scenes")
-    return {name: (folder / name, scene_layouts.write(name, folder / name, 42, COUNT, TEST_COUNT))
-            for name in scene_layouts.LAYOUTS}  # fmt: skip
+    return {name: (folder / name, rendered_layouts.write(name, folder / name, 42, COUNT, TEST_COUNT))
+            for name in rendered_layouts.LAYOUTS}  # fmt: skip
 
 
 def names(root, pattern):
@@ -50,7 +49,7 @@ def pixels(path):
     return np.array(image).astype(np.int64)
 
 
-@pytest.mark.parametrize("layout", scene_layouts.LAYOUTS)
+@pytest.mark.parametrize("layout", rendered_layouts.LAYOUTS)
 def test_the_about_file_names_the_answer_of_every_test_image(written, layout):
     root, about = written[layout]
     assert json.loads((root / "demo.json").read_text()) == about
@@ -97,12 +96,12 @@ def test_rle_has_a_row_a_cell_and_a_blank_where_there_is_none(written):
     table = rows(root / "train.csv")
     assert len(images) == COUNT
     assert {row["ImageId"] for row in table} == set(images)
-    number = {f"{files.file_name(42, number)}.png": number for number in range(COUNT)}
+    number = {f"{writer.file_name(42, number)}.png": number for number in range(COUNT)}
     blank = [row["ImageId"] for row in table if not row["EncodedPixels"]]
     assert [number[name] for name in blank] == [3]
     for name in images:
         texts = [row["EncodedPixels"] for row in table if row["ImageId"] == name and row["EncodedPixels"]]
-        cells = scans.cells(42, number[name], empty_too=True)[1]
+        cells = blobs.cells(42, number[name], empty_too=True)[1]
         assert len(texts) == len(cells)
         for text, cell in zip(texts, cells, strict=True):
             assert np.array_equal(rle.decode(text, (192, 256), "F"), cell)
@@ -114,16 +113,16 @@ def test_rle_classes_has_a_row_an_id_and_class(written):
     images = names(root / "train", "*.png")
     assert images[1] == "case12_slice_0003.png"
     table = {(row["id"], row["class"]): row["segmentation"] for row in rows(root / "train.csv")}
-    assert len(table) == COUNT * len(scans.ORGANS)
+    assert len(table) == COUNT * len(blobs.ORGANS)
     assert "" in table.values()
     liver = rle.decode(table["case12_slice_0005", "liver"], (192, 256), "C")
-    assert np.array_equal(liver, scans.organs(42, 0, 4)[1]["liver"])
+    assert np.array_equal(liver, blobs.organs(42, 0, 4)[1]["liver"])
     values = opened(root / "train" / images[2], "I;16")
     assert 100 < np.percentile(values, 5) < 400
     assert values.max() > 2000
     sample = rows(root / "sample_submission.csv")
     assert [tuple(row) for row in sample[:1]] == [("id", "class", "predicted")]
-    assert len(sample) == TEST_COUNT * len(scans.ORGANS)
+    assert len(sample) == TEST_COUNT * len(blobs.ORGANS)
     assert {row["id"] for row in sample} == {path.stem for path in (root / "test").iterdir()}
     assert not {row["id"].split("_")[0] for row in sample} & {name.split("_")[0] for name in images}  # other patients
 
@@ -146,16 +145,16 @@ def class_maps(root, suffix=".png"):
     return [(root / "images" / name, root / "masks" / name.replace(suffix, ".png")) for name in images]
 
 
-VALUES = [{"name": name, "value": str(value)} for value, name in enumerate(aerial.LAND)]
+VALUES = [{"name": name, "value": str(value)} for value, name in enumerate(blobs.LAND)]
 
 
 def test_class_maps_hold_the_same_in_grey_palette_and_colours(written):
     roots = [written[name][0] for name in ("classmap", "palette", "colours")]
     assert rows(roots[0] / "classes.csv") == rows(roots[1] / "classes.csv") == VALUES
     colours = {row["name"]: [int(row[part]) for part in "rgb"] for row in rows(roots[2] / "classes.csv")}
-    assert list(colours) == [*aerial.LAND, "ignore"]
+    assert list(colours) == [*blobs.LAND, "ignore"]
     table = np.zeros((256, 3), int)
-    table[: len(aerial.LAND)] = [colours[name] for name in aerial.LAND]
+    table[: len(blobs.LAND)] = [colours[name] for name in blobs.LAND]
     seen = set()
     for (image, grey), (_, palette), (_, coloured) in zip(*map(class_maps, roots), strict=True):
         opened(image, "RGB")
@@ -187,8 +186,8 @@ def test_class_files_leave_out_what_a_slice_does_not_show(written):
     images = names(root / "images", "*.png")
     assert len(images) == COUNT
     masks = names(root / "masks", "*/*.png")
-    assert {name.split("/")[0] for name in masks} <= set(scans.ORGANS)
-    assert 0 < len(masks) < COUNT * len(scans.ORGANS)
+    assert {name.split("/")[0] for name in masks} <= set(blobs.ORGANS)
+    assert 0 < len(masks) < COUNT * len(blobs.ORGANS)
     assert {name.split("/")[1] for name in masks} <= set(images)
     for name in images:
         opened(root / "images" / name, "L")
@@ -238,9 +237,9 @@ def test_slices(written):
 DRAWN = {
     "nails": lambda seed, number: hands.nails(seed, number, "cluttered"),
     "screen": screens.screen,
-    "land": aerial.land,
-    "organs": lambda seed, number: scans.organs(seed, number, 5),
-    "cells": scans.cells,
+    "land": blobs.land,
+    "organs": lambda seed, number: blobs.organs(seed, number, 5),
+    "cells": blobs.cells,
 }
 
 
@@ -255,18 +254,18 @@ def test_a_picture_depends_on_seed_and_number_and_on_nothing_else(name):
 def test_the_same_seed_writes_the_same_bytes_and_another_other_pictures(written, tmp_path):
     for layout in ("rle_classes", "table"):
         root, _ = written[layout]
-        scene_layouts.write(layout, tmp_path / layout, 42, COUNT, TEST_COUNT)
+        rendered_layouts.write(layout, tmp_path / layout, 42, COUNT, TEST_COUNT)
         files = [path for path in sorted(root.rglob("*")) if path.is_file()]
         assert len(files) > COUNT
         for path in files:
             assert path.read_bytes() == (tmp_path / layout / path.relative_to(root)).read_bytes(), path
-    scene_layouts.write("rle_classes", tmp_path / "rle_classes", 43, 1, 1)  # ours is replaced
+    rendered_layouts.write("rle_classes", tmp_path / "rle_classes", 43, 1, 1)  # ours is replaced
     name = "train/case12_slice_0001.png"
     assert not np.array_equal(pixels(tmp_path / "rle_classes" / name), pixels(written["rle_classes"][0] / name))
     assert len(names(tmp_path / "rle_classes" / "train", "*")) == 1
 
 
-@pytest.mark.parametrize("layout", scene_layouts.LAYOUTS)
+@pytest.mark.parametrize("layout", rendered_layouts.LAYOUTS)
 def test_no_two_pictures_are_alike_test_ones_included(written, layout):
     root, about = written[layout]
     images = {image.replace("{z}", "2") for image in about["answers"]}
@@ -287,7 +286,7 @@ def test_no_two_pictures_are_alike_test_ones_included(written, layout):
 
 
 def test_organs_overlap_and_are_not_on_every_slice():
-    shown = [scans.organs(42, patient, level)[1] for patient in range(4) for level in (0, 3, 5, 7)]
+    shown = [blobs.organs(42, patient, level)[1] for patient in range(4) for level in (0, 3, 5, 7)]
     assert any((masks["liver"] & masks["tumour"]).any() for masks in shown)
     assert any((masks["tumour"] & (1 - masks["liver"])).any() for masks in shown)
     counts = {sum(bool(mask.any()) for mask in masks.values()) for masks in shown}
@@ -308,13 +307,13 @@ def test_pictures_of_a_person_share_the_polish():
 
 def test_refusals(tmp_path):
     with pytest.raises(UserError, match="LAYOUT=folder: expected one of folders, split"):
-        scene_layouts.write("folder", tmp_path / "new")
+        rendered_layouts.write("folder", tmp_path / "new")
     with pytest.raises(UserError, match="at least one"):
-        scene_layouts.write("folders", tmp_path / "new", 42, -1, 2)
+        rendered_layouts.write("folders", tmp_path / "new", 42, -1, 2)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "photo.jpg").write_bytes(b"mine")
     with pytest.raises(UserError, match="not the demo's; nothing was written"):
-        scene_layouts.write("folders", tmp_path / "mine")
+        rendered_layouts.write("folders", tmp_path / "mine")
     assert names(tmp_path, "**/*") == ["mine", "mine/photo.jpg"]
 
 
@@ -324,5 +323,5 @@ def test_nothing_is_left_where_rendering_breaks_off(tmp_path, monkeypatch):
 
     monkeypatch.setattr(screens, "screen", broken)
     with pytest.raises(OSError, match="No space"):
-        scene_layouts.write("ui", tmp_path / "new", 42, 2, 1)
+        rendered_layouts.write("ui", tmp_path / "new", 42, 2, 1)
     assert list(tmp_path.iterdir()) == []

@@ -7,6 +7,7 @@ import json
 import shutil
 from pathlib import Path
 
+import hub
 import numpy as np
 import pandas as pd
 import pytest
@@ -190,10 +191,11 @@ def test_empty_masks_are_never_dropped_in_silence(trained, capsys):
     summary = json.loads((RUN / "val" / "summary.json").read_text())
     for fold in (RUN, OTHER):
         summary = json.loads((fold / "val" / "summary.json").read_text())
+        del summary["score"]["constant_classes"]
         write_json(fold / "val" / "summary.json", {**summary, "empty_policy": "skip"})
     assert tester.main([*TINY, "OOF=1", "EMPTY=skip"]) == 0
     said = capsys.readouterr().out
-    assert f"{len(table)} held-out images" in said
+    assert f"{len(table)} held-out images" in said and "an empty mask was no constant one" in said
     assert (
         "5 masks are empty; an empty prediction on an empty mask is left out of the mean (EMPTY=skip: 5 left out)"
         in said
@@ -233,3 +235,108 @@ def test_permuted_labels_do_not_beat_the_constant_mask(folds_table):
     assert tester.main([*TINY, "FOLD=0"]) == 0
     summary = json.loads((RUN / "val" / "summary.json").read_text())
     assert summary["score"]["model"] <= summary["score"]["constant"] + 0.02
+
+
+def beside_its_model():
+    return [f"ENCODER_WEIGHTS={OTHER / 'model.safetensors'}"]
+
+
+def a_copy_by_another_name():
+    shutil.copy(OTHER / "model.safetensors", "mine.safetensors")
+    return ["ENCODER_WEIGHTS=mine.safetensors"]
+
+
+def as_if_make_weights_had_packed_it():
+    Path("input/weights").mkdir()
+    shutil.copy(OTHER / "model.safetensors", "input/weights/tu-test_resnet.safetensors")
+    return ["ENCODER_WEIGHTS=imagenet"]
+
+
+def on_another_table():
+    table = read(TABLE)
+    table["kfold"] = [str(number % 2) for number in table["group"].rank(method="dense").astype(int)]
+    assert set(table["kfold"][read(TABLE)["kfold"] == "0"]) == {"0", "1"}
+    table.to_csv("mine.csv", index=False)
+    assert folds.main([*TINY, "TABLE=mine.csv", "OUTPUT=output/other"]) == 0
+    return [*beside_its_model(), "OUTPUT=output/other"]
+
+
+def on_the_same_pictures_by_other_names():
+    shutil.copytree("input/demo", "input/renamed")
+    for folder in ("train_hq", "train_masks"):
+        for path in Path("input/renamed", folder).iterdir():
+            path.rename(path.with_name(f"x{path.name}"))
+    assert folds.main([*TINY, "DATASET=renamed"]) == 0
+    return [*beside_its_model(), "DATASET=renamed"]
+
+
+def by_way_of_a_run_that_did_not():
+    """A run on other images begins with weights that have seen these, and is begun from itself."""
+    table = read(TABLE)
+    own = table[table["kfold"] == "1"].copy()
+    own["kfold"] = own["group"].rank(method="dense").astype(int) - 1
+    own.to_csv("half.csv", index=False)
+    half = [*TINY, "OUTPUT=output/half", "EPOCHS=1", "EXPERIMENT=half"]
+    assert folds.main([*half, "TABLE=half.csv"]) == 0
+    assert train.main([*half, *beside_its_model(), "FOLD=0"]) == 0
+    arguments = on_another_table()
+    shutil.rmtree(LOGS)  # what those had seen, a copy of their folds table says
+    TABLE.unlink()
+    return [*arguments, "ENCODER_WEIGHTS=lightning_logs/half/fold0_seed42/model.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("cheat", "words"),
+    [
+        (beside_its_model, ["32 of the 32 images that fold 0 holds out", "train_hq/", f"fold 0 of demo ({RUN}"]),
+        (a_copy_by_another_name, ["mine.safetensors was trained on 32 of the 32 images"]),
+        (as_if_make_weights_had_packed_it, ["tu-test_resnet.safetensors was trained on 32 of"]),
+        (on_another_table, ["was trained on 16 of the 32 images"]),
+        (on_the_same_pictures_by_other_names, ["images that fold 0 holds out", "train_hq/x"]),
+        (
+            by_way_of_a_run_that_did_not,
+            ["began from weights (demo, fold 1, seed 42) that were trained on 16 of the 32"],
+        ),
+    ],
+)
+def test_weights_that_have_seen_what_is_held_out(trained, refused, cheat, words):
+    cheating = [*TINY, "EXPERIMENT=cheat", *cheat()]
+    refused(train.main, [*cheating, "FOLD=0"], *words, "Begin with what has not seen them")
+    if "ENCODER_WEIGHTS=imagenet" not in cheating:
+        refused(cv.main, [*cheating, "FOLDS=0"], *words)
+    assert not Path("lightning_logs/cheat").exists()
+
+
+def test_weights_that_have_not_seen_what_is_held_out_are_said_and_others_marked(trained, capsys):
+    """Fold 0's own model may begin fold 0; a file that nothing speaks for is marked wherever its score is."""
+    import torch
+    from safetensors.torch import load_file
+
+    once = [*TINY, "EPOCHS=1"]
+    own = [*once, f"ENCODER_WEIGHTS={RUN / 'model.safetensors'}", "EXPERIMENT=again", "FOLD=0"]
+    assert train.main(own) == 0 and tester.main(own) == 0
+    about = json.loads(Path("lightning_logs/again/fold0_seed42/run.json").read_text())
+    assert about["weights_origin"] == "demo, fold 0, seed 42"
+    torch.save(load_file(OTHER / "model.safetensors"), "mine.pth")
+    unsure = ["ENCODER_WEIGHTS=mine.pth", "EXPERIMENT=unsure", "EPOCHS=1"]
+    cross_validate(*unsure)
+    assert "Warning: origin unknown: mine.pth" in capsys.readouterr().out
+    place = Path("lightning_logs/unsure")
+    for path in ("fold0_seed42/run.json", "fold0_seed42/val/summary.json", "oof_seed42/summary.json"):
+        assert "origin unknown" in json.loads((place / path).read_text())["weights_origin"]
+    assert leaderboard.main(TINY) == 0
+    said = capsys.readouterr().out
+    assert "unsure (origin unknown)" in said and said.count("origin unknown") == 2  # its line, and what that means
+    assert hub.main([*TINY, *unsure, "FOLD=0"]) == 0
+    card = Path("output/demo/hub/unsure_fold0_seed42/README.md").read_text()
+    assert "origin unknown: mine.pth" in card and "which these weights never saw" not in card
+
+
+def test_a_run_of_code_that_did_not_look_is_not_scored_as_honest(trained, refused):
+    about = json.loads((RUN / "model.json").read_text())
+    del about["begun_from"]
+    write_json(RUN / "model.json", about)
+    assert tester.main([*TINY, "FOLD=0"]) == 0
+    about["settings"]["ENCODER_WEIGHTS"] = str(OTHER / "model.safetensors")
+    write_json(RUN / "model.json", about)
+    refused(tester.main, [*TINY, "FOLD=0"], "was trained on 32 of the 32 images")

@@ -163,6 +163,7 @@ def test_everything_follows_the_metric_and_more_is_measured_beside_it(trained, c
     assert tune.main([*TINY, "METRIC=hd95"]) == 0
     found = json.loads((OOF / "tuned.json").read_text())
     assert found["untuned"]["score"] == pytest.approx(summary["score"]["model"])
+    assert found["crossfitted"]["constant"] == pytest.approx(summary["score"]["constant"])  # the folds' own, again
     assert found["tuned"]["score"] <= found["crossfitted"]["score"] and found["optimism"] >= 0
 
 

@@ -121,6 +121,10 @@ def part_of_the_fold():
     change(RUN / "val/summary.json", images=20)
 
 
+def blank():
+    change(RUN / "val/summary.json", score={"model": 0.5, "constant": 0.5, "low": 0, "high": 1, "ceiling": 1})
+
+
 def turned():
     change(RUN / "val/summary.json", tta="flips")
 
@@ -132,6 +136,11 @@ def turned():
         (best_epoch, ["chosen on these very images (CHECKPOINT=best), so the number is too good"], ["never saw |"]),
         (by_heart, ["trained on, to learn them by heart (OVERFIT)", "nothing about new images"], ["never saw"]),
         (part_of_the_fold, ["(only 20 of the fold's 32)"], []),
+        (
+            blank,
+            ["Line 1: This is no better than a constant mask, which ignores the image: 0.5000 against"],
+            ["Line 2"],
+        ),
         (turned, ["Not in the lines below: test-time augmentation (flips)"], []),
     ],
 )

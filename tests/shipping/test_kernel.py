@@ -1,22 +1,30 @@
 """The Kaggle kernel: what is taken along, what it does there, what it refuses, and the rehearsal's own eyes."""
 
 import contextlib
+import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import zipfile
+import zlib
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from test_images import tiff
 
 import inference
 import kaggle_kernel
 import settings as settings_module
 import submission
 from conftest import ROOT, TINY
+from data.dataspec import DataSpec
+from formats.rle import DIALECTS
+from prediction import resumable
 from shipping import kernel_build, kernel_pages, kernel_push, kernel_rehearsal, kernel_run, wheels
 from shipping import kernel_bundle as bundle_module
 from tools.errors import UserError
@@ -132,16 +140,67 @@ def test_without_the_competitions_images_it_says_what_to_add(bundled, tmp_path):
         kernel_run.test_images(bundle)
 
 
+def swap(path, data):
+    path.unlink()  # the tree is of hard links
+    path.write_bytes(data)
+
+
+def test_hidden_images_that_cannot_be_read_get_an_empty_mask_and_the_others_theirs(bundled, tmp_path, capsys):
+    """All in one batch, by two models: cut, empty, a text, too large by its header, of other channels, not there."""
+    bundle = kaggle(tmp_path / "kaggle")
+    root, names, sample = kernel_run.test_images(bundle)
+    *broken, gone = names[:6]
+    head = b"IHDR" + (40_000).to_bytes(4, "big") * 2 + b"\x08\x02\0\0\0"
+    bomb = b"\x89PNG\r\n\x1a\n" + (13).to_bytes(4, "big") + head + zlib.crc32(head).to_bytes(4, "big")
+    bomb += bytes(4) + b"IDAT" + zlib.crc32(b"IDAT").to_bytes(4, "big")
+    bands = tiff(tmp_path / "bands.tif", np.zeros((8, 8, 5), np.uint8)).read_bytes()
+    bad = [(root / broken[0]).read_bytes()[:400], b"", b"hidden", bomb, bands]
+    for name, data in zip(broken, bad, strict=True):
+        swap(root / name, data)
+    (root / gone).unlink()
+    root, names, sample = kernel_run.test_images(bundle)
+    plan = kernel_run.choose_plan(bundle, root, names, 9)
+    made = kernel_run.predict(bundle, plan, root, names, sample)
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert said.startswith("6 of 16 images could not be read and have an empty mask: ")
+    reasons = ("broken or cut off", "not an image", "not an image", "40000 x 40000", "5 channels", "no such file")
+    for name, reason in zip([*broken, gone], reasons, strict=True):
+        assert re.search(rf"{name} \([^)]*{reason}", said), said
+    ours, theirs = (list(csv.reader(path.open())) for path in (made, Path("output/demo/submission.csv")))
+    assert [row[0] for row in ours] == [row[0] for row in theirs]
+    lost = {*broken, gone}
+    assert all(row[1] == "" for row in ours if row[0] in lost) and all(row[1] for row in theirs)
+    shapes = dict.fromkeys(names, (64, 96))
+    for path, rows in ((Path("ours.csv"), ours), (Path("theirs.csv"), theirs)):
+        path.write_text("".join(f"{','.join(row)}\n" for row in rows if row[0] not in lost))
+    kernel_rehearsal.compare(Path("theirs.csv"), Path("ours.csv"), DIALECTS["carvana"], shapes)
+    for name in names:
+        swap(root / name, b"")
+    with pytest.raises(UserError, match="None of the 15 images"):
+        kernel_run.predict(bundle, plan, root, names, sample)
+
+
+@pytest.mark.parametrize("dialect", DIALECTS.values(), ids=DIALECTS)
+def test_an_empty_mask_needs_no_size_in_any_dialect(tmp_path, dialect):
+    spec = DataSpec(task="multiclass", classes=("background", "a", "b"), values=(0, 1, 2))
+    spec = spec if dialect.has_classes else DataSpec()
+    keep = resumable.RunLengths(resumable.Maps(tmp_path, spec, tmp_path), (), dialect, {"x": "sub/x.png"}, [])
+    rows, maps, reason = keep.unreadable(tmp_path / "sub/x.png", UserError(f"{tmp_path}/sub/x.png: cut. Mend it."))
+    classes = [("a",), ("b",)] if dialect.has_classes else [()]
+    assert (rows, maps, reason) == ([("x", *name, dialect.empty) for name in classes], [], "cut")
+
+
 def test_images_that_the_sample_does_not_have_are_refused(bundled, tmp_path):
     bundle = kaggle(tmp_path / "kaggle")
     root, names, sample = kernel_run.test_images(bundle)
     plan = kernel_run.plans(bundle.about)[-1]
-    with pytest.raises(UserError, match="have no prediction"):
-        kernel_run.predict(bundle, plan, root, names[:-1], sample)
     lines = sample.read_text().splitlines()
     sample.unlink()
     sample.write_text("\n".join(lines[:-1]))
     with pytest.raises(UserError, match="have no id in it"):
+        kernel_run.predict(bundle, plan, root, names, sample)
+    sample.write_text("\n".join(lines).replace(".jpg", ""))  # ids of another kind are no images that are missing
+    with pytest.raises(UserError, match="have no prediction"):
         kernel_run.predict(bundle, plan, root, names, sample)
 
 
@@ -415,6 +474,8 @@ def test_a_fold_trained_in_a_kernel_comes_home(folds_table, tmp_path, refused, m
     argv = [*TINY, "TRAIN=1", "FOLD=1", "COMPETITION=carvana-image-masking-challenge", "USER=me", "EPOCHS=1"]
     assert kaggle_kernel.main(argv) == 0
     assert {"train", "tester", "trainer", "losses"} <= {p.stem for p in (KERNEL / "dataset" / "source").iterdir()}
+    packed = {path.name.partition("-")[0] for path in (KERNEL / "dataset" / "wheels").iterdir()}
+    assert packed == {"filelock", "segmentation_models_pytorch"}
     bundle = kaggle(tmp_path / "kaggle", zipped=True)
     words = kernel_run.lay_out(bundle)
     assert "FOLD=1" in words and "EPOCHS=1" in words

@@ -231,7 +231,7 @@ launch.PATIENCE = 0.5
 launch.end_with_parent()
 if os.environ["RANK"] == "1":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # too busy to hear
-with locks.alone(Path("run" + os.environ["RANK"]), ""):
+with locks.exclusive(Path("run" + os.environ["RANK"]), ""):
     time.sleep(60)
 """
 

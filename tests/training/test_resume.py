@@ -1,6 +1,8 @@
 """A training that was killed, stopped or cut off goes on as if nothing had been: the same weights, bit for bit."""
 
 import csv
+import errno
+import fcntl
 import json
 import multiprocessing
 import os
@@ -11,6 +13,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -316,11 +319,11 @@ def test_other_data_and_another_folds_checkpoint_are_refused(trained, refused, c
     refused(train.main, [*TINY, "FOLD=0", "EXPERIMENT=cut", "RESUME=1"], "data_sha256: ")
 
 
-def test_two_runs_cannot_share_a_folder(trained, refused):
+def test_two_runs_cannot_share_a_folder(trained, refused, monkeypatch):
     """Whoever holds the lock, another process included; a killed one holds nothing, nor do its workers."""
     code = (
         "import sys, time, os; sys.path.insert(0, sys.argv[1]); import locks, pathlib\n"
-        "with locks.alone(pathlib.Path(sys.argv[2]), ''):\n"
+        "with locks.exclusive(pathlib.Path(sys.argv[2]), ''):\n"
         "    os.fork() or time.sleep(60)\n"
         "    print('locked', flush=True)\n"
         "    time.sleep(60)\n"
@@ -341,6 +344,9 @@ def test_two_runs_cannot_share_a_folder(trained, refused):
     finally:
         os.killpg(child.pid, signal.SIGKILL)
     assert not list(run.parent.glob(".*.lock"))
+    for code in (errno.ENOLCK, errno.ENOSYS):
+        monkeypatch.setattr(fcntl, "flock", mock.Mock(side_effect=OSError(code, os.strerror(code))))
+        refused(train.main, [*TINY, "FOLD=0", "OVERWRITE=1"], "file system has no locks", "LOGS=folder")
 
 
 def _train(arguments, log):
