@@ -20,7 +20,7 @@ from scoring import gathered_scores
 from tools import constants, recipes, run_folders
 from tools.errors import UserError, command
 from tools.files import read_json
-from tools.flags import is_on
+from tools.flags import is_on, listed
 from tools.names import check_name
 
 if TYPE_CHECKING:
@@ -41,8 +41,8 @@ def table(settings: "Settings", flags: "Flags") -> list[Group]:
     typed = [text.partition("=")[0] for text in flags.overrides]
     if flags.SEEDS and "SEED" in typed:
         raise UserError("SEED= is one seed and SEEDS= several; give one of them.")
-    names = job_table.listed("EXPERIMENT", settings.EXPERIMENT)
-    seeds = job_table.listed("SEEDS", flags.SEEDS) if flags.SEEDS else [str(settings.SEED)]
+    names = listed("EXPERIMENT", settings.EXPERIMENT)
+    seeds = listed("SEEDS", flags.SEEDS) if flags.SEEDS else [str(settings.SEED)]
     several = len(names) > 1 or any((flags.SEEDS, flags.FOLDS, flags.RAY, flags.SLURM))
     groups = []
     for name in names:
@@ -90,7 +90,7 @@ def _table_of(experiment: Path, table: str, fixed: dict[str, Any]) -> str:
 
 
 def _chosen(wanted: str, every: tuple[str, ...], table: str) -> tuple[str, ...]:
-    chosen = job_table.listed("FOLDS", wanted) if wanted else every
+    chosen = listed("FOLDS", wanted) if wanted else every
     unknown = [fold for fold in chosen if fold not in every]
     if unknown:
         raise UserError(f"FOLDS={wanted}: {table} has the folds {', '.join(every)}, and no {unknown[0]}.")

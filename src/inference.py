@@ -17,11 +17,10 @@ from prediction import chosen_rule, shards
 from prediction.inference_job import Wanted, chosen_folds, find_job, picture_of, predict, prediction_folder
 from tools import console, run_folders
 from tools.errors import UserError, command, listing
-from tools.flags import is_on
+from tools.flags import Flags, is_on, whole_number
 
 if TYPE_CHECKING:
     from settings import Settings
-    from tools.flags import Flags
 
 FLAGS = {
     "FOLD": "0, or 0,1,2, or full; without it every finished fold",
@@ -44,7 +43,7 @@ def in_shards(settings: "Settings", flags: "Flags") -> Path:
     from jobs import pools
     from jobs.status import Status
 
-    count = job_table.whole_number("SHARDS", flags.SHARDS, 1)
+    count = whole_number("SHARDS", flags.SHARDS, 1)
     if flags.SHARD or count < 2:
         raise UserError("SHARDS=n, of 2 or more, predicts all n parts and SHARD=i/n one of them; give one of the two.")
     runner = pools.choose(flags, settings.DEVICE)

@@ -27,7 +27,7 @@ from jobs.trials import FAILED, RUNNING, Trials
 from tools import locks, recipes
 from tools.errors import UserError, command
 from tools.files import read_json, write_json
-from tools.flags import is_on
+from tools.flags import is_on, whole_number, whole_numbers
 from tools.names import check_name
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def prepare(settings: "Settings", flags: "Flags") -> Search:
     space = space_of(flags)
     frame = splits.read(Path(settings.TRAIN_FOLDS))
     every = tuple(str(fold) for fold in sorted(set(frame["kfold"]) - {-1}))
-    folds = tuple(_listed("FOLDS", flags.FOLDS or "0"))
+    folds = tuple(map(str, whole_numbers("FOLDS", flags.FOLDS or "0")))
     unknown = [fold for fold in folds if fold not in every]
     if unknown:
         raise UserError(f"FOLDS={flags.FOLDS}: {settings.TRAIN_FOLDS} has {', '.join(every)}, and no {unknown[0]}.")
@@ -117,16 +117,9 @@ def refuse_before_training(settings: "Settings", space: tuple[Parameter, ...], f
         builders.build_network(settings, spec)  # its weights may not be here
 
 
-def _listed(name: str, text: str) -> list[str]:
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() and part.isascii() for part in parts) or len(set(parts)) < len(parts):
-        raise UserError(f"{name}={text}: expected different whole numbers with a comma between, such as {name}=0,1.")
-    return parts
-
-
 def _seeds(settings: "Settings", text: str) -> tuple[int, ...]:
     """The winner's seeds. Raises UserError where the search's own is among them."""
-    seeds = tuple(int(part) for part in _listed("SEEDS", text)) if text else (settings.SEED + 1, settings.SEED + 2)
+    seeds = tuple(whole_numbers("SEEDS", text)) if text else (settings.SEED + 1, settings.SEED + 2)
     if settings.SEED in seeds:
         raise UserError(
             f"SEEDS={text}: {settings.SEED} is the seed that the search chooses with; the winner's figure needs others."
@@ -138,9 +131,8 @@ def _seeds(settings: "Settings", text: str) -> tuple[int, ...]:
 
 def conclude(search: Search, trials: Trials, flags: "Flags") -> None:
     """The winner as a recipe, its cross-validation, and which figure is to be believed."""
-    winner, have = trials.best(), trials.all()
+    winner, have = refuse_all_failed(search, trials), trials.all()
     failed = [trial for trial in have if trial.state == FAILED]
-    refuse_all_failed(search, trials)
     recipe = write_winner(search, winner)
     count = f"{len(have)} trials" + (f", {len(failed)} of which failed" if failed else "")
     fold = f"fold{'s' * (len(search.folds) > 1)} {', '.join(search.folds)}"
@@ -174,16 +166,14 @@ def conclude(search: Search, trials: Trials, flags: "Flags") -> None:
 @command
 def main(argv: list[str] | None = None) -> None:
     settings, flags = settings_module.command_line(argv, __doc__, FLAGS)
-    total = flags.TRIALS or "20"
-    if not total.isdecimal() or not 1 <= int(total) <= 10_000:
-        raise UserError(f"TRIALS={total}: expected a whole number from 1 to 10000.")
+    total = whole_number("TRIALS", flags.TRIALS, 20)
     search = prepare(settings, flags)
     with locks.exclusive(search.folder, "Wait for it, or give this search another NAME=."):
         open_folder(search)
         trials_module.mend(search.folder)
         trials = Trials(search.folder, search.space, search.scale.measure.higher, settings.SEED)
         try:
-            try_all(search, trials, int(total))
+            try_all(search, trials, total)
             conclude(search, trials, flags)
         except TimeOverError:
             done = sum(trial.state != RUNNING for trial in trials.all())

@@ -111,7 +111,7 @@ def work_off(jobs: Sequence[Job], pool: Pool, show: Show, deadline: float = 0.0)
 
     A job that fails does not stop the others. After `deadline` none is started. Ctrl-C ends those that run.
     """
-    waiting, ended = deque(jobs), {}
+    waiting, ended = deque(jobs), dict[str, Event]()
     try:
         while len(ended) < len(jobs):
             while waiting and pool.room():
@@ -198,26 +198,6 @@ def last_line(log: str) -> str:
     except OSError:  # not there yet, or on another computer
         return ""
     return next((line.strip() for line in reversed(lines) if line.strip()), "")
-
-
-def whole_number(name: str, text: str, default: int) -> int:
-    """A flag's count, 1 or more. Raises UserError for anything else."""
-    if not text:
-        return default
-    if not text.isdecimal() or not 1 <= int(text) <= 10_000:
-        raise UserError(f"{name}={text}: expected a whole number from 1 to 10000.")
-    return int(text)
-
-
-def listed(name: str, text: str) -> list[str]:
-    """ "0,1,2" -> ["0", "1", "2"]. Raises UserError for an empty part, or one that comes twice."""
-    parts = [part.strip() for part in text.split(",")]
-    if not all(parts):
-        raise UserError(f"{name}={text}: expected names or numbers with a comma between them, such as {name}=0,1.")
-    twice = [part for part in parts if parts.count(part) > 1]
-    if twice:
-        raise UserError(f"{name}={text} names {twice[0]} twice.")
-    return parts
 
 
 def words(overrides: Sequence[str]) -> str:

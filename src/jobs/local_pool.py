@@ -7,7 +7,6 @@ that has done the imports once.
 import multiprocessing
 import os
 import signal
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from typing import Any
 
 from jobs import job_table
 from jobs.job_table import Event, Job
-from tools import threads
+from tools import child_processes, threads
 
 PRELOAD = ("segmentation_models_pytorch", "albumentations", "torch.utils.tensorboard", "training.trainer", "cv")
 PATIENCE = 30  # seconds in which a job that is told to stop may end by itself
@@ -170,7 +169,9 @@ def _child(job: dict[str, Any], deadline: float, device: str, threads: int, outc
     """One job's process, in a session of its own: a terminal's Ctrl-C reaches the parent only, which passes it on."""
     os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # the fork server ignores it
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        child_processes.stop_after(parent.join, signal.SIGINT, PATIENCE)
     try:
         if stopping.is_set():
             raise KeyboardInterrupt
@@ -185,14 +186,3 @@ def _child(job: dict[str, Any], deadline: float, device: str, threads: int, outc
     except KeyboardInterrupt:
         state, text = job_table.FAILED, "stopped by Ctrl-C"
     outcome.put((state, text))
-
-
-def _end_with_parent() -> None:
-    """A job goes no further than who started it, however that ended: as at Ctrl-C, and then by force."""
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        return
-    parent.join()
-    os.kill(os.getpid(), signal.SIGINT)
-    time.sleep(PATIENCE)
-    os.killpg(0, signal.SIGKILL)

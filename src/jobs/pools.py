@@ -4,11 +4,11 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from jobs import job_table
 from jobs.job_table import Pool
 from jobs.local_pool import Processes, cores_each, places
 from jobs.ray_pool import Ray
 from tools.errors import UserError
+from tools.flags import whole_number
 
 if TYPE_CHECKING:
     from tools.flags import Flags
@@ -41,7 +41,7 @@ class Runner:
 
 def choose(flags: "Flags", device: str) -> Runner:
     """The runner that the flags ask for; `device` is the settings' DEVICE. Raises UserError for flags that clash."""
-    cpus, at_once = cores_of(flags), job_table.whole_number("JOBS", flags.JOBS, 0)
+    cpus, at_once = cores_of(flags), whole_number("JOBS", flags.JOBS, 0)
     gpus_of(flags)
     if flags.RAY and device == "cpu" and not flags.GPUS:
         flags.GPUS = "0"
@@ -59,7 +59,7 @@ def choose(flags: "Flags", device: str) -> Runner:
 
 def cores_of(flags: "Flags") -> int:
     """CPUS. Raises UserError where it is no count."""
-    return job_table.whole_number("CPUS", flags.CPUS, CORES)
+    return whole_number("CPUS", flags.CPUS, CORES)
 
 
 def gpus_of(flags: "Flags") -> float:

@@ -129,26 +129,27 @@ def try_all(search: Search, trials: Trials, total: int) -> None:
         if trial.state != RUNNING:  # killed after a trial's end and before what follows it here
             trial_runs.tidy(search.folder / "runs" / f"trial{trial.number:04d}")
             trial_runs.write_table(search.folder / TABLE, trials.all(), search.scale.metric)
-    while trial := next_trial(search, trials, total):
+    while following := next_trial(search, trials, total):
         start = time.monotonic()
-        print(f"trial {trial.number}: {trial.words}", flush=True)
-        score, problem = run_trial(search, trial)
-        ended = trials.end(trial, score, problem, (time.monotonic() - start) / 60)
-        trial_runs.tidy(search.folder / "runs" / f"trial{trial.number:04d}")
+        print(f"trial {following.number}: {following.words}", flush=True)
+        score, problem = run_trial(search, following)
+        ended = trials.end(following, score, problem, (time.monotonic() - start) / 60)
+        trial_runs.tidy(search.folder / "runs" / f"trial{following.number:04d}")
         trial_runs.write_table(search.folder / TABLE, trials.all(), search.scale.metric)
         print(trial_runs.said(trials, ended, total, search.scale.metric), flush=True)
         if ended.number + 1 >= PATIENCE:
             refuse_all_failed(search, trials)
 
 
-def refuse_all_failed(search: Search, trials: Trials) -> None:
-    """Raises UserError: whatever fails every trial is no matter of what is searched."""
-    have = trials.all()
-    if trials.best() is None:
+def refuse_all_failed(search: Search, trials: Trials) -> Trial:
+    """Return the best trial. Raises UserError without one: what fails every trial is no matter of what is searched."""
+    have, best = trials.all(), trials.best()
+    if best is None:
         raise UserError(
             f"All {len(have)} trials failed, the first of them so: {have[0].problem}\nOnce that is mended, begin "
             f"again: remove {search.folder}, or give another NAME=."
         )
+    return best
 
 
 def write_winner(search: Search, winner: Trial) -> Path:

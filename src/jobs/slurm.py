@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jobs import job_table, run_table
+from jobs import run_table
 from jobs.run_table import Group
 from tools.errors import UserError
 from tools.files import digest_of, write_text
-from tools.flags import is_on
+from tools.flags import is_on, whole_number
 
 if TYPE_CHECKING:
     from tools.flags import Flags
@@ -82,7 +82,7 @@ def to_slurm(groups: list[Group], flags: "Flags") -> None:
         lines += [[*words, f"FOLDS={fold}"] for fold in group.folds if not group.is_scored(fold)]
     if not lines:
         raise UserError("All of these runs are finished and scored; there is nothing to submit.")
-    at_once, cpus = job_table.whole_number("JOBS", flags.JOBS, len(lines)), pools.cores_of(flags)
+    at_once, cpus = whole_number("JOBS", flags.JOBS, len(lines)), pools.cores_of(flags)
     folder = Path(first.OUTPUT, "slurm")
     run_table.announce(groups, "as a SLURM job array")
     script = write(folder, lines, name=f"{first.DATASET}-cv", jobs=at_once, gpus=int(gpus), cpus=cpus)

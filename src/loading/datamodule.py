@@ -35,7 +35,7 @@ def _quiet_worker(_: int) -> None:
     """One thread in each worker: the workers are the parallelism. When to stop is the training's decision."""
     torch.set_num_threads(1)
     signals.deaf_worker()
-    child_processes.end_with_parent()
+    child_processes.die_with_parent()
 
 
 class MaskDataModule(pl.LightningDataModule):

@@ -61,6 +61,15 @@ class Estimate(NamedTuple):
     strong: bool = False
 
 
+class Scale(NamedTuple):
+    """An axis of x: logarithmic or not, the lowest and highest x that there could be, names of 0, 1, ..., counts."""
+
+    log: bool = False
+    span: tuple[float, float] | None = None
+    labels: Sequence[str] = ()
+    whole: bool = False
+
+
 class _Chart:
     """What `_chart` yields: axes to draw on; `svg` is there when the block has ended."""
 
@@ -74,7 +83,7 @@ def _chart(name: str, width: float = 5.0, height: float = 3.4, **subplots: Any) 
     import matplotlib
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
+    with matplotlib.rc_context(dict[Any, Any]({**_STYLE, "svg.hashsalt": name})):
         chart, figure = _Chart(), Figure(figsize=(width, height), layout="constrained")
         chart.axes = figure.subplots(**subplots)
         yield chart
@@ -88,7 +97,9 @@ def inlined(text: str, name: str) -> str:
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->|<style.*?</style>", "", text, flags=re.DOTALL)
     head, rest = text.split(">", 1)
-    box = re.search(r'viewBox="([^"]*)"', head)[1]
+    found = re.search(r'viewBox="([^"]*)"', head)
+    assert found is not None  # matplotlib writes one
+    box = found[1]
     rest = re.sub(r'(\bid="|url\(#|href="#)', rf"\1{name}-", rest.replace("xlink:href", "href"))
     rest = re.sub(r"font-family: [^;\"]+;? ?", "", rest)
     for colour, variable in _VARIABLES.items():
@@ -248,18 +259,12 @@ def scatter(
     y: Sequence[float],
     xlabel: str,
     ylabel: str,
+    scale: Scale = Scale(),  # noqa: B008 (frozen)
     *,
-    log: bool = False,
-    span: tuple[float, float] | None = None,
-    labels: Sequence[str] = (),
     best: Sequence[float] = (),
     mark: int | None = None,
-    whole: bool = False,
 ) -> str:
-    """A dot for each x and y. labels: what x = 0, 1, ... are called; best: a stepped line through each x's value.
-
-    span: lowest and highest x that there could be; mark: the dot that is drawn larger; whole: x counts.
-    """
+    """Draw a dot for each x and y. best: a stepped line through each x's value; mark: the dot that is drawn larger."""
     from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
     with _chart(name) as chart:
@@ -269,20 +274,22 @@ def scatter(
         axes.plot(x, y, "o", color=_colour(0), markersize=6, alpha=0.6, markeredgewidth=0)
         if mark is not None:
             axes.plot(x[mark], y[mark], "o", color=_colour(1), markersize=9, markeredgewidth=0)
-        if log:
+        if scale.log:
             axes.set_xscale("log")
             axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
             axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
             axes.xaxis.set_minor_formatter(NullFormatter())
-        if span:
-            low, high = span
-            axes.set_xlim((low / 1.15, high * 1.15) if log else (low - 0.04 * (high - low), high + 0.04 * (high - low)))
+        if scale.span:
+            low, high = scale.span
+            axes.set_xlim(
+                (low / 1.15, high * 1.15) if scale.log else (low - 0.04 * (high - low), high + 0.04 * (high - low))
+            )
         axes.margins(y=0.1)
-        if labels:
-            turned = {"rotation": 20, "ha": "right"} if sum(map(len, labels)) > 36 else {}
-            axes.set_xticks(range(len(labels)), labels, **turned)
-            axes.set_xlim(-0.5, len(labels) - 0.5)
-        elif whole:
+        if scale.labels:
+            turned = {"rotation": 20, "ha": "right"} if sum(map(len, scale.labels)) > 36 else {}
+            axes.set_xticks(range(len(scale.labels)), scale.labels, **turned)
+            axes.set_xlim(-0.5, len(scale.labels) - 0.5)
+        elif scale.whole:
             axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
         _finish(axes, xlabel, ylabel, grid="both")
     return chart.svg

@@ -21,7 +21,7 @@ MARK = (230, 0, 180)  # RGB of what points at a region: no class, and seldom a s
 def data_uri(picture: np.ndarray) -> str:
     """RGB uint8 (H, W, 3) -> a JPEG as data:image/jpeg;base64,..."""
     _, coded = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
-    return "data:image/jpeg;base64," + base64.b64encode(coded).decode()
+    return "data:image/jpeg;base64," + base64.b64encode(coded.tobytes()).decode()
 
 
 def _frame(shape: tuple[int, int]) -> tuple[int, int]:

@@ -1,7 +1,7 @@
 """A report's charts: what of the evidence is drawn, with the sentence that says what there is to see."""
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -9,6 +9,9 @@ from metrics import calibration
 from reporting import charts, numbers
 from reporting.charts import Estimate, Line
 from reporting.evidence import Evidence
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Figure = dict[str, str]  # {"svg": ..., "caption": ...}
 MOST_CLASSES = 8  # as many as there are colours; with more their pixels are drawn together
@@ -61,7 +64,7 @@ def _beside(evidence: Evidence) -> Figure:
 def _foreground(evidence: Evidence) -> Figure:
     frame = evidence.by_image()
     values = [100 * frame["area"][frame["kfold"] == fold].to_numpy(float) for fold in evidence.folds]
-    svg = charts.strips("foreground", evidence.folds, values, "fold", "foreground, % of the image")
+    svg = charts.strips("foreground", list(map(str, evidence.folds)), values, "fold", "foreground, % of the image")
     return {"svg": svg, "caption": "A dot an image; the box holds the middle half, the line is the median, the "
                                    "diamond the mean. Folds that are alike look alike."}  # fmt: skip
 
@@ -76,7 +79,13 @@ def _learning(curves: dict[int, dict[str, Any]]) -> list[Figure]:
          "Held-out Dice after each epoch, at the size that the networks see, so a little off the reported one."),
     ):  # fmt: skip
         lines = [
-            Line(f"fold {fold}" if not kind.startswith("train") else "", *part[kind], fold, kind.startswith("train"))
+            Line(
+                "" if kind.startswith("train") else f"fold {fold}",
+                part[kind][0],
+                part[kind][1],
+                fold,
+                kind.startswith("train"),
+            )
             for fold, part in curves.items()
             for kind in kinds
             if kind in part
@@ -89,7 +98,9 @@ def _learning(curves: dict[int, dict[str, Any]]) -> list[Figure]:
 def _by_fold(evidence: Evidence) -> Figure:
     frame = evidence.by_image().dropna(subset=["score"])
     values = [frame["score"][frame["kfold"] == fold].to_numpy(float) for fold in evidence.folds]
-    svg = charts.strips("folds", evidence.folds, values, "fold", numbers.axis_name(evidence, image=True))
+    svg = charts.strips(
+        "folds", list(map(str, evidence.folds)), values, "fold", numbers.axis_name(evidence, image=True)
+    )
     return {"svg": svg, "caption": "Each held-out image by the network that did not see it: a dot an image, the middle "
                                    "half, median and mean."}  # fmt: skip
 
@@ -138,10 +149,13 @@ def _by_area(evidence: Evidence) -> list[Figure]:
     return [{"svg": svg, "caption": f"A dot {what}; the line is the running median. Empty masks are left out."}]
 
 
-def _running_median(area: Any, score: Any, parts: int = 10) -> tuple[np.ndarray, np.ndarray] | None:
+def _running_median(area: "pd.Series", score: "pd.Series", parts: int = 10) -> tuple[np.ndarray, np.ndarray] | None:
     """Median area and score of up to ten equally full parts of the images; None with fewer than twenty images."""
     if len(area) < 20:
         return None
     order = np.argsort(area.to_numpy(float), kind="stable")
     chunks = np.array_split(order, min(parts, len(order) // 5))
-    return tuple(np.array([np.median(column.to_numpy(float)[chunk]) for chunk in chunks]) for column in (area, score))
+    areas, scores = (column.to_numpy(float) for column in (area, score))
+    return np.array([np.median(areas[chunk]) for chunk in chunks]), np.array(
+        [np.median(scores[chunk]) for chunk in chunks]
+    )

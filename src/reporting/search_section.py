@@ -59,12 +59,18 @@ def _failed(trials: Trials) -> list[str]:
 
 
 def _history(trials: Trials, finished: list[Trial], metric: str) -> dict[str, str]:
-    pick, best = max if trials.higher else min, []
+    pick, best = max if trials.higher else min, list[float]()
     for trial in finished:
         best.append(pick([trial.score, *best[-1:]]))
     numbers, scores = [trial.number for trial in finished], [trial.score for trial in finished]
     svg = charts.scatter(
-        "search-history", numbers, scores, "trial", f"{metric} on the search's folds", best=best, whole=True
+        "search-history",
+        numbers,
+        scores,
+        "trial",
+        f"{metric} on the search's folds",
+        charts.Scale(whole=True),
+        best=best,
     )
     return {"svg": svg, "caption": "A dot a trial; the line is the best so far."}
 
@@ -89,7 +95,7 @@ def _scatter(one: Parameter, at: int, finished: list[Trial], best: Trial | None,
     mark = next((place for place, trial in enumerate(finished) if best and trial.number == best.number), None)
     svg = charts.scatter(
         f"search-{at}", x, [trial.score for trial in finished], one.name + (" (log)" if one.log else ""),
-        f"{metric} on the search's folds", log=one.log, span=None if one.options else (one.low, one.high),
-        labels=one.options, mark=mark, whole=one.whole,
+        f"{metric} on the search's folds",
+        charts.Scale(one.log, None if one.options else (one.low, one.high), one.options, one.whole), mark=mark,
     )  # fmt: skip
     return {"svg": svg, "caption": f"{one.name} = {one.text}" + (f": {one.reason}." if one.reason else ".")}

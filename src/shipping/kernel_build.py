@@ -15,7 +15,7 @@ from prediction import chosen_rule, prediction_folders, submission_file
 from prediction.inference_job import choose_dialect, chosen_folds, load_predictor
 from shipping import kernel_bundle, kernel_pages, kernel_run
 from shipping.onnx_check import real_images
-from tools import recipes, run_folders
+from tools import constants, recipes, run_folders
 from tools.errors import UserError
 from tools.files import read_json, write_json, write_text
 from tools.flags import is_on
@@ -199,7 +199,7 @@ def training(settings: "Settings", flags: "Flags", partial: Path) -> str:
         raise UserError("HOURS and HALF are for kernels that predict; leave them out with TRAIN=1.")
     names = ("INPUT", "OUTPUT", "LOGS", "WEIGHTS", "TRAIN_FOLDS")
     there = {name: relative(Path(getattr(settings, name)), Path(), name) for name in names}
-    settings = dataclasses.replace(settings, **there)
+    settings = settings.changed(*constants.lines_of(there))
     about |= {"input": there["INPUT"], "table": there["TRAIN_FOLDS"], "weights": there["WEIGHTS"]}
     about["run"] = relative(run, Path(), "LOGS")
     if not settings.MAX_MINUTES:
@@ -208,9 +208,9 @@ def training(settings: "Settings", flags: "Flags", partial: Path) -> str:
     goes_on = run_folders.resumable(run)
     if goes_on:  # where a session before, here or there, stopped
         words.append("RESUME=1")
-        whole, there = checkpoints.choose(run / "checkpoints"), partial / "dataset" / kernel_run.RUN
-        shutil.copytree(run, there, ignore=shutil.ignore_patterns("*.ckpt", "val"))
-        shutil.copyfile(whole, there / "checkpoints" / run_folders.LAST)
+        whole, copied = checkpoints.choose(run / "checkpoints"), partial / "dataset" / kernel_run.RUN
+        shutil.copytree(run, copied, ignore=shutil.ignore_patterns("*.ckpt", "val"))
+        shutil.copyfile(whole, copied / "checkpoints" / run_folders.LAST)
     builders.begun_from(settings, splits.read(table), flags.FOLD)  # there, the runs that weights are of are not at hand
     _, encoder = model_dispatcher.parse(settings.MODEL_NAME)
     if encoder and settings.ENCODER_WEIGHTS == "imagenet":

@@ -116,9 +116,11 @@ def half_is_safe(
 
     from prediction.predictor import Predictor
 
-    spec, masks, cut = predictor.spec, [], {"tile": predictor.tile, "overlap": predictor.overlap}
+    spec, masks, tile, overlap = predictor.spec, [], predictor.tile, predictor.overlap
     for half in (False, True):
-        plain = Predictor(predictor.models, predictor.devices, predictor.batch_size, half=half, **cut)
+        plain = Predictor(
+            predictor.models, predictor.devices, predictor.batch_size, half=half, tile=tile, overlap=overlap
+        )
         try:
             answers = [probability for _, probability in plain.predict(paths, max_pixels)]
         except NotFiniteError:

@@ -58,9 +58,10 @@ def find_python() -> str:
 def environment(given: str) -> str:
     """The Python with Kaggle's versions: WITH, or that of .venv-kaggle, which is made where it is missing."""
     if given:
-        if not shutil.which(given):
+        found = shutil.which(given)
+        if not found:
             raise UserError(f"WITH={given}: no such Python.")
-        return os.path.abspath(shutil.which(given))  # noqa: PTH100 (a link to a Python has to stay one)
+        return os.path.abspath(found)  # noqa: PTH100 (a link to a Python has to stay one)
     ready = ENVIRONMENT / ".installed"
     if not ready.is_file() or ready.stat().st_mtime < REQUIREMENTS.stat().st_mtime:
         python = find_python()
@@ -160,9 +161,17 @@ def run_cells(tree: Path, python: str, page: Path, alone: bool) -> int:
     typed = [*(["unshare", "-r", "-n"] if alone else []), python, str(tree / "guard" / "cells.py")]
     typed.append(str(tree / "guard" / page.name))
     with (tree / "log.txt").open("w", encoding="utf-8") as log:
-        pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
-        with subprocess.Popen(typed, cwd=tree / "working", env=clean, **pipe) as process:
-            for line in process.stdout:
+        process = subprocess.Popen(
+            typed,
+            cwd=tree / "working",
+            env=clean,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        )
+        with process:
+            for line in process.stdout or ():
                 log.write(line)
                 print(f"  | {line}", end="", flush=True)
     return process.returncode
@@ -198,7 +207,7 @@ def compare(
     beyond = {key: count for key, count in differ.items() if count > max(2, tolerance * found[0][key].size)}
     some = f"{sum(count > 0 for count in differ.values())} of {len(differ)} masks differ"
     if beyond:
-        worst = max(beyond, key=beyond.get)
+        worst = max(beyond, key=beyond.__getitem__)
         raise UserError(
             f"{there}: {some} from those of {here}, {' '.join(worst).strip()} in {beyond[worst]} pixels of "
             f"{found[0][worst].size}; at most {tolerance:.2%} (or two pixels) is rounding."

@@ -94,10 +94,11 @@ def find_data(bundle: Bundle, *wanted: str) -> Path:
     folders = [folder for folder in _folders(bundle.input) if not folder.is_relative_to(bundle.folder)]
     folders.sort(key=lambda folder: (slug not in folder.parts, len(folder.parts), folder.as_posix()))
     for folder in folders:
-        packed = {name: _archive(folder, name) for name in wanted if not (folder / name).exists()}
-        if not packed:
+        missing = [name for name in wanted if not (folder / name).exists()]
+        if not missing:
             return folder
-        if all(packed.values()):
+        packed = {name: archive for name in missing if (archive := _archive(folder, name))}
+        if len(packed) == len(missing):
             return _unpacked(bundle, folder, wanted, packed)
     there = [str(folder.relative_to(bundle.input)) for folder in folders]
     raise UserError(
@@ -147,7 +148,7 @@ def test_images(bundle: Bundle) -> tuple[Path, list[str], Path | None]:
     """The folder of test images, their names in it, and sample_submission.csv where there is one."""
     wanted = bundle.about["test_path"]
     data = find_data(bundle, wanted)
-    root, names = data / wanted, []
+    root, names = data / wanted, list[str]()
     if any(root.iterdir()):  # some competitions show no test image before they run the kernel themselves
         root, names = layouts.test_names(str(data), str(root), bundle.about["data"].get("stacked") is True)
     places = [data / name for name in (bundle.about["sample"], "sample_submission.csv") if name]
@@ -240,8 +241,8 @@ def predict(bundle: Bundle, plan: Plan, root: Path, names: list[str], sample: Pa
     partial, target = keep.maps.folder, bundle.working / "submission.csv"
     predictor = _predictor(bundle, plan)
 
-    def records(paths: list[Path], keep: resumable.Keep) -> Iterator[list[Any]]:
-        return predictor.predict(paths, about["max_pixels"], keep, resumable.PART, keep.unreadable)
+    def records(paths: list[Path], same: resumable.Keep) -> Iterator[list[Any]]:
+        return predictor.predict(paths, about["max_pixels"], same, resumable.PART, keep.unreadable)
 
     work = {"bundle": about["bundle"], "plan": str(plan), **keep.about()}
     resumable.work(partial, work, root, names, records, keep)

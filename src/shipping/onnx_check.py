@@ -84,8 +84,7 @@ def compare(
             answer = onnx_file.ask(session, frame[None])[0]
         except Exception as error:  # onnxruntime raises classes of its own
             raise UserError(f"{path}: onnxruntime fails on it ({' '.join(str(error).split())[:200]}).") from error
-        found = [from_network(plane, expected.shape[1:], model.size, model.resize) for plane in answer]
-        found = np.stack(found)
+        found = np.stack([from_network(plane, expected.shape[1:], model.size, model.resize) for plane in answer])
         agreement.largest = float(np.maximum(agreement.largest, np.abs(found - expected).max()))  # NaN stays NaN
         masks = [
             postprocess.to_masks(postprocess.to_p8(part), spec.task, spec.scored, rules) for part in (found, expected)

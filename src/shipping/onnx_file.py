@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from formats.resize import image_to_network
-from modeling.segmenter import DIVISOR
+from modeling.segmenter import DIVISOR, Segmenter
 from prediction import tta
 from prediction.predictor import Model
 from tools.errors import UserError
@@ -56,7 +56,7 @@ class Graph(nn.Module):
     in Python, and a trace would keep what it decided for the traced size.
     """
 
-    def __init__(self, networks: list[nn.Module], task: str, any_size: bool) -> None:
+    def __init__(self, networks: list[Segmenter], task: str, any_size: bool) -> None:
         super().__init__()
         self.networks, self.task, self.any_size = nn.ModuleList(networks), task, any_size
 
@@ -66,12 +66,12 @@ class Graph(nn.Module):
         parts = [self._probabilities(network, x) for network in self.networks]
         return sum(parts[1:], parts[0]) / len(parts)
 
-    def _probabilities(self, network: nn.Module, x: Tensor) -> Tensor:
+    def _probabilities(self, network: Segmenter, x: Tensor) -> Tensor:
         logits = _padded(network, x) if self.any_size else network(x)
         return logits.softmax(1) if self.task == "multiclass" else logits.sigmoid()
 
 
-def _padded(network: nn.Module, x: Tensor) -> Tensor:
+def _padded(network: Segmenter, x: Tensor) -> Tensor:
     """A Segmenter's logits, its border repeated up to multiples of 32 for whatever size x has when it comes."""
     height, width = x.shape[-2:]
     rows, columns = (

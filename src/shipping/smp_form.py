@@ -12,7 +12,7 @@ from tools.errors import UserError
 
 if TYPE_CHECKING:
     from prediction.predictor import Model
-    from reporting.evidence import Evidence
+    from shipping.model_card import Evidence
 
 CHECKED = 3  # real images that the loaded network is compared on
 TOLERANCE = 1e-4  # of a logit, as a share of the largest
@@ -144,7 +144,8 @@ def save(folder: Path, model: "Model", pictures: list[Any], frames: list[Any], e
         steps, levels = resizing(model, pictures, frames)
         prepare = _compose([*steps, *_to_tensor(model)])
         try:
-            model.network.body.save_pretrained(partial)
+            body: Any = model.network.body  # smp's, with the hub's methods
+            body.save_pretrained(partial)
             shutil.copymode(partial / "config.json", partial / "model.safetensors")  # the client's is its owner's only
             prepare.save_pretrained(partial)
             off = difference(partial, model, pictures, _compose(steps))

@@ -40,7 +40,7 @@ def pack(module: str, folder: Path) -> Path:
                 (".pyc", "/RECORD", "/INSTALLER", "/REQUESTED", "/direct_url.json")
             ):
                 continue  # scripts, caches, and what the installer adds
-            data = Path(distribution.locate_file(file)).read_bytes()
+            data = Path(str(distribution.locate_file(file))).read_bytes()
             found = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
             if file.hash and file.hash.mode == "sha256" and file.hash.value != found:
                 raise UserError(f"{distribution.locate_file(file)} was changed since {name} was installed.")

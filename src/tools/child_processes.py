@@ -1,4 +1,4 @@
-"""Loader processes that outlive their training: none does, however that ends."""
+"""Child processes that outlive who started them: none does, however that ends."""
 
 import ctypes
 import functools
@@ -7,12 +7,31 @@ import os
 import signal
 import sys
 import threading
+import time
+from collections.abc import Callable
 from multiprocessing import util
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
-def end_with_parent() -> None:
+def stop_after(gone: Callable[[], object], number: int, patience: float) -> None:
+    """Watch in a thread until `gone` returns: this process gets the signal `number` then, and SIGKILL in the end.
+
+    patience: seconds in which it may stop by itself; by force goes its whole process group, where it leads one.
+    """
+
+    def watch() -> None:
+        gone()
+        os.kill(os.getpid(), number)
+        time.sleep(patience)
+        if os.getpgrp() == os.getpid():
+            os.killpg(0, signal.SIGKILL)  # its loader's processes too
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def die_with_parent() -> None:
     """In a loader's process: it is killed as soon as its parent is gone, even by SIGKILL (Linux; prctl(2)).
 
     torch's workers look after their parent every five seconds, and not at all while they wait for a queue at their end.

@@ -35,7 +35,7 @@ def listing(items: Sequence[str], most: int = 20) -> str:
     return "".join(lines)
 
 
-def command(main: Callable[[list[str] | None], None]) -> Callable[[list[str] | None], int]:
+def command(main: Callable[..., None]) -> Callable[..., int]:
     """Make a script's `main(argv)` return its exit code: 0, 1 (UnlearnedError), 2 (UserError), 130 (Ctrl-C)."""
 
     @functools.wraps(main)

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -77,7 +77,7 @@ def write_json(path: Path, values: Any, durable: bool = False) -> None:
     write_text(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n", durable)
 
 
-def read_json(path: Path, cure: str, need: dict[str, type] | None = None) -> dict[str, Any]:
+def read_json(path: Path, cure: str, need: Mapping[str, type] | None = None) -> dict[str, Any]:
     """The JSON object in `path`. Raises UserError, with `cure`, where it is missing, broken or lacks one of `need`."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))

@@ -23,3 +23,31 @@ def is_on(text: str) -> bool:
     if text.lower() in ("", "0", "false", "no"):
         return False
     raise UserError(f"Expected 1 or 0 for a flag, got '{text}'.")
+
+
+def whole_number(name: str, text: str, default: int, low: int = 1, high: int = 10_000) -> int:
+    """Read a whole number from `low` to `high`; `default` where the flag is not given. Raises UserError."""
+    if not text:
+        return default
+    if not (text.isdecimal() and text.isascii() and low <= int(text) <= high):
+        raise UserError(f"{name}={text}: expected a whole number from {low} to {high}.")
+    return int(text)
+
+
+def listed(name: str, text: str) -> list[str]:
+    """Read "0,1,2" as ["0", "1", "2"]. Raises UserError for an empty part, or one that comes twice."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(parts):
+        raise UserError(f"{name}={text}: expected names or numbers with a comma between them, such as {name}=0,1.")
+    twice = [part for part in parts if parts.count(part) > 1]
+    if twice:
+        raise UserError(f"{name}={text} names {twice[0]} twice.")
+    return parts
+
+
+def whole_numbers(name: str, text: str) -> list[int]:
+    """Read "0,1,2" as [0, 1, 2]. Raises UserError for anything else, and for a number that comes twice."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and part.isascii() for part in parts) or len(set(parts)) < len(parts):
+        raise UserError(f"{name}={text}: expected whole numbers with commas, each once, such as 42,43,44.")
+    return [int(part) for part in parts]

@@ -66,7 +66,7 @@ class Signals:
 
     def _heard(self, number: int, _: FrameType | None) -> None:
         self.wish = number
-        again = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_IGN}
+        again: dict[int, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_IGN}
         signal.signal(number, again.get(number, signal.SIG_DFL))
         with contextlib.suppress(OSError):  # a closed terminal takes nothing, and the checkpoint is still to come
             # print may be in the middle of a line

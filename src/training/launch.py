@@ -8,14 +8,13 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tools import signals, threads
+from tools import child_processes, signals, threads
 from tools.errors import UserError
 
 LIFELINE = "MASKFOLD_LIFELINE"  # in a rank's environment: the end of a pipe that closes with who started it
@@ -81,21 +80,12 @@ def end_with_parent() -> None:
     elif "TORCHELASTIC_RUN_ID" in os.environ:
         wait = functools.partial(_wait_for_end_of, os.getppid())
     if wait:
-        threading.Thread(target=_stop_after, args=(wait,), daemon=True).start()
+        child_processes.stop_after(wait, signal.SIGTERM, PATIENCE)
 
 
 def _wait_for_end_of(parent: int) -> None:
     while os.getppid() == parent:  # an orphan is adopted
         time.sleep(1)
-
-
-def _stop_after(wait: Callable[[], Any]) -> None:
-    wait()
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(PATIENCE)
-    if os.getpgrp() == os.getpid():
-        os.killpg(0, signal.SIGKILL)  # its loader's processes too
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _watch(children: list[subprocess.Popen], logs: list[Path]) -> int:

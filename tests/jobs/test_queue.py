@@ -89,14 +89,14 @@ def test_cores_are_divided(monkeypatch):
 PARENT = """
 import sys
 sys.path[:0] = ["{src}", "{tests}"]
-import jobs, processes
-from errors import command
-from job_status import Status
+from jobs import job_table, local_pool
+from jobs.status import Status
+from tools.errors import command
 
 @command
 def main(argv=None):
-    table = [jobs.Job(name, "queue_jobs", ("SLEEP=60",), {{"file": name}}) for name in ("a.txt", "b.txt", "c.txt")]
-    jobs.work_off(table, processes.Processes(["", ""], preload=[]), Status(3))
+    table = [job_table.Job(name, "queue_jobs", ("SLEEP=60",), {{"file": name}}) for name in ("a.txt", "b.txt", "c.txt")]
+    job_table.work_off(table, local_pool.Processes(["", ""], preload=[]), Status(3))
 
 if __name__ == "__main__":
     sys.exit(main())

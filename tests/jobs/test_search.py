@@ -17,7 +17,6 @@ import folds
 import report
 import search
 import settings
-import tester
 from conftest import ROOT, TINY
 from jobs import fold_job, job_table, search_space, trials
 from reporting import search_section
@@ -180,7 +179,7 @@ def test_a_killed_search_goes_on_as_if_it_had_not_been(ready, searched_source, m
             raise PowerCutError
 
     arguments = [*SEARCH, "TRIALS=2", "VERIFY=0"]
-    for place, name, at in ((callbacks.EpochLine, "on_train_epoch_end", 1), (tester, "score_fold", 2)):
+    for place, name, at in ((callbacks.EpochLine, "on_train_epoch_end", 1), (fold_scores, "score_fold", 2)):
         calls, whole = [], getattr(place, name)
 
         def late(*args, _whole=whole, _calls=calls, _at=at):

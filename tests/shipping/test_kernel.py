@@ -373,7 +373,10 @@ def test_the_guard_sees_what_a_kernel_must_not_do(tmp_path, code, said):
     (tmp_path / "closed" / "secret.txt").write_text("s")
     log = tmp_path / "refused.txt"
     filled = GUARDED.format(
-        guard=str(ROOT / "src"), log=str(log), code=code.format(**places), **{k: places[k] for k in ("work", "closed")}
+        guard=str(ROOT / "src" / "shipping"),
+        log=str(log),
+        code=code.format(**places),
+        **{k: places[k] for k in ("work", "closed")},
     )
     done = subprocess.run([sys.executable, "-c", filled], capture_output=True, text=True, check=False)
     assert said in log.read_text()

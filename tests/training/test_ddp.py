@@ -218,7 +218,8 @@ RANK = """
 import os, signal, subprocess, sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-import launch, locks
+from tools import locks
+from training import launch
 call = [sys.argv[1], "rank"]
 if sys.argv[2] == "make":
     launch.run(Path(__file__), call, 2)

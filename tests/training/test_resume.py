@@ -322,7 +322,7 @@ def test_other_data_and_another_folds_checkpoint_are_refused(trained, refused, c
 def test_two_runs_cannot_share_a_folder(trained, refused, monkeypatch):
     """Whoever holds the lock, another process included; a killed one holds nothing, nor do its workers."""
     code = (
-        "import sys, time, os; sys.path.insert(0, sys.argv[1]); import locks, pathlib\n"
+        "import sys, time, os; sys.path.insert(0, sys.argv[1]); import pathlib; from tools import locks\n"
         "with locks.exclusive(pathlib.Path(sys.argv[2]), ''):\n"
         "    os.fork() or time.sleep(60)\n"
         "    print('locked', flush=True)\n"
