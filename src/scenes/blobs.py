@@ -58,7 +58,9 @@ def organs(seed: int, patient: int, level: int) -> tuple[np.ndarray, dict[str, n
     body, random = np.random.default_rng([seed, patient, 5]), np.random.default_rng([seed, patient, level, 6])
     height, middle = level / (SLICES - 1), np.array([128, 97]) + body.normal(0, 3, 2)
     picture, found = np.full((*SIZE, 1), 210, np.float32), dict.fromkeys(ORGANS, np.zeros(SIZE, np.float32))
-    fill(picture, blob(body, middle, (105, 71), 0, 0.03), [1010])
+    fill(picture, blob(body, middle, body.uniform((92, 62), (112, 78)), body.uniform(-0.15, 0.15), 0.05), [1010])
+    for place in body.uniform((-76, -46), (76, 46), (7, 2)):  # what tells patients apart, and is no organ
+        fill(picture, blob(body, middle + place, body.uniform(5, 20, 2), 0, 0.1), [body.uniform(700, 1350)])
     for name, place, radii, at, reach, value in _ANATOMY:
         size = np.sqrt(max(0.0, 1 - ((height - at + body.normal(0, 0.02)) / reach) ** 2))
         outline = blob(body, middle + place + body.normal(0, 3, 2), (radii[0] * size, radii[1] * size), 0, 0.1)

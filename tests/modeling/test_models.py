@@ -13,6 +13,7 @@ import preview
 from conftest import TINY
 from modeling import encoder_weights
 from tools.errors import UserError
+from training import weights_origin
 
 TUTORIALS = [
     "smp_unet_resnet34",
@@ -193,6 +194,7 @@ def test_make_weights_packs_what_the_hub_gives(workplace, monkeypatch):
     real = dispatcher.build
     monkeypatch.setattr(dispatcher, "build", lambda *_, **__: played)
     assert fetch.weights(TINY) == 0
+    assert str(weights_origin.of_file(Path("input/weights/tu-test_resnet.safetensors"), "logs")) == "ImageNet's weights"
     monkeypatch.setattr(dispatcher, "build", real)
     loaded = dispatcher.build(SMALL, encoder_weights="imagenet").body.encoder
     torch.testing.assert_close(loaded.state_dict(), played.body.encoder.state_dict())

@@ -58,8 +58,8 @@ def test_nothing_that_ignores_the_image_is_better(tmp_path, metric, policy, empt
 
 def test_a_speck_is_no_empty_mask(tmp_path):
     """Shrunk it is gone, and an empty mask on it would count as right."""
-    masks = np.zeros((4, 2000, 2000), np.uint8)
-    masks[:3, 900, 900], masks[3, 800:1400, 800:1400] = 1, 1
+    masks = np.zeros((3, 2900, 2900), np.uint8)
+    masks[:2, 1500, 1500], masks[2, 1000:2000, 1000:2000] = 1, 1
     training = write(tmp_path, masks, DataSpec())
     assert training.cover.any((2, 3)).all()
     assert blind_baseline.masks(training, score_rows.scale("dice", "", "one"))[0].any()
