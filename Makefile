@@ -139,5 +139,5 @@ bench: $(READY)  ## how fast it is, beside the plain way and the limit: a table,
 audit: $(READY)  ## known vulnerabilities of the installed packages, as a report
 	@$(PYTHON) .ci/audit.py
 
-lint: $(READY)  ## ruff
-	@$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check .
+lint: $(READY)  ## ruff, and the types of src/ by mypy
+	@$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check . && $(PYTHON) -m mypy

@@ -95,7 +95,8 @@ def test_parts_of_other_images_or_models_or_that_are_torn_are_done_again(trained
 @pytest.mark.slow
 def test_a_process_that_is_killed_loses_nothing(trained):
     """SIGKILL at three moments; the process that goes on ends with the maps of one that was never stopped."""
-    code = "import sys, inference; from prediction import resumable; resumable.PART = 2; sys.exit(inference.main(sys.argv[1:]))"
+    code = "import sys, inference; from prediction import resumable; resumable.PART = 2; "
+    code += "sys.exit(inference.main(sys.argv[1:]))"
     command = [sys.executable, "-c", code, *TINY, "FOLD=0", "VALID_BATCH_SIZE=2"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     subprocess.run(command, check=True, env=environment)
