@@ -1,15 +1,21 @@
 """A tiny demo data set, rendered once, and a fresh working folder for each test."""
 
 import contextlib
+import multiprocessing
 import os
+import shlex
 import shutil
 import signal
+import sys
 from pathlib import Path
 
+import filelock
 import hypothesis
 import numpy as np
 import pytest
 from PIL import Image
+
+import forked
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny networks wait for each other's threads more than they compute
 
@@ -22,9 +28,10 @@ hypothesis.settings.load_profile("untimed")
 ROOT = Path(__file__).parents[1]
 NUCLEI = Path(os.environ.get("MASKFOLD_NUCLEI", ROOT.parent / "shared" / "data" / "nuclei"))
 TINY = [
-    "DATASET=demo", "N_FOLDS=2", "MODEL_NAME=smp_linknet_tu-test_resnet", "ENCODER_WEIGHTS=none", "IMAGE_SIZE=32,64",
+    "DATASET=demo", "N_FOLDS=2", "MODEL_NAME=unet", "MAX_FEATURES=16", "ENCODER_WEIGHTS=none", "IMAGE_SIZE=32,64",
     "EPOCHS=2", "TRAIN_BATCH_SIZE=8", "LR=8e-3", "WORKERS=0", "AUGMENT=upright", "STEP_IMAGES=0",
 ]  # fmt: skip
+SMP = ["MODEL_NAME=smp_linknet_tu-test_resnet", "EPOCHS=1"]  # twice the layers of TINY's, and ten times the bytes
 
 
 # whole files go to one process (--dist loadfile); those that take longest begin, so that none is left over at the end
@@ -36,14 +43,44 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: place.get(item.path.stem, len(LONG)))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def quick(tmp_path_factory):
+    """A python that has the imports done (see forked.py), which multiprocessing takes too; else the usual one."""
+    if forked.ADDRESS not in os.environ:
+        return sys.executable
+    path = tmp_path_factory.mktemp("quick") / "python"
+    path.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -I -S {shlex.quote(forked.__file__)} "$@"\n')
+    path.chmod(0o755)
+    os.environ[forked.PYTHON] = str(path)  # for those that are forked from here
+    multiprocessing.set_executable(str(path))
+    return str(path)
+
+
 @pytest.fixture(scope="session")
-def demo_source(tmp_path_factory):
+def once(tmp_path_factory):
+    """Call `make(folder)` in the process of this run that comes first; returns the folder, which no test may change."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def made(name, make):
+        place, begun = base / f"source_{name}", base / f"begun_{name}"
+        with filelock.FileLock(base / f"{name}.lock"):
+            if not place.is_dir():
+                shutil.rmtree(begun, ignore_errors=True)  # its maker failed
+                begun.mkdir()
+                make(begun)
+                begun.rename(place)
+        return place
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def demo_source(once):
     """4 cars to train on and 1 to test, 16 views each, 96 x 64 pixels, in Carvana's layout."""
     from scenes import carvana
 
-    folder = tmp_path_factory.mktemp("demo")
-    carvana.render_data(folder / "demo", 42, 4, 1, 96)
-    return folder / "demo"
+    return once("demo", lambda folder: carvana.render_data(folder / "demo", 42, 4, 1, 96)) / "demo"
 
 
 @pytest.fixture
@@ -62,16 +99,17 @@ def demo_data(workplace, demo_source):
 
 
 @pytest.fixture(scope="session")
-def folds_source(demo_source, tmp_path_factory):
+def folds_source(demo_source, once):
     """A working folder in which make folds was done on the tiny demo."""
-    import folds
 
-    place = tmp_path_factory.mktemp("folds")
-    (place / "input").mkdir()
-    shutil.copytree(demo_source, place / "input" / "demo")
-    with contextlib.chdir(place):
-        assert folds.main(TINY) == 0
-    return place
+    def make(place):
+        import folds
+
+        shutil.copytree(demo_source, place / "input" / "demo")
+        with contextlib.chdir(place):
+            assert folds.main(TINY) == 0
+
+    return once("folds", make)
 
 
 @pytest.fixture
@@ -93,13 +131,27 @@ def cross_validate(*extra: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def trained_source(folds_source, tmp_path_factory):
+def trained_source(folds_source, once):
     """A working folder in which both folds of the tiny demo are trained and scored."""
-    place = tmp_path_factory.mktemp("trained") / "copy"
-    shutil.copytree(folds_source, place)
-    with contextlib.chdir(place):
-        cross_validate()
-    return place
+
+    def make(place):
+        shutil.copytree(folds_source, place, dirs_exist_ok=True)
+        with contextlib.chdir(place):
+            cross_validate()
+
+    return once("trained", make)
+
+
+@pytest.fixture(scope="session")
+def smp_source(folds_source, once):
+    """The same by a network of smp, after one epoch: what is packed or shipped differs."""
+
+    def make(place):
+        shutil.copytree(folds_source, place, dirs_exist_ok=True)
+        with contextlib.chdir(place):
+            cross_validate(*SMP)
+
+    return once("smp", make)
 
 
 @pytest.fixture

@@ -1,8 +1,10 @@
 """Data of strangers: names, tables and JSONs that would be read as something else end in a sentence."""
 
+import contextlib
 import csv
 import json
 import resource
+import shutil
 import struct
 import time
 from pathlib import Path
@@ -104,9 +106,26 @@ def test_folders_one_level_too_deep_are_not_taken_for_one_image(workplace, refus
     assert layouts.find("input/x").layout == "folders"
 
 
-@pytest.fixture
-def trained_small(workplace):
+@pytest.fixture(scope="session")
+def small_source(once):
     """Six noisy pictures with striped masks, fold 0 trained for an epoch."""
+    return once("small", train_small)
+
+
+@pytest.fixture
+def trained_small(small_source, workplace):
+    """A copy that the test may change."""
+    shutil.copytree(small_source, workplace, dirs_exist_ok=True)
+
+
+def train_small(place):
+    with contextlib.chdir(place):
+        write_small()
+        assert folds.main(COMMON) == 0
+        assert train.main([*COMMON, "FOLD=0"]) == 0
+
+
+def write_small():
     for number in range(8):
         picture = np.random.default_rng(number).integers(0, 255, (16, 16, 3), np.uint8)
         folder = Path("input/x/images" if number < 6 else "input/x/test")
@@ -114,8 +133,6 @@ def trained_small(workplace):
         Image.fromarray(picture).save(folder / f"p{number}.png")
         if number < 6:
             write_mask(Path(f"input/x/masks/p{number}.png"), np.arange(256).reshape(16, 16) % 16 < 4 + number)
-    assert folds.main(COMMON) == 0
-    assert train.main([*COMMON, "FOLD=0"]) == 0
 
 
 def test_test_images_of_another_kind_are_refused_and_nothing_is_left(trained_small, refused):
@@ -284,10 +301,10 @@ def test_a_small_file_with_many_channels_or_directories_is_refused_before_it_is_
         at += 6
         empty.append(struct.pack("<HI", 0, at))
     (tmp_path / "chain.tif").write_bytes(b"II*\0" + struct.pack("<I", 8) + b"".join(empty))
-    start = time.monotonic()
+    start = time.process_time()  # others may be at work
     with pytest.raises(errors.UserError, match="directories"):
         images.read_levels(tmp_path / "chain.tif")
-    assert time.monotonic() - start < 2
+    assert time.process_time() - start < 2
 
 
 def test_a_picture_that_is_12000_pixels_wide_and_high_in_140_kb_is_refused_by_its_header(workplace, refused):

@@ -155,11 +155,11 @@ def test_every_mirrored_and_turned_copy_has_its_name_and_nothing_else_is_found()
 
 def test_a_folder_of_equal_copies_is_compared_with_the_first_only():
     image = np.random.default_rng(0).integers(0, 256, (40, 60, 3)).astype(np.uint8)
-    calls, start = [], time.monotonic()
+    calls, start = [], time.process_time()
     pairs = copies_module.copies(np.stack([spectra.thumbnail(image)] * 1000), lambda row: calls.append(row) or image)
     assert [(pair.first, pair.second) for pair in pairs] == [(0, row) for row in range(1, 1000)]
     assert len(calls) <= 1000
-    assert time.monotonic() - start < 5
+    assert time.process_time() - start < 5
 
 
 def test_pictures_without_texture_are_copies_only_to_the_pixel():

@@ -139,8 +139,9 @@ def test_an_experiment_that_is_there_keeps_its_settings_and_finished_runs_are_sk
     assert "fold 1: 32 held-out images" in Path("output/demo/cv/demo_fold1_seed42.log").read_text()
 
 
-def test_a_table_of_experiments_and_seeds_as_a_slurm_array(trained, capfd):
+def test_a_table_of_experiments_and_seeds_as_a_slurm_array(trained, capfd, quick, monkeypatch):
     """One line a run that is not finished; one of them is run as SLURM would."""
+    monkeypatch.setattr(sys, "executable", quick)
     call = [*TINY, "EXPERIMENT=demo,scratch", "SEEDS=42,7", "EPOCHS=2", "SLURM=1", "JOBS=3", "GPUS=0"]
     assert cv.main(call) == 0
     said = capfd.readouterr().out

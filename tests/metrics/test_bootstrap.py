@@ -1,5 +1,7 @@
 """Intervals hold the truth as often as they say, in simulated worlds whose truth is known."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 
@@ -34,6 +36,7 @@ def draw_world(seed, groups):
     return counts, values, group
 
 
+@cache
 def truth(total):
     """The score of a world without end."""
     counts, values, group = draw_world(1, 200_000)

@@ -28,6 +28,13 @@ HUB = Path("output/demo/hub")
 CARD = HUB / NAME / "README.md"
 
 
+@pytest.fixture
+def trained(smp_source, tmp_path, monkeypatch):
+    """The working folder that smp can save a network of."""
+    shutil.copytree(smp_source, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+
+
 def change(path: Path, **values) -> None:
     write_json(path, {**json.loads(path.read_text()), **values})
 

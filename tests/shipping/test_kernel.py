@@ -35,10 +35,10 @@ ARGS = [*TINY, "COMPETITION=carvana-image-masking-challenge", "USER=someone"]
 
 
 @pytest.fixture(scope="module")
-def bundled_source(trained_source, tmp_path_factory):
+def bundled_source(smp_source, tmp_path_factory):
     """The trained working folder with its kernel made, and its own submission."""
     place = tmp_path_factory.mktemp("bundled") / "copy"
-    shutil.copytree(trained_source, place)
+    shutil.copytree(smp_source, place)
     with contextlib.chdir(place):
         assert kaggle_kernel.main(ARGS) == 0
         assert inference.main([*TINY, "MAPS=0"]) == 0

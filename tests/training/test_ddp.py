@@ -41,7 +41,8 @@ def rows(world, number):
     return [[int(part) for part in line.split()] for line in lines]
 
 
-def test_two_ranks_are_one_device(folds_table, capsys):
+def test_two_ranks_are_one_device(folds_table, quick, monkeypatch):
+    monkeypatch.setattr(sys, "executable", quick)
     arguments = [*BOTH, "ACCUMULATE=2"]
     undo = rank.patched()
     try:

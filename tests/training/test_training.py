@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 import train
-from conftest import TINY
+from conftest import SMP, TINY
 from lightning_module import SegmentationModule
 from modeling.losses import loss_sum
 from training import callbacks
@@ -82,7 +82,7 @@ def curves(run=RUN):
 def test_a_trained_run_holds_all_that_follows_needs(trained):
     about = json.loads((RUN / "model.json").read_text())
     assert about["network"] == {
-        "MODEL_NAME": "smp_linknet_tu-test_resnet", "MAX_FEATURES": 512, "IMAGE_SIZE": [32, 64], "RESIZE": "stretch",
+        "MODEL_NAME": "unet", "MAX_FEATURES": 16, "IMAGE_SIZE": [32, 64], "RESIZE": "stretch",
         "MODEL_MEAN": [0.485, 0.456, 0.406], "MODEL_STD": [0.229, 0.224, 0.225],
     }  # fmt: skip
     assert about["data"]["task"] == "binary" and about["data"]["classes"] == ["foreground"]
@@ -223,7 +223,7 @@ def test_what_stopped_before_its_first_epoch_starts_again_without_a_word(trained
 
 def test_a_batch_that_batch_norm_cannot_take_is_refused_first(folds_table, refused):
     small = [argument for argument in TINY if not argument.startswith(("IMAGE_SIZE", "TRAIN_BATCH"))]
-    refused(train.main, [*small, "FOLD=0", "IMAGE_SIZE=32", "TRAIN_BATCH_SIZE=1"], "in batches of one image")
+    refused(train.main, [*small, *SMP, "FOLD=0", "IMAGE_SIZE=32", "TRAIN_BATCH_SIZE=1"], "in batches of one image")
     assert not Path("lightning_logs").exists()
 
 
