@@ -4,17 +4,11 @@ With one seed a side the answer is about these two runs; with several it is abou
 output/<dataset>/compare_<x>_<y>.{json,png}.
 """
 
-import dataclasses
 import sys
-from pathlib import Path
 
 import settings as settings_module
-from metrics import paired_comparison as verdict_module
-from scoring import experiment_scores, score_rows
-from scoring.comparison import announce, draw, refuse_different, side
-from tools import console
+from scoring import comparison
 from tools.errors import UserError, command
-from tools.files import write_json
 from tools.flags import is_on
 from tools.names import check_name
 
@@ -29,34 +23,11 @@ FLAGS = {
 @command
 def main(argv: list[str] | None = None) -> None:
     settings, flags = settings_module.command_line(argv, __doc__, FLAGS)
-    names = (flags.A, flags.B)
-    if not all(names) or flags.A == flags.B:
+    if not flags.A or not flags.B or flags.A == flags.B:
         raise UserError("Which two? make compare A=one B=other (names of experiments)")
-    for flag, name in zip("AB", names, strict=True):
-        check_name(flag, name)
-    crossfitted = is_on(flags.TUNED)
-    scale = score_rows.scale(settings.METRIC, "", settings.EMPTY)
-    a, b = (side(settings, name, flags.SEEDS, scale, crossfitted) for name in names)
-    refuse_different(a, b)
-    frame = a[0].found.table
-    found = verdict_module.compare(
-        scale.total,
-        [(part.counts, part.values) for part in a],
-        [(part.counts, part.values) for part in b],
-        frame["kfold"].to_numpy(),
-        frame["group"].to_numpy(),
-        higher=scale.measure.higher,
-    )
-    metric = f"cross-fitted {scale.metric}" if crossfitted else scale.metric
-    announce(found, names, metric)
-    differ = experiment_scores.settings_that_differ([a[0].found, b[0].found])
-    if differ:
-        rows = [{"differs in": name, names[0]: one, names[1]: two} for name, (one, two) in differ.items()]
-        print(console.table(rows))
-    path = Path(settings.OUTPUT, f"compare_{flags.A}_{flags.B}.json")
-    values = {"a": flags.A, "b": flags.B, "metric": metric, **dataclasses.asdict(found), "settings": differ}
-    write_json(path, values)
-    draw(path.with_suffix(".png"), found, a, b, names, metric)
+    for flag in ("A", "B"):
+        check_name(flag, getattr(flags, flag))
+    path = comparison.compare(settings, (flags.A, flags.B), flags.SEEDS, is_on(flags.TUNED))
     print(f"the same with all figures -> {path}\nas a picture -> {path.with_suffix('.png')}")
 
 

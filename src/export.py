@@ -35,9 +35,9 @@ def onnx(argv: list[str]) -> None:
 
     onnx_file.packages()
     predictor = load_session(settings, folders)
-    from prediction import predictor as predictor_module
+    from prediction.shipped_model import describe
 
-    spec, makers, about = predictor.spec, predictor_module.describe(predictor.models), predictor.about()
+    spec, makers, about = predictor.spec, describe(predictor.models), predictor.about()
     rules = chosen_rule.chosen(settings, spec, prediction_folders.provenance(makers, about))
     name = f"{settings.EXPERIMENT}_fold{'-'.join(folds)}_seed{settings.SEED}"
     path = Path(settings.OUTPUT, "onnx", f"{name}.onnx")
@@ -91,9 +91,9 @@ def hub(argv: list[str]) -> None:
     evidence = model_card.gather(run, about)
     spec = dataspec.from_json(about["data"], str(run / run_folders.MODEL))
     paths = onnx_check.real_images(settings, spec, CHECKED)
-    from prediction import predictor
+    from prediction import shipped_model
 
-    model = predictor.load(run)
+    model = shipped_model.load(run)
     pictures = [spec.read_image(path, settings.MAX_PIXELS) for path in paths]
     frames = [spec.read_frames(path, [(model.size, model.resize)], settings.MAX_PIXELS)[1][0] for path in paths]
     off = save(folder, model, pictures, frames, evidence)

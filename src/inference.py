@@ -8,19 +8,15 @@ was stopped goes on where it was when the same command is given again.
 
 import re
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import settings as settings_module
 from jobs import job_table
-from prediction import chosen_rule, shards
-from prediction.inference_job import Wanted, chosen_folds, find_job, picture_of, predict, prediction_folder
-from tools import console, run_folders
-from tools.errors import UserError, command, listing
-from tools.flags import Flags, is_on, whole_number
-
-if TYPE_CHECKING:
-    from settings import Settings
+from jobs.inference_parts import predict_in_parts
+from prediction import shards
+from prediction.inference_job import Wanted, picture_of, predict, prediction_folder
+from tools import console
+from tools.errors import UserError, command
+from tools.flags import Flags, is_on
 
 FLAGS = {
     "FOLD": "0, or 0,1,2, or full; without it every finished fold",
@@ -32,56 +28,19 @@ FLAGS = {
 }
 
 
-def wanted(flags: "Flags") -> Wanted:
-    """The flags as prediction.inference_job takes them."""
+def wanted(flags: Flags) -> Wanted:
+    """Return the flags as prediction.inference_job takes them."""
     maps = not flags.MAPS or is_on(flags.MAPS)
     return Wanted(flags.FOLD, flags.NAME, flags.SHARD, maps)
 
 
-def in_shards(settings: "Settings", flags: "Flags") -> Path:
-    """Predict all SHARDS of the images by a queue and join them; returns the prediction folder. Raises UserError."""
-    from jobs import pools
-    from jobs.status import Status
-
-    count = whole_number("SHARDS", flags.SHARDS, 1)
-    if flags.SHARD or count < 2:
-        raise UserError("SHARDS=n, of 2 or more, predicts all n parts and SHARD=i/n one of them; give one of the two.")
-    runner = pools.choose(flags, settings.DEVICE)
-    folds = chosen_folds(settings, flags.FOLD)
-    models = [run_folders.finished_run(settings.LOGS, settings.EXPERIMENT, fold, settings.SEED) for fold in folds]
-    folder, table = prediction_folder(settings, flags.FOLD, flags.NAME), []
-    stacked = run_folders.read_model(models[0])["data"].get("stacked") is True
-    needed = [str(model / name) for model in models for name in (run_folders.MODEL, run_folders.WEIGHTS)]
-    needed.append(str(Path(settings.LOGS, settings.EXPERIMENT, f"oof_seed{settings.SEED}", chosen_rule.TUNED)))
-    for index in range(1, count + 1):
-        own = {name: getattr(flags, name) for name in ("FOLD", "NAME", "MAPS")} | {"SHARD": f"{index}/{count}"}
-        part = find_job(settings, wanted(Flags(**own)), stacked).folder
-        log, texts = f"{part}.log", tuple(settings.lines())
-        table.append(
-            job_table.Job(f"part {index} of {count}", "inference", texts, own, log, tuple(needed), (str(part),))
-        )
-    shards.refuse_other_division(folder, count)
-    run_folders.refuse_foreign(folder)
-    print(f"{count} parts of the images, {runner.words}; what each prints -> {folder}.shard*.log", flush=True)
-    sidecar = [str(Path(settings.TRAIN_FOLDS).with_suffix(".json"))]
-    tables = [path for path in sidecar if Path(path).is_file()]
-    pool = runner.pool(logs=settings.OUTPUT, tables=tables, folders=[settings.INPUT])
-    events = job_table.work_off(table, pool, Status(count))
-    failed = [f"{event.job.label}: {event.text}" for event in events if event.state != job_table.DONE]
-    if failed:
-        raise UserError(f"{len(failed)} of {count} parts failed; the same command goes on with them:{listing(failed)}")
-    shards.join(folder)
-    shards.remove(folder)
-    return folder
-
-
 @command
-def predict_images(argv: list[str]) -> None:
-    """What the module's docstring says."""
+def predict_images(argv: list[str] | None) -> None:
+    """Do what the module's docstring says."""
     settings, flags = settings_module.command_line(argv, __doc__, FLAGS)
     same = same_words(argv, flags)
     if flags.SHARDS:
-        folder = in_shards(settings, flags)
+        folder = predict_in_parts(settings, flags)
         picture_of(folder).unlink(missing_ok=True)  # of what was there before
         print(f"{flags.SHARDS} parts joined -> {folder}\nNext: make submission {same}".rstrip())
         return
@@ -94,7 +53,7 @@ def predict_images(argv: list[str]) -> None:
 
 
 @command
-def merge(argv: list[str]) -> None:
+def merge(argv: list[str] | None) -> None:
     """make merge: the parts that SHARD=1/4, 2/4, ... predicted -> one prediction folder, checked to be whole.
 
     The parts lie side by side in output/<dataset>/predictions/ (<name>.shard1of4, ...), copied there from wherever they
@@ -111,14 +70,15 @@ def merge(argv: list[str]) -> None:
 
 
 def perform(overrides: list[str], flags: dict[str, str]) -> str:
-    """One part of the images (see jobs.job_table.Job)."""
+    """Predict one part of the images (see jobs.job_table.Job)."""
     predict(settings_module.load(overrides), wanted(Flags(**flags)), anew=False)
     return ""
 
 
-def same_words(argv: list[str], flags: "Flags") -> str:
-    """What was typed, for the next command: FOLD and NAME however they were given, and the constants."""
-    typed = [text for text in argv if re.match(r"[A-Z_]+=", text)]
+def same_words(argv: list[str] | None, flags: Flags) -> str:
+    """Return what was typed, for the next command: FOLD and NAME however they were given, and the constants."""
+    words = sys.argv[1:] if argv is None else argv
+    typed = [text for text in words if re.match(r"[A-Z_]+=", text)]
     typed = [text for text in typed if text.partition("=")[0] not in FLAGS]
     chosen = [f"{name}={value}" for name in ("FOLD", "NAME") if (value := getattr(flags, name))]
     return " ".join(map(console.quoted, [*typed, *chosen]))

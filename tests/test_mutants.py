@@ -22,7 +22,7 @@ from data import examine, splits
 from formats import images, rle, rle_table
 from modeling.encoder_weights import load_encoder
 from mutants import Subject
-from prediction import predictor, submission_file
+from prediction import predictor, shipped_model, submission_file
 from tools import run_folders
 from tools.errors import UserError
 from tools.files import sha256, write_json
@@ -101,7 +101,7 @@ def shipped(place: Path, changed: str):
             if changed == run_folders.WEIGHTS:
                 about = json.loads(path.with_name(run_folders.MODEL).read_text())
                 write_json(path.with_name(run_folders.MODEL), {**about, "weights_sha256": sha256(path)})
-            asked = predictor.Predictor([predictor.load(path.parent)])
+            asked = predictor.Predictor([shipped_model.load(path.parent)])
             ((image, probabilities),) = asked.predict([place / "input/demo/test.png"], PIXELS)
             assert probabilities.shape == (len(asked.spec.classes), *images.read_size(image))
             assert ((probabilities >= 0) & (probabilities <= 1)).all()

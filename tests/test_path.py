@@ -21,7 +21,7 @@ import train
 from conftest import TINY, write_instances
 from formats import rle
 from metrics import overlap
-from prediction import predictor
+from prediction import predictor, shipped_model
 from scenes import carvana
 from tools import run_folders
 from tools.errors import UserError
@@ -184,7 +184,7 @@ def test_inference_takes_the_mean_of_the_folds(trained, capsys):
 
 
 def test_a_batch_is_predicted_as_its_images_alone(trained):
-    model = predictor.load(RUN)
+    model = shipped_model.load(RUN)
     paths = sorted(Path("input/demo/test_hq").iterdir())[:5]
     together = [p for _, p in predictor.Predictor([model], batch_size=4).predict(paths)]
     alone = [next(predictor.Predictor([model]).predict([path]))[1] for path in paths]
@@ -218,7 +218,7 @@ def test_a_model_that_is_not_what_it_says_is_refused(trained, refused, what):
 
 
 def test_an_ensemble_over_two_folds_tables_is_refused(trained):
-    models = [predictor.load(RUN), predictor.load(Path("lightning_logs/demo/fold1_seed42"))]
+    models = [shipped_model.load(RUN), shipped_model.load(Path("lightning_logs/demo/fold1_seed42"))]
     predictor.Predictor(models)
     models[1].about["folds_sha256"] = "another"
     with pytest.raises(UserError, match="2 different folds tables"):

@@ -10,16 +10,16 @@ import numpy as np
 
 # counts int (N, S, 4), values float (N, S) with NaN for skipped, weights float (B, N) of the images -> scores (B,)
 Total = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
-
+Groups = Sequence[str] | Sequence[int] | np.ndarray  # (N,), a name or number for each image
 
 FEWEST = 1.5  # effective groups, below which one of them is all that the score shows
 FEW = 6  # groups, below which percentiles of their draws cover too little
 
 
-def group_weights(groups: Sequence, draws: int = 2000, seed: int = 0) -> np.ndarray:
+def group_weights(groups: Groups, draws: int = 2000, seed: int = 0) -> np.ndarray:
     """How often each image occurs in each draw, float64 (draws, N): whole groups drawn with replacement.
 
-    groups: (N,), a name or number for each image. The same arguments always give the same weights.
+    The same arguments always give the same weights.
     """
     names, place = np.unique(np.asarray(groups), return_inverse=True)
     generator = np.random.default_rng(seed)
@@ -27,7 +27,7 @@ def group_weights(groups: Sequence, draws: int = 2000, seed: int = 0) -> np.ndar
     return times[:, place].astype(np.float64)
 
 
-def effective_groups(groups: Sequence) -> float:
+def effective_groups(groups: Groups) -> float:
     """How many groups of one size would say as much, in [1, G]: (sum of sizes)^2 / sum of squared sizes (Kish 1965)."""
     _, sizes = np.unique(np.asarray(groups), return_counts=True)
     return float(sizes.sum() ** 2 / (sizes**2).sum())
@@ -69,7 +69,7 @@ def score_interval(
     total: Total,
     counts: np.ndarray,
     values: np.ndarray,
-    groups: Sequence,
+    groups: Groups,
     draws: int = 2000,
     seed: int = 0,
     level: float = 0.95,

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from metrics import objects, overlap, surface_distances
+from metrics.overlap import Numbers
 from tools.errors import UserError, nearest
 
 
@@ -28,7 +29,7 @@ class Measure:
     higher: bool = True  # whether more is better; less is for distances
     pooled: bool = False  # one ratio of all images' pixels, else the mean over images
     unit: str = ""  # "" or px
-    _of: Callable[..., Any] = field(default=None, repr=False)
+    _of: Callable[..., Any] = field(repr=False, kw_only=True)
     _policy: str = ""  # what a competition says of empty masks, whatever EMPTY does
 
     def value(
@@ -64,8 +65,8 @@ class Measure:
             raise ValueError(f"{self.name} does not look at objects.")
         return float(self._of(overlap, self._policy or empty))
 
-    def from_counts(self, tp, fp, fn, tn, empty: str = "one") -> np.ndarray:  # noqa: ANN001 (numbers or arrays of them)
-        """The same from counts, elementwise, for the kind "counts" alone; of a pooled measure from sums of counts."""
+    def from_counts(self, tp: Numbers, fp: Numbers, fn: Numbers, tn: Numbers, *, empty: str = "one") -> np.ndarray:
+        """Return the same from counts, elementwise, for the kind "counts"; of a pooled measure from sums of counts."""
         if self.kind != "counts":
             raise ValueError(f"{self.name} needs masks; counts do not tell it.")
         return self._of(tp, fp, fn, tn, self._policy or empty)
@@ -82,7 +83,7 @@ def by_class(
     """
     if measure.pooled:
         sums = weights @ counts.reshape(len(counts), -1).astype(np.float64)  # (B, S * 4)
-        return measure.from_counts(*np.moveaxis(sums.reshape(len(weights), -1, 4), 2, 0), empty)
+        return measure.from_counts(*np.moveaxis(sums.reshape(len(weights), -1, 4), 2, 0), empty=empty)
     kept = np.isfinite(values)
     sums = weights @ np.where(kept, values, 0.0)  # (B, S)
     left = weights @ kept.astype(np.float64)
@@ -100,18 +101,18 @@ def total(
     return np.divide(added, number, out=np.full(len(weights), np.nan), where=number > 0)
 
 
-def _score(name: str, tp, fp, fn, tn, empty: str) -> np.ndarray:  # noqa: ANN001 (numbers or arrays of them)
+def _score(name: str, tp: Numbers, fp: Numbers, fn: Numbers, tn: Numbers, empty: str) -> np.ndarray:
     return overlap.scores(tp, fp, fn, empty, tn=tn)[name]
 
 
 _SCORES = {name: functools.partial(_score, name) for name in (*overlap.SCORES, *overlap.TN_SCORES)}
 
 
-def _half_f(tp, fp, fn, tn, empty: str) -> np.ndarray:  # noqa: ANN001, ARG001 (numbers or arrays; F has no tn)
+def _half_f(tp: Numbers, fp: Numbers, fn: Numbers, _tn: Numbers, empty: str) -> np.ndarray:
     return overlap.f_score(tp, fp, fn, 0.5, empty)
 
 
-def _thresholds_passed(tp, fp, fn, tn, empty: str) -> np.ndarray:  # noqa: ANN001 (numbers or arrays of them)
+def _thresholds_passed(tp: Numbers, fp: Numbers, fn: Numbers, tn: Numbers, empty: str) -> np.ndarray:
     """The share of IoU thresholds 0.5, 0.55, ... 0.95 that the IoU is above."""
     return (_SCORES["iou"](tp, fp, fn, tn, empty)[..., None] > objects.THRESHOLDS).mean(-1)
 
@@ -156,7 +157,7 @@ _MEASURES = {
         Measure("vesuvius", "Vesuvius 2023: F0.5 of all pixels together", "counts", pooled=True, _of=_half_f),
     )
 }
-# of a measure that takes one: the argument, its default (as in `surfaces`), its lowest and highest value
+# of a measure that takes one: the argument, its default (as in `surface_distances`), its lowest and highest value
 _ARGUMENTS = {"boundary_iou": ("dilation", 0.02, 0.001, 0.5), "surface_dice": ("tolerance", 2.0, 0.0, 1000.0)}
 NAMES = tuple(_MEASURES)
 

@@ -4,8 +4,11 @@ A score is a ratio of the four counts; what an image without any foreground is w
 number.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
+Numbers = float | np.ndarray  # a number, or an array of them
 COUNTS = ("tp", "fp", "fn", "tn")
 SCORES = ("dice", "iou", "precision", "recall")
 TN_SCORES = ("specificity", "accuracy")  # those that count true negatives too
@@ -26,8 +29,10 @@ def count(prediction: np.ndarray, truth: np.ndarray, labelled: np.ndarray | None
     return {"tp": tp, "fp": fp, "fn": fn, "tn": prediction.size - tp - fp - fn}
 
 
-def scores(tp, fp, fn, empty: str = "one", *, tn=None) -> dict[str, np.ndarray]:  # noqa: ANN001 (numbers or arrays)
-    """Dice, IoU, precision and recall in [0, 1], elementwise, from counts; with `tn` specificity and accuracy too.
+def scores(
+    tp: Numbers, fp: Numbers, fn: Numbers, empty: str = "one", *, tn: Numbers | None = None
+) -> dict[str, np.ndarray]:
+    """Return Dice, IoU, precision and recall in [0, 1], elementwise; with `tn` specificity and accuracy too.
 
     Where neither mask has foreground, the four are what the policy `empty` says (skip: NaN). Precision without any
     predicted pixel, and recall without any true one, are 0 otherwise. Specificity and accuracy count background as
@@ -48,8 +53,8 @@ def scores(tp, fp, fn, empty: str = "one", *, tn=None) -> dict[str, np.ndarray]:
     return found
 
 
-def f_score(tp, fp, fn, beta: float, empty: str = "one") -> np.ndarray:  # noqa: ANN001 (numbers or arrays of them)
-    """F-beta in [0, 1], elementwise: recall counts `beta` times as much as precision (van Rijsbergen 1979).
+def f_score(tp: Numbers, fp: Numbers, fn: Numbers, beta: float, empty: str = "one") -> np.ndarray:
+    """Return F-beta in [0, 1], elementwise: recall counts `beta` times as much as precision (van Rijsbergen 1979).
 
     beta = 1 is Dice. Without any foreground it is what the policy `empty` says (skip: NaN).
     """
@@ -78,7 +83,7 @@ def summarise(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray, empty: str) -> dic
     }
 
 
-def _mean(values) -> float:  # noqa: ANN001 (numbers)
+def _mean(values: Sequence[float] | np.ndarray) -> float:
     """The mean of what is no NaN; NaN where nothing is left."""
     values = np.asarray(values, float)
     kept = values[np.isfinite(values)]

@@ -15,6 +15,7 @@ from metrics.bootstrap import Total, effective_groups, group_weights, interval
 from metrics.variance_components import Run, Side, Spread, of_recipes, of_runs, side, variance
 from tools.errors import UserError
 
+LEVEL = 0.95  # of the interval
 MOST_SEEDS = 100
 POWER = 0.8  # `seeds_needed` finds a true difference of this size in four of five comparisons
 ROUNDING = 1e-12
@@ -48,9 +49,8 @@ def compare(
     a: Sequence[Run],
     b: Sequence[Run],
     folds: np.ndarray,
-    groups: Sequence,
+    groups: np.ndarray,
     higher: bool = True,
-    level: float = 0.95,
     draws: int = 2000,
     seed: int = 0,
 ) -> Verdict:
@@ -59,29 +59,28 @@ def compare(
     folds: (N,) ints; groups: (N,), what is resampled together; higher: whether more is better. Raises UserError where
     the images of the two do not correspond.
     """
-    folds, groups = np.asarray(folds), np.asarray(groups)
     _check([*a, *b], folds, groups)
     sides = [side(total, runs, folds, group_weights(groups, draws, seed)) for runs in (a, b)]
     difference, drawn, by_fold = (
-        getattr(sides[1], part).mean(0) - getattr(sides[0], part).mean(0) for part in ("whole", "drawn", "folds")
+        getattr(sides[1], part).mean(0) - getattr(sides[0], part).mean(0) for part in ("scores", "drawn", "folds")
     )
     count, recipes = effective_groups(groups), min(len(a), len(b)) > 1
     if recipes:
         spread = of_recipes(sides, drawn, count)
-        low, high = _t_interval(difference, spread, level)
+        low, high = _t_interval(difference, spread, LEVEL)
     else:
         spread = of_runs(total, a, b, sides, drawn, folds, groups, seed)
-        low, high = interval(difference, drawn, count, level)
+        low, high = interval(difference, drawn, count, LEVEL)
     word = _word(low, high, higher)
     told = recipes and word != SAME
-    needed, why = (None, "") if told else _seeds_needed(float(difference), spread, count, by_fold.size, level)
+    needed, why = (None, "") if told else _seeds_needed(float(difference), spread, count, by_fold.size, LEVEL)
     return Verdict(
         difference=float(difference), low=low, high=high, word=word, about="recipes" if recipes else "runs",
-        scores=tuple(float(one.whole.mean()) for one in sides), seeds=(len(a), len(b)),
+        scores=(float(sides[0].scores.mean()), float(sides[1].scores.mean())), seeds=(len(a), len(b)),
         folds=dict(zip(np.unique(folds).tolist(), by_fold.tolist(), strict=True)),
         standard_error=float(np.sqrt(spread.images + spread.seeds)), shares=_shares(spread) if recipes else {},
-        variances={name: _variances(one) for name, one in zip("ab", sides, strict=True) if len(one.whole) > 1},
-        seeds_needed=needed, note=" ".join(filter(None, (spread.note, why))), higher=higher, level=level,
+        variances={name: _variances(one) for name, one in zip("ab", sides, strict=True) if len(one.scores) > 1},
+        seeds_needed=needed, note=" ".join(filter(None, (spread.note, why))), higher=higher, level=LEVEL,
     )  # fmt: skip
 
 
@@ -110,8 +109,8 @@ def _seeds_needed(difference: float, spread: Spread, groups: float, folds: int, 
 
     if not enough(spread.images, 0.0, np.inf):
         return None, "No number of seeds would tell recipes that differ so little apart on so few images."
-    found = (n for n in range(2, MOST_SEEDS + 1) if enough(spread.images, spread.one_seed / n, n))
-    if needed := next(found, None):
+    numbers = (n for n in range(2, MOST_SEEDS + 1) if enough(spread.images, spread.one_seed / n, n))
+    if needed := next(numbers, None):
         return needed, ""
     return None, MORE
 
@@ -131,12 +130,12 @@ def _word(low: float, high: float, higher: bool) -> str:
 
 
 def _shares(spread: Spread) -> dict[str, float]:
-    whole = spread.images + spread.seeds
-    return {"images": spread.images / whole, "seeds": spread.seeds / whole} if whole > 0 else {}
+    total = spread.images + spread.seeds
+    return {"images": spread.images / total, "seeds": spread.seeds / total} if total > 0 else {}
 
 
 def _variances(one: Side) -> dict[str, float]:
-    return {"seeds": float(one.whole.var(ddof=1)), "folds": variance(one.folds.mean(0))}
+    return {"seeds": float(one.scores.var(ddof=1)), "folds": variance(one.folds.mean(0))}
 
 
 def sentence(verdict: Verdict, a_name: str, b_name: str, metric_name: str) -> str:

@@ -21,14 +21,14 @@ ONE_GROUP = "With one group nothing can be said about other images."
 class Side:
     """The scores of one experiment's n seeds."""
 
-    whole: np.ndarray  # (n,), over all folds
+    scores: np.ndarray  # (n,), over all folds
     folds: np.ndarray  # (n, F), of each fold alone
     drawn: np.ndarray  # (n, B), of resampled groups
     effects: np.ndarray  # (F, n), what the mean's score gains where a fold is all from one seed; rows of mean 0
 
     def counted_twice(self) -> float:
         """What seeds do to single images: it varies with the groups drawn, and with the seeds drawn once more."""
-        n = len(self.whole)
+        n = len(self.scores)
         return sum(variance(row) for row in self.drawn - self.drawn.mean(0)) / (n * (n - 1))
 
 
@@ -73,19 +73,20 @@ def of_recipes(sides: Sequence[Side], drawn: np.ndarray, groups: float) -> Sprea
     """
     if groups <= 1:
         return Spread(NAN, NAN, NAN, NAN, ONE_GROUP)
-    shared, parts = _shared(sides), []
+    shared = _shared(sides)
+    seeds: list[tuple[float, int]] = []  # the variance of a mean over seeds, and how many there are
     for one in sides:
-        n = len(one.whole)
+        n = len(one.scores)
         effects = one.effects.sum(0, keepdims=True) if shared else one.effects
-        parts += [(effect.var(ddof=1) / n, n) for effect in effects]
+        seeds += [(effect.var(ddof=1) / n, n) for effect in effects]
     widened = groups / (groups - 1)  # draws of few groups vary less than the world does
     resampled = variance(drawn) * widened
     images = max(0.0, resampled - widened * sum(one.counted_twice() for one in sides))
     return Spread(
         images=images,
-        seeds=sum(part for part, _ in parts),
-        one_seed=sum(part * n for part, n in parts),
-        degrees=_degrees(images, [(resampled, groups - 1)], [(part, n - 1) for part, n in parts]),
+        seeds=sum(part for part, _ in seeds),
+        one_seed=sum(part * n for part, n in seeds),
+        degrees=_degrees(images, [(resampled, groups - 1)], [(part, n - 1) for part, n in seeds]),
         note="A seed scores alike in all folds, so whole seeds rather than single runs were counted." * shared,
     )
 
@@ -110,7 +111,7 @@ def _shared(sides: Sequence[Side]) -> bool:
     """
     from scipy.stats import f
 
-    folds, degrees = len(sides[0].effects), sum(len(one.whole) - 1 for one in sides)
+    folds, degrees = len(sides[0].effects), sum(len(one.scores) - 1 for one in sides)
     seeds = sum((one.effects.sum(0) ** 2).sum() for one in sides) / folds
     rest = sum((one.effects**2).sum() for one in sides) - seeds
     if folds == 1 or not rest > 0:
@@ -144,13 +145,13 @@ def _explained(
     total: Total, a: Sequence[Run], b: Sequence[Run], folds: np.ndarray, groups: np.ndarray, draws: int, seed: int
 ) -> float:
     """The variance of a fold's difference from its images, a mean over folds; NaN where one has a single group."""
-    found = []
+    variances = []
     for fold in np.unique(folds):
         inside = folds == fold
         weights, count = group_weights(groups[inside], draws, seed), effective_groups(groups[inside])
         of_a, of_b = (np.mean([total(c[inside], v[inside], weights) for c, v in runs], axis=0) for runs in (a, b))
-        found.append(variance(of_b - of_a) * count / (count - 1) if count > 1 else NAN)
-    return float(np.mean(found))
+        variances.append(variance(of_b - of_a) * count / (count - 1) if count > 1 else NAN)
+    return float(np.mean(variances))
 
 
 def variance(drawn: np.ndarray) -> float:

@@ -94,7 +94,7 @@ def refuse_tuned(settings: "Settings") -> None:
         )
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     if isinstance(value, list) and value and isinstance(value[0], str):
         return f"{len(value)} ({', '.join(part[:8] for part in value[:6])}{', ...' if len(value) > 6 else ''})"
     return str(value)

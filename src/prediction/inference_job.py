@@ -47,22 +47,29 @@ def picture_of(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.png")
 
 
-def load_predictor(settings: "Settings", folders: list[Path]) -> Any:
+def load_predictor(settings: "Settings", folders: list[Path]) -> "Predictor":
     """The mean of these run folders' models on the settings' device."""
-    from prediction import predictor
+    from prediction.predictor import Predictor
+    from prediction.shipped_model import load
     from tools.hardware import choose_devices, choose_precision
 
     devices = choose_devices(settings.DEVICE)
     precision, _ = choose_precision(settings.PRECISION, devices[0].partition(":")[0])
-    models = [predictor.load(folder, devices[0]) for folder in folders]
-    half, views = precision == "16-mixed", {"tta": settings.TTA, "tta_mean": settings.TTA_MEAN}
-    cut = {"tile": settings.TILE, "overlap": settings.OVERLAP}
-    return predictor.Predictor(models, devices, settings.VALID_BATCH_SIZE, half=half, **views, **cut)
+    return Predictor(
+        [load(folder, devices[0]) for folder in folders],
+        devices,
+        settings.VALID_BATCH_SIZE,
+        half=precision == "16-mixed",
+        tta=settings.TTA,
+        tta_mean=settings.TTA_MEAN,
+        tile=settings.TILE,
+        overlap=settings.OVERLAP,
+    )
 
 
 def choose_dialect(settings: "Settings") -> rle.Dialect:
     """DIALECT, or the one of the layout that the folds table was made from."""
-    name = settings.DIALECT
+    name: str = settings.DIALECT
     if name == "auto":
         sidecar = Path(settings.TRAIN_FOLDS).with_suffix(".json")
         name = str(read_json(sidecar, "Run make folds first, or name the competition's DIALECT.").get("dialect", ""))
@@ -137,19 +144,30 @@ def find_job(settings: "Settings", wanted: Wanted, stacked: bool) -> Job:
 
 def describe(job: Job, predictor: "Predictor") -> dict[str, Any]:
     """The manifest's part that is known before the work."""
-    from prediction.predictor import describe
+    from prediction.shipped_model import describe
 
     makers, how = describe(predictor.models), predictor.about()
-    sizes = prediction_folders.provenance(makers, how)["sizes"]
-    about = {"root": str(job.root), "images": job.names, "data": predictor.spec.as_json(), "models": makers}
-    about |= {**how, "sizes": sizes, "half": predictor.half}
+    manifest = {
+        "root": str(job.root),
+        "images": job.names,
+        "data": predictor.spec.as_json(),
+        "models": makers,
+        **how,
+        "sizes": prediction_folders.provenance(makers, how)["sizes"],
+        "half": predictor.half,
+    }
     if job.count > 1:
-        about["shard"] = {"index": job.index, "of": job.count, "all": digest_of(job.everything)}
-    return about
+        manifest["shard"] = {"index": job.index, "of": job.count, "all": digest_of(job.everything)}
+    return manifest
 
 
 def carry_out(
-    job: Job, predictor: "Predictor", keep: Any, about: dict[str, Any], rules: "tuple[Rule, ...]", max_pixels: int
+    job: Job,
+    predictor: "Predictor",
+    keep: resumable.Keep,
+    manifest: dict[str, Any],
+    rules: "tuple[Rule, ...]",
+    max_pixels: int,
 ) -> tuple[int, float, int]:
     """Predict what is missing, draw the contact sheet, put the folder in its place.
 
@@ -160,14 +178,14 @@ def carry_out(
     def predict(paths: list[Path], keep: resumable.Keep) -> Iterator[list[Any]]:
         return predictor.predict(paths, max_pixels, keep, resumable.PART)
 
-    plan = {**about, "images": digest_of(job.names), **keep.about()}
+    plan = {**manifest, "images": digest_of(job.names), **keep.about()}
     with locks.exclusive(partial, "Wait for it, or give this one another NAME=."):
         start = time.monotonic()
         before = resumable.work(partial, plan, job.root, job.names, predict, keep)
         seconds = time.monotonic() - start
         shown = prediction_folders.shown(partial, job.names, spec, job.root, max_pixels)
         prediction_folders.contact_sheet(picture_of(job.folder), shown, spec, rules)
-        resumable.finish(partial, job.folder, job.names, keep, about)
+        resumable.finish(partial, job.folder, job.names, keep, manifest)
     return len(job.names) - before, seconds, len(shown)
 
 
@@ -180,12 +198,11 @@ def predict(settings: "Settings", wanted: Wanted, anew: bool = True) -> Job:
     folders = [run_folders.finished_run(settings.LOGS, settings.EXPERIMENT, fold, settings.SEED) for fold in folds]
     job = find_job(settings, wanted, run_folders.read_model(folders[0])["data"].get("stacked") is True)
     predictor = load_predictor(settings, folders)
-    spec, about = predictor.spec, describe(job, predictor)
-    rules = chosen_rule.chosen(settings, spec, prediction_folders.provenance(about["models"], about))
-    keep = resumable.Maps(prediction_folders.partial_of(job.folder), spec, job.root)
-    if not wanted.maps:
-        keep = _keeper(settings, keep, rules, job)
-    if not anew and shards.is_done(job.folder, about, keep, [job.root / name for name in job.names]):
+    spec, manifest = predictor.spec, describe(job, predictor)
+    rules = chosen_rule.chosen(settings, spec, prediction_folders.provenance(manifest["models"], manifest))
+    maps = resumable.Maps(prediction_folders.partial_of(job.folder), spec, job.root)
+    keep: resumable.Keep = maps if wanted.maps else _keeper(settings, maps, rules, job)
+    if not anew and shards.is_done(job.folder, manifest, keep, [job.root / name for name in job.names]):
         print(f"{job.folder} is finished already", flush=True)
         return job
     what = f", part {job.index} of {job.count}" if job.count > 1 else ""
@@ -194,7 +211,7 @@ def predict(settings: "Settings", wanted: Wanted, anew: bool = True) -> Job:
         f"{job.root}{what}, on {' and '.join(predictor.devices)}",
         flush=True,
     )
-    done, seconds, shown = carry_out(job, predictor, keep, about, rules, settings.MAX_PIXELS)
+    done, seconds, shown = carry_out(job, predictor, keep, manifest, rules, settings.MAX_PIXELS)
     print(
         f"{done} images in {seconds:.0f} s, {done / max(seconds, 1e-9):.1f} a second\n"
         f"{keep.label(len(job.names))} -> {job.folder}\n{shown} of them as a picture -> {picture_of(job.folder)}"

@@ -49,9 +49,11 @@ class Rule:
         return ", ".join(parts)
 
 
-def from_json(values: Any, where: str) -> Rule:
+def from_json(values: object, where: str) -> Rule:
     """A Rule from what `as_json` gave, of old also without `split`. Raises UserError where that is something else."""
     try:
+        if not isinstance(values, dict):
+            raise TypeError(f"{values!r:.40}")
         rule = Rule(
             threshold=float(values["threshold"]),
             min_area=int(values["min_area"]),
@@ -68,7 +70,7 @@ def from_json(values: Any, where: str) -> Rule:
     return rule
 
 
-def all_from_json(values: Any, where: str) -> tuple[Rule, ...]:
+def all_from_json(values: object, where: str) -> tuple[Rule, ...]:
     """A tuple of rules from a list of what `as_json` gave. Raises UserError where that is something else."""
     if not isinstance(values, list):
         raise UserError(f"{where} holds no list of rules from probability to mask.")

@@ -7,7 +7,7 @@ import contextlib
 import shutil
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,12 +23,13 @@ from tools.files import digest_of, sha256, write_json
 from tools.run_folders import MANIFEST
 
 Item = TypeVar("Item")
+Shown = tuple[str, np.ndarray, np.ndarray]  # of a contact sheet: name, image, probability maps
 SHOWN = 12  # images of a contact sheet
 
 
 def write_maps(maps: Iterable[tuple[str, np.ndarray]], spec: DataSpec, folder: Path, total: int, label: str) -> None:
     """Write the probability maps uint8 (C, H, W) of each image, by name, in threads."""
-    waiting = deque()
+    waiting: deque[Future[None]] = deque()
     with ThreadPoolExecutor(2) as pool:
         for name, p8 in console.track(maps, total, label):
             for file, plane in zip(map_paths(folder, name, spec), p8, strict=True):
@@ -39,9 +40,7 @@ def write_maps(maps: Iterable[tuple[str, np.ndarray]], spec: DataSpec, folder: P
             future.result()
 
 
-def shown(
-    folder: Path, names: Sequence[str], spec: DataSpec, root: Path, max_pixels: int
-) -> list[tuple[str, np.ndarray, np.ndarray]]:
+def shown(folder: Path, names: Sequence[str], spec: DataSpec, root: Path, max_pixels: int) -> list[Shown]:
     """Twelve of the images, spread over all: name, image, maps, for a contact sheet."""
     return [(name, spec.read_image(root / name, max_pixels), read_maps(folder, name, spec)) for name in spread(names)]
 
@@ -57,7 +56,7 @@ def map_paths(folder: Path, image: str, spec: DataSpec) -> list[Path]:
     return [run_folders.prediction_path(folder, image, name) for name in names]
 
 
-def read_maps(folder: Path, image: str, spec: DataSpec) -> Any:
+def read_maps(folder: Path, image: str, spec: DataSpec) -> np.ndarray:
     """The probability maps of `image`, uint8 (C, H, W). Raises UserError where they are missing or differ in size."""
     paths = map_paths(folder, image, spec)
     maps = [images.read_gray(path) for path in paths]
@@ -137,8 +136,8 @@ def fingerprint(folder: Path, names: list[str], spec: DataSpec) -> str:
     """The sha256 of all probability maps of a folder, as files, with their names."""
     paths = [path for name in names for path in map_paths(folder, name, spec)]
     with threads.pool() as pool:
-        found = zip(paths, pool.map(_sha_or_missing, paths), strict=True)
-        return fingerprint_of((path.relative_to(folder), sha) for path, sha in found)
+        hashed = zip(paths, pool.map(_sha_or_missing, paths), strict=True)
+        return fingerprint_of((path.relative_to(folder), sha) for path, sha in hashed)
 
 
 def fingerprint_of(files: Iterable[tuple[Path, str]]) -> str:
@@ -167,9 +166,7 @@ def refuse_exchanged(folder: Path, manifest: dict[str, Any], again: str) -> None
         )
 
 
-def contact_sheet(
-    path: Path, shown: list[tuple[str, Any, Any]], spec: DataSpec, rules: tuple[postprocess.Rule, ...]
-) -> None:
+def contact_sheet(path: Path, shown: list[Shown], spec: DataSpec, rules: tuple[postprocess.Rule, ...]) -> None:
     """Write images, probabilities and masks side by side, with a legend of several classes."""
     from tools import pictures
 

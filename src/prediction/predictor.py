@@ -1,4 +1,4 @@
-"""Shipped models -> image -> probabilities at the original size. Reads only model.json and model.safetensors."""
+"""Images -> the mean probabilities of shipped models, at the images' original size."""
 
 import copy
 from collections import deque
@@ -13,17 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import model_dispatcher
-from data import dataspec
-from data.dataspec import DataSpec
 from formats import images
-from formats.resize import RESIZES, from_network
-from modeling import encoder_weights
+from formats.resize import from_network
 from prediction import tiles
 from prediction import tta as tta_module
+from prediction.shipped_model import Model
 from tools import run_folders, threads
 from tools.errors import NotFiniteError, UserError
-from tools.files import sha256
 
 Decoded = tuple[Path, tuple[int, int], list[np.ndarray]]  # path, (H, W), a frame (h, w, channels) a geometry
 Answered = tuple[Path, tuple[int, int], list[np.ndarray]]  # path, (H, W), probabilities (C, h, w) a model
@@ -38,76 +34,6 @@ class _Unread:
 
     path: Path
     error: UserError
-
-
-@dataclass(frozen=True)
-class Model:
-    """One shipped network with its geometry; `about` is its model.json."""
-
-    network: torch.nn.Module
-    spec: DataSpec
-    size: tuple[int, int]
-    resize: str
-    folder: Path
-    about: dict[str, Any]
-
-
-CURE = "Train it again: make train ... OVERWRITE=1"
-
-
-def load(folder: Path, device: str = "cpu") -> Model:
-    """The model of a run folder, in eval mode on `device`. Raises UserError where it is broken or has been changed."""
-    about, weights = run_folders.read_model(folder), folder / run_folders.WEIGHTS
-    if not weights.is_file():
-        raise UserError(f"{weights}: no such file. {CURE}")
-    spec = dataspec.from_json(about["data"], str(folder / run_folders.MODEL))
-    if sha256(weights) != about["weights_sha256"]:
-        raise UserError(
-            f"{weights} is not the file that {run_folders.MODEL} beside it describes (cut off, or exchanged). {CURE}"
-        )
-    try:
-        network, size, resize = _build(about["network"], spec)
-    except (KeyError, TypeError, ValueError, OverflowError, RuntimeError, MemoryError) as error:
-        raise UserError(f"{folder / run_folders.MODEL} lacks or has a wrong value ({error}). {CURE}") from error
-    except UserError as error:
-        raise UserError(f"{folder / run_folders.MODEL}: {error}") from error
-    state = encoder_weights.read_weights(weights)
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        what = _misfit(state, network.state_dict())
-        raise UserError(f"{weights} does not fit {about['network']['MODEL_NAME']}: {what}. {CURE}") from error
-    network.eval().to(device, memory_format=torch.channels_last)
-    return Model(network, spec, size, resize, folder, about)
-
-
-def _misfit(state: dict[str, Tensor], own: dict[str, Tensor]) -> str:
-    """How a file's tensors differ from the network's own, in one line."""
-    missing, more = [key for key in own if key not in state], [key for key in state if key not in own]
-    other = [key for key in own if key in state and state[key].shape != own[key].shape]
-    said = [f"it lacks {len(missing)} of {len(own)} tensors, such as {missing[0]}"] if missing else []
-    said += [f"it has {len(more)} others, such as {more[0]}"] if more else []
-    said += [f"{key} is {tuple(state[key].shape)}, expected {tuple(own[key].shape)}" for key in other[:1]]
-    return "; ".join(said) or "its tensors cannot be copied"
-
-
-def _build(parts: dict[str, Any], spec: DataSpec) -> tuple[torch.nn.Module, tuple[int, int], str]:
-    """The network that model.json describes, IMAGE_SIZE and RESIZE. Raises ValueError beyond settings.py's ranges."""
-    (height, width), resize = parts["IMAGE_SIZE"], parts["RESIZE"]
-    size, features = (int(height), int(width)), int(parts.get("MAX_FEATURES", 512))  # older models have no such network
-    mean, std = tuple(map(float, parts["MODEL_MEAN"])), tuple(map(float, parts["MODEL_STD"]))
-    within = {
-        f"RESIZE {resize}": resize in RESIZES,
-        f"IMAGE_SIZE {size}": all(8 <= side <= 20_000 for side in size),
-        f"MODEL_MEAN {mean}": all(-10 <= part <= 10 for part in mean),
-        f"MODEL_STD {std}": all(1e-6 <= part <= 10 for part in std),
-        f"MAX_FEATURES {features}": 1 <= features <= 8192,
-    }
-    if wrong := [said for said, fine in within.items() if not fine]:
-        raise ValueError(", ".join(wrong))
-    counts = {"classes": len(spec.classes), "channels": spec.channels}
-    name = str(parts["MODEL_NAME"])
-    return model_dispatcher.build(name, **counts, mean=mean, std=std, max_features=features), size, resize
 
 
 def _refuse_mixed_tables(models: list[Model]) -> None:
@@ -170,7 +96,7 @@ class Predictor:
         finish: Finish | None = None,
         part: int = 0,
         unreadable: Unreadable | None = None,
-    ) -> Iterator:
+    ) -> Iterator[Any]:
         """Yield (path, probabilities float32 (C, H, W)) in order, or what `finish` makes of the two.
 
         Decoding runs ahead and `finish` behind, in threads, beside the network; no more than a few batches are in
@@ -186,10 +112,11 @@ class Predictor:
 
             def answered() -> None:
                 for answer in asked.popleft().result():
-                    if isinstance(answer, _Unread):
+                    if not isinstance(answer, _Unread):
+                        path, shape, answers = answer
+                        done.append(finishing.submit(self._finished, path, shape, answers, finish))
+                    elif unreadable:
                         done.append(finishing.submit(unreadable, answer.path, answer.error))
-                    else:
-                        done.append(finishing.submit(self._finished, *answer, finish))
 
             for number, batch in enumerate(self._batches(paths, max_pixels, part, strict=unreadable is None)):
                 which = number % len(workers)
@@ -214,7 +141,7 @@ class Predictor:
                     raise
                 return _Unread(path, error)
 
-        paths, batch = list(paths), []
+        paths, batch = list(paths), list[Decoded | _Unread]()
         for number, item in enumerate(threads.map_ahead(paths, decoded, self._in_flight(paths, max_pixels, strict))):
             read = _read([*batch, item])
             large = sum(height * width for _, (height, width), _ in read) * self.spec.channels > BATCH_BYTES
@@ -268,9 +195,9 @@ class Predictor:
         mean = np.empty((len(self.spec.classes), *shape), np.float32)
         for number, (model, answer) in enumerate(zip(self.models, answers, strict=True)):
             for plane, probability in zip(mean, answer, strict=True):
-                found = from_network(probability, shape, model.size, model.resize, None if number else plane)
+                enlarged = from_network(probability, shape, model.size, model.resize, None if number else plane)
                 if number:
-                    np.add(plane, found, out=plane)
+                    np.add(plane, enlarged, out=plane)
         if len(self.models) > 1:
             mean /= len(self.models)
         return finish(path, mean) if finish else (path, mean)
@@ -344,9 +271,3 @@ def _read(batch: list[Decoded | _Unread]) -> list[Decoded]:
 def _same_frames(read: list[Decoded]) -> bool:
     """Whether images may share a batch: with RESIZE=none only those of equal size do."""
     return len({tuple(frame.shape for frame in frames) for _, _, frames in read}) <= 1
-
-
-def describe(models: list[Model]) -> list[dict[str, Any]]:
-    """What a prediction folder's manifest says of its models."""
-    keys = ("experiment", "fold", "seed", "weights", "weights_sha256", "folds_sha256")
-    return [{"folder": str(model.folder), **{key: model.about.get(key) for key in keys}} for model in models]

@@ -35,6 +35,8 @@ class Keep(Protocol):
 
     def manifest(self, folder: Path, names: list[str]) -> dict[str, Any]: ...
 
+    def label(self, count: int) -> str: ...
+
 
 class Maps:
     """Keeps probability PNGs below `folder`; an image's record is their sha256, a class each."""

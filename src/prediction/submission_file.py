@@ -2,9 +2,8 @@
 
 import csv
 from collections.abc import Callable, Iterable, Iterator
-from itertools import zip_longest
+from itertools import groupby, zip_longest
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -26,7 +25,7 @@ def find_sample(input_path: str) -> Path | None:
         raise UserError(
             f"Which sample is it?{listing([str(path) for path in found])}\nCall that one sample_submission.csv."
         )
-    return (exact or found or [None])[0]
+    return next(iter(exact or found), None)
 
 
 def image_ids(names: list[str], dialect: rle.Dialect) -> dict[str, str]:
@@ -131,7 +130,7 @@ class Rows:
 
     def __init__(self, path: Path, dialect: rle.Dialect) -> None:
         csv.field_size_limit(1 << 30)  # a mask's runs are longer than the csv module expects of a cell
-        self.path, self.places = path, {}
+        self.path, self.places = path, dict[Key, list[int]]()
         with path.open("rb") as file:
             self._check(file.readline(), 1, dialect.columns)
             at = file.tell()
@@ -184,24 +183,25 @@ def write_ordered(path: Path, dialect: rle.Dialect, unordered: Path, keys: list[
 
 def read_masks(
     path: Path, dialect: rle.Dialect, shape_of: Callable[[Key], tuple[int, int]]
-) -> Iterator[tuple[Key, Any]]:
+) -> Iterator[tuple[Key, np.ndarray]]:
     """Yield ((id, class or ""), 0/1 mask (H, W)) of a submission, the rows of one key joined.
 
     Raises UserError for a broken or overlapping row.
     """
-    cells = len(dialect.columns)
-    current, whole = None, None
+    for key, rows in groupby(_placed_rows(path, len(dialect.columns)), key=lambda row: row[0]):
+        shape = shape_of(key)
+        mask = np.zeros(shape, np.uint8)
+        for _, place, text in rows:
+            part = rle.from_text(text, shape, dialect, place)
+            if (mask & part).any():
+                raise UserError(f"{place}: overlaps an earlier object of the image.")
+            mask |= part
+        yield key, mask
+
+
+def _placed_rows(path: Path, cells: int) -> Iterator[tuple[Key, str, str]]:
+    """Yield each row's key, where it stands, and its run lengths."""
     for number, row in enumerate(rows_in(path), 2):
         if len(row) != cells:
             raise UserError(f"{path}, line {number}: {len(row)} cells, expected {cells}.")
-        key = (row[0], row[1] if cells > 2 else "")
-        if key != current:
-            if current is not None:
-                yield current, whole
-            current, whole = key, 0
-        part = rle.from_text(row[-1], shape_of(key), dialect, f"{path}, line {number} ({row[0]})")
-        if (whole & part).any():
-            raise UserError(f"{path}, line {number} ({row[0]}): overlaps an earlier object of the image.")
-        whole = whole | part
-    if current is not None:
-        yield current, whole
+        yield (row[0], row[1] if cells > 2 else ""), f"{path}, line {number} ({row[0]})", row[-1]

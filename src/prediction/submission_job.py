@@ -1,5 +1,6 @@
 """A prediction folder -> the rows of a submission, checked against what made them."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 def rows_of_maps(
     folder: Path, spec: DataSpec, dialect: rle.Dialect, ids: dict[str, str], rules: "tuple[Rule, ...]"
-) -> Any:
+) -> Iterator[submission_file.Row]:
     """Yield the rows of all images of a prediction folder, worked out in threads."""
     classes = submission_file.check_classes(spec, dialect)
 
@@ -52,15 +53,11 @@ def write(settings: "Settings", fold: str, name: str = "") -> None:
     """
     folder = prediction_folder(settings, fold, name)
     again = f"Predict first: make inference{f' FOLD={fold}' if fold else ''}"
-    manifest = run_folders.read_manifest(folder, again)
-    run_folders.refuse_stale(folder, manifest, again)
-    if "shard" in manifest:
-        raise UserError(f"{folder} is one part of {manifest['shard'].get('of')}. Join them first: make merge")
-    only_rows = "rows_sha256" in manifest
+    manifest = _read_whole(folder, again)
     spec = dataspec.from_json(manifest["data"], str(folder / run_folders.MANIFEST))
     rules = chosen_rule.chosen(settings, spec, prediction_folders.provenance(manifest["models"], manifest))
     dialect, sample = choose_dialect(settings), submission_file.find_sample(settings.INPUT)
-    if only_rows:
+    if "rows_sha256" in manifest:
         refuse_other_rows(folder, manifest, dialect, rules, again)
     else:
         prediction_folders.refuse_exchanged(folder, manifest, again)
@@ -70,7 +67,7 @@ def write(settings: "Settings", fold: str, name: str = "") -> None:
 
     path = Path(settings.SUBMISSION)
     wanted = {image_id: ids[image_id] for image_id in dict.fromkeys(image_id for image_id, _ in order)}
-    if only_rows:
+    if "rows_sha256" in manifest:
         rows = submission_file.write_ordered(path, dialect, folder / resumable.ROWS, order)
     else:
         encoded = path.with_name(f".{path.name}.rows")
@@ -79,7 +76,7 @@ def write(settings: "Settings", fold: str, name: str = "") -> None:
             rows = submission_file.write_ordered(path, dialect, encoded, order)
         finally:
             encoded.unlink(missing_ok=True)
-    about = {
+    values = {
         "predictions": str(folder),
         "dialect": dialect.name,
         "postprocess": settings.POSTPROCESS,
@@ -89,15 +86,23 @@ def write(settings: "Settings", fold: str, name: str = "") -> None:
         "sha256": sha256(path),
         "models": manifest["models"],
     }
-    write_json(path.with_suffix(".json"), about)
-    checked = (
-        f"ids equal to {sample}"
-        if sample and not settings.LIMIT
-        else "no sample_submission.csv to check the ids against"
-        if not sample
-        else "ids found in the sample"
-    )
+    write_json(path.with_suffix(".json"), values)
     print(
-        f"{rows} rows for {about['images']} images in the dialect {dialect.name}; "
-        f"{checked}; read back and equal to the masks -> {path}"
+        f"{rows} rows for {len(wanted)} images in the dialect {dialect.name}; "
+        f"{_ids_checked(sample, bool(settings.LIMIT))}; read back and equal to the masks -> {path}"
     )
+
+
+def _read_whole(folder: Path, again: str) -> dict[str, Any]:
+    """Return a folder's manifest. Raises UserError where it is one part of several, or of other models than today's."""
+    manifest = run_folders.read_manifest(folder, again)
+    run_folders.refuse_stale(folder, manifest, again)
+    if "shard" in manifest:
+        raise UserError(f"{folder} is one part of {manifest['shard'].get('of')}. Join them first: make merge")
+    return manifest
+
+
+def _ids_checked(sample: Path | None, partial: bool) -> str:
+    if not sample:
+        return "no sample_submission.csv to check the ids against"
+    return "ids found in the sample" if partial else f"ids equal to {sample}"

@@ -11,7 +11,9 @@
 is the answer turned, whatever the network (Cohen and Welling 2016 average over the same group inside of it).
 """
 
+import functools
 import math
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -40,7 +42,7 @@ class View:
 
     def apply(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, *size((H, W)))."""
-        x = _resized(x, View(scale=self.scale).size(x.shape[-2:]))
+        x = _resized(x, View(scale=self.scale).size(_size_of(x)))
         x = x.transpose(-2, -1) if self.transpose else x
         return x.flip(self.flip) if self.flip else x
 
@@ -51,7 +53,7 @@ class View:
         """
         y = y.flip(self.flip) if self.flip else y
         y = y.transpose(-2, -1) if self.transpose else y
-        return _resized(y, tuple(size))
+        return _resized(y, size)
 
 
 _FLIPS = tuple(View(flip) for flip in ((), (-1,), (-2,), (-2, -1)))
@@ -66,6 +68,10 @@ def _scaled_side(side: int, scale: float) -> int:
         return side
     steps = side * scale / STEP
     return STEP * max(1, math.ceil(steps - 0.5) if scale < 1 else math.floor(steps + 0.5))
+
+
+def _size_of(x: Tensor) -> tuple[int, int]:
+    return x.shape[-2], x.shape[-1]
 
 
 def _resized(x: Tensor, size: tuple[int, int]) -> Tensor:
@@ -112,13 +118,14 @@ def predict(
     of views takes no memory. Views that are the same in this frame (scales of a tiny one) count once.
     """
     refuse_mean(mean)
-    size = tuple(x.shape[-2:])
+    size = _size_of(x)
     distinct = {(view.flip, view.transpose, view.size(size)): view for view in views}.values()
-    total = None
-    for view in distinct:
+
+    def answer(view: View) -> Tensor:
         y = network(view.apply(x))
-        y = view.undo(_activate(y, task) if mean == "probability" else y, size)
-        total = y if total is None else total + y
+        return view.undo(_activate(y, task) if mean == "probability" else y, size)
+
+    total = functools.reduce(operator.add, map(answer, distinct))
     average = total if len(distinct) == 1 else total / len(distinct)
     return average if mean == "probability" else _activate(average, task)
 
@@ -134,7 +141,7 @@ def refused_sizes(network: nn.Module, shape: tuple[int, ...], views: Sequence[Vi
     The network is tried on tensors without content, which costs neither memory nor the device's time; nothing is
     refused where that says nothing, because it fails for x's shape too.
     """
-    own = tuple(shape[-2:])
+    own = shape[-2], shape[-1]
     others = list(dict.fromkeys(view.size(own) for view in views if view.size(own) != own))
     if not others or not takes(network, shape):
         return []

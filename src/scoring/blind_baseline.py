@@ -8,20 +8,21 @@ their mean is at least what any one of these maps would reach.
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from data import splits
-from data.dataspec import DataSpec
 from formats import images
 from formats.resize import coverage_to_network
 from metrics import measures, objects, overlap
 from scoring import score_rows
 from scoring.out_of_fold import OutOfFold
-from scoring.score_rows import Scale
+from scoring.score_rows import Pairs, Scale
 from tools import console, threads
+
+if TYPE_CHECKING:
+    pass
 
 SIDE = 128  # of the shrunk masks
 # levels by the share below of the pixels that are ever foreground; small objects always in one place need the last ones
@@ -34,14 +35,11 @@ MOST_NAMED = 20  # classes in a sentence
 class Training:
     """Training masks, shrunk: 255 where all of a small pixel is a class's, or is labelled.
 
-    table: their rows. cover: uint8 (S, N, SIDE, SIDE), with a pixel above 0 wherever the mask is not empty. labelled:
-    uint8 (N, SIDE, SIDE). pixels: (N,), those of the original.
+    cover: uint8 (S, N, SIDE, SIDE), with a pixel above 0 wherever the mask is not empty. labelled: uint8
+    (N, SIDE, SIDE). pixels: (N,), those of the original.
     """
 
-    root: Path
-    table: Any
-    spec: DataSpec
-    max_pixels: int
+    pairs: Pairs
     cover: np.ndarray
     labelled: np.ndarray
     pixels: np.ndarray
@@ -49,11 +47,12 @@ class Training:
     def part(self, rows: np.ndarray) -> "Training":
         """Some rows of it, by their numbers."""
         kept = {"cover": self.cover[:, rows], "labelled": self.labelled[rows], "pixels": self.pixels[rows]}
-        return replace(self, table=self.table.iloc[rows], **kept)
+        return replace(self, pairs=self.pairs.of(self.pairs.table.iloc[rows]), **kept)
 
 
-def shrunk(root: Path, table: Any, spec: DataSpec, max_pixels: int) -> Training:
-    """Read the masks of `table`, in threads."""
+def shrunk(training: Pairs) -> Training:
+    """Read and shrink the training masks, in threads."""
+    root, spec, max_pixels = training.root, training.spec, training.max_pixels
 
     def small(row: tuple[str, str]) -> tuple[np.ndarray, np.ndarray, int]:
         mask = spec.read_mask(root, row[1], images.read_size(root / row[0], max_pixels), max_pixels, row[0])
@@ -62,11 +61,11 @@ def shrunk(root: Path, table: Any, spec: DataSpec, max_pixels: int) -> Training:
         cover = np.stack([_shrunk(plane) for plane in spec.class_planes(mask)])
         return cover, np.maximum(_shrunk(inside), cover.max(0)), inside.size
 
-    pairs = list(zip(table["image"], table["mask"], strict=True))
+    rows = list(zip(training.table["image"], training.table["mask"], strict=True))
     with threads.pool() as pool:
-        parts = list(console.track(pool.map(small, pairs), len(pairs), "training masks"))
+        parts = list(console.track(pool.map(small, rows), len(rows), "training masks"))
     cover, labelled, pixels = zip(*parts, strict=True)
-    return Training(root, table, spec, max_pixels, np.stack(cover, 1), np.stack(labelled), np.array(pixels))
+    return Training(training, np.stack(cover, 1), np.stack(labelled), np.array(pixels))
 
 
 def _shrunk(plane: np.ndarray) -> np.ndarray:
@@ -95,12 +94,10 @@ def masks(training: Training, scale: Scale) -> np.ndarray:
     return np.stack(best).reshape(-1, SIDE, SIDE)
 
 
-def by_fold(
-    root: Path, table: Any, spec: DataSpec, scale: Scale, max_pixels: int, folds: Iterable[int]
-) -> dict[int, np.ndarray]:
-    """For each fold the masks (S, SIDE, SIDE) that its own training images say."""
-    training = shrunk(root, table, spec, max_pixels)
-    return {fold: masks(training.part(splits.split_rows(table, str(fold))[0]), scale) for fold in folds}
+def by_fold(pairs: Pairs, scale: Scale, folds: Iterable[int]) -> dict[int, np.ndarray]:
+    """Return for each fold the masks (S, SIDE, SIDE) that its own training images say; pairs: of the whole table."""
+    training = shrunk(pairs)
+    return {fold: masks(training.part(splits.split_rows(pairs.table, str(fold))[0]), scale) for fold in folds}
 
 
 def _candidates(cover: np.ndarray, labelled: np.ndarray) -> np.ndarray:
@@ -145,10 +142,11 @@ def _few(cover: np.ndarray, training: Training, scale: Scale) -> np.ndarray:
 
 def _looked_at(training: Training, drawn: list[np.ndarray], scale: Scale) -> list[np.ndarray]:
     """For each class the METRIC's values (n, L) of its candidates on n training images, spread over all."""
-    rows = training.table.iloc[np.unique(np.linspace(0, len(training.table) - 1, FEW_IMAGES).astype(int))]
+    table = training.pairs.table
+    rows = table.iloc[np.unique(np.linspace(0, len(table) - 1, FEW_IMAGES).astype(int))]
 
     def look(row: tuple[str, str]) -> list[np.ndarray]:
-        truths, labelled, there = _truth(training.root, training.spec, row, scale, training.max_pixels)
+        truths, labelled, there = _truth(training.pairs, row, scale)
         return [
             np.array([_value(scale, mask.reshape(SIDE, SIDE), truth, labelled, its) for mask in of_class])
             for of_class, truth, its in zip(drawn, truths, there, strict=True)
@@ -161,20 +159,22 @@ def _looked_at(training: Training, drawn: list[np.ndarray], scale: Scale) -> lis
 
 
 def _truth(
-    root: Path, spec: DataSpec, row: tuple[str, str], scale: Scale, max_pixels: int
-) -> tuple[np.ndarray, np.ndarray | None, Any]:
+    pairs: Pairs, row: tuple[str, str], scale: Scale
+) -> tuple[np.ndarray, np.ndarray | None, list[np.ndarray] | list[None]]:
     """Of one row at its original size: bool (S, H, W), the pixels that count, the objects of each class (or None)."""
-    image, reference = row
+    (image, reference), root, spec, max_pixels = row, pairs.root, pairs.spec, pairs.max_pixels
     shape = images.read_size(root / image, max_pixels)
     mask = spec.read_mask(root, reference, shape, max_pixels, image)
-    there = [None] * len(spec.scored)
-    if scale.measure.kind == "objects":
-        there = objects.read(spec, root, reference, shape, max_pixels, image)
-    return spec.class_planes(mask), spec.labelled(mask), there
+    planes, labelled = spec.class_planes(mask), spec.labelled(mask)
+    if scale.measure.kind != "objects":
+        return planes, labelled, [None] * len(planes)
+    return planes, labelled, list(objects.read(spec, root, reference, shape, max_pixels, image))
 
 
-def _value(scale: Scale, small: np.ndarray, truth: np.ndarray, labelled: np.ndarray | None, its_objects: Any) -> float:
-    return scale.value(scale.metric, score_rows.stretched(small, truth.shape), truth, labelled, its_objects)
+def _value(
+    scale: Scale, small: np.ndarray, truth: np.ndarray, labelled: np.ndarray | None, truth_objects: np.ndarray | None
+) -> float:
+    return scale.value(scale.metric, score_rows.stretched(small, truth.shape), truth, labelled, truth_objects)
 
 
 def on_held_out(
@@ -182,9 +182,11 @@ def on_held_out(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Counts (N, S, 4) and the METRIC's values (N, S) of each fold's constant masks on its held-out images."""
 
+    pairs = found.pairs(max_pixels)
+
     def score(row: tuple[str, str, int]) -> tuple[list[list[int]], list[float]]:
         image, reference, fold = row
-        truths, labelled, there = _truth(found.root, found.spec, (image, reference), scale, max_pixels)
+        truths, labelled, there = _truth(pairs, (image, reference), scale)
         counts, values = [], []
         for small, truth, its in zip(constants[fold], truths, there, strict=True):
             counts.append(list(overlap.count(score_rows.stretched(small, truth.shape), truth, labelled).values()))
@@ -198,6 +200,29 @@ def on_held_out(
     return np.array(counts), np.array(values)
 
 
+@dataclass(frozen=True)
+class Beside:
+    """A score beside the constant mask's, of all classes or of the one that `name` says."""
+
+    name: str
+    score: float
+    constant: float  # NaN where it is not known
+    blank: bool  # not a pixel is predicted
+    absent: bool  # and none is in the masks
+
+    def is_no_better(self, higher: bool) -> bool:
+        """Return whether it is a blank prediction's, or not the better one by more than rounding; no if undefined."""
+        if not math.isfinite(self.score):
+            return False
+        worse = self.score <= self.constant + 1e-9 if higher else self.score >= self.constant - 1e-9
+        return self.blank or worse
+
+    def __str__(self) -> str:
+        beside = f" against {self.constant:.4f}" if math.isfinite(self.constant) else ""
+        absent = ", and none in the masks" if self.absent else ""
+        return f"{self.name}{self.score:.4f}{beside}{', with not a pixel predicted' if self.blank else ''}{absent}"
+
+
 def said(score: dict[str, Any], higher: bool) -> str:
     """The sentence that a score, or some class's, is no better than one that ignores the image; "" where all are.
 
@@ -206,25 +231,14 @@ def said(score: dict[str, Any], higher: bool) -> str:
     """
     classes = {name: part[0] for name, part in score.get("classes", {}).items()}
     constants, unpredicted, absent = (score.get(key, {}) for key in ("constant_classes", "unpredicted", "absent"))
-    whole, constant = score.get("model", score.get("score")), score.get("constant", math.nan)
-    blank = bool(classes) and len(unpredicted) == len(classes)
-    compared = [("", whole, constant, blank, bool(classes) and len(absent) == len(classes))]
+    blank, none = (bool(classes) and len(names) == len(classes) for names in (unpredicted, absent))
+    model = score["model"] if "model" in score else score["score"]
+    of = "the mean over the classes " if len(classes) > 1 else ""
+    compared = [Beside(of, model, score.get("constant", math.nan), blank, none)]
     if len(classes) > 1:
-        compared = [("the mean over the classes ", *compared[0][1:])]
-        compared += [(f"{name} ", value, constants.get(name, math.nan), name in unpredicted, name in absent)
+        compared += [Beside(f"{name} ", value, constants.get(name, math.nan), name in unpredicted, name in absent)
                      for name, value in classes.items()]  # fmt: skip
-    worse = [_worded(*part) for part in compared if _no_better(*part[1:4], higher)]
+    worse = [str(score) for score in compared if score.is_no_better(higher)]
     if len(worse) > MOST_NAMED:
         worse = [*worse[:MOST_NAMED], f"and {len(worse) - MOST_NAMED} more"]
     return f"This is no better than a constant mask, which ignores the image: {'; '.join(worse)}." if worse else ""
-
-
-def _no_better(score: float, constant: float, blank: bool, higher: bool) -> bool:
-    """Whether a score is that of a blank prediction, or not the better one (by more than rounding); no if undefined."""
-    return math.isfinite(score) and (blank or (score <= constant + 1e-9 if higher else score >= constant - 1e-9))
-
-
-def _worded(name: str, score: float, constant: float, blank: bool, absent: bool) -> str:
-    beside = f" against {constant:.4f}" if math.isfinite(constant) else ""
-    why = f"{', with not a pixel predicted' if blank else ''}{', and none in the masks' if absent else ''}"
-    return f"{name}{score:.4f}{beside}{why}"

@@ -1,20 +1,51 @@
 """Two experiments, image by image: is one better, and how sure is that?"""
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from metrics import paired_comparison as verdict_module
+from metrics import paired_comparison
 from metrics.paired_comparison import Verdict
 from scoring import experiment_scores, score_rows
 from scoring.experiment_scores import Scored
 from tools import console
 from tools.errors import UserError
-from tools.files import atomic_write
+from tools.files import atomic_write, write_json
 
 if TYPE_CHECKING:
     from settings import Settings
+
+
+def compare(settings: "Settings", names: tuple[str, str], seeds: str, crossfitted: bool) -> Path:
+    """Compare two experiments, say, draw and write what is found; return the path of the JSON.
+
+    seeds: "42,43", "" for all that were scored; crossfitted: by the scores that make tune wrote. Raises UserError.
+    """
+    scale = score_rows.scale(settings.METRIC, "", settings.EMPTY)
+    a, b = (side(settings, name, seeds, scale, crossfitted) for name in names)
+    refuse_different(a, b)
+    table = a[0].found.table
+    verdict = paired_comparison.compare(
+        scale.total,
+        [(part.counts, part.values) for part in a],
+        [(part.counts, part.values) for part in b],
+        table["kfold"].to_numpy(),
+        table["group"].to_numpy(),
+        higher=scale.measure.higher,
+    )
+    metric = f"cross-fitted {scale.metric}" if crossfitted else scale.metric
+    announce(verdict, names, metric)
+    differ = experiment_scores.settings_that_differ([a[0].found, b[0].found])
+    if differ:
+        rows = [{"differs in": name, names[0]: one, names[1]: other} for name, (one, other) in differ.items()]
+        print(console.table(rows))
+    path = Path(settings.OUTPUT, f"compare_{names[0]}_{names[1]}.json")
+    values = {"a": names[0], "b": names[1], "metric": metric, **dataclasses.asdict(verdict), "settings": differ}
+    write_json(path, values)
+    draw(path.with_suffix(".png"), verdict, a, b, names, metric)
+    return path
 
 
 def side(settings: "Settings", name: str, seeds: str, scale: score_rows.Scale, crossfitted: bool) -> list[Scored]:
@@ -50,7 +81,7 @@ def refuse_different(a: list[Scored], b: list[Scored]) -> None:
         )
 
 
-def draw(path: Path, found: Verdict, a: list[Scored], b: list[Scored], names: tuple[str, str], metric: str) -> None:
+def draw(path: Path, verdict: Verdict, a: list[Scored], b: list[Scored], names: tuple[str, str], metric: str) -> None:
     """The differences by fold with the interval of the whole, and image by image one against the other."""
     import matplotlib
 
@@ -59,14 +90,14 @@ def draw(path: Path, found: Verdict, a: list[Scored], b: list[Scored], names: tu
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.6), layout="constrained")
     left.axhline(0, color="0.4", linewidth=1)
-    if np.isfinite(found.low):
-        left.axhspan(found.low, found.high, color="tab:blue", alpha=0.15, label="95% interval")
-    left.axhline(found.difference, color="tab:blue", label="all folds")
-    left.plot(list(map(str, found.folds)), list(found.folds.values()), "o", color="black", label="each fold")
+    if np.isfinite(verdict.low):
+        left.axhspan(verdict.low, verdict.high, color="tab:blue", alpha=0.15, label="95% interval")
+    left.axhline(verdict.difference, color="tab:blue", label="all folds")
+    left.plot(list(map(str, verdict.folds)), list(verdict.folds.values()), "o", color="black", label="each fold")
     left.set(
         xlabel="fold",
         ylabel=f"{metric}: {names[1]} - {names[0]}",
-        title=f"{names[1]} is {found.word} (these {found.about})",
+        title=f"{names[1]} is {verdict.word} (these {verdict.about})",
     )
     left.legend(fontsize=8)
     one, other = (np.nanmean([np.nanmean(part.values, axis=1) for part in parts], axis=0) for parts in (a, b))
@@ -74,24 +105,24 @@ def draw(path: Path, found: Verdict, a: list[Scored], b: list[Scored], names: tu
     ends = [np.nanmin([one, other]), np.nanmax([one, other])]
     right.plot(ends, ends, color="0.4", linewidth=1)
     right.set(xlabel=f"{names[0]}, {metric} of an image", ylabel=names[1], title="above the line: B is better there"
-              if found.higher else "below the line: B is better there")  # fmt: skip
+              if verdict.higher else "below the line: B is better there")  # fmt: skip
     with atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=110)
     plt.close(figure)
 
 
-def announce(found: Verdict, names: tuple[str, str], metric: str) -> None:
+def announce(verdict: Verdict, names: tuple[str, str], metric: str) -> None:
     """The verdict in sentences, and the difference in each fold."""
-    print(verdict_module.sentence(found, *names, metric))
+    print(paired_comparison.sentence(verdict, *names, metric))
     signs = [
-        {"fold": fold, f"{names[1]} - {names[0]}": f"{difference:+.4f}", "B is": _sign(difference, found.higher)}
-        for fold, difference in found.folds.items()
+        {"fold": fold, f"{names[1]} - {names[0]}": f"{difference:+.4f}", "B is": _sign(difference, verdict.higher)}
+        for fold, difference in verdict.folds.items()
     ]
     print(console.table(signs))
-    if found.shares:
-        parts = ", ".join(f"{share:.0%} from {name}" for name, share in found.shares.items())
+    if verdict.shares:
+        parts = ", ".join(f"{share:.0%} from {name}" for name, share in verdict.shares.items())
         print(f"  Of the difference's variance: {parts}.")
-    for label, of_side in zip(names, found.variances.values(), strict=False):
+    for label, of_side in zip(names, verdict.variances.values(), strict=False):
         spread = ", ".join(f"between {name} {np.sqrt(part):.4f}" for name, part in of_side.items())
         print(f"  {label}'s score, standard deviation {spread}.")
 

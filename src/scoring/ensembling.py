@@ -1,6 +1,5 @@
-"""The mean of experiments, weighted or not: its out-of-fold scores and its blended test predictions."""
+"""The mean of experiments, weighted or not, as an experiment of its own with its out-of-fold scores."""
 
-import dataclasses
 import functools
 import operator
 from pathlib import Path
@@ -10,15 +9,18 @@ import numpy as np
 
 from data import splits
 from metrics import stacking
-from prediction import chosen_rule, inference_job, prediction_folders
-from scoring import blind_baseline, out_of_fold, score_rows, score_summary
+from prediction import chosen_rule, prediction_folders
+from scoring import blind_baseline, gathered_scores, out_of_fold, score_rows, score_summary
+from scoring.blended_tests import blend_tests, joined
 from scoring.out_of_fold import OutOfFold
 from tools import console, run_folders
-from tools.errors import UserError, listing
+from tools.errors import UserError
 from tools.files import write_json
 from tools.names import check_name
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from settings import Settings
 
 EQUAL, WEIGHTED = "equal weights", "weighted, cross-fitted"
@@ -45,7 +47,7 @@ def member_key(member: tuple[str, int] | OutOfFold) -> str:
 
 def weigh(parts: list[OutOfFold], max_pixels: int) -> tuple[dict[int, np.ndarray], np.ndarray]:
     """For each fold the weights that the other folds ask for, and those of all folds; each (M,), summing to 1."""
-    first, grams = parts[0], {}
+    first, grams = parts[0], dict[int, stacking.Gram]()
     columns = list(zip(first.table["image"], first.table["mask"], first.table["kfold"], strict=True))
     for image, reference, fold in console.track(columns, len(columns), "weighing"):
         maps = np.stack([part.maps(image, fold) for part in parts])  # (M, C, H, W)
@@ -57,32 +59,25 @@ def weigh(parts: list[OutOfFold], max_pixels: int) -> tuple[dict[int, np.ndarray
     return stacking.crossfitted(grams), stacking.weights(functools.reduce(operator.add, grams.values()))
 
 
-def score(settings: "Settings", parts: list[OutOfFold], weights: dict[int, np.ndarray], scale: score_rows.Scale) -> Any:
-    """Score rows of the members' weighted mean, each fold under its own weights."""
+def score(
+    settings: "Settings", parts: list[OutOfFold], weights: dict[int, np.ndarray], scale: score_rows.Scale
+) -> "pd.DataFrame":
+    """Return score rows of the members' weighted mean, each fold under its own weights."""
     import pandas as pd
 
-    frame, first = splits.read(Path(settings.TRAIN_FOLDS)), parts[0]
-    constants = blind_baseline.by_fold(first.root, frame, first.spec, scale, settings.MAX_PIXELS, first.folders)
-    size, resize = max((part.geometry for part in parts), key=lambda found: found[0][0] * found[0][1])
+    first = parts[0]
+    pairs, rules = first.pairs(settings.MAX_PIXELS), chosen_rule.configured(settings, first.spec)
+    constants = blind_baseline.by_fold(pairs.of(splits.read(Path(settings.TRAIN_FOLDS))), scale, first.folders)
+    size, resize = max((part.geometry for part in parts), key=lambda geometry: geometry[0][0] * geometry[0][1])
     rows: list[dict[str, Any]] = []
     for fold in sorted(first.folders):
 
         def maps(image: str, fold: int = fold) -> np.ndarray:
             return stacking.blend([part.maps(image, fold) for part in parts], weights[fold])
 
-        held_out = first.table[first.table["kfold"] == fold]
-        how = {"rules": chosen_rule.configured(settings, first.spec), "scale": scale, "max_pixels": settings.MAX_PIXELS}
-        rows += score_rows.rows(
-            held_out, first.root, maps, constants[fold], first.spec, size=size, resize=resize, **how
-        )
+        held_out = pairs.of(first.table[first.table["kfold"] == fold])
+        rows += score_rows.rows(held_out, maps, constants[fold], size=size, resize=resize, rules=rules, scale=scale)
     return pd.DataFrame(rows).sort_values("image", kind="stable", ignore_index=True)
-
-
-def _manifests(parts: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """The models of several manifests, each once, and their TTA and sizes joined."""
-    keys = ["tta", "tta_mean", *(key for key in ("tile", "overlap") if any(key in part for part in parts))]
-    how = {key: " and ".join(sorted({str(part.get(key, "none")) for part in parts})) for key in keys}
-    return prediction_folders.distinct(parts), {**how, "sizes": [size for part in parts for size in part["sizes"]]}
 
 
 def keep(
@@ -100,7 +95,7 @@ def keep(
         stacking.blend([part.maps(image, fold) for part in parts], weights[fold])
         for image, fold in zip(images, folds, strict=True)
     )
-    models, how = _manifests([{**part.provenance, "models": part.models} for part in parts])
+    models, how = joined([{**part.provenance, "models": part.models} for part in parts])
     how |= {"shares": shares, "fold_of": dict(zip(images, folds, strict=True))}
     with prediction_folders.atomic_folder(folder) as partial:
         prediction_folders.write_maps(zip(images, blended, strict=True), first.spec, partial, len(images), "blending")
@@ -108,7 +103,7 @@ def keep(
     about = {
         "members": [member_key(part) for part in parts],
         "shares": shares,
-        "fold_shares": {str(fold): [float(share) for share in found] for fold, found in weights.items()},
+        "fold_shares": {str(fold): [float(share) for share in own] for fold, own in weights.items()},
         "folds_sha256": first.provenance["folds_sha256"],
         "tta": how["tta"],
         "models": models,
@@ -116,63 +111,63 @@ def keep(
     write_json(place / run_folders.ENSEMBLE, about)
 
 
-def blend_tests(settings: "Settings", name: str, parts: list[OutOfFold], shares: dict[str, float]) -> str:
-    """Blend the members' test predictions into one of this name; returns what to say of it."""
-    folders, manifests, lacking = [], [], []
-    for part in parts:
-        its = dataclasses.replace(settings, EXPERIMENT=part.experiment, SEED=part.seed)
-        folder = inference_job.prediction_folder(its, "")
-        line = f"make inference EXPERIMENT={part.experiment} SEED={part.seed}"
-        if not (folder / run_folders.MANIFEST).is_file():
-            lacking.append(line)
-            continue
-        manifest = run_folders.read_manifest(folder, line)
-        run_folders.refuse_stale(folder, manifest, line)
-        prediction_folders.refuse_exchanged(folder, manifest, line)
-        then, now = part.provenance, prediction_folders.provenance(manifest["models"], manifest)
-        if then != now:
-            differ = " and ".join(key for key in then if then[key] != now[key])
-            raise UserError(f"{folder} was predicted with another {differ} than was scored out of fold. Again: {line}")
-        folders.append(folder)
-        manifests.append(manifest)
-    if lacking:
-        return f"No test predictions were blended: of some members there are none.{listing(lacking)}\nThen this again."
-    if len({tuple(manifest["images"]) for manifest in manifests}) > 1:
-        raise UserError(f"The members predicted different test images: {', '.join(map(str, folders))}.")
-    return _blend_folders(settings, name, folders, manifests, parts[0], shares)
-
-
-def _blend_folders(
-    settings: "Settings",
-    name: str,
-    folders: list[Path],
-    manifests: list[dict[str, Any]],
-    first: OutOfFold,
-    shares: dict,
-) -> str:
-    spec, names, root = first.spec, manifests[0]["images"], Path(manifests[0]["root"])
-    folder = Path(settings.OUTPUT, "predictions", name)
-    blended = (
-        stacking.blend([prediction_folders.read_maps(part, image, spec) for part in folders], list(shares.values()))
-        for image in names
-    )
-    models, how = _manifests(manifests)
-    with prediction_folders.atomic_folder(folder) as partial:
-        prediction_folders.write_maps(
-            zip(names, blended, strict=True), spec, partial, len(names), "blending test images"
-        )
-        shown = prediction_folders.shown(partial, names, spec, root, settings.MAX_PIXELS)
-        prediction_folders.write_manifest(partial, str(root), names, spec, models, {**how, "shares": shares})
-    prediction_folders.contact_sheet(
-        inference_job.picture_of(folder), shown, spec, chosen_rule.configured(settings, spec)
-    )
-    return f"{len(names)} test images blended -> {folder}\nNext: make submission EXPERIMENT={name}"
-
-
-def pays(scores: dict[str, Any], names: tuple[str, ...], scale: score_rows.Scale) -> bool:
+def pays(scores: "dict[str, pd.DataFrame]", names: tuple[str, ...], scale: score_rows.Scale) -> bool:
     """Whether the weighted mean scores better, out of fold, than the equal one, which is kept otherwise.
 
     The weights minimise a squared error, which members that are sure of themselves win; METRIC may think otherwise.
     """
     weighted, equal = (score_summary.score(scores[way], names, scale) for way in (WEIGHTED, EQUAL))
     return weighted > equal if scale.measure.higher else weighted < equal
+
+
+def place_of(settings: "Settings", name: str) -> Path:
+    """Return the ensemble's folder. Raises UserError where it is missing a name, or has a trained experiment's."""
+    if not name:
+        raise UserError("What is the ensemble called? make ensemble OF=a,b NAME=c")
+    check_name("NAME", name)
+    place = Path(settings.LOGS, name)
+    if place.exists() and not (place / run_folders.ENSEMBLE).is_file():
+        raise UserError(f"{place} is a trained experiment's; give the ensemble another NAME.")
+    return place
+
+
+def ensemble(settings: "Settings", name: str, of: str, weighted: bool) -> str:
+    """Blend and score the members that `of` names as the experiment `name`; return what to say of the test images.
+
+    weighted: by what the other folds' images ask for, where that scores better than equal weights. Raises UserError.
+    """
+    chosen_rule.refuse_tuned(settings)
+    place = place_of(settings, name)
+    scale = score_rows.scale(settings.METRIC, settings.MEASURES, settings.EMPTY)
+    parts = [out_of_fold.read(settings, *member) for member in members(settings, of)]
+    if name in {part.experiment for part in parts}:
+        raise UserError(f"NAME={name} is one of the members.")
+    equal = np.full(len(parts), 1 / len(parts))
+    by_fold, shares = dict.fromkeys(parts[0].folders, equal), dict.fromkeys(map(member_key, parts), float(equal[0]))
+    scores = {EQUAL: score(settings, parts, by_fold, scale)}
+    final = scores[EQUAL]
+    if weighted:
+        fitted, overall = weigh(parts, settings.MAX_PIXELS)
+        scores[WEIGHTED] = score(settings, parts, fitted, scale)
+        if pays(scores, parts[0].spec.scored_names, scale):
+            by_fold, final = fitted, scores[WEIGHTED]
+            shares = dict(zip(map(member_key, parts), map(float, overall), strict=True))
+    keep(settings, place, parts, by_fold, shares)
+    found = out_of_fold.read(settings, name)
+    gathered_scores.publish(settings, found, final, scale, chosen_rule.configured(settings, found.spec))
+    _announce(parts, scores, shares, scale)
+    return blend_tests(settings, name, parts, shares)
+
+
+def _announce(
+    parts: list[OutOfFold], scores: "dict[str, pd.DataFrame]", shares: dict[str, float], scale: score_rows.Scale
+) -> None:
+    names = parts[0].spec.scored_names
+    lines = [{"": label, scale.metric: score_summary.score(rows, names, scale)} for label, rows in scores.items()]
+    print(console.table(lines))
+    weights = ", ".join(f"{name} {share:.3f}" for name, share in shares.items())
+    if WEIGHTED in scores and not pays(scores, names, scale):
+        print("  Weights do not pay here: the equal ones are kept.")
+    else:
+        whose = "; each fold was scored under those of the others" if WEIGHTED in scores else ""
+        print(f"  weights: {weights}{whose}")

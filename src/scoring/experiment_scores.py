@@ -13,7 +13,7 @@ import numpy as np
 from data import splits
 from prediction import chosen_rule, postprocess
 from prediction.postprocess import Rule
-from scoring import fold_scores, out_of_fold, rule_tuning, score_rows, score_summary
+from scoring import fold_scores, out_of_fold, score_rows, score_summary, tuning
 from scoring.out_of_fold import OutOfFold
 from scoring.score_rows import Scale
 from tools import run_folders
@@ -76,7 +76,7 @@ def scored(settings: "Settings", found: OutOfFold, scale: Scale, crossfitted: bo
     file = fold_scores.SCORES
     if crossfitted:
         again, path = f"make tune EXPERIMENT={experiment} SEED={seed}", folder / chosen_rule.TUNED
-        file, columns = rule_tuning.CROSSFITTED, ("image", "class", "kfold", "group", "tp", "fp", "fn", "tn", "score")
+        file, columns = tuning.CROSSFITTED, ("image", "class", "kfold", "group", "tp", "fp", "fn", "tn", "score")
     summary = read_json(path, f"Run {again}", {"provenance": dict, "metric": str, "empty_policy": str})
     if summary["provenance"] != found.provenance:
         raise UserError(f"{path} is of other models or predictions than are there now. Run {again}")

@@ -8,6 +8,9 @@ import numpy as np
 from data import dataspec, splits
 from prediction import chosen_rule, postprocess, prediction_folders
 from scoring import blind_baseline, out_of_fold, score_rows, score_summary
+from scoring.score_announcement import announce
+from scoring.score_rows import Pairs
+from scoring.worst_images import worst_sheet
 from tools import run_folders
 from tools.errors import UserError
 from tools.files import write_json, write_text
@@ -16,6 +19,7 @@ from training import weights_origin
 if TYPE_CHECKING:
     import pandas as pd
 
+    from prediction.predictor import Predictor
     from settings import Settings
 
 HELD_OUT_IMAGES, TRAINING_IMAGES = "held-out images", "training images (OVERFIT)"
@@ -39,12 +43,12 @@ def write_scores(folder: Path, scores: "pd.DataFrame", summary: dict[str, Any]) 
 
 
 def score_fold(settings: "Settings", fold: str) -> dict[str, Any]:
-    """Predict and score one fold's held-out images; writes val/ in its run folder and returns the summary."""
+    """Predict and score one fold's held-out images; write val/ in its run folder and return the summary."""
     import pandas as pd
 
     chosen_rule.refuse_tuned(settings)
     run = run_folders.finished_run(settings.LOGS, settings.EXPERIMENT, fold, settings.SEED)
-    table, root, folder = Path(settings.TRAIN_FOLDS), Path(settings.INPUT), run / out_of_fold.VALIDATION
+    table, folder = Path(settings.TRAIN_FOLDS), run / out_of_fold.VALIDATION
     rows, train = out_of_fold.held_out(splits.read(table), run, table)
     if settings.LIMIT:
         rows = rows.head(settings.LIMIT * settings.VALID_BATCH_SIZE)
@@ -53,23 +57,17 @@ def score_fold(settings: "Settings", fold: str) -> dict[str, Any]:
     from prediction.inference_job import load_predictor
 
     predictor = load_predictor(settings, [run])
-    from prediction.predictor import describe
-
     model, spec = predictor.models[0], predictor.spec
     rules = chosen_rule.configured(settings, spec)
+    pairs = Pairs(rows, Path(settings.INPUT), spec, settings.MAX_PIXELS)
     with prediction_folders.atomic_folder(folder) as partial:
-        found = predictor.predict([root / image for image in rows["image"]], settings.MAX_PIXELS)
-        names, makers = list(rows["image"]), describe([model])
-        named = ((path.relative_to(root).as_posix(), postprocess.to_p8(answer)) for path, answer in found)
-        prediction_folders.write_maps(named, spec, partial, len(rows), "predicting")
-        prediction_folders.write_manifest(partial, settings.INPUT, names, spec, makers, predictor.about())
+        _predict_held_out(predictor, pairs, settings.INPUT, partial)
 
         def maps(image: str, _: int = 0) -> np.ndarray:
             return prediction_folders.read_maps(partial, image, spec)
 
-        constant = blind_baseline.masks(blind_baseline.shrunk(root, train, spec, settings.MAX_PIXELS), scale)
-        how = {"rules": rules, "scale": scale, "max_pixels": settings.MAX_PIXELS}
-        rows_of = score_rows.rows(rows, root, maps, constant, spec, size=model.size, resize=model.resize, **how)
+        constant = blind_baseline.masks(blind_baseline.shrunk(pairs.of(train)), scale)
+        rows_of = score_rows.rows(pairs, maps, constant, size=model.size, resize=model.resize, rules=rules, scale=scale)
         scores = pd.DataFrame(rows_of)
         summary = {
             "experiment": settings.EXPERIMENT,
@@ -82,10 +80,22 @@ def score_fold(settings: "Settings", fold: str) -> dict[str, Any]:
             **score_summary.summarise(scores, spec.scored_names, scale),
         }
         write_scores(partial, scores, summary)
-        score_summary.worst_sheet(partial / WORST, scores, rows, root, maps, spec, **how)
-    score_summary.announce(f"{settings.EXPERIMENT}, fold {fold}", summary)
+        worst_sheet(partial / WORST, scores, pairs, maps, rules, scale)
+    announce(f"{settings.EXPERIMENT}, fold {fold}", summary)
     print(f"scores -> {folder / SCORES}\nthe worst twelve as a picture -> {folder / WORST}", flush=True)
     return summary
+
+
+def _predict_held_out(predictor: "Predictor", pairs: Pairs, root: str, folder: Path) -> None:
+    """Write the probability maps of the held-out images and their manifest; root: INPUT as the manifest has it."""
+    from prediction.shipped_model import describe
+
+    names = list(pairs.table["image"])
+    answers = predictor.predict([pairs.root / image for image in names], pairs.max_pixels)
+    named = ((path.relative_to(pairs.root).as_posix(), postprocess.to_p8(answer)) for path, answer in answers)
+    prediction_folders.write_maps(named, pairs.spec, folder, len(names), "predicting")
+    makers = describe(predictor.models)
+    prediction_folders.write_manifest(folder, root, names, pairs.spec, makers, predictor.about())
 
 
 def is_scored(run: Path) -> bool:
@@ -93,7 +103,9 @@ def is_scored(run: Path) -> bool:
     return (run / run_folders.MODEL).is_file() and (run / out_of_fold.VALIDATION / SUMMARY).is_file()
 
 
-def read_scores(folder: Path, again: str, columns: tuple[str, ...] = score_rows.COLUMNS, file: str = SCORES) -> Any:
+def read_scores(
+    folder: Path, again: str, columns: tuple[str, ...] = score_rows.COLUMNS, file: str = SCORES
+) -> "pd.DataFrame":
     """Score rows as tester (or tune) wrote them. Raises UserError, with `again`, where they are something else."""
     scores = splits.read_csv(folder / file, again)
     try:

@@ -6,8 +6,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prediction import chosen_rule, postprocess
+from prediction.postprocess import Rule
 from scoring import out_of_fold, score_rows, score_summary
 from scoring.fold_scores import HELD_OUT_IMAGES, SCORES, SUMMARY, WORST, read_scores, write_scores
+from scoring.score_announcement import announce
+from scoring.worst_images import worst_sheet
 from tools import console, run_folders
 from tools.errors import UserError, listing
 from tools.files import read_json
@@ -19,7 +22,9 @@ if TYPE_CHECKING:
     from settings import Settings
 
 
-def tested_fold(settings: "Settings", found: out_of_fold.OutOfFold, fold: int, scale: score_rows.Scale) -> Any:
+def tested_fold(
+    settings: "Settings", found: out_of_fold.OutOfFold, fold: int, scale: score_rows.Scale
+) -> "pd.DataFrame":
     """One fold's scores.csv. Raises UserError where it was scored by other rules or another metric than now."""
     folder = found.folders[fold]
     again = f"Score it again: make tester FOLD={fold}"
@@ -72,7 +77,7 @@ def publish(
     found: out_of_fold.OutOfFold,
     scores: "pd.DataFrame",
     scale: score_rows.Scale,
-    rules: tuple[Any, ...],
+    rules: tuple[Rule, ...],
 ) -> dict[str, Any]:
     """Write and announce the out-of-fold scores of an experiment or ensemble: oof_seed<s>/; returns the summary."""
     names = found.spec.scored_names
@@ -91,9 +96,8 @@ def publish(
     }
     folder = Path(settings.LOGS, found.experiment, f"oof_seed{found.seed}")
     write_scores(folder, scores, summary)
-    how = {"rules": rules, "scale": scale, "max_pixels": settings.MAX_PIXELS}
-    score_summary.worst_sheet(folder / WORST, scores, found.table, found.root, found.maps, found.spec, **how)
-    score_summary.announce(f"{found.experiment}, out of fold", summary)
+    worst_sheet(folder / WORST, scores, found.pairs(settings.MAX_PIXELS), found.maps, rules, scale)
+    announce(f"{found.experiment}, out of fold", summary)
     print(console.table([{"fold": fold, scale.metric: mean} for fold, mean in summary["folds"].items()]))
     kept = [mean for mean in means if np.isfinite(mean)]
     if len(kept) > 1:

@@ -14,6 +14,7 @@ import numpy as np
 from data import dataspec, splits
 from data.dataspec import DataSpec
 from prediction import prediction_folders
+from scoring.score_rows import Pairs
 from tools import run_folders
 from tools.errors import UserError, listing
 from tools.files import read_json, sha256
@@ -39,7 +40,7 @@ class OutOfFold:
     experiment: str
     seed: int
     root: Path
-    table: Any
+    table: "pd.DataFrame"
     spec: DataSpec
     folders: dict[int, Path]
     models: list[dict[str, Any]]
@@ -48,6 +49,10 @@ class OutOfFold:
     def maps(self, image: str, fold: int) -> np.ndarray:
         """The probability maps of an image, uint8 (C, H, W)."""
         return prediction_folders.read_maps(self.folders[fold], image, self.spec)
+
+    def pairs(self, max_pixels: int) -> Pairs:
+        """Return the held-out images with their masks."""
+        return Pairs(self.table, self.root, self.spec, max_pixels)
 
     @property
     def weights(self) -> str:
@@ -70,7 +75,7 @@ class OutOfFold:
         return (height, width), resize
 
 
-def held_out(frame: "pd.DataFrame", folder: Path, table: Path) -> tuple[Any, Any]:
+def held_out(frame: "pd.DataFrame", folder: Path, table: Path) -> "tuple[pd.DataFrame, pd.DataFrame]":
     """The rows a run may be scored on and those it trained on. Raises UserError where the table is another by now.
 
     An OVERFIT run is scored on its own training rows, and its summary says so.
@@ -91,10 +96,8 @@ def held_out(frame: "pd.DataFrame", folder: Path, table: Path) -> tuple[Any, Any
         raise UserError(
             f"{folder} was trained on every image; there is no held-out one to score. Score folds 0, 1, ... instead."
         )
-    now, then = (
-        dataspec.read(table.with_suffix(".json")),
-        dataspec.from_json(about["data"], str(folder / run_folders.MODEL)),
-    )
+    now = dataspec.read(table.with_suffix(".json"))
+    then = dataspec.from_json(about["data"], str(folder / run_folders.MODEL))
     if now != then:
         raise UserError(
             f"{folder} was trained on data of {then.task} masks ({', '.join(then.classes)}; {then.channels} channels), "

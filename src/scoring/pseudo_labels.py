@@ -1,25 +1,16 @@
-"""Confident test predictions -> rows to train on, each for the fold whose model made it."""
+"""Probabilities of a test image -> a label to train on: how sure it is, and its file."""
 
-import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
-from data import splits
 from data.dataspec import BACKGROUND, IGNORED, DataSpec
-from formats import images
-from prediction import postprocess, prediction_folders
+from prediction import postprocess
 from prediction.postprocess import Rule
-from scoring.label_sources import Source
-from tools import console, run_folders, threads
+from tools import run_folders
 from tools.errors import UserError
-from tools.files import sha256, write_json
-
-if TYPE_CHECKING:
-    from settings import Settings
 
 MARGIN = 0.1  # of a threshold, up and down, within which a mask should stay what it is
 
@@ -61,15 +52,15 @@ def labels(p8: np.ndarray, spec: DataSpec, masks: np.ndarray, least: float) -> n
     if spec.task != "multiclass":
         return masks.astype(np.uint8)
     likeliest = p8.argmax(0)
-    found = likeliest.astype(np.uint8)
+    label = likeliest.astype(np.uint8)
     removed = np.isin(likeliest, spec.scored) & ~masks.any(0)
     if BACKGROUND in spec.classes:
-        found[removed] = spec.classes.index(BACKGROUND)
+        label[removed] = spec.classes.index(BACKGROUND)
     elif knows_unlabelled(spec):
-        found[removed] = IGNORED
+        label[removed] = IGNORED
     if knows_unlabelled(spec) and least > 0:
-        found[p8.max(0) < postprocess.level(least)] = IGNORED
-    return found[None]
+        label[p8.max(0) < postprocess.level(least)] = IGNORED
+    return label[None]
 
 
 def is_class_map(spec: DataSpec) -> bool:
@@ -119,125 +110,3 @@ def _file_values(mask: np.ndarray, spec: DataSpec) -> np.ndarray:
     pixels = table[mask]
     pixels = pixels.astype(np.uint8) if spec.colours or table.max() < 256 else pixels
     return np.ascontiguousarray(pixels if spec.colours else pixels[..., 0])
-
-
-STRATUM = "pseudo"  # of the new rows, so that BALANCE=pseudo=2 can say how often they come
-SHOWN = 6  # kept and rejected images in the picture
-
-
-@dataclass(frozen=True)
-class Found:
-    """One test image as one source predicted it: confidence in [0, 1], share of foreground in its mask."""
-
-    source: Source
-    image: str
-    confidence: float
-    area: float
-
-
-def masks_folder(settings: "Settings", name: str) -> Path:
-    """Where the masks of pseudo-labels lie."""
-    return Path(settings.OUTPUT, "pseudo", name)
-
-
-def judge(source: Source, names: list[str], spec: DataSpec, rules: tuple[postprocess.Rule, ...]) -> list[Found]:
-    """How sure a source is of each image."""
-
-    def one(name: str) -> Found:
-        p8 = prediction_folders.read_maps(source.folder, name, spec)
-        masks = postprocess.to_masks(p8, spec.task, spec.scored, rules)
-        return Found(source, name, confidence(p8, spec, rules), float(masks.any(0).mean()))
-
-    with threads.pool() as pool:
-        return list(console.track(pool.map(one, names), len(names), f"judging fold {source.fold}"))
-
-
-def label_of(found: Found, spec: DataSpec, rules: tuple[postprocess.Rule, ...], least: float) -> Any:
-    """The probabilities (C, H, W) of an image and its pseudo-label (K, H, W)."""
-    p8 = prediction_folders.read_maps(found.source.folder, found.image, spec)
-    return p8, labels(p8, spec, postprocess.to_masks(p8, spec.task, spec.scored, rules), least)
-
-
-def reference(path: Path, root: Path) -> str:
-    """`path` relative to INPUT `root`, as the tables have it; ../ where it lies elsewhere, links followed.
-
-    It climbs by what this program knows of its folders, never by what an image is called.
-    """
-    if path.is_relative_to(root):
-        return path.relative_to(root).as_posix()
-    return Path(os.path.relpath(path.resolve(), root.resolve())).as_posix()
-
-
-def new_rows(
-    settings: "Settings", kept: list[Found], references: list[str], images_root: Path, place: Path
-) -> list[dict]:
-    """A row of the folds table for each kept label; each image is a group of its own."""
-    root, rows = Path(settings.INPUT), []
-    masks = reference(place, root)
-    for found, mask in zip(kept, references, strict=True):
-        image = reference(images_root / found.image, root)
-        rows.append({"image": image, "mask": f"{masks}/{mask}", "group": image, "stratum": STRATUM, "kfold": -1,
-                     splits.FOR_FOLD: found.source.fold})  # fmt: skip
-    return rows
-
-
-def write_masks(
-    place: Path,
-    kept: list[Found],
-    images_root: Path,
-    spec: DataSpec,
-    rules: tuple[Rule, ...],
-    least: float,
-    about: dict[str, Any],
-) -> list[str]:
-    """Write the kept masks below `place`, all or none of them; returns their references below it."""
-
-    with prediction_folders.atomic_folder(place) as partial:
-
-        def one(found: Found) -> str:
-            _, mask = label_of(found, spec, rules, least)
-            size = images.read_size(images_root / found.image, 10**10)
-            if mask.shape[1:] != tuple(size):
-                raise UserError(
-                    f"{found.image} has {size[1]} x {size[0]} pixels by now, and was predicted with {mask.shape[2]} x "
-                    f"{mask.shape[1]}. Predict again: make inference FOLD={found.source.fold}"
-                )
-            return write(partial, f"fold{found.source.fold}", found.image, mask, spec)
-
-        with threads.pool() as pool:
-            references = list(console.track(pool.map(one, kept), len(kept), "writing masks"))
-        write_json(partial / run_folders.MANIFEST, about)
-    return references
-
-
-def made_with(
-    settings: "Settings", sources: list[Source], lines: list[dict[str, Any]], least: float, rules: tuple[Rule, ...]
-) -> dict[str, Any]:
-    """What pseudo-labels were made of, JSON-ready: table, models of each fold, rule and confidence."""
-    table = Path(settings.TRAIN_FOLDS)
-    return {
-        "made_of": str(table),
-        "made_of_sha256": sha256(table),
-        "experiment": settings.EXPERIMENT,
-        "seed": settings.SEED,
-        "confidence": least,
-        "rules": [rule.as_json() for rule in rules],
-        "models": {source.fold: [part["weights_sha256"] for part in source.models] for source in sources},
-        "folds": lines,
-    }
-
-
-def summary(found: list[Found], least: float) -> dict[str, Any]:
-    """One source's line: images, how many are confident, their mean foreground, and the confidences' quartiles."""
-    kept = [one for one in found if one.confidence >= least]
-    quartiles = np.quantile([one.confidence for one in found], [0, 0.25, 0.5, 0.75, 1])
-    area = f"{np.mean([one.area for one in kept]):.2%}" if kept else "-"
-    values = [float(value) for value in quartiles]
-    return {"for fold": found[0].source.fold, "test images": len(found), "confident": len(kept), "foreground": area,
-            **dict(zip(("lowest", "25%", "median", "75%", "highest"), values, strict=True))}  # fmt: skip
-
-
-def spread(found: list[Found]) -> list[Found]:
-    """A few of them, evenly over their confidences, the surest first."""
-    ordered = sorted(found, key=lambda one: -one.confidence)
-    return [ordered[at] for at in sorted({round(part * (len(ordered) - 1) / (SHOWN - 1)) for part in range(SHOWN)})]

@@ -1,11 +1,12 @@
 """Held-out masks against predicted ones: rows of counts and of the METRIC's values.
 
-Beside the model stand the constant mask, which ignores the image (see `blind`), and the ceiling of the network's size.
+Beside the model stand the constant mask, which ignores the image (see `blind_baseline`), and the ceiling of the
+network's size.
 """
 
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,20 @@ COLUMNS = (
 
 
 @dataclass(frozen=True)
+class Pairs:
+    """Images with their masks: rows of a folds table, the folder that their paths start from, what pixels mean."""
+
+    table: "pd.DataFrame"
+    root: Path
+    spec: DataSpec
+    max_pixels: int  # an image whose header promises more is refused
+
+    def of(self, table: "pd.DataFrame") -> "Pairs":
+        """Return the same for other rows."""
+        return replace(self, table=table)
+
+
+@dataclass(frozen=True)
 class Scale:
     """What is measured: the METRIC, by which everything is decided, more measures by name, and the empty masks' policy.
 
@@ -50,12 +65,22 @@ class Scale:
     def has_objects(self) -> bool:
         return any(measures.get(name).kind == "objects" for name in (self.metric, *self.also))
 
-    def value(self, name: str, prediction: np.ndarray, truth: np.ndarray, labelled: Any, objects_there: Any) -> float:
-        """The measure `name` of one image and class; masks 0/1 (H, W), the truth's objects int32 (H, W) or None."""
+    def value(
+        self,
+        name: str,
+        prediction: np.ndarray,
+        truth: np.ndarray,
+        labelled: np.ndarray | None,
+        truth_objects: np.ndarray | None,
+    ) -> float:
+        """Return the measure `name` of one image and class.
+
+        Masks 0/1 (H, W); labelled: bool (H, W), the pixels that count, None: all; the truth's objects int32 (H, W).
+        """
         measure = measures.get(name)
         if measure.pooled:
             return float(measure.from_counts(**overlap.count(prediction, truth, labelled), empty=self.empty))
-        return measure.value(prediction, truth, labelled=labelled, truth_objects=objects_there, empty=self.empty)
+        return measure.value(prediction, truth, labelled=labelled, truth_objects=truth_objects, empty=self.empty)
 
     def total(self, counts: np.ndarray, values: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """The METRIC over images for each row of their weights: (N, S, 4), (N, S), (B, N) -> (B,)."""
@@ -71,51 +96,66 @@ def scale(metric: str, also: str, empty: str) -> Scale:
 
 
 def rows(
-    table: "pd.DataFrame",
-    root: Path,
+    pairs: Pairs,
     read_maps: Callable[[str], np.ndarray],
     constant: np.ndarray,
-    spec: DataSpec,
     *,
     size: tuple[int, int],
     resize: str,
     rules: tuple[postprocess.Rule, ...],
     scale: Scale,
-    max_pixels: int,
 ) -> Iterator[dict[str, Any]]:
-    """One dict an image and scored class of `table`: counts and scores of its prediction and of both references.
+    """Yield a dict for each image and scored class: counts and scores of its prediction and of both references.
 
-    `read_maps` gives an image's probability maps, uint8 (C, H, W). Raises UserError where a map has not the mask's
-    size: a score at the network's size would not be the original's.
+    `read_maps` gives an image's probability maps, uint8 (C, H, W); size, resize: the network's frame. Raises UserError
+    where a map has not the mask's size: a score at the network's size would not be the original's.
     """
+    table, root, spec = pairs.table, pairs.root, pairs.spec
     columns = zip(table["image"], table["mask"], table["group"], table["kfold"], strict=True)
     for image, reference, group, fold in console.track(columns, len(table), "scoring"):
-        p8, there = read_maps(image), None
-        _refuse_other_size(image, p8.shape[1:], images.read_size(root / image, max_pixels))
-        mask = spec.read_mask(root, reference, p8.shape[1:], max_pixels, image)
+        p8 = read_maps(image)
+        shape = images.read_size(root / image, pairs.max_pixels)
+        _refuse_other_size(image, p8.shape[1:], shape)
+        mask = spec.read_mask(root, reference, shape, pairs.max_pixels, image)
         truths, labelled = spec.class_planes(mask), spec.labelled(mask)
+        truth_objects: Sequence[np.ndarray | None] = [None] * len(truths)
         if scale.has_objects:
-            there = objects.read(spec, root, reference, p8.shape[1:], max_pixels, image)
+            truth_objects = list(objects.read(spec, root, reference, shape, pairs.max_pixels, image))
         predicted = postprocess.to_masks(p8, spec.task, spec.scored, rules)
         best = redrawn(mask, spec, size, resize)
         for index, name in enumerate(spec.scored_names):
-            truth, its_objects = truths[index], None if there is None else there[index]
-            alone = stretched(constant[index], truth.shape)
+            alone = stretched(constant[index], shape)
             masks = {"": predicted[index], "constant_": alone, "ceiling_": best[index]}
-            counts = {prefix: overlap.count(drawn, truth, labelled) for prefix, drawn in masks.items()}
-            values = overlap.scores(*(counts[""][key] for key in ("tp", "fp", "fn")), scale.empty)
             yield {
                 "image": image,
                 "class": name,
                 "kfold": fold,
                 "group": group,
-                **counts[""],
-                **{key: round(float(values[key]), 6) for key in overlap.SCORES},
-                **{f"{prefix}{key}": counts[prefix][key] for prefix in masks if prefix for key in overlap.COUNTS},
-                **{f"{prefix}score": scale.value(scale.metric, drawn, truth, labelled, its_objects)
-                   for prefix, drawn in masks.items()},
-                **{other: scale.value(other, predicted[index], truth, labelled, its_objects) for other in scale.also},
-            }  # fmt: skip
+                **_figures(masks, truths[index], labelled, truth_objects[index], scale),
+            }
+
+
+def _figures(
+    masks: dict[str, np.ndarray],
+    truth: np.ndarray,
+    labelled: np.ndarray | None,
+    truth_objects: np.ndarray | None,
+    scale: Scale,
+) -> dict[str, Any]:
+    """Return the columns of one image and class; masks: by the columns' prefix, "" for the model's."""
+    counts = {prefix: overlap.count(drawn, truth, labelled) for prefix, drawn in masks.items()}
+    values = overlap.scores(counts[""]["tp"], counts[""]["fp"], counts[""]["fn"], scale.empty)
+
+    def value(name: str, prefix: str) -> float:
+        return scale.value(name, masks[prefix], truth, labelled, truth_objects)
+
+    return {
+        **counts[""],
+        **{key: round(float(values[key]), 6) for key in overlap.SCORES},
+        **{f"{prefix}{key}": counts[prefix][key] for prefix in masks if prefix for key in overlap.COUNTS},
+        **{f"{prefix}score": value(scale.metric, prefix) for prefix in masks},
+        **{other: value(other, "") for other in scale.also},
+    }
 
 
 def _refuse_other_size(image: str, have: tuple[int, ...], want: tuple[int, int]) -> None:

@@ -131,7 +131,7 @@ def prediction(settings: "Settings", flags: "Flags", partial: Path) -> str:
     about["sample"] = sample.name if sample else ""
     about["hours"], dialect = _hours(flags.HOURS), choose_dialect(settings)
     predictor = load_predictor(settings, folders)
-    from prediction.predictor import describe
+    from prediction.shipped_model import describe
 
     how = predictor.about()
     chosen = chosen_rule.chosen(

@@ -167,12 +167,12 @@ def plans(about: dict[str, Any]) -> list[Plan]:
 
 
 def _predictor(bundle: Bundle, plan: Plan) -> Any:
-    from prediction import predictor
+    from prediction import predictor, shipped_model
     from tools.hardware import choose_devices
 
     about, devices = bundle.about, choose_devices("auto")
     half = devices[0].startswith("cuda") and about["half_safe"]
-    models = [predictor.load(bundle.folder / "models" / name, devices[0]) for name in plan.models]
+    models = [shipped_model.load(bundle.folder / "models" / name, devices[0]) for name in plan.models]
     how = {"tta": plan.tta, "tta_mean": about["tta_mean"], "tile": about["tile"], "overlap": about["overlap"]}
     return predictor.Predictor(models, devices, about["batch_size"], half=half, **how)
 

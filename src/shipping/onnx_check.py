@@ -132,9 +132,9 @@ def metadata_of(
 
 def load_session(settings: "Settings", folders: list[Path]) -> Any:
     """The networks' predictor on the CPU. Raises UserError where one file cannot hold what scoring asked of them."""
-    from prediction import predictor
+    from prediction import predictor, shipped_model
 
-    found = predictor.Predictor([predictor.load(folder) for folder in folders], batch_size=1, tta=settings.TTA)
+    found = predictor.Predictor([shipped_model.load(folder) for folder in folders], batch_size=1, tta=settings.TTA)
     if found.tta != "none":
         raise UserError(f"TTA={settings.TTA}: the file holds the networks alone, asked once an image. Say TTA=none.")
     if len({(model.size, model.resize) for model in found.models}) > 1:

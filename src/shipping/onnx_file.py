@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from formats.resize import image_to_network
 from modeling.segmenter import DIVISOR, Segmenter
 from prediction import tta
-from prediction.predictor import Model
+from prediction.shipped_model import Model
 from tools.errors import UserError
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from formats import resize as frame_resize
 from tools.errors import UserError
 
 if TYPE_CHECKING:
-    from prediction.predictor import Model
+    from prediction.shipped_model import Model
     from shipping.model_card import Evidence
 
 CHECKED = 3  # real images that the loaded network is compared on

@@ -300,7 +300,7 @@ def slow_total(measure, counts, values, weights, empty):
     for column in range(counts.shape[1]):
         if measure.pooled:
             sums = sum(weight * row for weight, row in zip(weights, counts[:, column], strict=True))
-            value = float(measure.from_counts(*sums, empty))
+            value = float(measure.from_counts(*sums, empty=empty))
         else:
             parts = [(w, v) for w, v in zip(weights, values[:, column], strict=True) if not math.isnan(v)]
             below = sum(w for w, _ in parts)
@@ -323,7 +323,7 @@ def some_counts(seed, images=9, classes=3):
 @pytest.mark.parametrize("seed", range(4))
 def test_total_against_loops(name, policy, seed):
     measure, counts = measures.get(name), some_counts(seed)
-    values = np.full(counts.shape[:2], np.nan) if measure.pooled else measure.from_counts(*counts.T, policy).T
+    values = np.full(counts.shape[:2], np.nan) if measure.pooled else measure.from_counts(*counts.T, empty=policy).T
     weights = np.random.default_rng(seed).integers(0, 3, (20, len(counts))).astype(float)
     weights[0], weights[1] = 1, 0
     ours = measures.total(measure, counts, values, weights, policy)
@@ -339,7 +339,7 @@ def test_with_weights_of_one_it_is_the_plain_score(policy, seed):
     ones = np.ones((1, len(counts)))
     for kind, name, key in [(kind, f"{kind}{key}", key) for kind in ("", "pooled_") for key in ("dice", "iou")]:
         measure = measures.get(name)
-        values = np.full(counts.shape[:2], np.nan) if measure.pooled else measure.from_counts(*counts.T, policy).T
+        values = np.full(counts.shape[:2], np.nan) if measure.pooled else measure.from_counts(*counts.T, empty=policy).T
         expected = plain["pooled" if kind else "image"][key]
         assert measures.total(measure, counts, values, ones, policy)[0] == pytest.approx(expected, abs=1e-12), name
 
@@ -350,7 +350,9 @@ def test_values_of_images_and_of_counts_are_the_same():
     for name in (*COUNTED, "carvana", "tgs"):
         measure = measures.get(name)
         counts = [overlap.count(*pair) for pair in pairs]
-        together = measure.from_counts(*(np.array([one[key] for one in counts]) for key in overlap.COUNTS), "zero")
+        together = measure.from_counts(
+            *(np.array([one[key] for one in counts]) for key in overlap.COUNTS), empty="zero"
+        )
         assert together.tolist() == [measure.value(*pair, empty="zero") for pair in pairs], name
 
 

@@ -20,7 +20,7 @@ from torch import nn
 import inference
 import submission
 from conftest import ROOT, TINY
-from prediction import predictor, resumable, tiles
+from prediction import predictor, resumable, shipped_model, tiles
 from tools import hardware, locks
 from tools.errors import UserError
 
@@ -218,7 +218,7 @@ def test_a_kill_while_the_folder_takes_its_place_loses_nothing(trained, monkeypa
 
 def test_a_tile_that_holds_the_whole_frame_is_the_whole_frame(trained):
     run = Path("lightning_logs/demo/fold0_seed42")
-    model = dataclasses.replace(predictor.load(run), size=(40, 72))  # no multiples of 32
+    model = dataclasses.replace(shipped_model.load(run), size=(40, 72))  # no multiples of 32
     paths = sorted(Path("input/demo/test_hq").iterdir())[:3]
     whole, tiled = (predictor.Predictor([model], tta="flips", tile=tile) for tile in (0, 96))
     assert whole.about() == tiled.about()
@@ -227,7 +227,7 @@ def test_a_tile_that_holds_the_whole_frame_is_the_whole_frame(trained):
 
 
 def test_large_images_come_in_smaller_batches_and_a_full_memory_halves_them(trained, monkeypatch):
-    model = predictor.load(Path("lightning_logs/demo/fold0_seed42"))
+    model = shipped_model.load(Path("lightning_logs/demo/fold0_seed42"))
     paths = sorted(Path("input/demo/test_hq").iterdir())
     expected = [answer for _, answer in predictor.Predictor([model], batch_size=8).predict(paths)]
     seen, ask = [], model.network.forward
@@ -254,8 +254,8 @@ def test_large_images_come_in_smaller_batches_and_a_full_memory_halves_them(trai
 def test_several_devices_give_what_one_does(trained):
     run = Path("lightning_logs/demo/fold0_seed42")
     files = sorted(Path("input/demo/test_hq").iterdir())
-    one = list(predictor.Predictor([predictor.load(run)], "cpu", 3).predict(files))
-    two = list(predictor.Predictor([predictor.load(run)], ["cpu", "cpu"], 3).predict(files))
+    one = list(predictor.Predictor([shipped_model.load(run)], "cpu", 3).predict(files))
+    two = list(predictor.Predictor([shipped_model.load(run)], ["cpu", "cpu"], 3).predict(files))
     assert [path for path, _ in one] == [path for path, _ in two] == files
     for (_, a), (_, b) in zip(one, two, strict=True):
         np.testing.assert_array_equal(a, b)

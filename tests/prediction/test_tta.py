@@ -14,7 +14,7 @@ from torch import nn
 import model_dispatcher
 from data.dataspec import DataSpec
 from modeling import segmenter
-from prediction import predictor, tta
+from prediction import predictor, shipped_model, tta
 from tools import run_folders
 from tools.errors import UserError
 from tools.files import sha256, write_json
@@ -257,7 +257,7 @@ def shipped(tmp_path_factory):
 
 @pytest.fixture
 def model(shipped):
-    return predictor.load(shipped)
+    return shipped_model.load(shipped)
 
 
 def image_files(folder, frames):

@@ -23,7 +23,7 @@ from formats import rle
 from metrics import measures, objects, overlap
 from prediction import inference_job, postprocess, prediction_folders, watershed
 from prediction.postprocess import Rule
-from scoring import out_of_fold, rule_sweep, rule_tuning, score_rows
+from scoring import out_of_fold, rule_choice, rule_sweep, rule_trials, score_rows
 from tools import errors
 
 CELLS = ["DATASET=cells", "N_FOLDS=3", "IMAGE_SIZE=32", "ENCODER_WEIGHTS=none", "EPOCHS=3", "METRIC=dsb2018"]
@@ -185,7 +185,7 @@ def test_values_without_drawing_are_those_of_the_drawn_mask(p8, truth, labelled,
         None if labelled is None else np.kron(labelled, EIGHT[:2, :2]),
     )
     labelled = None if labelled is None else labelled > 0
-    rules = rule_tuning.candidates(Rule(0.4, 3, 1, 2, 0.6, 4, 3), "binary", "objects", 4000)[::11]
+    rules = rule_trials.candidates(Rule(0.4, 3, 1, 2, 0.6, 4, 3), "binary", "objects", 4000)[::11]
     rules += (Rule(0.4, 3, 1, 2, 0.6, 4, 3), Rule(0.3, 2, 0, 2), Rule(0.3, split=2))
     measure, there = measures.get(name), objects.components(truth)
     there[:, 5] = 0  # true objects need not be the mask's components
@@ -198,11 +198,11 @@ def test_values_without_drawing_are_those_of_the_drawn_mask(p8, truth, labelled,
         assert values[at] == pytest.approx(expected, abs=1e-12, nan_ok=True), rule
 
 
-def made_up(values: np.ndarray, splits: list[int]) -> rule_tuning.Table:
+def made_up(values: np.ndarray, splits: list[int]) -> rule_trials.Trials:
     """A table of made-up values (N, R) of rules that cut objects apart by `splits`."""
     rules = tuple(Rule(0.01 * (at + 1), split=split) for at, split in enumerate(splits))
     tp = (values * 1000).round().astype(int)
-    return rule_tuning.Table(rules, np.stack([tp, 1000 - tp, 1000 - tp, 0 * tp], axis=-1)[:, None], values[:, None])
+    return rule_trials.Trials(rules, np.stack([tp, 1000 - tp, 1000 - tp, 0 * tp], axis=-1)[:, None], values[:, None])
 
 
 def test_the_way_to_objects_is_chosen_on_the_other_folds():
@@ -210,7 +210,7 @@ def test_the_way_to_objects_is_chosen_on_the_other_folds():
     values = np.full((12, 3), 0.5)
     values[:, 1] = 0.6
     values[:, 2] = np.where(folds == 0, 1.0, 0.45)  # cutting apart is only good on fold 0
-    choice = rule_tuning.search(made_up(values, [0, 0, 5]), folds, score_rows.scale("dsb2018", "", "one"))
+    choice = rule_choice.search(made_up(values, [0, 0, 5]), folds, score_rows.scale("dsb2018", "", "one"))
     assert choice.crossfitted[0] == [1]  # for fold 0 nothing may know that
     assert choice.ways == {"components": {0: [1], 1: [1], 2: [1]}, "watershed": {0: [2], 1: [2], 2: [2]}}
     assert choice.overall == [2] and values[:, 2].mean() > 0.6  # ... and on all of them it is the better way
@@ -223,17 +223,17 @@ def test_cutting_apart_needs_to_be_better_out_of_fold_and_not_only_where_it_was_
         values[:, 2 + fold] = np.where(folds == fold, 0.0, 0.9)  # the best without this fold, worthless on it
     values[:, 1] = 0.45
     assert values.mean(0).argmax() == 2  # on the images that it is chosen on, the best rule of all cuts apart
-    choice = rule_tuning.search(made_up(values, [0, 0, 4, 6, 8]), folds, score_rows.scale("dsb2018", "", "one"))
+    choice = rule_choice.search(made_up(values, [0, 0, 4, 6, 8]), folds, score_rows.scale("dsb2018", "", "one"))
     assert choice.ways["watershed"] == {0: [2], 1: [3], 2: [4]} and choice.overall == [0]
 
 
 def test_what_does_not_look_at_objects_never_cuts_apart():
     values = np.array([[0.9, 0.5]] * 4)  # the rule in use cuts apart, and would be the best
-    found = rule_tuning.search(made_up(values, [5, 0]), np.array([0, 0, 1, 1]), score_rows.scale("dice", "", "one"))
+    found = rule_choice.search(made_up(values, [5, 0]), np.array([0, 0, 1, 1]), score_rows.scale("dice", "", "one"))
     assert found.overall == [1] and found.crossfitted == {0: [1], 1: [1]} and not found.ways
     for kind in ("counts", "mask"):
-        assert not any(rule.split for rule in rule_tuning.candidates(Rule(), "binary", kind, 10**5))
-    assert any(rule.split for rule in rule_tuning.candidates(Rule(), "multiclass", "objects", 10**5))
+        assert not any(rule.split for rule in rule_trials.candidates(Rule(), "binary", kind, 10**5))
+    assert any(rule.split for rule in rule_trials.candidates(Rule(), "multiclass", "objects", 10**5))
 
 
 def test_choosing_a_way_does_not_flatter():
@@ -241,9 +241,9 @@ def test_choosing_a_way_does_not_flatter():
     scale = score_rows.scale("dsb2018", "", "one")
     for _ in range(100):
         tried = made_up(random.uniform(0.3, 0.7, (32, 24)), [0] * 12 + [5] * 12)  # no rule is better than another
-        choice = rule_tuning.search(tried, folds, scale)
+        choice = rule_choice.search(tried, folds, scale)
         chosen = np.array([choice.crossfitted[fold] for fold in folds.tolist()])
-        gains.append(rule_tuning.pick(tried, chosen)[1].mean() - 0.5)
+        gains.append(rule_choice.pick(tried, chosen)[1].mean() - 0.5)
     assert abs(np.mean(gains)) < 0.005
 
 

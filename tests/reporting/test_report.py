@@ -117,14 +117,13 @@ def fabricate(arguments, predict, table_of="") -> None:
         models = [{"folder": str(run), **about}]
         prediction_folders.write_manifest(run / "val", settings.INPUT, list(held_out["image"]), spec, models, how)
     found, scale = out_of_fold.read(settings), score_rows.scale(settings.METRIC, settings.MEASURES, settings.EMPTY)
-    constants, rules = (
-        blind_baseline.by_fold(root, frame, spec, scale, 10**6, found.folders),
-        chosen_rule.configured(settings, spec),
-    )
-    how, rows = {"size": (32, 32), "resize": "stretch", "rules": rules, "scale": scale, "max_pixels": 10**6}, []
+    pairs = found.pairs(10**6)
+    constants = blind_baseline.by_fold(pairs.of(frame), scale, found.folders)
+    rules, rows = chosen_rule.configured(settings, spec), []
+    how = {"size": (32, 32), "resize": "stretch", "rules": rules, "scale": scale}
     for fold, part in found.table.groupby("kfold"):
         maps = functools.partial(found.maps, fold=fold)
-        rows += score_rows.rows(part, root, maps, constants[fold], spec, **how)
+        rows += score_rows.rows(pairs.of(part), maps, constants[fold], **how)
     gathered_scores.publish(settings, found, pd.DataFrame(rows).sort_values("image", ignore_index=True), scale, rules)
 
 

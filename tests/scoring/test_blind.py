@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from data.dataspec import DataSpec
+from metrics import overlap
 from scoring import blind_baseline, score_rows
 
 
@@ -17,7 +18,7 @@ def write(root, masks, spec, strip=0):
         labels[:, mask.shape[1] - strip :] = 255
         Image.fromarray(labels).save(root / file)
         rows.append((file, file))
-    return blind_baseline.shrunk(root, pd.DataFrame(rows, columns=["image", "mask"]), spec, 10**8)
+    return blind_baseline.shrunk(score_rows.Pairs(pd.DataFrame(rows, columns=["image", "mask"]), root, spec, 10**8))
 
 
 def squares(empty, side=64):
@@ -31,7 +32,7 @@ def squares(empty, side=64):
 
 def score(scale, constant, masks):
     values = np.array([[scale.value(scale.metric, constant, mask, None, None)] for mask in masks])
-    counts = np.array([[list(score_rows.metrics.count(constant, mask).values())] for mask in masks])
+    counts = np.array([[list(overlap.count(constant, mask).values())] for mask in masks])
     return scale.total(counts, values, np.ones((1, len(masks))))[0]
 
 

@@ -150,8 +150,8 @@ def test_a_score_at_the_networks_size_is_not_the_originals(trained, refused):
     small = np.zeros((1, 32, 64), np.uint8)
     table["mask"] = ""  # an empty mask has no size of its own that could contradict
     rows = score_rows.rows(
-        table, Path("input/demo"), lambda _: small, np.zeros((1, 8, 8), np.uint8), spec,
-        size=(32, 64), resize="stretch", rules=(Rule(),), scale=score_rows.scale("dice", "", "one"), max_pixels=10**8,
+        score_rows.Pairs(table, Path("input/demo"), spec, 10**8), lambda _: small, np.zeros((1, 8, 8), np.uint8),
+        size=(32, 64), resize="stretch", rules=(Rule(),), scale=score_rows.scale("dice", "", "one"),
     )  # fmt: skip
     with pytest.raises(errors.UserError, match=r"64 x 32 pixels, and the image 96 x 64"):
         list(rows)

@@ -18,7 +18,7 @@ from conftest import TINY
 from metrics import overlap
 from prediction import postprocess
 from prediction.postprocess import Rule
-from scoring import rule_sweep, rule_tuning, score_rows
+from scoring import rule_choice, rule_sweep, rule_trials, score_rows
 from tools.files import write_json
 
 OOF = Path("lightning_logs/demo/oof_seed42")
@@ -32,7 +32,7 @@ LEVELS = st.integers(0, 6).map(lambda step: step * 40)
 )
 @settings(max_examples=40, deadline=None)
 def test_counts_without_drawing_are_those_of_the_drawn_mask(p8, truth, labelled):
-    rules = rule_tuning.candidates(Rule(0.4, 3, 1, 2, 0.6, 4), "binary", "counts", 4000)
+    rules = rule_trials.candidates(Rule(0.4, 3, 1, 2, 0.6, 4), "binary", "counts", 4000)
     rules += (Rule(0.3, 2, 1, 1), Rule(0.3, 5, 0, 2), Rule(0.3, split=2), Rule(0.3, 2, 1, 1, 0.5, 9, 2))
     counted = rule_sweep.counts_by_rule(p8, truth, labelled, rules)
     for rule, counts in zip(rules, counted, strict=True):
@@ -66,11 +66,11 @@ def test_a_hole_that_touches_the_border_or_opens_diagonally_is_filled_only_if_cl
     assert postprocess.without_holes(diagonal).sum() == 15
 
 
-def table_of(dices: np.ndarray) -> rule_tuning.Table:
+def table_of(dices: np.ndarray) -> rule_trials.Trials:
     """A table of made-up Dice values (N, R), in counts of 1000 pixels."""
     tp = (dices * 1000).round().astype(int)
     counts = np.stack([tp, 1000 - tp, 1000 - tp, 0 * tp], axis=-1)[:, None]
-    return rule_tuning.Table(tuple(Rule(0.01 * (at + 1)) for at in range(dices.shape[1])), counts, dices[:, None])
+    return rule_trials.Trials(tuple(Rule(0.01 * (at + 1)) for at in range(dices.shape[1])), counts, dices[:, None])
 
 
 SCALE = score_rows.scale("dice", "", "one")
@@ -81,7 +81,7 @@ def test_what_is_used_on_a_fold_was_chosen_on_the_others():
     dices = np.full((12, 4), 0.5)
     for fold in range(3):
         dices[folds == fold, 1 + fold] = 0.9  # each fold has its own best rule, worthless elsewhere
-    choice = rule_tuning.search(table_of(dices), folds, SCALE)
+    choice = rule_choice.search(table_of(dices), folds, SCALE)
     for fold, (best,) in choice.crossfitted.items():
         assert best != 1 + fold
     assert choice.overall == [1]  # all three are equally good on all: the simplest
@@ -92,9 +92,9 @@ def test_tuning_on_everything_flatters_and_cross_fitting_does_not():
     gains = []
     for _ in range(200):
         tried = table_of(random.uniform(0.3, 0.7, (40, 60)))  # no rule is better than another
-        choice = rule_tuning.search(tried, folds, SCALE)
+        choice = rule_choice.search(tried, folds, SCALE)
         chosen = np.array([choice.crossfitted[fold] for fold in folds.tolist()])
-        honest = rule_tuning.pick(tried, chosen)[1].mean()
+        honest = rule_choice.pick(tried, chosen)[1].mean()
         gains.append((choice.scores[0, choice.overall[0]] - 0.5, honest - 0.5))
     flattered, honest = np.mean(gains, axis=0)
     assert flattered > 0.02
@@ -103,7 +103,7 @@ def test_tuning_on_everything_flatters_and_cross_fitting_does_not():
 
 def test_less_is_better_for_distances():
     tried = table_of(np.array([[0.5, 0.2, 0.9]] * 4))
-    choice = rule_tuning.search(tried, np.array([0, 0, 1, 1]), score_rows.scale("hd95", "", "one"))
+    choice = rule_choice.search(tried, np.array([0, 0, 1, 1]), score_rows.scale("hd95", "", "one"))
     assert choice.overall == [1]
 
 

@@ -17,7 +17,7 @@ import model_dispatcher
 from conftest import TINY
 from data.dataspec import DataSpec
 from modeling import segmenter
-from prediction import postprocess, predictor
+from prediction import postprocess, predictor, shipped_model
 from prediction.postprocess import Rule
 from shipping import onnx_check, onnx_file
 from tools import run_folders
@@ -40,7 +40,7 @@ test_images.__test__ = False
 
 def by_torch(folders, paths):
     """The probabilities (C, H, W) that make inference would write, and the frames that the networks saw."""
-    models = [predictor.load(folder) for folder in folders]
+    models = [shipped_model.load(folder) for folder in folders]
     asked = predictor.Predictor(models)
     frames = [asked.spec.read_frames(path, asked.frames)[1][0] for path in paths]
     return np.stack(frames), [probabilities for _, probabilities in asked.predict(paths)]
@@ -94,7 +94,7 @@ def test_the_file_computes_the_networks_for_batches_and_sizes_of_any_number(trai
     said = capsys.readouterr().out
     assert "all masks equal" in said and "images of any size" in said
     frames, _ = by_torch([RUN], test_images()[:3])
-    session, network = session_of(FILE), predictor.load(RUN).network
+    session, network = session_of(FILE), shipped_model.load(RUN).network
     assert session.get_inputs()[0].shape == ["batch", "height", "width", 3]
     assert session.get_inputs()[0].type == "tensor(uint8)"
     for batch in (frames[:1], frames, frames[:, :, :31], np.tile(frames, (1, 3, 2, 1))[:, :77]):
@@ -116,7 +116,7 @@ def test_without_a_fold_the_file_is_the_mean_of_all(trained):
     folders = [RUN, RUN.with_name("fold1_seed42")]
     frames, _ = by_torch(folders[:1], test_images()[:2])
     found = session_of(FOLDER / "demo_fold0-1_seed42.onnx").run(None, {"images": frames})[0]
-    alone = [onnx_file.by_torch([predictor.load(folder)], frames) for folder in folders]
+    alone = [onnx_file.by_torch([shipped_model.load(folder)], frames) for folder in folders]
     np.testing.assert_allclose(found, np.mean(alone, axis=0), atol=2e-6)
     assert abs(found - alone[0]).max() > 0.01
 

@@ -18,7 +18,7 @@ from PIL import Image
 import export
 from conftest import TINY
 from data.dataspec import DataSpec
-from prediction import predictor
+from prediction import predictor, shipped_model
 from shipping import model_card
 from tools import run_folders
 from tools.files import write_json
@@ -63,7 +63,7 @@ def mask_by_card(image: Path, monkeypatch) -> np.ndarray:
 
 
 def our_probabilities(image: Path) -> np.ndarray:
-    ((_, probabilities),) = predictor.Predictor([predictor.load(RUN)]).predict([image])
+    ((_, probabilities),) = predictor.Predictor([shipped_model.load(RUN)]).predict([image])
     return probabilities
 
 
