@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import settings as settings_module
-from data import layouts
+from data import images_to_predict, layouts
 from data.competition_files import fetch, wanted
 from tools.errors import UserError, command
 from tools.flags import is_on
@@ -26,15 +26,15 @@ FLAGS = {
 
 
 def report(settings: "Settings") -> None:
-    """Say what the layouts find in the new folder."""
+    """Say what pairs and test images the new folder holds."""
     try:
-        found = layouts.find(settings.INPUT, settings.LAYOUT, settings.TRAIN_PATH, settings.MASK_PATH)
-        print(f"Found {found.sentence}: {len(found.pairs)} pairs.")
+        match = layouts.find(settings.INPUT, settings.LAYOUT, settings.TRAIN_PATH, settings.MASK_PATH)
+        print(f"Found {match.sentence}: {len(match.pairs)} pairs.")
     except UserError as error:
         table = "" if "TABLE=" in str(error) else "\nTABLE=my.csv of image,mask takes a list of your own."
         print(f"No pairs of images and masks yet: {error}{table}")
     try:
-        folder, tests = layouts.test_images(settings.INPUT, settings.TEST_PATH)
+        folder, tests = images_to_predict.test_images(settings.INPUT, settings.TEST_PATH)
         print(f"{len(tests)} test images in {folder}.")
     except UserError:
         print("No test images found; TEST_PATH=folder names theirs.")
@@ -80,7 +80,7 @@ def weights(argv: list[str]) -> None:
         print(f"{path} is there already: {origin}.{again}")
         return
     network = model_dispatcher.build(settings.MODEL_NAME, encoder_weights="imagenet", weights_folder=settings.WEIGHTS)
-    save_network(network.body.encoder, path, {weights_origin.MARK: weights_origin.IMAGENET})
+    save_network(network.body.get_submodule("encoder"), path, {weights_origin.MARK: weights_origin.IMAGENET})
     megabytes = path.stat().st_size / 1e6
     print(
         f"ImageNet weights of {encoder}, {megabytes:.0f} MB -> {path}\n"

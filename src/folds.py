@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import settings as settings_module
-from data import examine, layouts, splits
+from data import index_table, scan, spec_guess, splits
 from data.dataspec import DataSpec
-from data.folds_table import choose, index_table, strategy, users_own, write
+from data.folds_table import choose, strategy, users_own, write
 from data.leak_audit import across_folds, copies
 from tools import console
 from tools.errors import UserError, command
@@ -28,11 +28,25 @@ FLAGS = {
 }
 
 
+def say_found(index: index_table.IndexTable) -> None:
+    """Say where images and masks were found, the first pairs of a layout, and whether names hint at groups."""
+    frame, match = index.frame, index.match
+    warning = f"Warning: {index.warning}" if index.hint else ""
+    if match.layout == "table":
+        print("\n".join(filter(None, [warning, match.sentence])))
+        return
+    print(f"Found {match.sentence}: {len(frame)} pairs. The first ones:")
+    for image, mask in zip(frame["image"][:5], frame["mask"][:5], strict=True):
+        print(f"  {image}  <->  {mask or 'an empty mask'}")
+    if warning:
+        print(warning)
+
+
 def warn_of_rare(kfold: np.ndarray, areas: np.ndarray, classes: tuple[str, ...]) -> None:
     """Say which classes have images in some folds only: the others cannot be scored on them, or never saw them."""
-    held_out = sorted(set(kfold.tolist()) - {-1})
+    held_out = splits.numbered_folds(kfold)
     for index, name in enumerate(classes):
-        shown = set(kfold[areas[:, index] > 0].tolist()) - {-1}
+        shown = splits.numbered_folds(kfold[areas[:, index] > 0])
         if 0 < len(shown) < len(held_out):
             print(
                 f"Warning: {len(shown)} of {len(held_out)} folds hold out an image with {name}; the others score none."
@@ -65,26 +79,19 @@ def main(argv: list[str] | None = None) -> None:
         is_on(flags.TIE),
     )
     table = flags.TABLE or (str(path) if not overwrite and users_own(path) else "")
-    frame, found = index_table(settings, table)
+    index = index_table.index(settings, table)
+    frame, match = index.frame, index.match
+    say_found(index)
     given = "kfold" in frame
     if given:
         splits.check(frame, Path(table or settings.INPUT))  # before the long decode
     if given and tie:
         raise UserError("TIE=1 moves copies into one fold, and these folds are given; remove the copies, or the folds.")
-    dialect = settings.DIALECT if settings.DIALECT != "auto" else found.dialect or layouts.table_dialect(frame, root)
-    spec = examine.guess(
-        frame,
-        root,
-        task=settings.TASK,
-        classes=found.classes,
-        ignore=settings.IGNORE,
-        channels=settings.IN_CHANNELS or found.channels,
-        dialect=dialect,
-    )
-    examined = examine.examine(frame, root, spec, settings.MAX_PIXELS)
-    spec, areas = examined.spec, examined.areas
-    print(examine.describe(spec, areas))
-    pairs = across_folds.find(frame, examined, root, settings.MAX_PIXELS)
+    hints = spec_guess.hints_of(settings, frame, match)
+    scanned = scan.scan_table(frame, root, spec_guess.guess_spec(frame, root, hints), settings.MAX_PIXELS)
+    spec, areas = scanned.spec, scanned.areas
+    print(spec_guess.describe(spec, areas))
+    pairs = across_folds.find(frame, scanned, root, settings.MAX_PIXELS)
     if tie:
         frame["group"] = copies.tie(list(frame["group"]), pairs)
         print(f"Tied {sum(pair.sure for pair in pairs)} copies into the groups of their originals.")
@@ -92,7 +99,7 @@ def main(argv: list[str] | None = None) -> None:
         "n_folds": settings.N_FOLDS,
         "seed": settings.FOLDS_SEED,
         "group": settings.GROUP,
-        "layout": found.layout,
+        "layout": match.layout,
         "tie": tie,
         "task": spec.task,
         "classes": list(spec.classes),
@@ -104,8 +111,8 @@ def main(argv: list[str] | None = None) -> None:
     unsure = across_folds.refuse(result, pairs, given)
 
     about = {
-        "layout": found.layout,
-        "dialect": dialect,
+        "layout": match.layout,
+        "dialect": hints.dialect,
         "strategy": strategy(given, bool(table), len(spec.scored)),
         "made_with": None if table and given else made_with,
     }

@@ -54,7 +54,7 @@ def prepare(settings: "Settings", flags: "Flags") -> Search:
         raise UserError(f"{what}: make search goes by scores of images that neither weights nor epochs were chosen on.")
     space = space_of(flags)
     frame = splits.read(Path(settings.TRAIN_FOLDS))
-    every = tuple(str(fold) for fold in sorted(set(frame["kfold"]) - {-1}))
+    every = splits.fold_names(frame)
     folds = tuple(map(str, whole_numbers("FOLDS", flags.FOLDS or "0")))
     unknown = [fold for fold in folds if fold not in every]
     if unknown:

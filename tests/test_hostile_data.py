@@ -28,7 +28,7 @@ import submission
 import tester
 import train
 from conftest import TINY, write_mask
-from data import layouts, splits
+from data import images_to_predict, layouts, splits
 from formats import images, rle
 from prediction import tiles
 from tools import errors
@@ -149,7 +149,7 @@ def test_test_images_of_another_kind_are_refused_and_nothing_is_left(trained_sma
 def test_a_lone_slice_is_no_stack(workplace, refused):
     tree(Path("input/x"), "test/a_0.png", "test/a_1.png", "test/b.png")
     with pytest.raises(errors.UserError, match=r"takes stacks of slices.*\n.*b\.png"):
-        layouts.test_images("input/x", stacked=True)
+        images_to_predict.test_images("input/x", stacked=True)
 
 
 @pytest.mark.parametrize("change", [
@@ -225,7 +225,7 @@ def test_names_that_a_table_cannot_hold_are_refused_at_every_door(name, workplac
     refused(folds.main, ["DATASET=x", "N_FOLDS=2"])
     with pytest.raises(errors.UserError, match="rename"):
         Path("input/x/test/c.png").rename(f"input/x/test/{name}.png")
-        layouts.test_names("input/x")
+        images_to_predict.test_names("input/x")
     if "\udcff" not in name:  # what no UTF-8 file can hold
         with Path("own.csv").open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows(

@@ -18,7 +18,7 @@ import model_dispatcher
 import mutants
 import submission
 from conftest import TINY
-from data import examine, splits
+from data import class_table, splits
 from formats import images, rle, rle_table
 from modeling.encoder_weights import load_encoder
 from mutants import Subject
@@ -74,7 +74,7 @@ def read_run_lengths(path: Path) -> None:
 
 
 def read_class_table(path: Path) -> None:
-    keys = examine.read_classes(path.parent)
+    keys = class_table.read_class_table(path.parent)
     assert all(name.isprintable() and name for name in keys)
     assert len(set(keys.values())) == len(keys) > 0
 

@@ -16,7 +16,7 @@ import submission
 import tester
 import train
 from conftest import NUCLEI, TINY, write_mask
-from data import dataspec, examine
+from data import dataspec, level_statistics
 from formats import rle
 from metrics import overlap
 from prediction import postprocess
@@ -345,10 +345,10 @@ def test_means_over_classes():
 def test_statistics_are_those_of_the_pixels():
     eight = np.random.default_rng(0).integers(0, 256, (2, 5000))
     histogram = np.stack([np.bincount(row, minlength=256) for row in eight])
-    found = examine.statistics({256: histogram})
-    assert found["bits"] == 8
-    assert found["mean"] == pytest.approx((eight / 255).mean(1).tolist(), abs=1e-5)
-    assert found["std"] == pytest.approx((eight / 255).std(1).tolist(), abs=1e-5)
+    found = level_statistics.measured(dataspec.DataSpec(channels=2), {256: histogram})
+    assert found.bits == 8
+    assert found.mean == pytest.approx((eight / 255).mean(1).tolist(), abs=1e-5)
+    assert found.std == pytest.approx((eight / 255).std(1).tolist(), abs=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -3,20 +3,19 @@
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from checkup.decoding import SMEARED, DataScan, Tested, look_at_test
+from checkup.decoding import SMEARED, DoctorScan, ScannedTest, scan_test_images
 from checkup.findings import Finding, problem, warning
 from checkup.perfect import Frame
-from data import layouts
 from data.dataspec import DataSpec
-from data.leak_audit import copies as audited_copies
-from formats import images
+from data.images_to_predict import test_names
+from data.leak_audit import across_folds, copies
 from metrics import measures
 from scoring.score_rows import Scale
-from tools import console, threads
+from tools import threads
 from tools.errors import UserError
 
 if TYPE_CHECKING:
@@ -31,17 +30,17 @@ OTHER_SIZE = 1.5  # by how much a test image's side is outside of the training i
 SHOWN = 10
 
 
-def broken(scan: DataScan, total: int) -> Finding:
-    """Files that cannot be read, all of them."""
+def broken(scan: DoctorScan, total: int) -> Finding:
+    """List files that cannot be read, all of them."""
     if scan.broken:
         text = f"{len(scan.broken)} of {total} pairs: repair or remove these files, then make folds"
         return problem("broken files", text, scan.broken)
     return Finding("broken files", f"none; {total} pairs were decoded strictly")
 
 
-def sizes(scan: DataScan, frame: Frame, batch: int, cropped: bool) -> Iterator[Finding]:
-    """Sizes and modes, and what IMAGE_SIZE and RESIZE make of them."""
-    shapes = Counter(look.shape for look in scan.looks)
+def sizes(scan: DoctorScan, frame: Frame, batch: int, cropped: bool) -> Iterator[Finding]:
+    """Report sizes and modes, and what IMAGE_SIZE and RESIZE make of them."""
+    shapes = Counter(note.shape for note in scan.notes)
     common = ", ".join(f"{width} x {height} px ({count})" for (height, width), count in shapes.most_common(4))
     more = f", and {len(shapes) - 4} more" if len(shapes) > 4 else ""
     text = f"{common}{more}"
@@ -53,9 +52,9 @@ def sizes(scan: DataScan, frame: Frame, batch: int, cropped: bool) -> Iterator[F
         yield warning("sizes", f"{text}: IMAGE_SIZE={asked} stretches one side {worst:.1f} times more. RESIZE=fit")
     else:
         yield Finding("sizes", text, figures={f"{height}x{width}": count for (height, width), count in shapes.items()})
-    modes = Counter(look.mode for look in scan.looks)
+    modes = Counter(note.mode for note in scan.notes)
     yield Finding("modes", ", ".join(f"{mode} ({count})" for mode, count in modes.most_common()), figures=dict(modes))
-    plain = [row for row, look in zip(scan.rows, scan.looks, strict=True) if look.thumbnail.std() < 0.5]
+    plain = [pair.row for pair in scan.pairs if pair.thumbnail.std() < 0.5]
     if plain:
         yield warning("plain images", f"{len(plain)} show one even colour: look at them", figures={"rows": plain})
 
@@ -64,9 +63,9 @@ def _aspect(shape: tuple[int, int], frame: Frame) -> tuple[float, float]:
     return frame.size[0] / shape[0], frame.size[1] / shape[1]
 
 
-def mask_values(scan: DataScan, spec: DataSpec) -> Finding:
-    """The values of masks that say where something is; a class map's are its classes."""
-    found = [note for look in scan.looks for note in look.masks]
+def mask_values(scan: DoctorScan, spec: DataSpec) -> Finding:
+    """Report the values of masks that say where something is; a class map's are its classes."""
+    found = [values for note in scan.notes for values in note.masks]
     kinds = Counter(kind for kind, _ in found)
     if not found:
         what = f"classes {', '.join(map(str, spec.values))}" if spec.values else "colours" if spec.colours else ""
@@ -83,16 +82,16 @@ def mask_values(scan: DataScan, spec: DataSpec) -> Finding:
     return warning("mask values", text, items, dict(kinds))
 
 
-def masks(scan: DataScan, spec: DataSpec) -> Iterator[Finding]:
-    """Empty and full masks, and how often each class comes."""
-    areas, total = scan.areas, len(scan.looks)
+def masks(scan: DoctorScan, spec: DataSpec) -> Iterator[Finding]:
+    """Report empty and full masks, and how often each class comes."""
+    areas, total = scan.areas, len(scan.notes)
     empty, full = int((areas.sum(1) == 0).sum()), int((areas >= FULL).any(1).sum())
     if empty == total:
         yield problem("masks", f"all {total} are empty; there is nothing to learn. Are the values 0 and 1 (or 255)?")
         return
     text = f"{empty} empty, {full} full of {total}; foreground {_percent(areas.sum(1).mean())} of the pixels"
     figures = {"empty": empty, "full": full, "foreground": float(areas.sum(1).mean())}
-    unlabelled = float(np.mean([look.unlabelled for look in scan.looks]))
+    unlabelled = float(np.mean([note.unlabelled for note in scan.notes]))
     if unlabelled:
         text += f", {_percent(unlabelled)} are not labelled"
     if empty > total / 2 and unlabelled > 0.01:
@@ -124,9 +123,9 @@ def _percent(share: float) -> str:
     return f"{100 * share:.2g}%"
 
 
-def vanishing(scan: DataScan, names: list[str], frame: Frame, spec: DataSpec) -> Finding:
-    """Objects of which nothing is left at IMAGE_SIZE."""
-    count, gone = (np.array([getattr(look, key) for look in scan.looks]) for key in ("objects", "vanished"))
+def vanishing(scan: DoctorScan, names: list[str], frame: Frame, spec: DataSpec) -> Finding:
+    """Report objects of which nothing is left at IMAGE_SIZE."""
+    count, gone = (np.array([getattr(note, key) for note in scan.notes]) for key in ("objects", "vanished"))
     total, lost, size = int(count.sum()), int(gone.sum()), f"{frame.size[0]} x {frame.size[1]} px"
     if frame.resize == "none":
         size = "the images' own size"
@@ -146,9 +145,9 @@ def vanishing(scan: DataScan, names: list[str], frame: Frame, spec: DataSpec) ->
     return warning("tiny objects", f"{text} them. {cure[0].upper()}{cure[1:]}", items, figures)
 
 
-def ceiling(scan: DataScan, frame: Frame, scale: Scale) -> Finding:
-    """What a perfect network scores at IMAGE_SIZE."""
-    counts, values = (np.array([getattr(look, key) for look in scan.looks]) for key in ("counts", "values"))
+def ceiling(scan: DoctorScan, frame: Frame, scale: Scale) -> Finding:
+    """Say what a perfect network scores at IMAGE_SIZE."""
+    counts, values = (np.array([getattr(note, key) for note in scan.notes]) for key in ("counts", "values"))
     best = float(scale.total(counts, values, np.ones((1, len(counts))))[0])
     measure = measures.get(scale.metric)
     size = "the images' own size" if frame.resize == "none" else f"{frame.size[0]} x {frame.size[1]} px"
@@ -158,60 +157,37 @@ def ceiling(scan: DataScan, frame: Frame, scale: Scale) -> Finding:
     return Finding("ceiling", text, figures={scale.metric: best})
 
 
-def copies(frame: "pd.DataFrame", scan: DataScan, root: Path, max_pixels: int) -> list[audited_copies.Pair]:
-    """The leak audit's pairs over rows of `frame`, which has the rows that were looked at only."""
-    names = list(frame["image"])
-
-    def read(row: int) -> np.ndarray:
-        levels = scan.looks[row].levels
-        if levels is None:
-            return scan.spec.read_image(root / names[row], max_pixels)
-        return levels if levels.dtype == np.uint8 else images.through_window(levels, scan.spec.window)
-
-    def track(items: Any, total: int) -> Any:
-        return console.track(items, total, "comparing")
-
-    return audited_copies.copies(scan.thumbnails, read, list(frame["group"]), track)
-
-
-def leaks(frame: "pd.DataFrame", pairs: list[audited_copies.Pair], given: bool) -> Iterator[Finding]:
-    """Copies that lie in two folds, and what only looks alike."""
-    over = audited_copies.across(pairs, frame["kfold"].tolist())
-    names, where = list(frame["image"]), list(frame["kfold"])
-    lines = {
-        sure: [
-            f"{names[p.first]} (fold {where[p.first]}) and {names[p.second]} (fold {where[p.second]}): {p.how}"
-            for p in over
-            if p.sure is sure
-        ]
-        for sure in (True, False)
-    }
-    if lines[True]:
+def leaks(frame: "pd.DataFrame", pairs: list[copies.Pair], given: bool) -> Iterator[Finding]:
+    """Report copies that lie in two folds, and what only looks alike."""
+    over_folds = copies.across(pairs, frame["kfold"].tolist())
+    sure, unsure = (across_folds.lines(frame, [pair for pair in over_folds if pair.sure is is_sure])
+                    for is_sure in (True, False))  # fmt: skip
+    if sure:
         cure = "one fold for both in your table, or remove the copies" if given else "make folds TIE=1"
-        text = f"{len(lines[True])} copies lie in two folds: a model would be scored on what it has seen. {cure}"
-        yield problem("leaks", text, lines[True])
+        text = f"{len(sure)} copies lie in two folds: a model would be scored on what it has seen. {cure}"
+        yield problem("leaks", text, sure)
     else:
         yield Finding("leaks", "no copy of an image (turned, resized, recompressed, cropped a little) in two folds")
-    if lines[False]:
-        text = f"{len(lines[False])} pairs in two folds look alike; one scene, or two? See make folds' alike.png"
-        yield warning("look-alikes", text, lines[False][:SHOWN])
+    if unsure:
+        text = f"{len(unsure)} pairs in two folds look alike; one scene, or two? See make folds' alike.png"
+        yield warning("look-alikes", text, unsure[:SHOWN])
 
 
 def test_images(
-    settings: "Settings", spec: DataSpec, scan: DataScan, most: int
-) -> tuple[Iterator[Finding], Tested | None]:
-    """Whether there are test images that can be read, of sizes that the training images have."""
+    settings: "Settings", spec: DataSpec, scan: DoctorScan, most: int
+) -> tuple[Iterator[Finding], ScannedTest | None]:
+    """Say whether there are test images that can be read, of sizes that the training images have."""
     try:
-        folder, names = layouts.test_names(settings.INPUT, settings.TEST_PATH, spec.stacked)
+        folder, names = test_names(settings.INPUT, settings.TEST_PATH, spec.stacked)
     except UserError as error:
         return iter([warning("test images", f"{error} A training needs none.")]), None
     count = min(most, len(names)) if most else len(names)
     some = [folder / names[position * len(names) // count] for position in range(count)]
-    tested = look_at_test(some, spec, settings.MAX_PIXELS)
-    return _tested(tested, folder, len(some), [look.shape for look in scan.looks]), tested
+    tested = scan_test_images(some, spec, settings.MAX_PIXELS)
+    return _tested(tested, folder, len(some), [note.shape for note in scan.notes]), tested
 
 
-def _tested(tested: Tested, folder: Path, count: int, train: list[tuple[int, int]]) -> Iterator[Finding]:
+def _tested(tested: ScannedTest, folder: Path, count: int, train: list[tuple[int, int]]) -> Iterator[Finding]:
     if tested.broken:
         text = f"{len(tested.broken)} of {count} in {folder} cannot be read, and make inference will stop at them"
         yield warning("test images", text, tested.broken)
@@ -228,6 +204,6 @@ def _tested(tested: Tested, folder: Path, count: int, train: list[tuple[int, int
         yield Finding("test images", f"{len(tested.shapes)} in {folder}, {span}, like the training images")
 
 
-def decoding_seconds(scan: DataScan, tested: Tested | None) -> float:
-    """What decoding alone would have taken on all cores: its CPU seconds over the cores."""
-    return (scan.seconds + (tested.seconds if tested else 0.0)) / threads.CORES
+def decoding_seconds(scanning: float, tested: ScannedTest | None) -> float:
+    """Estimate what decoding alone takes on all cores, from the CPU seconds that it took while scanning."""
+    return (scanning + (tested.seconds if tested else 0.0)) / threads.CORES

@@ -1,19 +1,19 @@
-"""Every file decoded once, strictly, on all cores; all that the checks want to know of it is taken on the way."""
+"""What the doctor notes of each file while the one scan of the data set decodes it: modes, values, objects, ceiling."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 
 from checkup import perfect
 from checkup.perfect import Frame
-from data import examine
 from data.dataspec import DataSpec
-from data.leak_audit import spectra
-from formats import decode, images, rle_table
-from formats.decode import Samples
+from data.scan import DataScan, DecodedPair, scan_pairs
+from formats import decode, images
+from formats.mask_reference import MaskReference
+from formats.samples import Samples
 from metrics import objects
 from scoring.score_rows import Scale
 from tools import console, threads
@@ -21,138 +21,116 @@ from tools.errors import UserError
 
 KEEP = 512 << 20  # bytes of decoded images that stay for the leak audit, which would decode some again
 SMEARED = "smeared by JPEG"
+FileNote = TypeVar("FileNote")
+Decoded = TypeVar("Decoded")
 
 
 @dataclass(frozen=True)
-class Look:
-    """What one pair showed; figures by scored class are (S,)."""
+class PairNotes:
+    """What one pair showed beside what every scan keeps; figures by scored class are (S,)."""
 
     mode: str  # RGB of 8 bits, ...
     shape: tuple[int, int]  # H, W
     masks: tuple[tuple[str, str], ...]  # of each mask file: which values it has, its path
-    areas: np.ndarray  # share of the labelled pixels
     unlabelled: float  # share of all pixels
-    thumbnail: np.ndarray
-    histogram: np.ndarray
     counts: np.ndarray  # (S, 4): tp, fp, fn, tn of the mask that a perfect network would give at its size
     values: np.ndarray  # METRIC of that mask
     objects: np.ndarray
     vanished: np.ndarray  # objects of which that mask has no pixel
-    levels: np.ndarray | None
+
+
+DoctorScan = DataScan[PairNotes]
+
+
+class _Stopwatch:
+    """Adds up the CPU seconds of decoding over all threads."""
+
+    def __init__(self) -> None:
+        self._spent: list[float] = []
+
+    @property
+    def seconds(self) -> float:
+        return sum(self._spent)
+
+    def noting(
+        self, decoding: Callable[[], Decoded], note: Callable[[Samples], FileNote]
+    ) -> tuple[Decoded, list[FileNote]]:
+        """Return what `decoding` does, and a note of each file that it decodes."""
+        notes: list[FileNote] = []
+
+        def take(samples: Samples, seconds: float) -> None:
+            self._spent.append(seconds)
+            notes.append(note(samples))
+
+        with decode.noting(take):
+            return decoding(), notes
 
 
 @dataclass(frozen=True)
-class DataScan:
-    """All pairs that could be read, their positions in the table, what is broken, and the CPU seconds of decoding."""
+class PairReader:
+    """Decodes a pair as make folds does, and notes what the checks want to know of it."""
 
-    looks: list[Look]
-    rows: list[int]
-    broken: list[str]
-    seconds: float
-    spec: DataSpec  # with the statistics of these images
+    root: Path
+    spec: DataSpec
+    max_pixels: int
+    frame: Frame
+    scale: Scale
+    stopwatch: _Stopwatch
 
-    @property
-    def areas(self) -> np.ndarray:
-        return np.array([look.areas for look in self.looks])
+    def __call__(self, image: str, reference: str) -> DecodedPair[PairNotes]:
+        """Decode one pair. Raises UserError where a file is broken or the sizes differ."""
+        path = self.root / image
+        levels, (mode, *_) = self.stopwatch.noting(
+            lambda: images.read_levels(path, self.max_pixels, self.spec.channels), _mode
+        )
+        where, shape = MaskReference.parse(reference), (levels.shape[0], levels.shape[1])
+        shows_where = (
+            self.spec.task == "binary" or where.kind == "class_files"
+        )  # each file says only where something is
+        (mask, labels), values = self.stopwatch.noting(
+            lambda: self._mask(where, shape, image), mask_values if shows_where else lambda _: ("", "")
+        )
+        labelled = self.spec.labelled(mask)
+        against = list(perfect.against(mask, self.spec, labels, self.frame, self.scale))
+        notes = PairNotes(
+            mode,
+            shape,
+            tuple(value for value in values if value[0]),
+            unlabelled=0.0 if labelled is None else 1 - np.count_nonzero(labelled) / labelled.size,
+            counts=np.array([of_class.counts for of_class in against]),
+            values=np.array([of_class.value for of_class in against]),
+            objects=np.array([of_class.objects for of_class in against]),
+            vanished=np.array([of_class.vanished for of_class in against]),
+        )
+        return DecodedPair(levels, mask, notes)
 
-    @property
-    def thumbnails(self) -> np.ndarray:
-        return np.array([look.thumbnail for look in self.looks])
+    def _mask(self, where: MaskReference, shape: tuple[int, int], image: str) -> tuple[np.ndarray, np.ndarray | None]:
+        """Read a mask (K, H, W) and, where the reference tells them apart, its objects' labels int32 (S, H, W)."""
+        reference = str(where)
+        if not _has_objects(self.spec, self.root, where):
+            return self.spec.read_mask(self.root, reference, shape, self.max_pixels, image), None
+        labels = objects.read(self.spec, self.root, reference, shape, self.max_pixels, image)
+        return self.spec.from_planes(labels > 0, reference), labels
 
 
-def look(
+def scan_for_checks(
     pairs: Sequence[tuple[str, str]], root: Path, spec: DataSpec, frame: Frame, scale: Scale, max_pixels: int
-) -> DataScan:
-    """Decode and look at each pair (image, mask) below `root`; a broken one is listed, and stops nothing."""
-    for table in sorted({rle_table.parse_reference(mask)[0] for _, mask in pairs if mask.startswith("rle:")}):
-        rle_table.read(root / table)  # once, before the threads
-
-    def one(pair: tuple[str, str]) -> tuple[Look | str, float]:
-        clock = _Clock()
-        try:
-            return _look(pair, root, spec, frame, scale, max_pixels, clock), clock.seconds
-        except UserError as error:
-            return str(error), clock.seconds
-
-    looks, rows, broken, seconds, room = [], [], [], 0.0, KEEP
-    results = threads.map_ahead(pairs, one, 2 * threads.CORES)
-    for row, (result, spent) in enumerate(console.track(results, len(pairs), "decoding")):
-        seconds += spent
-        if isinstance(result, str):
-            broken.append(result)
-            continue
-        room -= result.levels.nbytes
-        looks.append(result if room >= 0 else replace(result, levels=None))
-        rows.append(row)
-    histograms: dict[int, np.ndarray] = {}
-    for result in looks:
-        count = result.histogram.shape[1]
-        histograms[count] = histograms.get(count, 0) + result.histogram
-    measured = replace(spec, **examine.statistics(histograms)) if looks else spec
-    return DataScan(looks, rows, broken, seconds, measured)
+) -> tuple[DoctorScan, float]:
+    """Scan the pairs (image, mask) below `root` with the doctor's notes, and the CPU seconds that decoding took."""
+    stopwatch = _Stopwatch()
+    scan = scan_pairs(pairs, root, spec, PairReader(root, spec, max_pixels, frame, scale, stopwatch), KEEP)
+    return scan, stopwatch.seconds
 
 
-class _Clock:
-    """Adds up what decoding took, and notes something of each file."""
-
-    def __init__(self) -> None:
-        self.seconds, self.notes = 0.0, []
-
-    def noting(self, what: Any) -> Any:
-        """A `note` for decode.noting that keeps `what(samples)`."""
-
-        def note(samples: Samples, seconds: float) -> None:
-            self.seconds += seconds
-            self.notes.append(what(samples))
-
-        return note
-
-
-def _look(
-    pair: tuple[str, str], root: Path, spec: DataSpec, frame: Frame, scale: Scale, max_pixels: int, clock: _Clock
-) -> Look:
-    image, reference = pair
-    with decode.noting(clock.noting(_mode)):
-        levels = images.read_levels(root / image, max_pixels, spec.channels)
-    mode, clock.notes = clock.notes[0], []
-    shape = levels.shape[:2]
-    of_own = spec.task == "binary" or "{class}" in reference  # a file that says only where something is
-    with decode.noting(clock.noting(mask_values if of_own else lambda _: ("", ""))):
-        if _has_objects(spec, root, reference):
-            there = objects.read(spec, root, reference, shape, max_pixels, image)
-            mask = spec.from_planes(there > 0, reference)
-        else:
-            there, mask = None, spec.read_mask(root, reference, shape, max_pixels, image)
-    labelled = spec.labelled(mask)
-    found = perfect.against(mask, spec, there, frame, scale)
-    counts, values, count, gone = zip(*found, strict=True)
-    counts = np.array(counts)
-    pixels = mask[0].size if labelled is None else max(1, int(labelled.sum()))
-    return Look(
-        mode,
-        shape,
-        tuple(note for note in clock.notes if note[0]),
-        counts[:, [0, 2]].sum(1) / pixels,
-        0.0 if labelled is None else 1 - np.count_nonzero(labelled) / labelled.size,
-        spectra.thumbnail(examine.eight_bits(levels)),
-        examine.histogram(levels),
-        counts,
-        np.array(values),
-        np.array(count),
-        np.array(gone),
-        levels,
-    )
-
-
-def _has_objects(spec: DataSpec, root: Path, reference: str) -> bool:
-    """Whether the reference itself says which object is which: run lengths, or a folder of one file an object."""
-    if not reference or reference.startswith("rle:"):
-        return bool(reference)
-    return any(path.is_dir() for path in spec.class_paths(root, reference))
+def _has_objects(spec: DataSpec, root: Path, where: MaskReference) -> bool:
+    """Say whether the reference tells objects apart: run lengths, or a folder of one file an object."""
+    if where.kind == "empty":
+        return False
+    return where.kind == "run_lengths" or any(path.is_dir() for path in where.class_paths(root, spec.scored_names))
 
 
 def _mode(samples: Samples) -> str:
-    """A file's channels and bits in words: `RGB of 8 bits`."""
+    """Name a file's channels and bits: `RGB of 8 bits`."""
     count = samples.values.shape[2]
     names = {"rgb": {3: "RGB", 4: "RGBA"}, "grey": {1: "grey", 2: "grey with alpha"}, "cmyk": {4: "CMYK"}}
     kind = "grey" if samples.greys else samples.kind
@@ -161,7 +139,7 @@ def _mode(samples: Samples) -> str:
 
 
 def mask_values(samples: Samples) -> tuple[str, str]:
-    """Which values a binary mask's file has: `0/255`, `0/7`, smeared ones; and its path."""
+    """Say which values a binary mask's file has: `0/255`, `0/7`, smeared ones; and its path."""
     values = samples.grey() if samples.greys else samples.values[..., 0]
     top = int(values.max(initial=0))
     if samples.jpeg and ((values > 0) & (values < top)).any():
@@ -170,7 +148,7 @@ def mask_values(samples: Samples) -> tuple[str, str]:
 
 
 @dataclass(frozen=True)
-class Tested:
+class ScannedTest:
     """The test images that could be read: their sizes; and what is broken."""
 
     shapes: list[tuple[int, int]]
@@ -178,20 +156,21 @@ class Tested:
     seconds: float
 
 
-def look_at_test(files: Sequence[Path], spec: DataSpec, max_pixels: int) -> Tested:
+def scan_test_images(files: Sequence[Path], spec: DataSpec, max_pixels: int) -> ScannedTest:
     """Decode every test image as inference will."""
 
-    def one(path: Path) -> tuple[tuple[int, int] | str, float]:
-        clock = _Clock()
-        try:
-            with decode.noting(clock.noting(lambda _: None)):
-                return spec.read_image(path, max_pixels).shape[:2], clock.seconds
-        except UserError as error:
-            return str(error), clock.seconds
+    stopwatch = _Stopwatch()
 
-    results = list(console.track(threads.map_ahead(files, one, 2 * threads.CORES), len(files), "test images"))
-    return Tested(
-        [shape for shape, _ in results if not isinstance(shape, str)],
-        [text for text, _ in results if isinstance(text, str)],
-        sum(seconds for _, seconds in results),
+    def shape_of(path: Path) -> tuple[int, int] | str:
+        try:
+            image, _ = stopwatch.noting(lambda: spec.read_image(path, max_pixels), lambda _: None)
+        except UserError as error:
+            return str(error)
+        return image.shape[0], image.shape[1]
+
+    results = list(console.track(threads.map_ahead(files, shape_of, 2 * threads.CORES), len(files), "test images"))
+    return ScannedTest(
+        [shape for shape in results if not isinstance(shape, str)],
+        [text for text in results if isinstance(text, str)],
+        stopwatch.seconds,
     )

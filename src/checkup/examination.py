@@ -2,29 +2,32 @@
 
 import dataclasses
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 from checkup import data_checks, decoding, disk, environment, pairs, perfect
 from checkup.findings import PROBLEM, WARNING, Finding, Report, problem, warning
+from data import splits
+from data.leak_audit import across_folds
 from tools import run_folders
 from tools.errors import UserError
 from tools.flags import is_on
 from tools.names import check_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import pandas as pd
     from torch import nn
 
     from checkup.training_checks import Work
+    from data.dataspec import DataSpec
     from settings import Settings
     from tools.flags import Flags
 
 SAMPLE = 200
+Take = Callable[[Iterable[Finding]], None]  # prints and keeps findings
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -32,8 +35,8 @@ class Examination:
     """What was looked at: the whole table, the rows of it that could be read, with their folds, and how they looked."""
 
     table: pairs.Table
-    frame: Any
-    scan: decoding.DataScan
+    frame: "pd.DataFrame"
+    scan: decoding.DoctorScan
     quick: bool
 
     @property
@@ -55,15 +58,15 @@ def examine_data(settings: "Settings", table: str, quick: bool, report: Report) 
     of_sample = f", a sample of {len(frame)} of {len(found.frame)}" if len(frame) < len(found.frame) else ""
     seen = perfect.Frame(settings.IMAGE_SIZE, settings.RESIZE)
     columns = list(zip(frame["image"], frame["mask"], strict=True))
-    scan = decoding.look(columns, root, found.spec, seen, scale, settings.MAX_PIXELS)
+    scan, seconds = decoding.scan_for_checks(columns, root, found.spec, seen, scale, settings.MAX_PIXELS)
 
-    def take(checks: Iterator[Finding] | list[Finding]) -> None:
+    def take(checks: Iterable[Finding]) -> None:
         report.take("data", (_of_sample(finding, of_sample) for finding in checks))
 
     if found.made:
         scan = dataclasses.replace(scan, spec=found.spec)  # as make folds measured it
     take([data_checks.broken(scan, len(frame))])
-    if not scan.looks:
+    if not scan.pairs:
         raise UserError(f"{root}: not one of {len(frame)} pairs can be read.")
     frame = frame.iloc[scan.rows].reset_index(drop=True)
     take(data_checks.sizes(scan, seen, settings.TRAIN_BATCH_SIZE, all(settings.CROP)))
@@ -75,31 +78,29 @@ def examine_data(settings: "Settings", table: str, quick: bool, report: Report) 
             data_checks.ceiling(scan, seen, scale),
         ]
     )
-    frame = _look_at_folds(settings, found, frame, scan, take)
+    frame = _check_folds(settings, found, frame, scan, take)
     checks, tested = data_checks.test_images(settings, scan.spec, scan, SAMPLE if quick else 0)
     report.take("data", (_of_sample(finding, f", a sample of at most {SAMPLE}" if quick else "") for finding in checks))
-    return Examination(found, frame, scan, quick), data_checks.decoding_seconds(scan, tested)
+    return Examination(found, frame, scan, quick), data_checks.decoding_seconds(seconds, tested)
 
 
 def _of_sample(finding: Finding, said: str) -> Finding:
     return dataclasses.replace(finding, check=f"{finding.check}{said}")
 
 
-def _look_at_folds(
-    settings: "Settings", found: pairs.Table, frame: "pd.DataFrame", scan: decoding.DataScan, take: Any
-) -> Any:
-    """The folds and the leak audit; the frame with its folds, without them where there can be none."""
-    whole, findings = pairs.with_folds(found, frame, scan.areas, settings)
+def _check_folds(
+    settings: "Settings", table: pairs.Table, frame: "pd.DataFrame", scan: decoding.DoctorScan, take: Take
+) -> "pd.DataFrame":
+    """Check the folds and audit them for leaks; the frame with its folds, without them where there can be none."""
+    whole, findings = pairs.with_folds(table, frame, scan.areas, settings)
     take(findings)
-    own = frame if whole is None else whole
     if whole is None:
-        return own
-    kept = [row for row in range(len(own)) if "for_fold" not in own or own["for_fold"].iloc[row] == ""]
-    audited = dataclasses.replace(scan, looks=[scan.looks[row] for row in kept])
-    table = own.iloc[kept].reset_index(drop=True)
-    copies = data_checks.copies(table, audited, Path(settings.INPUT), settings.MAX_PIXELS)
-    take(data_checks.leaks(table, copies, found.given))
-    return own
+        return frame
+    own = [place for place in range(len(whole)) if "for_fold" not in whole or whole["for_fold"].iloc[place] == ""]
+    audited = whole.iloc[own].reset_index(drop=True)
+    copies = across_folds.find(audited, scan.only(own), Path(settings.INPUT), settings.MAX_PIXELS)
+    take(data_checks.leaks(audited, copies, table.given))
+    return whole
 
 
 def try_training(settings: "Settings", examination: Examination, work: "Work", folder: Path, report: Report) -> None:
@@ -135,8 +136,8 @@ def try_training(settings: "Settings", examination: Examination, work: "Work", f
         )
 
 
-def _without_download(settings: "Settings") -> Any:
-    """The same settings, with random weights where ImageNet's would have to be fetched."""
+def _without_download(settings: "Settings") -> "Settings":
+    """Return the same settings, with random weights where ImageNet's would have to be fetched."""
     import model_dispatcher
     from modeling import encoder_weights
 
@@ -147,13 +148,13 @@ def _without_download(settings: "Settings") -> Any:
 
 
 def _disk(
-    settings: "Settings", examination: Examination, spec: Any, network: "nn.Module", work: "Work", size: int
+    settings: "Settings", examination: Examination, spec: "DataSpec", network: "nn.Module", work: "Work", size: int
 ) -> Iterator[Finding]:
     """Disk and shared memory, from the rows and from the network's parameters."""
     from formats.resize import content_box
     from loading.datamodule import workers
 
-    depth, shapes = spec.channels + spec.planes, [look.shape for look in examination.scan.looks]
+    depth, shapes = spec.channels + spec.planes, [note.shape for note in examination.scan.notes]
     frames = [settings.IMAGE_SIZE if settings.RESIZE != "none" else content_box(s, s, "none")[2:] for s in shapes]
     pixels = int(sum(height * width for height, width in frames) * examination.share)
     weights = sum(value.nbytes for value in network.state_dict().values())
@@ -165,14 +166,13 @@ def _disk(
     yield disk.shared_memory(workers(settings.WORKERS), size * cropped * depth, valid)
 
 
-def planned(settings: "Settings", frame: "pd.DataFrame", share: float, fold: str, seeds: str) -> Any:
-    """The experiment's runs. Raises UserError for a fold that is not there, or seeds that are no numbers."""
+def planned(settings: "Settings", frame: "pd.DataFrame", share: float, fold: str, seeds: str) -> "Work":
+    """Plan the experiment's runs. Raises UserError for a fold that is not there, or seeds that are no numbers."""
     from checkup.training_checks import Work
     from training import builders
     from training.preparation import refuse_what_does_nothing
 
-    every = [str(number) for number in sorted(set(frame["kfold"]) - {-1})]
-    folds = tuple(part.strip() for part in fold.split(",")) if fold else tuple(every)
+    folds = tuple(part.strip() for part in fold.split(",")) if fold else splits.fold_names(frame)
     rows = [builders.fold_rows(settings, frame, one) for one in folds]
     for one in folds:
         refuse_what_does_nothing(settings, one)
@@ -213,8 +213,8 @@ def _experiment(settings: "Settings", made: bool) -> Iterator[Finding]:
         )
 
 
-def _attempt(report: Report, part: str, check: str, work: "Callable[[], Any]") -> Any:
-    """What `work` returns; what it refuses is a problem of `part`, as the training would refuse it."""
+def _attempt(report: Report, part: str, check: str, work: Callable[[], Result]) -> Result | None:
+    """Return what `work` does; what it refuses is a problem of `part`, as the training would refuse it."""
     try:
         return work()
     except UserError as error:

@@ -1,17 +1,17 @@
 """The table of pairs that a training would read: the folds table, or what make folds would find."""
 
-import contextlib
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from checkup.findings import Finding, problem, warning
-from data import examine, folds_table, groups, layouts, pairing, splits
+from data import folds_table, index_table, layouts, spec_guess, splits
 from data.dataspec import DataSpec
+from data.index_table import IndexTable
+from data.layout_match import LayoutMatch
 from tools.errors import UserError
 from tools.files import read_json
 from training import builders
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class Table:
     """Pairs and what their pixels mean. `made`: by make folds, so that a training can begin."""
 
-    frame: Any
+    frame: "pd.DataFrame"
     spec: DataSpec
     made: bool
     given: bool  # the folds are the user's, or came with the data
@@ -34,86 +34,74 @@ class Table:
 
 
 def find(settings: "Settings", table: str) -> tuple[Table, list[Finding]]:
-    """The folds table where it is there, or what make folds would take. Raises UserError where there is no pair."""
+    """Take the folds table where it is there, else what make folds would. Raises UserError where there is no pair."""
     path = Path(settings.TRAIN_FOLDS)
     edited = folds_table.users_own(path)
     if path.is_file() and not edited and not table:
-        return _made(settings, path)
-    table = table or (str(path) if edited else "")
-    found, findings = _found(settings, table)
-    frame = found[0]
-    dialect = settings.DIALECT if settings.DIALECT != "auto" else found[1].dialect
-    root = Path(settings.INPUT)
-    spec = examine.guess(
-        frame,
-        root,
-        task=settings.TASK,
-        classes=found[1].classes,
-        ignore=settings.IGNORE,
-        channels=settings.IN_CHANNELS or found[1].channels,
-        dialect=dialect or layouts.table_dialect(frame, root),
-    )
+        return _of_folds_table(settings, path)
+    index, findings = _index(settings, table or (str(path) if edited else ""))
+    hints = spec_guess.hints_of(settings, index.frame, index.match)
+    spec = spec_guess.guess_spec(index.frame, Path(settings.INPUT), hints)
     if edited:
         findings.append(warning("folds table", f"{path} is your own, or was edited: make folds checks and takes it"))
-    return Table(frame, spec, False, "kfold" in frame, found[1].layout), findings
+    return Table(index.frame, spec, made=False, given="kfold" in index.frame, layout=index.match.layout), findings
 
 
-def _made(settings: "Settings", path: Path) -> tuple[Table, list[Finding]]:
+def _of_folds_table(settings: "Settings", path: Path) -> tuple[Table, list[Finding]]:
     frame, spec = splits.read(path), builders.data_spec(settings)
     about = read_json(path.with_suffix(".json"), "Run make folds.")
     given = str(about.get("strategy", "")) in {folds_table.strategy(True, own, 1) for own in (True, False)}
-    count = frame["kfold"][frame["kfold"] >= 0].nunique()
+    count = len(splits.fold_names(frame))
     findings = [Finding("folds table", f"{path}: {len(frame)} pairs in {count} folds", figures={"pairs": len(frame)})]
     try:
-        found = layouts.look(settings.INPUT, settings.LAYOUT, settings.TRAIN_PATH, settings.MASK_PATH)
+        match = layouts.match_layout(settings.INPUT, settings.LAYOUT, settings.TRAIN_PATH, settings.MASK_PATH)
     except UserError:  # a table of the user's own has no layout; the decoding will tell what is missing
-        return Table(frame, spec, True, given, "table"), findings
-    known, there = set(frame["image"]), {pair.image for pair in found.pairs}
+        return Table(frame, spec, made=True, given=given, layout="table"), findings
+    known, there = set(frame["image"]), {pair.image for pair in match.pairs}
     new = sorted(there - known)
     if new and known & there:
         findings.append(
             warning("new pairs", f"{len(new)} are not in the folds table, such as {new[0]}: make folds adds them")
         )
-    findings += _alone(found)
-    return Table(frame, spec, True, given, found.layout), findings
+    findings += _alone(match)
+    return Table(frame, spec, made=True, given=given, layout=match.layout), findings
 
 
-def _found(settings: "Settings", table: str) -> tuple[tuple[Any, pairing.Found], list[Finding]]:
-    """As make folds does it, but that what has no partner is listed and the others are looked at."""
+def _index(settings: "Settings", table: str) -> tuple[IndexTable, list[Finding]]:
+    """Index the pairs as make folds does, but list what has no partner and go on with the others."""
     if table:
-        said = io.StringIO()
-        with contextlib.redirect_stdout(said):
-            whole = folds_table.index_table(settings, table)
-        return whole, [Finding("pairs", " ".join(said.getvalue().split()))]
-    found = layouts.look(settings.INPUT, settings.LAYOUT, settings.TRAIN_PATH, settings.MASK_PATH)
-    findings = _alone(found)
-    if not found.pairs:
-        raise UserError(f"{settings.INPUT}: {found.sentence}, but there is no pair of image and mask.")
-    frame = layouts.table(found, settings.GROUP)
-    findings.insert(0, Finding("pairs", f"{len(frame)}; {found.sentence}", figures={"pairs": len(frame)}))
-    hint = groups.hint(list(frame["image"])) if settings.GROUP == "auto" and not found.group else None
-    if hint:
-        findings.append(warning("groups", f"{hint.sentence} If so: make folds GROUP='{hint.rule}'. If not: GROUP=none"))
-    return (frame, found), findings
+        index = index_table.index(settings, table)
+        said = f"Warning: {index.warning} {index.match.sentence}" if index.hint else index.match.sentence
+        return index, [Finding("pairs", said)]
+    match = layouts.match_layout(settings.INPUT, settings.LAYOUT, settings.TRAIN_PATH, settings.MASK_PATH)
+    findings = _alone(match)
+    if not match.pairs:
+        raise UserError(f"{settings.INPUT}: {match.sentence}, but there is no pair of image and mask.")
+    index = index_table.of_layout(match, settings)
+    count = len(index.frame)
+    findings.insert(0, Finding("pairs", f"{count}; {match.sentence}", figures={"pairs": count}))
+    if index.hint:
+        findings.append(warning("groups", index.warning))
+    return index, findings
 
 
-def _alone(found: pairing.Found) -> list[Finding]:
-    if not found.alone:
+def _alone(match: LayoutMatch) -> list[Finding]:
+    if not match.alone:
         return [Finding("partners", "each image has its mask, and each mask its image")]
-    text = f"{len(found.alone)} images or masks have no partner, and make folds refuses them: add what is missing, or "
-    return [problem("partners", f"{text}remove them", found.alone)]
+    text = f"{len(match.alone)} images or masks have no partner, and make folds refuses them: add what is missing, or "
+    return [problem("partners", f"{text}remove them", match.alone)]
 
 
-def sample(frame: "pd.DataFrame", most: int) -> Any:
-    """At most `most` rows, evenly spread over the table, with their positions as the index."""
+def sample(frame: "pd.DataFrame", most: int) -> "pd.DataFrame":
+    """Take at most `most` rows, evenly spread over the table, with their positions as the index."""
     count = min(most, len(frame))
     return frame.iloc[np.arange(count) * len(frame) // count]
 
 
 def with_folds(
     table: Table, frame: "pd.DataFrame", areas: np.ndarray, settings: "Settings"
-) -> tuple[Any, Iterator[Finding]]:
-    """`frame` with the folds that it has, or that make folds would give it (None where it cannot), and what to say."""
+) -> tuple["pd.DataFrame | None", Iterator[Finding]]:
+    """Give `frame` the folds that it has, or that make folds would give it (None where it cannot), and what to say."""
     try:
         if "kfold" in frame:
             whole = frame if table.made else splits.check(frame, Path(settings.TRAIN_FOLDS))
@@ -125,14 +113,14 @@ def with_folds(
 
 
 def _balance(frame: "pd.DataFrame", areas: np.ndarray, spec: DataSpec, planned: bool) -> Iterator[Finding]:
-    """How even the folds are, and classes that a fold does not show."""
+    """Say how even the folds are, and classes that a fold does not show."""
     rows = [row for row in splits.balance(frame, areas, spec.scored_names) if row["kfold"] >= 0]
     counts = [row["images"] for row in rows]
     text = f"{len(rows)} folds of {min(counts)} to {max(counts)} images in {frame['group'].nunique()} groups"
     yield Finding("folds", text + (", as make folds would make them" if planned else ""), figures={"balance": rows})
     unseen = [
         f"fold {fold} holds out no image that shows {name}"
-        for fold in sorted(set(frame["kfold"]) - {-1})
+        for fold in splits.numbered_folds(frame["kfold"])
         for name, shares in zip(spec.scored_names, areas.T, strict=True)
         if not (shares[(frame["kfold"] == fold).to_numpy()] > 0).any() and (shares > 0).any()
     ]

@@ -1,6 +1,7 @@
 """The mask that a perfect network would give at IMAGE_SIZE, against the truth: counts, METRIC, objects that vanish.
 
-As scoring.redrawn, of which it takes a small part of the time: only the surroundings of the foreground are enlarged.
+As score_rows.redrawn but for ties, which fall as bytes round: a small part of its time, as only the surroundings of
+the foreground are enlarged. Where classes exclude each other it is redrawn itself.
 """
 
 import math
@@ -15,7 +16,15 @@ from formats.resize import content_box, coverage_to_network
 from scoring import score_rows
 from scoring.score_rows import Scale
 
-Found = tuple[list[int], float, int, int]  # tp, fp, fn, tn; METRIC; objects; vanished ones
+
+@dataclass(frozen=True)
+class ClassCeiling:
+    """How the best possible mask of one class does: tp, fp, fn, tn; METRIC; its objects, and those that vanish."""
+
+    counts: list[int]
+    value: float
+    objects: int
+    vanished: int
 
 
 @dataclass(frozen=True)
@@ -26,31 +35,36 @@ class Frame:
     resize: str
 
 
-def against(mask: np.ndarray, spec: DataSpec, there: np.ndarray | None, frame: Frame, scale: Scale) -> Iterator[Found]:
-    """Of each scored class of a mask (K, H, W); `there`: its objects' labels int32 (S, H, W), None: its components."""
+def against(
+    mask: np.ndarray, spec: DataSpec, there: np.ndarray | None, frame: Frame, scale: Scale
+) -> Iterator[ClassCeiling]:
+    """Score each class of a mask (K, H, W) against itself; `there`: its objects' labels int32 (S, H, W), or None.
+
+    Without labels, the objects are the connected components.
+    """
     if spec.task == "multiclass":
         labelled, drawn = spec.labelled(mask), score_rows.redrawn(mask, spec, frame.size, frame.resize)
         pixels = mask[0].size if labelled is None else int(np.count_nonzero(labelled))
         for number, (truth, own) in enumerate(zip(spec.class_planes(mask), drawn, strict=True)):
             kept = own if labelled is None else own & labelled  # what is not labelled is no class's
             labels = None if there is None else there[number]
-            counts, *gone = _counted(truth, kept, labels, pixels)
-            yield counts, _value(scale, counts, own, truth, labelled, labels), *gone
+            counts, present, gone = _counted(truth, kept, labels, pixels)
+            yield ClassCeiling(counts, _value(scale, counts, own, truth, labelled, labels), present, gone)
         return
     for number, index in enumerate(spec.scored):
         yield _of_plane(mask[index], None if there is None else there[number], frame, scale)
 
 
-def _of_plane(plane: np.ndarray, labels: np.ndarray | None, frame: Frame, scale: Scale) -> Found:
-    """Of one plane of 0 and 1 (H, W)."""
+def _of_plane(plane: np.ndarray, labels: np.ndarray | None, frame: Frame, scale: Scale) -> ClassCeiling:
+    """Score one plane of 0 and 1 (H, W) against itself."""
     box, drawn = _drawn(plane, frame)
     truth = plane.view(bool)
-    counts, *gone = _counted(truth[box], drawn, None if labels is None else labels[box], plane.size)
+    counts, present, gone = _counted(truth[box], drawn, None if labels is None else labels[box], plane.size)
     if scale.measure.kind == "counts":
-        return counts, _value(scale, counts, drawn, truth, None, labels), *gone
+        return ClassCeiling(counts, _value(scale, counts, drawn, truth, None, labels), present, gone)
     whole = np.zeros(plane.shape, bool)
     whole[box] = drawn
-    return counts, _value(scale, counts, whole, truth, None, labels), *gone
+    return ClassCeiling(counts, _value(scale, counts, whole, truth, None, labels), present, gone)
 
 
 def _value(
@@ -61,23 +75,24 @@ def _value(
     labelled: np.ndarray | None,
     labels: np.ndarray | None,
 ) -> float:
-    """METRIC, from counts where these tell it."""
+    """Measure the METRIC, from counts where these tell it."""
     if scale.measure.kind == "counts":
-        return float(scale.measure.from_counts(*counts, empty=scale.empty))
+        tp, fp, fn, tn = counts
+        return float(scale.measure.from_counts(tp, fp, fn, tn, empty=scale.empty))
     return scale.value(scale.metric, drawn, truth, labelled, labels)
 
 
 def _counted(
     truth: np.ndarray, drawn: np.ndarray, labels: np.ndarray | None, pixels: int
 ) -> tuple[list[int], int, int]:
-    """tp, fp, fn, tn of two bool (h, w), outside of which nothing is; the objects, and those that vanish."""
+    """Count tp, fp, fn, tn of two bool (h, w), outside of which nothing is; the objects, and those that vanish."""
     hits = truth & drawn
     tp, predicted, true = (int(np.count_nonzero(part)) for part in (hits, drawn, truth))
     return [tp, predicted - tp, true - tp, pixels - predicted - true + tp], *_vanished(truth, hits, labels)
 
 
 def _drawn(plane: np.ndarray, frame: Frame) -> tuple[tuple[slice, slice], np.ndarray]:
-    """Where anything is drawn for a plane of 0 and 1 (H, W), and what, bool (h, w)."""
+    """Find where anything is drawn for a plane of 0 and 1 (H, W), and what, bool (h, w)."""
     shape = plane.shape
     above, beside, *size = content_box(shape, frame.size, frame.resize)
     left, top, width, height = cv2.boundingRect(plane)
@@ -95,7 +110,7 @@ def _drawn(plane: np.ndarray, frame: Frame) -> tuple[tuple[slice, slice], np.nda
 
 
 def _span(first: int, stop: int, full: int, few: int) -> tuple[slice, slice]:
-    """first to stop of `full` pixels, and at least one of `few` cells around: in pixels and in cells, both whole."""
+    """Widen first to stop of `full` pixels by one of `few` cells or more: as pixels and as cells, both whole."""
     parts = math.gcd(full, few)
     pixels, cells = full // parts, few // parts
     low, high = max(0, first // pixels - 1), min(parts, -(-stop // pixels) + 1)
@@ -103,7 +118,7 @@ def _span(first: int, stop: int, full: int, few: int) -> tuple[slice, slice]:
 
 
 def _vanished(truth: np.ndarray, hits: np.ndarray, labels: np.ndarray | None) -> tuple[int, int]:
-    """How many objects there are (labels, or connected components), and how many have no pixel of `hits`."""
+    """Count how many objects there are (labels, or connected components), and how many have no pixel of `hits`."""
     if labels is not None:
         own = labels * truth  # an object may be hidden by others
         present, seen = (

@@ -1,9 +1,9 @@
 """Whether the training would learn: augmentation, one real step, its memory, and how long the experiment will take."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -45,7 +45,7 @@ def augmentation(
         return Finding("augmentation", "AUGMENT=none: every epoch shows the same images")
     if textures[row] < 1:
         return warning("augmentation", "the pictures that were tried show one colour; they cannot tell")
-    if settings.AUGMENT_ON == "device" and settings.AUGMENT != "none":
+    if module.augment is not None and settings.AUGMENT_ON == "device" and settings.AUGMENT != "none":
         sample = next(iter(trial.loader(settings, spec, trial.Repeated(cache, [row], 8), 8, 0)))
         wrong = trial.frozen_on_device(module.augment, sample, settings.SEED, device)
         tried = "two epochs and two steps differ, the same step repeats (on the device)"
@@ -59,13 +59,13 @@ def augmentation(
     return Finding("augmentation", f"AUGMENT={settings.AUGMENT}: {tried}")
 
 
-def first_batch(settings: "Settings", spec: DataSpec, cache: "Cache", size: int) -> dict[str, Any]:
+def first_batch(settings: "Settings", spec: DataSpec, cache: "Cache", size: int) -> trial.Batch:
     """A training batch of `size` images, as the loader gives it."""
     return next(iter(trial.loader(settings, spec, trial.Repeated(cache, trial.rows(settings, cache), size), size, 0)))
 
 
 def step(
-    settings: "Settings", module: "SegmentationModule", batch: dict[str, Any], device: str, precision: str
+    settings: "Settings", module: "SegmentationModule", batch: trial.Batch, device: str, precision: str
 ) -> tuple[list[Finding], trial.Watch | None]:
     """One step's loss, gradients and memory; and the watch that timed some, None where none could be made."""
     size = len(batch["image"])
@@ -105,7 +105,7 @@ def _finite(watch: trial.Watch, precision: str) -> Finding:
     return Finding("step", text, figures={"losses": watch.losses})
 
 
-def _on_gpu(work: Any, size: int) -> list[Finding]:
+def _on_gpu(work: Callable[[], None], size: int) -> list[Finding]:
     import torch
 
     torch.cuda.reset_peak_memory_stats()
@@ -122,7 +122,7 @@ def _on_gpu(work: Any, size: int) -> list[Finding]:
 
 
 def _foreseen(
-    settings: "Settings", module: "SegmentationModule", batch: dict[str, Any], device: str, precision: str
+    settings: "Settings", module: "SegmentationModule", batch: trial.Batch, device: str, precision: str
 ) -> Finding | None:
     """A problem where a step of two images says that the batch would not fit: a system kills what is too large."""
     size, free = len(batch["image"]), memory.free()
@@ -138,7 +138,7 @@ def _foreseen(
     return problem("memory", f"{text}; not tried. Smaller TRAIN_BATCH_SIZE, larger ACCUMULATE")
 
 
-def _on_cpu(work: Any, size: int) -> Finding:
+def _on_cpu(work: Callable[[], None], size: int) -> Finding:
     free = memory.free()
     taken = memory.growth(work)
     if taken is None or free is None:

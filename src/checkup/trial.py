@@ -6,36 +6,38 @@ import dataclasses
 import hashlib
 import statistics
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from data.dataspec import DataSpec
+from loading.cache import Cache
 from loading.datamodule import MaskDataModule, workers
+from loading.samplers import RankBatches
 from training import builders, callbacks
 from training.lr_range_test import bare_trainer
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from lightning_module import SegmentationModule
-    from loading.cache import Cache
+    from lightning_module import Augment, SegmentationModule
     from settings import Settings
 
 ROWS = 16  # that are decoded once more for the trial
 PROBES = 16  # samples of one picture: what differs among them is the augmentation's doing
+Batch = dict[str, torch.Tensor]
 ENOUGH_SECONDS, ENOUGH_STEPS, MOST_SECONDS = 2.0, 3, 20.0  # of timing steps, after the warm-up
 
 
-class Repeated:
-    """Rows of a dataset.Cache, again and again up to `count`; read as the cache itself is."""
+class Repeated(Cache):
+    """Rows of a cache, again and again up to `count`; read as the cache itself is."""
 
-    def __init__(self, cache: "Cache", rows: list[int], count: int) -> None:
+    def __init__(self, cache: Cache, rows: list[int], count: int) -> None:
+        super().__init__(cache.path)
         self.cache, self.rows = cache, [rows[at % len(rows)] for at in range(count)]
         self.shapes = [cache.shapes[row] for row in self.rows]
 
@@ -46,12 +48,12 @@ class Repeated:
         return self.cache[self.rows[row]]
 
 
-def small_cache(settings: "Settings", frame: "pd.DataFrame", spec: DataSpec, folder: Path) -> Any:
-    """The cache of `frame`'s few rows, in `folder`."""
+def small_cache(settings: "Settings", frame: "pd.DataFrame", spec: DataSpec, folder: Path) -> Cache:
+    """Build the cache of `frame`'s few rows, in `folder`."""
     return builders.open_cache(dataclasses.replace(settings, OUTPUT=str(folder)), frame, spec)
 
 
-def rows(settings: "Settings", cache: "Cache") -> list[int]:
+def rows(settings: "Settings", cache: Cache) -> list[int]:
     """The rows to try: all, or the largest where RESIZE=none leaves them at sizes of their own."""
     every = list(range(len(cache)))
     if settings.RESIZE != "none" or all(settings.CROP):
@@ -59,7 +61,7 @@ def rows(settings: "Settings", cache: "Cache") -> list[int]:
     return [max(every, key=lambda row: cache.shapes[row][0] * cache.shapes[row][1])]
 
 
-def loader(settings: "Settings", spec: DataSpec, cache: "Cache", batch: int, processes: int) -> DataLoader:
+def loader(settings: "Settings", spec: DataSpec, cache: Cache, batch: int, processes: int) -> DataLoader:
     """The training's loader over every row of `cache`."""
     places = np.arange(len(cache))
     data = MaskDataModule(
@@ -76,9 +78,17 @@ def loader(settings: "Settings", spec: DataSpec, cache: "Cache", batch: int, pro
     return data.train_dataloader()
 
 
+def _begin_epoch(batches: DataLoader, epoch: int) -> None:
+    """Set the epoch of a training's loader."""
+    order = batches.batch_sampler
+    if not isinstance(order, RankBatches):
+        raise TypeError(f"expected a training's loader, got batches by {type(order).__name__}")
+    order.sampler.set_epoch(epoch)
+
+
 def digests(batches: DataLoader, epoch: int) -> list[tuple[int, str]]:
     """(row, hash of image and mask) of each sample of an epoch, in the order of loading."""
-    batches.batch_sampler.sampler.set_epoch(epoch)
+    _begin_epoch(batches, epoch)
     return [
         (int(batch["row"][0]), hashlib.blake2b(batch["image"].numpy().tobytes() + batch["mask"].numpy().tobytes())
          .hexdigest())
@@ -86,7 +96,7 @@ def digests(batches: DataLoader, epoch: int) -> list[tuple[int, str]]:
     ]  # fmt: skip
 
 
-def frozen_on_cpu(settings: "Settings", spec: DataSpec, cache: "Cache", row: int) -> list[str]:
+def frozen_on_cpu(settings: "Settings", spec: DataSpec, cache: Cache, row: int) -> list[str]:
     """What is not random about the loaders' augmentation, [] where all is well; tried on copies of one row."""
     probe = Repeated(cache, [row], PROBES)
     processes = min(2, workers(settings.WORKERS))
@@ -106,7 +116,7 @@ def frozen_on_cpu(settings: "Settings", spec: DataSpec, cache: "Cache", row: int
     return wrong
 
 
-def frozen_on_device(augment: Callable, batch: dict[str, Any], seed: int, device: str) -> list[str]:
+def frozen_on_device(augment: "Augment", batch: Batch, seed: int, device: str) -> list[str]:
     """The same of an augmentation that works on whole batches, on their device."""
 
     def drawn(epoch: int, index: int) -> torch.Tensor:
@@ -136,18 +146,22 @@ class Watch(pl.Callback):
             torch.cuda.synchronize()
         return time.perf_counter()
 
-    def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, module: pl.LightningModule, batch: Batch, batch_idx: int
+    ) -> None:
         self.start = self._now()
         self.begun = self.begun or self.start
 
-    def on_before_optimizer_step(self, trainer: pl.Trainer, module: pl.LightningModule, optimizer: Any) -> None:
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, module: pl.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
         # Lightning has unscaled them by now; overflows of 16 bits are expected until the scaler has found its factor
         if len(self.not_finite) <= self.warm_up + 1:
             named = ((name, value.grad) for name, value in module.named_parameters() if value.grad is not None)
             self.not_finite.append([name for name, grad in named if not torch.isfinite(grad).all()])
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: object, batch: Batch, batch_idx: int
     ) -> None:
         now = self._now()
         self.losses.append(float(trainer.callback_metrics["train_loss_step"]))
@@ -164,10 +178,23 @@ class Watch(pl.Callback):
         return statistics.median(self.seconds[self.warm_up :])
 
 
+class _SameBatch(Dataset):
+    """One batch, `count` times."""
+
+    def __init__(self, batch: Batch, count: int) -> None:
+        self.batch, self.count = batch, count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, _: int) -> Batch:
+        return self.batch
+
+
 def steps(
     settings: "Settings",
     module: "SegmentationModule",
-    batch: dict[str, Any],
+    batch: Batch,
     device: str,
     precision: str,
     warm_up: int,
@@ -181,7 +208,7 @@ def steps(
     hooks = [watch, *([callbacks.AveragedWeights(settings.EMA)] if settings.EMA else [])]
     trainer = bare_trainer(most, device, precision, 1, settings.GRADIENT_CLIP, hooks)
     try:
-        trainer.fit(copy.deepcopy(module), DataLoader([batch] * most, batch_size=None))
+        trainer.fit(copy.deepcopy(module), DataLoader(_SameBatch(batch, most), batch_size=None))
     except SystemExit as stopped:  # Lightning's answer to Ctrl-C
         raise KeyboardInterrupt from stopped
     return watch
@@ -202,7 +229,7 @@ def forward_seconds(module: "SegmentationModule", images: torch.Tensor, device: 
     return (time.perf_counter() - start) / len(images)
 
 
-def loader_seconds(settings: "Settings", spec: DataSpec, cache: "Cache", batch: int) -> float:
+def loader_seconds(settings: "Settings", spec: DataSpec, cache: Cache, batch: int) -> float:
     """Seconds that the loader takes for a batch, from a whole epoch of a few batches, its processes running already."""
     processes = workers(settings.WORKERS)
     count = max(4, 4 * processes)
@@ -210,7 +237,7 @@ def loader_seconds(settings: "Settings", spec: DataSpec, cache: "Cache", batch: 
     for _ in batches:  # starts the processes, builds their pipelines
         if not processes:
             break
-    batches.batch_sampler.sampler.set_epoch(1)
+    _begin_epoch(batches, 1)
     start, done = time.perf_counter(), 0
     for _ in batches:
         done += 1

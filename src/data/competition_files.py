@@ -29,8 +29,9 @@ def download(slug: str, folder: Path) -> Path:
     told = b""
     typed = [client, "competitions", "download", "-c", slug, "-p", str(folder)]
     with subprocess.Popen(typed, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        output = process.stdout
         try:
-            while block := process.stdout.read1(archives.BLOCK):
+            while output and (block := os.read(output.fileno(), archives.BLOCK)):
                 print(block.decode(errors="replace"), end="", file=sys.stderr, flush=True)  # its progress bar
                 told = (told + block)[-4000:]
         except BaseException:

@@ -5,8 +5,7 @@ prediction reads images as training did.
 
 A mask is uint8 (K, H, W): binary and multilabel have one plane of 0 and 1 a class; multiclass has one plane (K = 1) of
 class indices, IGNORED where a pixel is neither trained on nor scored.
-A mask's reference (column `mask` of the tables, relative to INPUT) is a file; a folder of instance masks;
-`masks/{class}/a.png`, one file a class, empty where it is missing; `rle:train.csv#id`; or "", an empty mask.
+What a mask's reference (column `mask` of the tables) may be says formats/mask_reference.py.
 """
 
 import functools
@@ -19,7 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from data.class_maps import ClassKeys
 from formats import images, rle, rle_table
+from formats.mask_reference import MaskReference
 from formats.resize import content_box, halvings, image_to_network, labels_to_network, mask_to_network
 from tools.errors import UserError
 from tools.files import read_json
@@ -55,7 +56,7 @@ class DataSpec:
 
     @property
     def scored(self) -> tuple[int, ...]:
-        """The indices of the classes that are scored and submitted: all but the background."""
+        """Return the indices of the classes that are scored and submitted: all but the background."""
         return tuple(index for index, name in enumerate(self.classes) if name != BACKGROUND)
 
     @property
@@ -63,7 +64,7 @@ class DataSpec:
         return tuple(self.classes[index] for index in self.scored)
 
     def as_json(self) -> dict[str, Any]:
-        """A JSON-ready dict; `from_json` reads it back."""
+        """Return a JSON-ready dict; `from_json` reads it back."""
         return json.loads(json.dumps(asdict(self)))
 
     def read_image(self, path: Path, max_pixels: int = 100_000_000) -> np.ndarray:
@@ -73,7 +74,7 @@ class DataSpec:
     def read_frames(
         self, path: Path, frames: Sequence[tuple[tuple[int, int], str]], max_pixels: int = 100_000_000
     ) -> tuple[tuple[int, int], list[np.ndarray]]:
-        """The image's (H, W), and uint8 (h, w, channels) as a network sees it at each (IMAGE_SIZE, RESIZE).
+        """Return the image's (H, W), and uint8 (h, w, channels) as a network sees it at each (IMAGE_SIZE, RESIZE).
 
         A large JPEG is halved by its decoder (see decode.decode), as often as that frame needs by itself, so that a
         network sees the same beside others. Raises UserError as read_image.
@@ -101,14 +102,15 @@ class DataSpec:
     def read_mask(
         self, root: Path, reference: str, shape: tuple[int, int], max_pixels: int = 100_000_000, image: str = ""
     ) -> np.ndarray:
-        """The mask that `reference` names -> uint8 (K, H, W).
+        """Read the mask that `reference` names -> uint8 (K, H, W).
 
         Raises UserError, also where its size is not `shape`, that of `image`, which the sentence then names.
         """
-        if self.task == "binary" or reference == "" or reference.startswith("rle:") or "{class}" in reference:
-            return self.from_planes(self._read_planes(root, reference, shape, max_pixels, image), reference)
-        path = root / reference
-        labels = self._read_class_map(path, max_pixels)
+        where = MaskReference.parse(reference)
+        if self.task == "binary" or where.kind != "path":
+            return self.from_planes(self._read_planes(root, where, shape, max_pixels, image), reference)
+        path = root / where.path
+        labels = self._class_keys().read(path, max_pixels)
         _refuse_size(path, labels.shape, shape, image)
         if self.task == "multiclass":
             return labels[None]
@@ -117,59 +119,59 @@ class DataSpec:
     def read_pair(
         self, root: Path, image: str, mask: str, max_pixels: int = 100_000_000
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Image uint8 (H, W, channels) and mask (K, H, W) of one row; UserError where their sizes differ."""
+        """Read image uint8 (H, W, channels) and mask (K, H, W) of one row; UserError where their sizes differ."""
         picture = self.read_image(root / image, max_pixels)
         return picture, self.read_mask(root, mask, picture.shape[:2], max_pixels, image)
 
     def class_paths(self, root: Path, reference: str) -> list[Path]:
-        """Where each scored class's mask lies for `masks/{class}/a.png`; one that is empty may be missing."""
-        return [root / reference.replace("{class}", name) for name in self.scored_names]
+        """Name each scored class's mask for `masks/{class}/a.png`; one that is empty may be missing."""
+        return MaskReference.parse(reference).class_paths(root, self.scored_names)
 
     def class_planes(self, mask: np.ndarray) -> np.ndarray:
-        """A mask (K, H, W) -> bool (S, H, W), one plane for each scored class."""
+        """Turn a mask (K, H, W) into bool (S, H, W), one plane for each scored class."""
         if self.task != "multiclass":
             return mask > 0
         return mask == np.array(self.scored, np.uint8)[:, None, None]
 
     def labelled(self, mask: np.ndarray) -> np.ndarray | None:
-        """bool (H, W) of the pixels that count, None where all do."""
+        """Mark the pixels that count, bool (H, W); None where all do."""
         if self.task != "multiclass" or not self.ignore:
             return None
         return mask[0] != IGNORED
 
     def to_network(self, mask: np.ndarray, size: tuple[int, int], resize: str) -> np.ndarray:
-        """A mask (K, H, W) -> (K, h, w) in the network's frame: what covers most of each small pixel."""
+        """Turn a mask (K, H, W) into (K, h, w) in the network's frame: what covers most of each small pixel."""
         if self.task == "multiclass":
             padding = self.classes.index(BACKGROUND) if BACKGROUND in self.classes else IGNORED
             small = labels_to_network(mask[0], size, resize, IGNORED)
             return _pad_as(small, mask.shape[1:], size, resize, padding)[None]
         return np.stack([mask_to_network(plane, size, resize) for plane in mask])
 
+    def _class_keys(self) -> ClassKeys:
+        """Say what a class map's values or colors stand for."""
+        multiclass = self.task == "multiclass"
+        nobodys = IGNORED if multiclass else MOST_CLASSES  # equal to no class, where each has a plane
+        return ClassKeys(self.classes, self.values, self.colours, self.ignore, nobodys, zero_is_nobodys=not multiclass)
+
     def _read_planes(
-        self, root: Path, reference: str, shape: tuple[int, int], max_pixels: int, image: str
+        self, root: Path, where: MaskReference, shape: tuple[int, int], max_pixels: int, image: str
     ) -> np.ndarray:
-        """bool (C, H, W) of the classes but the background, from a reference that gives each its own mask."""
-        if reference == "":
-            return np.zeros((len(self.scored), *shape), bool)
-        if reference.startswith("rle:"):
-            table, image_id = rle_table.parse_reference(reference)
-            rows, dialect = rle_table.read(root / table), rle.DIALECTS[self.rle]
+        """Read bool (C, H, W) of the classes but the background, from a reference that gives each its own mask."""
+        if where.kind == "run_lengths":
+            rows, dialect = rle_table.read(root / where.path), rle.DIALECTS[self.rle]
             names = self.scored_names if rows.classes else ("",)
-            return np.stack([rows.mask(image_id, name, shape, dialect) for name in names]) > 0
-        if "{class}" not in reference:
-            mask = images.read_mask(root / reference, max_pixels)
-            _refuse_size(root / reference, mask.shape, shape, image)
-            return mask[None].view(bool)
+            return np.stack([rows.mask(where.image_id, name, shape, dialect) for name in names]) > 0
         planes = np.zeros((len(self.scored), *shape), bool)
-        for plane, path in zip(planes, self.class_paths(root, reference), strict=True):
-            if path.exists():
-                mask = images.read_mask(path, max_pixels)
-                _refuse_size(path, mask.shape, shape, image)
-                plane[:] = mask > 0
+        if where.kind == "path":
+            planes = _read_own_size(root / where.path, shape, max_pixels, image)[None].view(bool)
+        elif where.kind == "class_files":
+            for plane, path in zip(planes, where.class_paths(root, self.scored_names), strict=True):
+                if path.exists():
+                    plane[:] = _read_own_size(path, shape, max_pixels, image) > 0
         return planes
 
     def from_planes(self, planes: np.ndarray, reference: str) -> np.ndarray:
-        """bool (S, H, W), a plane a scored class -> a mask (K, H, W). UserError where multiclass ones overlap."""
+        """Turn a plane a scored class, bool (S, H, W), into a mask (K, H, W). UserError where multiclass ones overlap."""
         if self.task != "multiclass":
             return planes.view(np.uint8)
         if reference == "" and BACKGROUND not in self.classes:
@@ -186,57 +188,12 @@ class DataSpec:
             labels[plane] = index
         return labels[None]
 
-    def _read_class_map(self, path: Path, max_pixels: int) -> np.ndarray:
-        """A file of class values or colours -> uint8 (H, W) of class indices; IGNORED, or no class's, elsewhere."""
-        if self.colours:
-            keys = pack(images.read_colours(path, max_pixels))
-            known = tuple(pack(np.array(self.colours)).tolist())
-            ignored = int(pack(np.array(self.ignore))) if self.ignore else -1
-        else:
-            keys, known, ignored = (
-                images.read_labels(path, max_pixels),
-                self.values,
-                self.ignore[0] if self.ignore else -1,
-            )
-        table = _index_of_key(known, ignored, self.task, 1 << 24 if self.colours else 1 << 16)
-        indices = table[keys]
-        if (indices < 0).any():
-            strange = describe(keys[indices < 0][0], bool(self.colours))
-            raise UserError(
-                f"{path} holds the {'colour' if self.colours else 'value'} {strange}, which is no class; there are "
-                f"{self._legend()}. Name it in classes.csv, or set IGNORE to it."
-            )
-        return indices.astype(np.uint8)
 
-    def _legend(self) -> str:
-        keys = [
-            describe(key, bool(self.colours)) for key in (pack(np.array(self.colours)) if self.colours else self.values)
-        ]
-        pairs = [f"{name}={key}" for name, key in zip(self.classes, keys, strict=True)]
-        return ", ".join(pairs[:12]) + (", ..." if len(pairs) > 12 else "")
-
-
-@functools.lru_cache(4)
-def _index_of_key(known: tuple[int, ...], ignored: int, task: str, size: int) -> np.ndarray:
-    """int16 (size,): class index of each value or packed colour, -1 where it is no class's."""
-    table = np.full(size, -1, np.int16)
-    nobodys = IGNORED if task == "multiclass" else MOST_CLASSES  # equal to no class, where each has a plane
-    if task == "multilabel":
-        table[0] = nobodys  # 0, or black, is background there
-    if ignored >= 0:
-        table[ignored] = nobodys
-    table[list(known)] = np.arange(len(known))
-    return table
-
-
-def pack(colours: np.ndarray) -> np.ndarray:
-    """RGB (..., 3) -> one whole number each."""
-    return colours.astype(np.int64) @ np.array([65536, 256, 1])
-
-
-def describe(key: int, colour: bool) -> str:
-    """A packed colour as r,g,b; a value as it is."""
-    return f"{key >> 16},{key >> 8 & 255},{key & 255}" if colour else str(int(key))
+def _read_own_size(path: Path, shape: tuple[int, int], max_pixels: int, image: str) -> np.ndarray:
+    """Read a binary mask, uint8 (H, W) of 0 and 1. Raises UserError where its size is not `shape`, that of `image`."""
+    mask = images.read_mask(path, max_pixels)
+    _refuse_size(path, mask.shape, shape, image)
+    return mask
 
 
 def _refuse_size(path: Path, have: tuple[int, ...], want: tuple[int, ...], image: str) -> None:
@@ -247,7 +204,7 @@ def _refuse_size(path: Path, have: tuple[int, ...], want: tuple[int, ...], image
 def _pad_as(
     labels: np.ndarray, original: tuple[int, int], size: tuple[int, int], resize: str, padding: int
 ) -> np.ndarray:
-    """`fit` pads with pixels that count nowhere; where there is a background they are that, as in binary masks."""
+    """Make what `fit` padded, which counts nowhere, the class `padding`: the background where there is one."""
     if resize != "fit" or padding == IGNORED:
         return labels
     top, left, height, width = content_box(original, size, resize)
@@ -257,20 +214,20 @@ def _pad_as(
 
 
 def from_json(values: Any, where: str) -> DataSpec:
-    """A DataSpec from what `as_json` gave. Raises UserError where that is something else."""
+    """Make a DataSpec from what `as_json` gave. Raises UserError where that is something else."""
     try:
-        colours = tuple(tuple(int(part) for part in colour) for colour in values["colours"])
+        low, high = values["window"]
         spec = DataSpec(
             task=str(values["task"]),
             classes=tuple(map(str, values["classes"])),
             values=tuple(map(int, values["values"])),
-            colours=colours,
+            colours=tuple((int(red), int(green), int(blue)) for red, green, blue in values["colours"]),
             ignore=tuple(map(int, values["ignore"])),
             rle=str(values["rle"]),
             channels=int(values["channels"]),
             stacked=bool(values["stacked"]),
             bits=int(values["bits"]),
-            window=tuple(map(float, values["window"])),
+            window=(float(low), float(high)),
             mean=tuple(map(float, values["mean"])),
             std=tuple(map(float, values["std"])),
         )
@@ -283,7 +240,7 @@ def from_json(values: Any, where: str) -> DataSpec:
 
 
 def _contradictions(spec: DataSpec, values: dict[str, Any]) -> str:
-    """What cannot be of a DataSpec, "" where nothing is: files are edited by hand."""
+    """Say what cannot be of a DataSpec, "" where nothing is: files are edited by hand."""
     count = len(spec.classes)
     keys = [*spec.values, *(part for colour in spec.colours for part in colour), *spec.ignore]
     highest = 255 if spec.colours else 65535
@@ -295,11 +252,11 @@ def _contradictions(spec: DataSpec, values: dict[str, Any]) -> str:
         "a class without a name": all(is_name(name) for name in spec.classes),
         "nothing but background": bool(spec.scored) or spec.task == "binary",
         f"{len(spec.values)} values": len(spec.values) in (0, count),
-        f"{len(spec.colours)} colours": len(spec.colours) in (0, count) and all(len(c) == 3 for c in spec.colours),
+        f"{len(spec.colours)} colours": len(spec.colours) in (0, count),
         f"ignore {spec.ignore}": len(spec.ignore) in (0, 3 if spec.colours else 1),
         f"values up to {highest}": all(0 <= key <= highest for key in keys),
         f"{spec.channels} channels": 1 <= spec.channels <= 1024,
-        f"window {spec.window}": len(spec.window) == 2 and -math.inf < spec.window[0] < spec.window[1] < math.inf,
+        f"window {spec.window}": -math.inf < spec.window[0] < spec.window[1] < math.inf,
         f"{spec.bits} bits": spec.bits in (8, 16),
         f"run lengths of {spec.rle}": spec.rle in ("", *rle.DIALECTS),
         f"mean {spec.mean} and deviation {spec.std}": len(spec.mean) == len(spec.std) == spec.channels
@@ -310,6 +267,6 @@ def _contradictions(spec: DataSpec, values: dict[str, Any]) -> str:
 
 
 def read(sidecar: Path) -> DataSpec:
-    """The DataSpec in the JSON beside a folds table. Raises UserError where there is none."""
+    """Read the DataSpec in the JSON beside a folds table. Raises UserError where there is none."""
     cure = "Run make folds: it finds out what the data are, and leaves a table of your own as it is."
     return from_json(read_json(sidecar, cure).get("data"), str(sidecar))

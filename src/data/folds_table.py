@@ -1,12 +1,11 @@
-"""Images and groups -> a table of folds, split or kept, checked for leaks and written with its JSON."""
+"""The index table and the masks' areas -> a table of folds, split or kept, and written with its JSON."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data import groups, layouts, pairing, splits
-from formats import images
+from data import splits
 from tools import run_folders
 from tools.errors import UserError, listing
 from tools.files import read_json, sha256, write_json, write_text
@@ -17,64 +16,9 @@ if TYPE_CHECKING:
     from settings import Settings
 
 
-def index_table(settings: "Settings", table: str) -> tuple[Any, pairing.Found]:
-    """The images and masks to split, from TABLE or the layout, and what is known of them."""
-    if table:
-        frame, classes = own_table(Path(table), settings)
-        first = frame["image"][0]
-        channels = len(images.slices(Path(settings.INPUT) / first)) if "{z}" in first else 3
-        return frame, pairing.Found("table", f"{table}, your own", [], classes=classes, channels=channels)
-    found = layouts.find(settings.INPUT, settings.LAYOUT, settings.TRAIN_PATH, settings.MASK_PATH)
-    frame = layouts.table(found, settings.GROUP)
-    print(f"Found {found.sentence}: {len(frame)} pairs. The first ones:")
-    for image, mask in zip(frame["image"][:5], frame["mask"][:5], strict=True):
-        print(f"  {image}  <->  {mask or 'an empty mask'}")
-    if settings.GROUP == "auto" and not found.group:
-        warn_of_views(list(frame["image"]))
-    return frame, found
-
-
-def warn_of_views(names: list[str]) -> None:
-    """Say so where names look like views of one thing and nothing keeps those together."""
-    hint = groups.hint(names)
-    if hint:
-        print(f"Warning: {hint.sentence} If so: make folds GROUP='{hint.rule}'. If not: GROUP=none")
-
-
-def own_table(path: Path, settings: "Settings") -> tuple[Any, tuple[str, ...]]:
-    """A user's CSV, with the columns it lacks filled in, and its classes. kfold stays only where the user gave it."""
-    frame = splits.read_csv(path, "TABLE names a CSV of image,mask[,group][,stratum][,kfold].")
-    column = settings.GROUP.removeprefix("column:") if settings.GROUP.startswith("column:") else ""
-    for needed in ("image", "mask", *filter(None, [column])):
-        if needed not in frame:
-            raise UserError(f"{path} has no column {needed}; it has {', '.join(frame.columns)}.")
-    if splits.FOR_FOLD in frame:
-        raise UserError(
-            f"{path} has pseudo-labels, each for one fold ({splits.FOR_FOLD}): make pseudo wrote it, and it is used "
-            f"as it is: make cv EXPERIMENT=... TRAIN_FOLDS={path}. make folds takes the table that it was made of."
-        )
-    if column:
-        frame["group"] = frame[column]
-    elif settings.GROUP not in ("auto", "none") or "group" not in frame:
-        frame["group"] = groups.assign(list(frame["image"]), settings.GROUP)
-        if settings.GROUP == "auto":
-            warn_of_views(list(frame["image"]))
-    if "stratum" not in frame:
-        frame["stratum"] = ""
-    lone = frame["group"] == ""
-    frame.loc[lone, "group"] = frame["image"][lone]
-    keep = [column for column in splits.COLUMNS if column in frame]
-    frame = layouts.check(frame[keep].sort_values("image", ignore_index=True), f"{path}: ")
-    empty = int((frame["mask"] == "").sum())
-    print(
-        f"{path}: {len(frame)} pairs of your own"
-        + (", with their folds" if "kfold" in frame else "")
-        + (f"; {empty} without a mask count as empty masks." if empty else ".")
-    )
-    return frame, layouts.classes_of(list(frame["mask"]), Path(settings.INPUT))
-
-
-def split(frame: "pd.DataFrame", areas: np.ndarray, n_folds: int, seed: int, old: Any | None) -> Any:
+def split(
+    frame: "pd.DataFrame", areas: np.ndarray, n_folds: int, seed: int, old: "pd.DataFrame | None"
+) -> "pd.DataFrame":
     """Add kfold and stratum to the index table; images of `old` keep the fold that they have there.
 
     areas (N, S): the share of each class in each image. Folds get alike sizes, strata and images of each class.
@@ -98,7 +42,7 @@ def split(frame: "pd.DataFrame", areas: np.ndarray, n_folds: int, seed: int, old
 
 
 def _features(strata: list[str], sizes: np.ndarray, member: np.ndarray, areas: np.ndarray) -> np.ndarray:
-    """(G, F): each group's images by stratum and, with several classes, by the classes that they show."""
+    """Count (G, F): each group's images by stratum and, with several classes, by the classes that they show."""
     kinds = np.unique(strata)
     by_stratum = (np.array(strata)[:, None] == kinds) * sizes[:, None].astype(float)
     if areas.shape[1] == 1:
@@ -108,8 +52,8 @@ def _features(strata: list[str], sizes: np.ndarray, member: np.ndarray, areas: n
     return np.concatenate([by_stratum, shown], axis=1)
 
 
-def _fixed(frame: "pd.DataFrame", member: np.ndarray, count: int, old: Any | None) -> np.ndarray:
-    """The fold (G,) that each group has in the table `old`, -1 where it is new."""
+def _fixed(frame: "pd.DataFrame", member: np.ndarray, count: int, old: "pd.DataFrame | None") -> np.ndarray:
+    """Find the fold (G,) that each group has in the table `old`, -1 where it is new."""
     fixed = np.full(count, -1)
     if old is None:
         return fixed
@@ -125,7 +69,7 @@ def _fixed(frame: "pd.DataFrame", member: np.ndarray, count: int, old: Any | Non
 
 
 def users_own(path: Path) -> bool:
-    """Whether the table at `path` was put there, or edited, by the user: the JSON beside it does not vouch for it."""
+    """Say whether the user put or edited the table at `path`: the JSON beside it does not vouch for it."""
     sidecar = path.with_suffix(".json")
     if not path.is_file():
         return False
@@ -143,8 +87,8 @@ def choose(
     table: str,
     overwrite: bool,
     made_with: dict[str, Any],
-) -> Any:
-    """The folds table: the user's (frame has kfold), a new split, or the old one extended by new images.
+) -> "pd.DataFrame":
+    """Make the folds table: the user's (frame has kfold), a new split, or the old one extended by new images.
 
     `table` is where the user's own comes from, "" for none. Refuses to replace a table that was made otherwise, is the
     user's, or was trained on, unless `overwrite`.
@@ -154,9 +98,9 @@ def choose(
     before = read_json(path.with_suffix(".json"), "").get("made_with") if there and not own else None
     same, adopted = before == made_with, bool(table) and Path(table) == path
     if there and not (same or adopted or overwrite):
-        old = before or {}
+        then = before or {}
         differ = [
-            f"{name}: {old.get(name)} there, {value} now" for name, value in made_with.items() if old.get(name) != value
+            f"{name}: {then.get(name)} there, {now} now" for name, now in made_with.items() if then.get(name) != now
         ]
         raise UserError(
             f"{path} was made otherwise:{listing(differ)}\n"
@@ -182,7 +126,7 @@ def choose(
 
 
 def as_csv(table: "pd.DataFrame") -> str:
-    """The table as its file holds it."""
+    """Write the table as its file holds it."""
     return table.to_csv(index=False, lineterminator="\n")
 
 
@@ -193,7 +137,7 @@ def write(table: "pd.DataFrame", path: Path, about: dict[str, Any]) -> None:
 
 
 def strategy(given: bool, own: bool, classes: int) -> str:
-    """How the folds came about, for people."""
+    """Say for people how the folds came about."""
     if given:
         return "the user's own" if own else "the split that came with the data"
     return "groups kept together, stratified by mask area" + (" and classes" if classes > 1 else "")

@@ -1,247 +1,155 @@
-"""Pairing images with masks by their names: what a layout finds, and the rules for two folders of files."""
+"""Pairing a folder of images with a folder of masks by their names, whatever rule these follow."""
 
-import os
-import re
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from formats.images import SUFFIXES
-from tools.errors import UserError
+from data.file_listing import keys_of, stack
+from data.layout_match import LayoutMatch, Pair, Places
 
 
 @dataclass(frozen=True)
-class Pair:
-    """One image and its mask's reference, both relative to INPUT."""
+class _Folders:
+    """A folder of images and one of masks, their files by their relative paths without the ending."""
 
-    image: str
-    mask: str
-    stratum: str = ""
-    kfold: int | None = None  # where the data come with a split
+    places: Places
+    train: Path
+    masks: Path
+    pictures: dict[str, Path]
+    drawn: dict[str, Path]
 
+    @property
+    def sentence(self) -> str:
+        return f"images in {self.train}, masks in {self.masks}"
 
-@dataclass(frozen=True)
-class Found:
-    """What a layout found: pairs, what has no partner, and a sentence about it."""
+    def match(self, pairs: list[Pair], alone: list[str], note: str = "") -> LayoutMatch:
+        return LayoutMatch("folders", self.sentence + note, pairs, alone)
 
-    layout: str
-    sentence: str
-    pairs: list[Pair]
-    alone: list[str] = field(default_factory=list)
-    group: str = ""  # the regex that finds the group in an image's path, where the layout knows one
-    dialect: str = ""  # of the submission
-    classes: tuple[str, ...] = ()  # where each has masks of its own
-    channels: int = 3  # a stack's number of slices
+    def pair(self, key: str, mask: Path) -> Pair:
+        """Pair the image of this key with a mask."""
+        return Pair(self.places.below(self.pictures[key]), self.places.below(mask), _stratum(key))
 
 
-@dataclass(frozen=True)
-class Places:
-    """Where to look: INPUT, and TRAIN_PATH and MASK_PATH where they are given."""
-
-    root: Path
-    train: Path | None
-    masks: Path | None
-
-    def below(self, path: Path) -> str:
-        return relative(path, str(self.root))
-
-
-def child(root: Path, names: Iterable[str]) -> Path | None:
-    """The first of `names` that is a folder in `root`, in whatever case it is written."""
-    if not root.is_dir():
-        return None
-    have = {path.name.lower(): path for path in sorted(root.iterdir()) if path.is_dir()}
-    return next((have[name] for name in names if name in have), None)
-
-
-def relative(path: Path, input_path: str) -> str:
-    """`path` as a POSIX path relative to INPUT.
-
-    Raises UserError where it lies outside or its name cannot be kept in a table.
-    """
-    text = Path(os.path.relpath(path, input_path)).as_posix()
-    if "{class}" in text or "{z}" in text:  # they stand for something in a table
-        raise UserError(f"{path}: a name with {{class}} or {{z}} in it cannot be kept in a table; rename it.")
-    if text.startswith(".."):
-        raise UserError(
-            f"{path} does not lie below INPUT={input_path}; set INPUT to a folder that holds images and masks."
-        )
-    return text
-
-
-def unique(keyed: Iterable[tuple[str, Path]]) -> dict[str, Path]:
-    found: dict[str, Path] = {}
-    for key, file in keyed:
-        if key in found:
-            raise UserError(
-                f"{found[key]} and {file.name} beside it have the same name but for the ending; remove one of them."
-            )
-        found[key] = file
-    return found
-
-
-def files_below(folder: Path) -> list[Path]:
-    """Every image file below `folder`, sorted, in linked folders too; hidden files and folders are left out."""
-    found, seen = [], set()
-    for place, folders, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(place)
-        folders[:] = [] if real in seen else [name for name in folders if name[0] != "."]
-        if real not in seen:
-            found += [Path(place, name) for name in names if name[0] != "." and Path(name).suffix.lower() in SUFFIXES]
-        seen.add(real)
-    return sorted(path for path in found if path.is_file())
-
-
-def keys_of(folder: Path) -> dict[str, Path]:
-    """Relative path without the ending -> file, of every image below `folder`."""
-    return unique((path.relative_to(folder).with_suffix("").as_posix(), path) for path in files_below(folder))
-
-
-def _of_classes(
-    places: Places,
-    about: str,
-    pictures: dict[str, Path],
-    drawn: dict[str, Path],
-    masks: Path,
-    pattern: str,
-    classes: Iterable[str],
-) -> Found:
-    """One file a class: `pattern`, such as {image}_{class}, below `masks`; what is named otherwise has no partner."""
-    names, suffix = tuple(sorted(classes)), Counter(path.suffix for path in drawn.values()).most_common(1)[0][0]
-    pattern += suffix
-    expected = {pattern.replace("{image}", key).replace("{class}", name) for key in pictures for name in names}
-    alone = [
-        f"{path}: fits no image by the name of most, {pattern}"
-        for path in drawn.values()
-        if path.relative_to(masks).as_posix() not in expected
-    ]
-    pairs = [
-        Pair(places.below(path), f"{places.below(masks)}/{pattern.replace('{image}', key)}", _stratum(key))
-        for key, path in pictures.items()
-    ]
-    return Found("folders", f"{about}, one file a class: {', '.join(names)}", pairs, alone, classes=names)
-
-
-def match(places: Places, train: Path, masks: Path) -> Found:
+def match(places: Places, train: Path, masks: Path) -> LayoutMatch:
     """Pair two folders by relative names, by the first rule that finds a partner for any image."""
-    pictures, drawn = keys_of(train), keys_of(masks)
-    about = f"images in {train}, masks in {masks}"
+    folders = _Folders(places, train, masks, keys_of(train), keys_of(masks))
     for rule in (_same_names, _stacks, _class_folders, _folder_per_image):
-        found = rule(places, about, pictures, drawn, masks)
-        if found:
-            return found
-    alone = [f"{path}: no mask" for path in pictures.values()] + [f"{path}: no image" for path in drawn.values()]
-    return Found("folders", about, [], alone)
+        matched = rule(folders)
+        if matched:
+            return matched
+    alone = [f"{path}: no mask" for path in folders.pictures.values()]
+    return folders.match([], alone + [f"{path}: no image" for path in folders.drawn.values()])
 
 
 def _stratum(key: str) -> str:
     return key.rpartition("/")[0]
 
 
-def _same_names(
-    places: Places, about: str, pictures: dict[str, Path], drawn: dict[str, Path], masks: Path
-) -> Found | None:
-    """a.jpg with a.png or a_mask.png; with several endings (a_car.png, a_road.png) each is a class."""
-    by_picture: dict[str, dict[str, Path]] = {}  # picture's key -> ending -> mask
+def _same_names(folders: _Folders) -> LayoutMatch | None:
+    """Pair a.jpg with a.png or a_mask.png; with several endings (a_car.png, a_road.png) each is a class."""
+    pictures, by_picture, alone = folders.pictures, *_by_picture(folders)
+    endings = sorted({ending for masks in by_picture.values() for ending in masks})
+    if not endings:
+        return None
+    if len(endings) == 1:
+        pairs = [folders.pair(key, masks[endings[0]]) for key, masks in by_picture.items()]
+        alone += [f"{path}: no mask" for key, path in pictures.items() if key not in by_picture]
+        return folders.match(pairs, alone, f" named <image>{endings[0]}" if endings[0] else "")
+    if "" in endings:
+        twice = [(key, masks) for key, masks in by_picture.items() if len(masks) > 1]
+        alone += [f"{path}: a second mask of {key}" for key, masks in twice for path in masks.values()]
+        return folders.match([], alone)
+    start = Counter(ending[0] for ending in endings).most_common(1)[0][0]
+    return _of_classes(folders, f"{{image}}{start}{{class}}", {ending[1:] for ending in endings})
+
+
+def _by_picture(folders: _Folders) -> tuple[dict[str, dict[str, Path]], list[str]]:
+    """Map each picture's key to its masks, by how their names go on from its own; and list masks of no picture."""
+    by_picture: dict[str, dict[str, Path]] = {}
     alone = []
-    for key, path in drawn.items():
-        owner = key if key in pictures else _longest_start(key, pictures)
+    for key, path in folders.drawn.items():
+        owner = key if key in folders.pictures else _longest_start(key, folders.pictures)
         if owner is None:
             alone.append(f"{path}: no image")
         else:
             by_picture.setdefault(owner, {})[key[len(owner) :]] = path
-    endings = sorted({ending for found in by_picture.values() for ending in found})
-    if not endings:
-        return None
-    if len(endings) == 1:
-        pairs = [
-            Pair(places.below(pictures[key]), places.below(found[endings[0]]), _stratum(key))
-            for key, found in by_picture.items()
-        ]
-        alone += [f"{path}: no mask" for key, path in pictures.items() if key not in by_picture]
-        return Found("folders", about + (f" named <image>{endings[0]}" if endings[0] else ""), pairs, alone)
-    if "" in endings:
-        alone += [
-            f"{path}: a second mask of {key}"
-            for key, found in by_picture.items()
-            if len(found) > 1
-            for path in found.values()
-        ]
-        return Found("folders", about, [], alone)
-    start = Counter(ending[0] for ending in endings).most_common(1)[0][0]
-    classes = {ending[1:] for ending in endings}
-    return _of_classes(places, about, pictures, drawn, masks, f"{{image}}{start}{{class}}", classes)
+    return by_picture, alone
 
 
 def _longest_start(key: str, pictures: dict[str, Path]) -> str | None:
-    """The picture whose name `key` goes on from, after a _ or -."""
+    """Find the picture whose name `key` goes on from, after a _ or -."""
     for end in range(len(key) - 1, 0, -1):
         if key[end] in "_-" and key[:end] in pictures:
             return key[:end]
     return None
 
 
-def _stacks(places: Places, about: str, pictures: dict[str, Path], drawn: dict[str, Path], _: Path) -> Found | None:
-    """Slices <id>_<z> of one image, with the mask <id>."""
+def _stacks(folders: _Folders) -> LayoutMatch | None:
+    """Pair slices <id>_<z> of one image with the mask <id>."""
     slices: dict[str, list[str]] = {}
-    for key in pictures:
+    for key in folders.pictures:
         owner, _, number = key.rpartition("_")
-        if not number.isdecimal() or owner not in drawn:
+        if not number.isdecimal() or owner not in folders.drawn:
             return None
         slices.setdefault(owner, []).append(key)
-    counts = Counter(len(keys) for keys in slices.values())
-    usual = counts.most_common(1)[0][0] if counts else 0
+    if not slices:
+        return None
+    usual = Counter(len(keys) for keys in slices.values()).most_common(1)[0][0]
     alone = [
-        f"{drawn[owner]}: {len(keys)} slices, others have {usual}"
+        f"{folders.drawn[owner]}: {len(keys)} slices, others have {usual}"
         for owner, keys in slices.items()
         if len(keys) != usual
     ]
-    alone += [f"{path}: no slices" for key, path in drawn.items() if key not in slices]
-    pairs = [Pair(stack(places.below(pictures[keys[0]])), places.below(drawn[owner]), _stratum(owner))
-             for owner, keys in slices.items()]  # fmt: skip
-    return (
-        Found("folders", f"{about}, each image a stack of {usual} slices", pairs, alone, channels=usual)
-        if pairs
-        else None
-    )
+    alone += [f"{path}: no slices" for key, path in folders.drawn.items() if key not in slices]
+    below = folders.places.below
+    pairs = [
+        Pair(stack(below(folders.pictures[keys[0]])), below(folders.drawn[owner]), _stratum(owner))
+        for owner, keys in slices.items()
+    ]
+    sentence = f"{folders.sentence}, each image a stack of {usual} slices"
+    return LayoutMatch("folders", sentence, pairs, alone, channels=usual)
 
 
-def stack(path: str) -> str:
-    """images/a_07.png -> images/a_{z}.png: the stack that a slice belongs to."""
-    return re.sub(r"_\d+(\.\w+)$", r"_{z}\1", path)
-
-
-def _class_folders(
-    places: Places, about: str, pictures: dict[str, Path], drawn: dict[str, Path], masks: Path
-) -> Found | None:
-    """masks/<class>/<image>.png; a class that an image has not may be left out."""
-    parts = {key: key.partition("/") for key in drawn}
-    if not any(rest in pictures for _, _, rest in parts.values()):
+def _class_folders(folders: _Folders) -> LayoutMatch | None:
+    """Pair with masks/<class>/<image>.png; a class that an image has not may be left out."""
+    split = [key.partition("/") for key in folders.drawn]
+    if not any(rest in folders.pictures for _, _, rest in split):
         return None
-    return _of_classes(
-        places, about, pictures, drawn, masks, "{class}/{image}", {name for name, _, _ in parts.values()}
-    )
+    return _of_classes(folders, "{class}/{image}", {name for name, _, _ in split})
 
 
-def _folder_per_image(
-    places: Places, about: str, pictures: dict[str, Path], drawn: dict[str, Path], masks: Path
-) -> Found | None:
-    """masks/<image>/<class>.png where the names repeat and are no numbers, otherwise masks/<image>/<object>.png."""
+def _folder_per_image(folders: _Folders) -> LayoutMatch | None:
+    """Pair with masks/<image>/<class>.png where the names repeat and are no numbers, else with the folder's objects."""
     owners: dict[str, list[str]] = {}
-    for key in drawn:
+    for key in folders.drawn:
         owner, _, name = key.rpartition("/")
         owners.setdefault(owner, []).append(name)
-    if not owners.keys() & pictures.keys():
+    if not owners.keys() & folders.pictures.keys():
         return None
-    alone = [f"{masks / owner}: no image" for owner in owners if owner not in pictures]
-    names = Counter(name for found in owners.values() for name in found)
-    if max(names.values()) > 1 and not any(name.isdecimal() for name in names):
-        return _of_classes(places, about, pictures, drawn, masks, "{image}/{class}", names)
-    alone += [f"{path}: no masks" for key, path in pictures.items() if key not in owners]
-    pairs = [
-        Pair(places.below(path), places.below(masks / key), _stratum(key))
-        for key, path in pictures.items()
-        if key in owners
+    alone = [f"{folders.masks / owner}: no image" for owner in owners if owner not in folders.pictures]
+    counts = Counter(name for names in owners.values() for name in names)
+    if max(counts.values()) > 1 and not any(name.isdecimal() for name in counts):
+        return _of_classes(folders, "{image}/{class}", counts)
+    alone += [f"{path}: no masks" for key, path in folders.pictures.items() if key not in owners]
+    pairs = [folders.pair(key, folders.masks / key) for key in folders.pictures if key in owners]
+    return folders.match(pairs, alone, ", one file an object")
+
+
+def _of_classes(folders: _Folders, pattern: str, classes: Iterable[str]) -> LayoutMatch:
+    """Pair with one file a class by a pattern such as {image}_{class}; what is named otherwise has no partner."""
+    pictures, masks, below = folders.pictures, folders.drawn.values(), folders.places.below
+    names, suffix = tuple(sorted(classes)), Counter(path.suffix for path in masks).most_common(1)[0][0]
+    pattern += suffix
+    expected = {pattern.replace("{image}", key).replace("{class}", name) for key in pictures for name in names}
+    alone = [
+        f"{path}: fits no image by the name of most, {pattern}"
+        for path in masks
+        if path.relative_to(folders.masks).as_posix() not in expected
     ]
-    return Found("folders", f"{about}, one file an object", pairs, alone)
+    pairs = [
+        Pair(below(path), f"{below(folders.masks)}/{pattern.replace('{image}', key)}", _stratum(key))
+        for key, path in pictures.items()
+    ]
+    sentence = f"{folders.sentence}, one file a class: {', '.join(names)}"
+    return LayoutMatch("folders", sentence, pairs, alone, classes=names)

@@ -30,7 +30,7 @@ SHARPER = 1.5  # the same for the picture's edges: they vary more
 class Reading:
     """One training mask as one order of pixels has it."""
 
-    order: str
+    order: rle.Order
     relative: bool
     mask: np.ndarray | None = None  # uint8 (H, W) of 0 and 1, None where the run lengths do not fit
     reason: str = ""  # why they do not
@@ -144,7 +144,8 @@ def readings(table: rle_table.RleTable, image_id: str, class_name: str, image: n
     """The mask in each order, absolute and relative; `image` is uint8 (H, W, 3)."""
     grey = cv2.GaussianBlur(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32), (0, 0), 1)
     slope = cv2.magnitude(cv2.Sobel(grey, -1, 1, 0, scale=1 / 8), cv2.Sobel(grey, -1, 0, 1, scale=1 / 8))
-    for relative, order in itertools.product((False, True), "CF"):
+    orders: tuple[rle.Order, ...] = ("C", "F")
+    for relative, order in itertools.product((False, True), orders):
         dialect = dataclasses.replace(rle.DIALECTS["tgs"], order=order, relative=relative)
         try:
             mask = table.mask(image_id, class_name, image.shape[:2], dialect)

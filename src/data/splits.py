@@ -7,27 +7,30 @@ the models of that fold knew nothing of the masks that it holds out. Such an ima
 
 import csv
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tools.errors import UserError, listing
 from tools.names import is_path
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 COLUMNS = ("image", "mask", "group", "stratum", "kfold")
 FOR_FOLD = "for_fold"  # optional: "" for all, or the only FOLD that trains on the row
 
 
 def strata(areas: np.ndarray, labels: list[str], n_folds: int, bins: int = 10) -> list[str]:
-    """A stratum for each group from its label and its mean mask area: "empty", or which quantile of the areas it is in.
+    """Name a stratum for each group from its label and its mean mask area.
 
-    Fewer quantiles where there are few groups, so that each stratum has a group for every fold.
+    The area is "empty", or which quantile of the areas it is in. Fewer quantiles where there are few groups, so that each stratum has a group for every fold.
     """
     filled = areas > 0
-    count = int(max(1, min(bins, np.count_nonzero(filled) // n_folds)))
+    shown = int(np.count_nonzero(filled))
+    count = max(1, min(bins, shown // n_folds))
     ranks = np.zeros(len(areas), np.int64)
-    ranks[filled] = (
-        np.argsort(np.argsort(areas[filled], kind="stable"), kind="stable") * count // max(1, np.count_nonzero(filled))
-    )
+    ranks[filled] = np.argsort(np.argsort(areas[filled], kind="stable"), kind="stable") * count // max(1, shown)
     names = [f"area{rank}" if full else "empty" for rank, full in zip(ranks, filled, strict=True)]
     return [f"{label}/{name}" if label else name for label, name in zip(labels, names, strict=True)]
 
@@ -35,7 +38,7 @@ def strata(areas: np.ndarray, labels: list[str], n_folds: int, bins: int = 10) -
 def assign(
     sizes: np.ndarray, features: np.ndarray, n_folds: int, seed: int, fixed: np.ndarray | None = None
 ) -> np.ndarray:
-    """A fold for each group: greedy, largest groups first, each to the fold that stays most even in both.
+    """Choose a fold for each group: greedy, largest groups first, each to the fold that stays most even in both.
 
     sizes: images of each group (G,). features: how many of them are in each stratum, or show each class (G, F); rare
     ones weigh more. fixed: folds that are kept, -1 where free (G,). Groups come in a fixed order (by name), so that the
@@ -62,8 +65,8 @@ def assign(
     return folds
 
 
-def read(path: Path, cure: str = "Run make folds first."):  # noqa: ANN201 (a DataFrame)
-    """The folds table at `path`, checked. Raises UserError."""
+def read(path: Path, cure: str = "Run make folds first.") -> "pd.DataFrame":
+    """Read the folds table at `path`, checked. Raises UserError."""
     frame = read_csv(path, cure)
     missing = [column for column in COLUMNS if column not in frame]
     if missing:
@@ -71,8 +74,8 @@ def read(path: Path, cure: str = "Run make folds first."):  # noqa: ANN201 (a Da
     return check(frame[[*COLUMNS, *(column for column in (FOR_FOLD,) if column in frame)]], path)
 
 
-def read_csv(path: Path, cure: str):  # noqa: ANN201 (a DataFrame)
-    """A CSV of texts: pandas would turn the id "NA" into a missing value, and "007" into 7."""
+def read_csv(path: Path, cure: str) -> "pd.DataFrame":
+    """Read a CSV of texts: pandas would turn the id "NA" into a missing value, and "007" into 7."""
     import pandas as pd
 
     if not path.is_file():
@@ -98,8 +101,11 @@ def _refuse_ragged(path: Path) -> None:
                 raise UserError(f"{path}, line {reader.line_num}: {len(row)} cells, expected {len(header)}.")
 
 
-def check(frame, path: Path):  # noqa: ANN001, ANN201 (a DataFrame)
-    """The table with kfold as numbers, or UserError: folds that are no numbers, with gaps or empty, a split group."""
+def check(frame: "pd.DataFrame", path: Path) -> "pd.DataFrame":
+    """Return the table with kfold as numbers.
+
+    Raises UserError for folds that are no numbers, have gaps or are empty, and for a group in two folds.
+    """
     odd = frame["kfold"][
         ~frame["kfold"].astype(str).str.fullmatch(r"(-1|[0-9]{1,6})(\.0)?")
     ]  # 1.0: what pandas makes of 1
@@ -112,7 +118,7 @@ def check(frame, path: Path):  # noqa: ANN001, ANN201 (a DataFrame)
     if frame[per_row].duplicated().any():
         twice = sorted(frame["image"][frame[per_row].duplicated()])
         raise UserError(f"{path}: images listed twice:{listing(twice)}")
-    have = sorted(set(folds) - {-1})
+    have = numbered_folds(folds)
     if have != list(range(len(have))) or len(have) < 2:
         raise UserError(
             f"{path}: expected folds 0, 1, ... without a gap and at least two, "
@@ -129,7 +135,7 @@ def check(frame, path: Path):  # noqa: ANN001, ANN201 (a DataFrame)
     return frame.assign(kfold=folds)
 
 
-def _refuse_odd_texts(frame, folds, path: Path) -> None:  # noqa: ANN001 (a DataFrame)
+def _refuse_odd_texts(frame: "pd.DataFrame", folds: "pd.Series", path: Path) -> None:
     """Refuse control characters, formulas, and held-out images that climb: their predictions would be written there."""
     texts = {text for column in ("image", "mask", "group", "stratum") if column in frame for text in frame[column]}
     odd = [repr(text) for text in sorted(texts) if text and not is_path(text)]
@@ -140,12 +146,12 @@ def _refuse_odd_texts(frame, folds, path: Path) -> None:  # noqa: ANN001 (a Data
         raise UserError(f"{path}: expected images by their paths relative to INPUT, and below it:{listing(outside)}")
 
 
-def _check_for_fold(frame, folds, path: Path):  # noqa: ANN001, ANN202 (a DataFrame)
-    """The table with for_fold as "", "0", ... or "full", or UserError where it would train on what a fold holds out."""
+def _check_for_fold(frame: "pd.DataFrame", folds: "pd.Series", path: Path) -> "pd.DataFrame":
+    """Return the table with for_fold as "", "0", ... or "full". UserError where a fold would train on what it holds out."""
     if FOR_FOLD not in frame:
         return frame
     wanted = frame[FOR_FOLD].str.removesuffix(".0")  # 1.0: what pandas makes of 1 beside blanks
-    known = {"", "full", *(str(fold) for fold in set(folds) - {-1})}
+    known = {"", "full", *map(str, numbered_folds(folds))}
     odd = wanted[~wanted.isin(known)]
     if len(odd):
         raise UserError(f"{path}: {FOR_FOLD} is to be empty, full, or a fold of the table; got '{odd.iloc[0]}'.")
@@ -161,13 +167,18 @@ def _check_for_fold(frame, folds, path: Path):  # noqa: ANN001, ANN202 (a DataFr
     return frame.assign(**{FOR_FOLD: wanted})
 
 
-def fold_names(frame) -> tuple[str, ...]:  # noqa: ANN001 (a DataFrame)
-    """The folds of a table as FOLD names them, in order."""
-    return tuple(str(fold) for fold in sorted(set(frame["kfold"]) - {-1}))
+def numbered_folds(kfold: "np.ndarray | pd.Series") -> list[int]:
+    """List the folds that hold anything out, ascending: all of the column kfold but -1."""
+    return sorted(set(kfold.tolist()) - {-1})
 
 
-def split_rows(frame, fold: str) -> tuple[np.ndarray, np.ndarray]:  # noqa: ANN001 (a DataFrame)
-    """Rows to train and validate on for fold "0", "1", ... or "full" (no validation), as numbers. Raises UserError.
+def fold_names(frame: "pd.DataFrame") -> tuple[str, ...]:
+    """List the folds of a table as FOLD names them, in order."""
+    return tuple(map(str, numbered_folds(frame["kfold"])))
+
+
+def split_rows(frame: "pd.DataFrame", fold: str) -> tuple[np.ndarray, np.ndarray]:
+    """Find the rows to train and to validate on for fold "0", "1", ... or "full" (no validation). Raises UserError.
 
     All rows but the fold's own are trained on, and of those with a for_fold this fold's.
     """
@@ -175,18 +186,18 @@ def split_rows(frame, fold: str) -> tuple[np.ndarray, np.ndarray]:  # noqa: ANN0
     ours = frame[FOR_FOLD].isin(["", fold]).to_numpy() if FOR_FOLD in frame else np.ones(len(kfold), bool)
     if fold == "full":
         return np.flatnonzero(ours), np.array([], np.int64)
-    have = sorted(set(kfold[kfold >= 0].tolist()))
-    if fold not in map(str, have):
-        raise UserError(f"FOLD={fold}: the folds table has {', '.join(map(str, have))}; expected one of them, or full.")
+    have = fold_names(frame)
+    if fold not in have:
+        raise UserError(f"FOLD={fold}: the folds table has {', '.join(have)}; expected one of them, or full.")
     return np.flatnonzero(ours & (kfold != int(fold))), np.flatnonzero(kfold == int(fold))
 
 
-def without_pseudo(frame):  # noqa: ANN001, ANN201 (a DataFrame)
-    """The rows that all folds share, without the column for_fold."""
+def without_pseudo(frame: "pd.DataFrame") -> "pd.DataFrame":
+    """Return the rows that all folds share, without the column for_fold."""
     return frame[frame[FOR_FOLD] == ""].drop(columns=FOR_FOLD) if FOR_FOLD in frame else frame
 
 
-def refuse_other_held_out(frame, path: Path, reference, where: Path) -> None:  # noqa: ANN001 (DataFrames)
+def refuse_other_held_out(frame: "pd.DataFrame", path: Path, reference: "pd.DataFrame", where: Path) -> None:
     """Refuse two tables whose held-out rows differ in image, mask, group or fold: their scores are of two tests.
 
     Rows of kfold -1 may differ: nothing is scored on them.
@@ -203,15 +214,15 @@ def refuse_other_held_out(frame, path: Path, reference, where: Path) -> None:  #
         )
 
 
-def balance(frame, areas: np.ndarray, classes: tuple[str, ...]) -> list[dict]:  # noqa: ANN001 (a DataFrame)
-    """One dict a fold: kfold, images, groups, empty masks, mean share of foreground, and images with each of `classes`.
+def balance(frame: "pd.DataFrame", areas: np.ndarray, classes: tuple[str, ...]) -> list[dict[str, int | float]]:
+    """Sum up each fold: kfold, images, groups, empty masks, mean share of foreground, images with each of `classes`.
 
     areas (N, S): the share of each class in each image, in rows' order.
     """
     rows, whole = [], areas.sum(1)
     for fold in sorted(frame["kfold"].unique()):
         inside = (frame["kfold"] == fold).to_numpy()
-        row = {
+        row: dict[str, int | float] = {
             "kfold": int(fold),
             "images": int(inside.sum()),
             "groups": int(frame["group"][inside].nunique()),

@@ -16,6 +16,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -108,7 +109,7 @@ def _zip_entries(archive: zipfile.ZipFile, label: str) -> Iterator[Entry]:
         if info.flag_bits & 1:
             raise UserError(f"{label} needs a password ({info.filename!r}). Unpack it by hand into input/<dataset>/.")
         # orig_filename still has what stands after a NUL
-        yield Entry(info.orig_filename, 0 if info.is_dir() else info.file_size, lambda info=info: archive.open(info))
+        yield Entry(info.orig_filename, 0 if info.is_dir() else info.file_size, partial(archive.open, info))
 
 
 def _tar_entries(tar: tarfile.TarFile, label: str, state: Unpacking) -> Iterator[Entry]:
@@ -118,7 +119,7 @@ def _tar_entries(tar: tarfile.TarFile, label: str, state: Unpacking) -> Iterator
             raise UserError(f"{label}: {member.name!r} is a link or a device; only plain files are unpacked.")
         total += member.size
         state.check(total, label)  # here, as going on unpacks what lies between two headers
-        yield Entry(member.name + "/" * member.isdir(), member.size, lambda member=member: tar.extractfile(member))
+        yield Entry(member.name + "/" * member.isdir(), member.size, partial(tar.extractfile, member))
     while block := tar.fileobj.read(BLOCK):  # to the end of a .gz, where its checksum is
         total += len(block)
         state.check(total, label)
@@ -175,10 +176,12 @@ def unpack(path: Path, folder: Path, label: str, state: Unpacking, depth: int = 
 
 def _write(entry: Entry, path: Path, label: str, state: Unpacking) -> None:
     """Write one file, counting: what a header promises need not be true."""
-    written = 0
+    written, source = 0, entry.open()
+    if source is None:
+        raise UserError(f"{label}: {entry.name!r} is no plain file; nothing else is unpacked.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with entry.open() as source, path.open("xb") as target:
+        with source, path.open("xb") as target:
             while block := source.read(BLOCK):
                 state.take(len(block), label)
                 written += len(block)

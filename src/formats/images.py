@@ -29,8 +29,9 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from formats.decode import Halvings, Samples, decode, size_of
+from formats.decode import Halvings, decode, size_of
 from formats.resize import values_present
+from formats.samples import Samples
 from tools.errors import UserError, listing
 
 # Several images are worked on at a time, in threads or processes; threads within cv2 would only get in their way, and a
@@ -112,7 +113,8 @@ def slices(path: Path) -> list[Path]:
     if not path.parent.is_dir():
         raise UserError(f"{path.parent}: no such folder, expected the slices {path.name} in it.")
     before, _, after = path.name.partition("{z}")
-    names, found = _names_in(path.parent), {}
+    names = _names_in(path.parent)
+    found: dict[int, Path] = {}
     shape = re.compile(rf"{re.escape(before)}([0-9]+){re.escape(after)}")
     for position in range(bisect_left(names, before), len(names)):
         name = names[position]
@@ -126,6 +128,18 @@ def slices(path: Path) -> list[Path]:
     if not found:
         raise UserError(f"{path}: no slices; expected files with a number for {{z}} beside it.")
     return [found[number] for number in sorted(found)]
+
+
+def stored_files(path: Path) -> list[Path]:
+    """List the files of an image or a mask: a stack's slices, what a folder holds, or the file itself.
+
+    Raises UserError where there is none.
+    """
+    if "{z}" in path.name:
+        return slices(path)
+    if not path.exists():
+        raise UserError(f"{path}: no such file, but the folds table lists it. Put it back, or run make folds again.")
+    return sorted(path.iterdir()) if path.is_dir() else [path]
 
 
 def _names_in(folder: Path) -> list[str]:

@@ -39,7 +39,7 @@ def _by_fours(change: Callable[[np.ndarray], np.ndarray], array: np.ndarray) -> 
 
 
 def _scaled(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resize (H, W[, C]) to `size` by `ways`.
+    """Resize (H, W[, C]) to `size` by `resize_steps`.
 
     OpenCV's area averaging for broken ratios takes seven times as long as this, and twice as long as decoding a JPEG.
     """
@@ -59,15 +59,21 @@ def resize_steps(shape: tuple[int, ...], size: tuple[int, int]) -> list[tuple[tu
     times a power of two, and halved again. A picture's levels of detail as Williams has them (Pyramidal parametrics,
     SIGGRAPH 1983). The first halvings of a JPEG are its decoder's (DataSpec.read_frames).
     """
-    halves = [tuple(side >> n for side in shape) for n in range(halving_count(shape, size) + 1)]
+    (height, width), (new_height, new_width) = shape, size
+    halves = [(height >> n, width >> n) for n in range(halving_count(shape, size) + 1)]
     steps, last = [(half, cv2.INTER_AREA) for half in halves[1:]], halves[-1]
-    level = tuple(new << max(0, (old // new).bit_length() - 1) for old, new in zip(last, size, strict=True))
-    if level != last:
-        steps.append((level, cv2.INTER_LINEAR))
-    while level != tuple(size):
-        level = tuple(old // 2 if old > new else old for old, new in zip(level, size, strict=True))
-        steps.append((level, cv2.INTER_AREA))
+    tall, wide = _doubled(new_height, last[0]), _doubled(new_width, last[1])
+    if (tall, wide) != last:
+        steps.append(((tall, wide), cv2.INTER_LINEAR))
+    while (tall, wide) != (new_height, new_width):
+        tall, wide = tall // 2 if tall > new_height else tall, wide // 2 if wide > new_width else wide
+        steps.append(((tall, wide), cv2.INTER_AREA))
     return steps
+
+
+def _doubled(side: int, most: int) -> int:
+    """Double `side` as often as it stays at most `most`."""
+    return side << max(0, (most // side).bit_length() - 1)
 
 
 def halving_count(shape: tuple[int, ...], size: tuple[int, int]) -> int:
@@ -79,7 +85,7 @@ def halving_count(shape: tuple[int, ...], size: tuple[int, int]) -> int:
 
 
 def halvings(shape: tuple[int, int], size: tuple[int, int], resize: str) -> int:
-    """How often a decoder may halve an image of `shape` (H, W) for the network: as often as `ways` begins with it."""
+    """Count how often a decoder may halve an image (H, W) for the network: as often as `resize_steps` begins with it."""
     return min(MOST_HALVINGS, halving_count(shape, content_box(shape, size, resize)[2:]))
 
 

@@ -5,11 +5,14 @@ how an empty mask is written, and one (SIIM-ACR) counts each start from the end 
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import cv2
 import numpy as np
 
 from tools.errors import UserError
+
+Order = Literal["C", "F"]  # left to right, then down; or down, then left to right
 
 
 @dataclass(frozen=True)
@@ -17,7 +20,7 @@ class Dialect:
     """How one competition writes its masks down."""
 
     name: str
-    order: str  # "C": left to right, then down; "F": down, then left to right
+    order: Order
     columns: tuple[str, ...]  # id, run lengths; or id, class, run lengths
     with_suffix: bool  # the id keeps the file's suffix
     per_object: bool  # one row for every connected object instead of one for the image
@@ -58,7 +61,7 @@ DIALECTS = _dialects(
 )
 
 
-def encode(mask: np.ndarray, order: str) -> str:
+def encode(mask: np.ndarray, order: Order) -> str:
     """Non-zero pixels of (H, W) -> "start length start length ...", "" for an empty mask."""
     flat = np.ravel(mask != 0, order=order)
     edges = np.empty(flat.size + 1, bool)
@@ -70,7 +73,7 @@ def encode(mask: np.ndarray, order: str) -> str:
     return _text(runs)
 
 
-def decode(text: str, shape: tuple[int, int], order: str, where: str = "run lengths") -> np.ndarray:
+def decode(text: str, shape: tuple[int, int], order: Order, where: str = "run lengths") -> np.ndarray:
     """Run lengths -> uint8 (H, W) of 0 and 1.
 
     Raises UserError, beginning with `where`, for an odd count, something that is no number, a start or length below 1,
@@ -116,7 +119,7 @@ def numbers(text: str, where: str = "run lengths") -> tuple[np.ndarray, np.ndarr
     return values[0::2], values[1::2]
 
 
-def _painted(starts: np.ndarray, lengths: np.ndarray, shape: tuple[int, int], order: str, where: str) -> np.ndarray:
+def _painted(starts: np.ndarray, lengths: np.ndarray, shape: tuple[int, int], order: Order, where: str) -> np.ndarray:
     """Runs, `starts` from 0, as uint8 (H, W)."""
     pixels = shape[0] * shape[1]
     if (starts >= pixels).any() or (lengths > pixels - starts).any():
@@ -144,7 +147,7 @@ def rows(image_id: str, mask: np.ndarray, dialect: Dialect, class_name: str = ""
     return [(*key, _dialect_text(text, dialect)) for text in encode_objects(mask, dialect.order)]
 
 
-def encode_objects(mask: np.ndarray, order: str) -> list[str]:
+def encode_objects(mask: np.ndarray, order: Order) -> list[str]:
     """`encode` of every connected object (8 neighbours), each within its own bounding box's cost."""
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
     height, width = mask.shape
@@ -183,7 +186,7 @@ def _text(pairs: np.ndarray) -> str:
     return " ".join(map(str, pairs.ravel().tolist()))
 
 
-def _framed(part: np.ndarray, order: str) -> np.ndarray:
+def _framed(part: np.ndarray, order: Order) -> np.ndarray:
     """One empty line at the end of each scan line, so that no run goes on into the next one."""
     return np.pad(part, ((0, 1), (0, 0)) if order == "F" else ((0, 0), (0, 1)))
 

@@ -1,6 +1,6 @@
 """Tables of run lengths as competitions ship them for training: several rows an image, with or without a class.
 
-A table is read once for the whole process. `rle:train.csv#<id>` is how other tables refer to one image's masks in it.
+A table is read once for the whole process. How other tables refer to one image's masks in it says mask_reference.py.
 """
 
 import csv
@@ -16,7 +16,6 @@ import numpy as np
 from formats import rle
 from tools.errors import UserError
 
-PREFIX = "rle:"
 EMPTY = {"", "nan", "NaN", "-1", "-", "1 0"}  # what tables hold where an image has no object
 # The usual names of the columns in lower case, the best first: `id` may only number the rows where there is another.
 IDS = (
@@ -152,7 +151,8 @@ def _cells(path: Path, header: list[str], rows: Iterator[tuple[int, list[str]]])
         have = f"it has {', '.join(header)}" if header else "it is empty"
         raise UserError(f"{path}: found no columns of ids and run lengths such as ImageId,EncodedPixels; {have}.")
     stripped = [name.strip() for name in header]
-    one, other, text = (stripped.index(name) if name else None for name in columns)
+    one, text = stripped.index(columns[0]), stripped.index(columns[2])
+    other = stripped.index(columns[1]) if columns[1] else None
     combined = not columns[1] and columns[0].lower().endswith(COMBINED)
     for line, row in rows:
         if not row:
@@ -201,18 +201,3 @@ def _gathered(path: Path, header: list[str], cells: Iterator[tuple[int, str, str
         place[np.asarray(kind_of)][order],
         [texts[row] for row in order.tolist()],
     )
-
-
-def parse_reference(text: str) -> tuple[str, str]:
-    """`rle:train.csv#id` -> ("train.csv", "id"), split at the first #. Raises UserError for another text."""
-    path, mark, image_id = text.removeprefix(PREFIX).partition("#")
-    if not (text.startswith(PREFIX) and path and mark and image_id):
-        raise UserError(f"'{text}' is no reference to a mask in a table; expected {PREFIX}train.csv#<id>.")
-    return path, image_id
-
-
-def reference(table_path: str, image_id: str) -> str:
-    """("train.csv", "id") -> `rle:train.csv#id`. Raises UserError where the path has a # of its own."""
-    if "#" in table_path:
-        raise UserError(f"{table_path}: a # in the name of a table of run lengths cannot be referred to; rename it.")
-    return f"{PREFIX}{table_path}#{image_id}"

@@ -81,7 +81,8 @@ def _directories(file: BinaryIO) -> Iterator[ImageFileDirectory_v2]:
     head = file.read(8)
     if head[2:3] == b"+":
         head += file.read(8)
-    at, seen = ImageFileDirectory_v2(head).next, set()
+    at = ImageFileDirectory_v2(head).next
+    seen: set[int] = set()
     while at and at not in seen:
         if len(seen) == MOST_PAGES:  # overlapping directories in a small file could go on for hours
             raise ValueError(f"it has more than {MOST_PAGES} directories")

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from data.dataspec import DataSpec
-from formats import images, rle_table
+from formats import images
+from formats.mask_reference import MaskReference
 from tools import console, threads
 from tools.errors import UserError
 from tools.files import atomic_write, digest_of, sha256, write_json
@@ -45,25 +46,13 @@ class Cache:
         return {**self.__dict__, "_bytes": None}
 
 
-def _files(root: Path, reference: str, spec: DataSpec) -> list[Path]:
-    """The files behind an image or a mask's reference (see dataspec)."""
-    if reference == "":
-        return []
-    if reference.startswith(rle_table.PREFIX):
-        return [root / rle_table.parse_reference(reference)[0]]
-    path = root / reference
-    if "{z}" in path.name:
-        return images.slices(path)
-    if "{class}" in reference:
-        return [path for path in spec.class_paths(root, reference) if path.exists()]
-    if not path.exists():
-        raise UserError(f"{path}: no such file, but the folds table lists it. Put it back, or run make folds again.")
-    return sorted(path.iterdir()) if path.is_dir() else [path]
+def _mask_files(root: Path, reference: str, spec: DataSpec) -> list[Path]:
+    return MaskReference.parse(reference).files(root, spec.scored_names)
 
 
-def _stamp(root: Path, reference: str, spec: DataSpec) -> list:
-    """What tells a changed file: name, size and time, of each file behind a reference."""
-    stats = [(file.name, file.stat()) for file in _files(root, reference, spec)]
+def _stamp(files: list[Path]) -> list[tuple[str, int, int]]:
+    """Note what tells a changed file: name, size and time, of each."""
+    stats = [(file.name, file.stat()) for file in files]
     return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
 
 
@@ -74,10 +63,10 @@ class _Digests:
         self.root, self.spec, self.table = root, spec, functools.cache(sha256)
 
     def of(self, pair: tuple[str, str]) -> str:
-        hashes = []
-        for reference in pair:
-            hashing = self.table if reference.startswith(rle_table.PREFIX) else sha256
-            hashes += [hashing(file) for file in _files(self.root, reference, self.spec)]
+        image, mask = pair
+        hashing = self.table if MaskReference.parse(mask).kind == "run_lengths" else sha256
+        hashes = [sha256(file) for file in images.stored_files(self.root / image)]
+        hashes += [hashing(file) for file in _mask_files(self.root, mask, self.spec)]
         return digest_of([*pair, *hashes])
 
 
@@ -94,8 +83,13 @@ def open_cache(
 
     Raises UserError for files that are missing or broken, all of them listed.
     """
+
+    def stamps_of(pair: tuple[str, str]) -> list[object]:
+        image, mask = pair
+        return [pair, _stamp(images.stored_files(root / image)), _stamp(_mask_files(root, mask, spec))]
+
     with threads.pool() as pool:
-        stamps = list(pool.map(lambda pair: [pair, *(_stamp(root, reference, spec) for reference in pair)], pairs))
+        stamps = list(pool.map(stamps_of, pairs))
     meaning = {name: value for name, value in spec.as_json().items() if name not in ("mean", "std")}
     made_from = json.dumps([_VERSION, str(root.resolve()), size, resize, meaning, stamps])
     path = folder / f"{size[0]}x{size[1]}-{resize}-{hashlib.sha256(made_from.encode()).hexdigest()[:16]}.bin"

@@ -12,6 +12,7 @@ import numpy as np
 
 from data.dataspec import DataSpec
 from formats import images, rle, rle_table
+from formats.mask_reference import MaskReference
 from metrics.overlap import f_score, scores
 from tools.errors import UserError
 
@@ -77,9 +78,10 @@ def read(
     row an object or the image has several rows; otherwise the mask's connected components are. Where objects overlap,
     the later one has the pixels. Raises UserError, also where a mask's size is not `shape`, that of `image`.
     """
-    if reference.startswith(rle_table.PREFIX):
-        return _from_table(spec, root, reference, shape)
-    paths = spec.class_paths(root, reference) if reference else []
+    where = MaskReference.parse(reference)
+    if where.kind == "run_lengths":
+        return _from_table(spec, root, where, shape)
+    paths = [] if where.kind == "empty" else where.class_paths(root, spec.scored_names)
     folders = {index: path for index, path in enumerate(paths) if path.is_dir()}
     if folders and len(folders) == sum(path.exists() for path in paths):
         labels = np.zeros((len(spec.scored), *shape), np.int32)
@@ -91,18 +93,17 @@ def read(
     return labels
 
 
-def _from_table(spec: DataSpec, root: Path, reference: str, shape: tuple[int, int]) -> np.ndarray:
-    """int32 (S, H, W) from `rle:train.csv#id`."""
-    table, image_id = rle_table.parse_reference(reference)
-    rows, dialect = rle_table.read(root / table), rle.DIALECTS[spec.rle]
+def _from_table(spec: DataSpec, root: Path, where: MaskReference, shape: tuple[int, int]) -> np.ndarray:
+    """Read int32 (S, H, W) from the rows of an id in a table of run lengths."""
+    image_id, rows, dialect = where.image_id, rle_table.read(root / where.path), rle.DIALECTS[spec.rle]
     planes = []
     for name in spec.scored_names if rows.classes else ("",):
         runs = rows.runs(image_id, name)
         if len(runs) == 1 and not dialect.per_object:
             planes.append(components(rows.mask(image_id, name, shape, dialect)))
             continue
-        where = [f"{rows.path}, line {line} ({image_id})" for line, _ in runs]
-        parts = (rle.from_text(text, shape, dialect, place) for (_, text), place in zip(runs, where, strict=True))
+        places = [f"{rows.path}, line {line} ({image_id})" for line, _ in runs]
+        parts = (rle.from_text(text, shape, dialect, place) for (_, text), place in zip(runs, places, strict=True))
         planes.append(_painted(parts, shape))
     return np.stack(planes)
 

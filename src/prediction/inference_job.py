@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data import layouts
+from data import images_to_predict
 from formats import rle
 from prediction import chosen_rule, prediction_folders, resumable, shards, submission_file
 from tools import locks, run_folders
@@ -132,7 +132,7 @@ class Job:
 def find_job(settings: "Settings", wanted: Wanted, stacked: bool) -> Job:
     """The images and the folder for their predictions. Raises UserError where there are none, or it is not ours."""
     index, count = parse_shard(wanted.shard)
-    root, names = layouts.test_names(settings.INPUT, settings.TEST_PATH, stacked)
+    root, names = images_to_predict.test_names(settings.INPUT, settings.TEST_PATH, stacked)
     if settings.LIMIT:
         names = names[: settings.LIMIT * settings.VALID_BATCH_SIZE]
     if count > len(names):

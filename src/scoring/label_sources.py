@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data import layouts
+from data import images_to_predict, splits
 from data.dataspec import DataSpec
 from prediction import inference_job, prediction_folders
 from scoring import out_of_fold
@@ -45,7 +45,7 @@ def refuse_what_knows_the_masks(settings: "Settings") -> None:
 def checked_runs(settings: "Settings", frame: "pd.DataFrame") -> dict[str, Path]:
     """The run folder of each fold of the table, every one with a model that knows nothing of the fold's masks."""
     found = {}
-    for fold in map(str, sorted(set(frame["kfold"]) - {-1})):
+    for fold in splits.fold_names(frame):
         run = finished_run(settings.LOGS, settings.EXPERIMENT, fold, settings.SEED)
         out_of_fold.held_out(frame, run, Path(settings.TRAIN_FOLDS))
         about = read_model(run)
@@ -68,7 +68,7 @@ def checked_runs(settings: "Settings", frame: "pd.DataFrame") -> dict[str, Path]
 
 def test_names(settings: "Settings", frame: "pd.DataFrame", spec: DataSpec) -> tuple[Path, list[str]]:
     """The folder of the test images, and each below it. Raises UserError for one that the table has already."""
-    root, names = layouts.test_names(settings.INPUT, settings.TEST_PATH, spec.stacked)
+    root, names = images_to_predict.test_names(settings.INPUT, settings.TEST_PATH, spec.stacked)
     if settings.LIMIT:
         names = names[: settings.LIMIT * settings.VALID_BATCH_SIZE]
     odd = [repr(name) for name in names if not name.isprintable()]

@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data import layouts, splits
+from data import images_to_predict, splits
 from prediction import chosen_rule, prediction_folders, submission_file
 from prediction.inference_job import choose_dialect, chosen_folds, load_predictor
 from shipping import kernel_bundle, kernel_pages, kernel_run
@@ -115,7 +115,7 @@ def test_folder(settings: "Settings", stacked: bool) -> Path:
     path = Path(settings.TEST_PATH)
     if settings.TEST_PATH and path.is_dir() and not any(path.iterdir()):
         return path
-    return layouts.test_images(settings.INPUT, settings.TEST_PATH, stacked)[0]
+    return images_to_predict.test_images(settings.INPUT, settings.TEST_PATH, stacked)[0]
 
 
 def prediction(settings: "Settings", flags: "Flags", partial: Path) -> str:

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data import layouts
+from data import images_to_predict
 from formats import images, rle
 from prediction import inference_job, submission_file, submission_job
 from shipping import kernel_run
@@ -226,7 +226,7 @@ def at_home(settings: "Settings", about: dict[str, Any], tree: Path) -> tuple[Pa
     inference_job.predict(settings, inference_job.Wanted(folds, AT_HOME, maps=False))
     print("\nmake submission", flush=True)
     submission_job.write(dataclasses.replace(settings, SUBMISSION=str(target)), folds, AT_HOME)
-    root, names = layouts.test_names(
+    root, names = images_to_predict.test_names(
         settings.INPUT, str(Path(settings.INPUT) / about["test_path"]), about["data"].get("stacked") is True
     )
     ids = submission_file.image_ids(names, rle.DIALECTS[about["dialect"]])

@@ -16,8 +16,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from data import dataspec, layouts
-from formats import archives, rle, rle_table
+from data import dataspec, images_to_predict
+from formats import archives, rle
+from formats.mask_reference import MaskReference
 from prediction import postprocess, prediction_folders, resumable, submission_file
 from tools import run_folders
 from tools.errors import UserError, listing
@@ -150,7 +151,7 @@ def test_images(bundle: Bundle) -> tuple[Path, list[str], Path | None]:
     data = find_data(bundle, wanted)
     root, names = data / wanted, list[str]()
     if any(root.iterdir()):  # some competitions show no test image before they run the kernel themselves
-        root, names = layouts.test_names(str(data), str(root), bundle.about["data"].get("stacked") is True)
+        root, names = images_to_predict.test_names(str(data), str(root), bundle.about["data"].get("stacked") is True)
     places = [data / name for name in (bundle.about["sample"], "sample_submission.csv") if name]
     sample = next((path for path in places if path.is_file()), None)
     print(f"{len(names)} test images in {root}; {sample or 'no sample_submission.csv to check the ids against'}")
@@ -280,7 +281,7 @@ def lay_out(bundle: Bundle) -> list[str]:
     about, working = bundle.about, bundle.working
     with (bundle.folder / "train_folds.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    masks = [row["mask"].removeprefix(rle_table.PREFIX).partition("#")[0] for row in rows]
+    masks = [MaskReference.parse(row["mask"]).path for row in rows]
     tops = dict.fromkeys(Path(name).parts[0] for name in (*(row["image"] for row in rows), *masks) if name)
     data, link = find_data(bundle, *tops), working / about["input"]
     link.parent.mkdir(parents=True, exist_ok=True)

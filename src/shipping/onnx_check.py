@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data import layouts, splits
+from data import images_to_predict, splits
 from data.dataspec import DataSpec
 from prediction import postprocess, prediction_folders
 from prediction.postprocess import Rule
@@ -44,7 +44,7 @@ class Agreement:
 def real_images(settings: "Settings", spec: DataSpec, most: int = CHECKED) -> list[Path]:
     """A few of the test images, or of the training images where there are none. Raises UserError."""
     try:
-        _, files = layouts.test_images(settings.INPUT, settings.TEST_PATH, spec.stacked)
+        _, files = images_to_predict.test_images(settings.INPUT, settings.TEST_PATH, spec.stacked)
     except UserError:
         if settings.TEST_PATH:
             raise

@@ -215,7 +215,8 @@ def test_a_perfect_network_s_mask_is_that_of_the_tester_and_its_objects_are_comp
             cv2.circle(mask[0], place, int(random.integers(1, 12)), 1, -1)
         frame = perfect.Frame((int(random.integers(1, 99)), int(random.integers(1, 99))), resize)
         drawn = score_rows.redrawn(mask, spec, frame.size, resize)[0]
-        ((counts, value, objects, vanished),) = perfect.against(mask, spec, None, frame, scale)
+        (ceiling,) = perfect.against(mask, spec, None, frame, scale)
+        counts, value, objects, vanished = ceiling.counts, ceiling.value, ceiling.objects, ceiling.vanished
         truth = mask[0] > 0
         wanted = [(truth & drawn).sum(), (~truth & drawn).sum(), (truth & ~drawn).sum(), (~truth & ~drawn).sum()]
         assert np.abs(np.array(counts) - wanted).max() <= max(1, 0.005 * mask.size)  # ties fall as they round

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 import folds
-from data import layouts
+from data import images_to_predict, layouts
 from tools.errors import UserError
 
 RANDOM = np.random.default_rng(0)
@@ -141,12 +141,15 @@ def test_which_of_two_tables_is_asked(workplace, refused):
 
 def test_test_images_leave_masks_out_and_join_slices(tmp_path):
     tree(tmp_path, "test/images/a_0.png", "test/images/a_1.png", "test/images/b_0.png", "test/images/b_1.png")
-    assert [path.name for path in layouts.test_images(str(tmp_path), stacked=True)[1]] == ["a_{z}.png", "b_{z}.png"]
-    assert len(layouts.test_images(str(tmp_path))[1]) == 4
+    assert [path.name for path in images_to_predict.test_images(str(tmp_path), stacked=True)[1]] == [
+        "a_{z}.png",
+        "b_{z}.png",
+    ]
+    assert len(images_to_predict.test_images(str(tmp_path))[1]) == 4
     tree(tmp_path / "other", "test/a.png", "test/a_mask.png")
-    assert [path.name for path in layouts.test_images(str(tmp_path / "other"))[1]] == ["a.png"]
+    assert [path.name for path in images_to_predict.test_images(str(tmp_path / "other"))[1]] == ["a.png"]
     with pytest.raises(UserError, match="TEST_PATH"):
-        layouts.test_images(str(tmp_path / "nowhere"), "x")
+        images_to_predict.test_images(str(tmp_path / "nowhere"), "x")
 
 
 def test_a_split_that_came_with_the_data_is_kept(workplace, capsys):

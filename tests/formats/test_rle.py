@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as stnp
 
 from formats import rle, rle_table
+from formats.mask_reference import MaskReference
 from tools.errors import UserError
 
 SHAPES = st.one_of(
@@ -371,11 +372,31 @@ def test_columns_and_dialect_of_a_header(header, columns, dialect):
     assert rle_table.guess_dialect(header) == dialect
 
 
-def test_references_to_a_mask_in_a_table():
-    assert rle_table.reference("sub/train.csv", "a#1.png") == "rle:sub/train.csv#a#1.png"
-    assert rle_table.parse_reference("rle:sub/train.csv#a#1.png") == ("sub/train.csv", "a#1.png")
+@pytest.mark.parametrize(
+    ("text", "kind", "path", "files"),
+    [
+        ("", "empty", "", []),
+        ("masks/a.png", "path", "masks/a.png", ["masks/a.png"]),
+        ("masks", "path", "masks", ["masks/a.png", "masks/tumor"]),
+        ("masks/{class}/a.png", "class_files", "masks/{class}/a.png", ["masks/tumor/a.png"]),
+        ("rle:sub/train.csv#a#1.png", "run_lengths", "sub/train.csv", ["sub/train.csv"]),
+    ],
+)
+def test_a_mask_s_reference_says_its_kind_and_its_files(tmp_path, text, kind, path, files):
+    for name in ("masks/a.png", "masks/tumor/a.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    reference = MaskReference.parse(text)
+    assert (str(reference), reference.kind, reference.path) == (text, kind, path)
+    assert reference.files(tmp_path, ("liver", "tumor")) == [tmp_path / name for name in files]
+
+
+def test_references_that_no_table_or_file_can_be_found_by_are_refused(tmp_path):
+    assert MaskReference.of_run_lengths("sub/train.csv", "a#1") == MaskReference.parse("rle:sub/train.csv#a#1")
     with pytest.raises(UserError, match="rename it"):
-        rle_table.reference("a#b.csv", "x")
-    for text in ("train.csv#x", "rle:train.csv", "rle:#x", "rle:train.csv#", ""):
+        MaskReference.of_run_lengths("a#b.csv", "x")
+    with pytest.raises(UserError, match="no such file"):
+        MaskReference.parse("masks/a.png").files(tmp_path, ())
+    for text in ("rle:train.csv", "rle:#x", "rle:train.csv#"):
         with pytest.raises(UserError, match="no reference"):
-            rle_table.parse_reference(text)
+            MaskReference.parse(text)

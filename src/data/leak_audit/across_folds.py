@@ -1,13 +1,15 @@
 """The audit's pairs over the folds of a table: copies are refused, what only looks alike is shown to a person."""
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from data.dataspec import DataSpec
-from data.examine import Examined
 from data.leak_audit import copies
+from data.scan import DataScan, Notes
+from formats import images
 from tools import console
 from tools.errors import UserError, listing
 from tools.files import write_text
@@ -16,16 +18,30 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def find(frame: "pd.DataFrame", examined: Examined, root: Path, max_pixels: int) -> list[copies.Pair]:
-    """All near copies among images of different groups, with progress."""
+def find(frame: "pd.DataFrame", scan: DataScan[Notes], root: Path, max_pixels: int) -> list[copies.Pair]:
+    """Find all near copies among images of different groups, with progress; `frame` has a row for each scanned pair."""
+    names = list(frame["image"])
 
     def read(row: int) -> np.ndarray:
-        return examined.spec.read_image(root / frame["image"][row], max_pixels)
+        levels = scan.pairs[row].levels
+        if levels is None:
+            return scan.spec.read_image(root / names[row], max_pixels)
+        return levels if levels.dtype == np.uint8 else images.through_window(levels, scan.spec.window)
 
-    def track(items: Any, total: int) -> Any:
-        return console.track(items, total, "comparing")
+    def track(pairs: Iterable[copies.Pair | None], total: int) -> Iterator[copies.Pair | None]:
+        return console.track(pairs, total, "comparing")
 
-    return copies.copies(examined.thumbnails, read, list(frame["group"]), track)
+    return copies.copies(scan.thumbnails, read, list(frame["group"]), track)
+
+
+def lines(frame: "pd.DataFrame", pairs: list[copies.Pair]) -> list[str]:
+    """Describe each pair in a line: both images with their folds, and how they are alike."""
+    names, folds = list(frame["image"]), list(frame["kfold"])
+    return [
+        f"{names[pair.first]} (fold {folds[pair.first]}) and {names[pair.second]} (fold {folds[pair.second]}): "
+        f"{pair.how}"
+        for pair in pairs
+    ]
 
 
 def refuse(frame: "pd.DataFrame", pairs: list[copies.Pair], given: bool) -> list[copies.Pair]:
@@ -36,13 +52,9 @@ def refuse(frame: "pd.DataFrame", pairs: list[copies.Pair], given: bool) -> list
     over_folds = copies.across(pairs, frame["kfold"].tolist())
     sure = [pair for pair in over_folds if pair.sure]
     if sure:
-        shown = [
-            f"{frame['image'][pair.first]} (fold {frame['kfold'][pair.first]}) and "
-            f"{frame['image'][pair.second]} (fold {frame['kfold'][pair.second]}): {pair.how}"
-            for pair in sure
-        ]
+        shown = listing(lines(frame, sure))
         raise UserError(
-            f"{len(sure)} images lie in two folds, so a model would be scored on what it has seen:{listing(shown)}\n"
+            f"{len(sure)} images lie in two folds, so a model would be scored on what it has seen:{shown}\n"
             + (
                 "Remove the copies, or give them one fold in a table of your own."
                 if given

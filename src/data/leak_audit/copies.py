@@ -1,14 +1,15 @@
 """Leak audit: near copies of a picture in two folds (recompressed, resized, turned, cropped) make the score a fiction.
 
-Thumbnails only nominate pairs (nomination.py); an aligned comparison at full resolution decides (likeness.py), and what
+Thumbnails only nominate pairs (candidates.py); an aligned comparison at full resolution decides (alignment.py), and what
 it cannot decide is for a person to look at.
 """
 
 import functools
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
 
 import numpy as np
 
@@ -17,6 +18,8 @@ from data.leak_audit.candidates import Nominee, nominate
 from data.leak_audit.spectra import SIDE
 from tools import threads
 
+Member = TypeVar("Member", int, str)
+Read = Callable[[int], np.ndarray]  # decodes an image by its row, uint8 (H, W, C)
 __all__ = ["Pair", "across", "copies", "tie"]
 
 # Disagreement of blocks at full resolution, and that times the thumbnails' residual. Compression speaks at the finest
@@ -37,7 +40,10 @@ class Pair:
     score: float
 
 
-def _judge(nominee: Nominee, read: Callable[[int], np.ndarray]) -> Pair | None:
+Track = Callable[[Iterable[Pair | None], int], Iterable[Pair | None]]  # shows how far the pairs are of a total
+
+
+def _judge(nominee: Nominee, read: Read) -> Pair | None:
     first, second = sorted((nominee.outer, nominee.inner))
     one, two = read(first), read(second)
     if how := relation(one, two):
@@ -63,7 +69,9 @@ def _fingerprint(image: np.ndarray) -> bytes:
     return hashlib.blake2b(np.concatenate([sorted(image.shape[:2]), *histograms]).tobytes(), digest_size=16).digest()
 
 
-def _equal(thumbnails: np.ndarray, flat: np.ndarray, read: Callable, groups: Sequence) -> tuple[list[Pair], list[int]]:
+def _equal(
+    thumbnails: np.ndarray, flat: np.ndarray, read: Read, groups: Sequence[int | str]
+) -> tuple[list[Pair], list[int]]:
     """Pixel-equal pairs, each with the first of its kind, of one thumbnail or without texture -> pairs, firsts."""
     alike, pairs, firsts = defaultdict(list), [], []
     for row, thumb in enumerate(thumbnails):
@@ -72,7 +80,7 @@ def _equal(thumbnails: np.ndarray, flat: np.ndarray, read: Callable, groups: Seq
         if len({groups[row] for row in rows}) == 1:
             firsts.append(rows[0])
             continue
-        kinds = defaultdict(list)
+        kinds: dict[bytes, list[tuple[int, np.ndarray]]] = defaultdict(list)
         for row in rows:
             image = read(row)
             kind = kinds[_fingerprint(image)]
@@ -87,32 +95,32 @@ def _equal(thumbnails: np.ndarray, flat: np.ndarray, read: Callable, groups: Seq
 
 def copies(
     thumbnails: np.ndarray,
-    read: Callable[[int], np.ndarray],
+    read: Read,
     groups: Sequence[str] | None = None,
-    track: Callable = lambda items, _: items,
+    track: Track = lambda pairs, _: pairs,
 ) -> list[Pair]:
     """All near copies of different groups, sorted by row; thumbnails (N, 64, 64) as `thumbnail` makes them.
 
     `read(i)` decodes the i-th image, uint8 (H, W, C); it is called for nominated ones only. `track(items, total)` wraps
     the loop over nominated pairs. Of copies that hang together by other pairs already, no further pair is looked for.
     """
-    labels = list(range(len(thumbnails))) if groups is None else list(groups)
+    labels: list[int] | list[str] = list(range(len(thumbnails))) if groups is None else list(groups)
     read = functools.lru_cache(maxsize=32)(read)
     flat = thumbnails.reshape(len(thumbnails), SIDE * SIDE).std(axis=1) < 0.5
     pairs, firsts = _equal(thumbnails, flat, read, labels)
     rows = np.array([row for row in firsts if not flat[row]], int)
     nominees = nominate(thumbnails[rows], np.unique(labels, return_inverse=True)[1][rows])
-    cluster = _Clusters()
+    cluster: _Clusters[int] = _Clusters()
     for pair in pairs:
         cluster.join(pair.first, pair.second)
     whole = [replace(one, outer=int(rows[one.outer]), inner=int(rows[one.inner])) for one in nominees]
-    for pair in track(_judged(whole, cluster, read), len(whole)):
-        if pair:
-            pairs.append(pair)
+    for judged in track(_judged(whole, cluster, read), len(whole)):
+        if judged:
+            pairs.append(judged)
     return sorted(pairs, key=lambda pair: (pair.first, pair.second))
 
 
-def _judged(nominees: list[Nominee], cluster: "_Clusters", read: Callable) -> Iterator[Pair | None]:
+def _judged(nominees: list[Nominee], cluster: "_Clusters[int]", read: Read) -> Iterator[Pair | None]:
     """What becomes of each nominee, several at a time; None too for those that hang together by then."""
     ahead = 2 * threads.CORES
     with threads.pool() as pool:
@@ -126,26 +134,26 @@ def _judged(nominees: list[Nominee], cluster: "_Clusters", read: Callable) -> It
             yield from [None] * (len(part) - len(apart))
 
 
-class _Clusters:
+class _Clusters(Generic[Member]):
     """Sets that grow together (union-find); the smallest member stands for its set."""
 
     def __init__(self) -> None:
-        self.leader: dict = {}
+        self.leader: dict[Member, Member] = {}
 
-    def root(self, member: object) -> object:
+    def root(self, member: Member) -> Member:
         while (above := self.leader.get(member, member)) != member:
             self.leader[member] = self.leader.get(above, above)
             member = above
         return member
 
-    def join(self, one: object, other: object) -> None:
+    def join(self, one: Member, other: Member) -> None:
         low, high = sorted((self.root(one), self.root(other)))
         self.leader[high] = low
 
 
 def tie(groups: list[str], pairs: list[Pair]) -> list[str]:
     """The groups after those of each sure pair are made one, named by the first of their names."""
-    clusters = _Clusters()
+    clusters: _Clusters[str] = _Clusters()
     for pair in pairs:
         if pair.sure:
             clusters.join(groups[pair.first], groups[pair.second])
@@ -157,7 +165,8 @@ def across(pairs: list[Pair], folds: list[int]) -> list[Pair]:
 
     An image that no pair of its own betrays comes as a pair with the first of its copies in another fold.
     """
-    clusters, members = _Clusters(), defaultdict(list)
+    clusters: _Clusters[int] = _Clusters()
+    members: dict[int, list[int]] = defaultdict(list)
     leaks = [pair for pair in pairs if folds[pair.first] != folds[pair.second]]
     for pair in pairs:
         if pair.sure:

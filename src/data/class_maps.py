@@ -1,0 +1,68 @@
+"""Class maps: files in which a pixel's value, or its color, says of which class it is."""
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from formats import images
+from tools.errors import UserError
+
+
+@dataclass(frozen=True)
+class ClassKeys:
+    """The value, or the color, of each class in a class map, and of the pixels that are of no class."""
+
+    names: tuple[str, ...]
+    values: tuple[int, ...]
+    colors: tuple[tuple[int, int, int], ...]  # RGB; () where there are values
+    ignore: tuple[int, ...]  # the value, or RGB, that is not labelled; () where all are
+    nobodys: int  # the index of pixels that are of no class
+    zero_is_nobodys: bool  # whether 0, or black, is of no class, unless it is named
+
+    def read(self, path: Path, max_pixels: int) -> np.ndarray:
+        """Read a class map -> uint8 (H, W) of class indices, `nobodys` elsewhere. Raises UserError for other values."""
+        if self.colors:
+            keys, known = pack(images.read_colours(path, max_pixels)), tuple(pack(np.array(self.colors)).tolist())
+            ignored = int(pack(np.array(self.ignore))) if self.ignore else -1
+        else:
+            keys, known = images.read_labels(path, max_pixels), self.values
+            ignored = self.ignore[0] if self.ignore else -1
+        size = 1 << 24 if self.colors else 1 << 16
+        indices = _index_of_key(known, ignored, self.nobodys, self.zero_is_nobodys, size)[keys]
+        if (indices < 0).any():
+            strange = describe(keys[indices < 0][0], bool(self.colors))
+            raise UserError(
+                f"{path} holds the {'colour' if self.colors else 'value'} {strange}, which is no class; there are "
+                f"{self._legend()}. Name it in classes.csv, or set IGNORE to it."
+            )
+        return indices.astype(np.uint8)
+
+    def _legend(self) -> str:
+        keys = pack(np.array(self.colors)).tolist() if self.colors else self.values
+        shown = [describe(key, bool(self.colors)) for key in keys]
+        pairs = [f"{name}={key}" for name, key in zip(self.names, shown, strict=True)]
+        return ", ".join(pairs[:12]) + (", ..." if len(pairs) > 12 else "")
+
+
+@functools.lru_cache(4)
+def _index_of_key(known: tuple[int, ...], ignored: int, nobodys: int, zero_is_nobodys: bool, size: int) -> np.ndarray:
+    """Make int16 (size,): the class index of each value or packed color, -1 where it is no class's."""
+    table = np.full(size, -1, np.int16)
+    if zero_is_nobodys:
+        table[0] = nobodys
+    if ignored >= 0:
+        table[ignored] = nobodys
+    table[list(known)] = np.arange(len(known))
+    return table
+
+
+def pack(colors: np.ndarray) -> np.ndarray:
+    """Turn RGB (..., 3) into one whole number each."""
+    return colors.astype(np.int64) @ np.array([65536, 256, 1])
+
+
+def describe(key: int, color: bool) -> str:
+    """Write a packed color as r,g,b, a value as it is."""
+    return f"{key >> 16},{key >> 8 & 255},{key & 255}" if color else str(int(key))

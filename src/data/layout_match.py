@@ -1,0 +1,43 @@
+"""What a layout is given and what it finds: places to look at, pairs of image and mask, and what has no partner."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from data.file_listing import relative
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One image and its mask's reference, both relative to INPUT."""
+
+    image: str
+    mask: str
+    stratum: str = ""
+    kfold: int | None = None  # where the data come with a split
+
+
+@dataclass(frozen=True)
+class LayoutMatch:
+    """What a layout, or a table of the user's own, found, and a sentence that says it."""
+
+    layout: str
+    sentence: str
+    pairs: list[Pair]
+    alone: list[str] = field(default_factory=list)  # a line for each image or mask without a partner
+    group: str = ""  # the regex that finds the group in an image's path, where the layout knows one
+    dialect: str = ""  # of the submission
+    classes: tuple[str, ...] = ()  # where each has masks of its own
+    channels: int = 3  # a stack's number of slices
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where to look: INPUT, and TRAIN_PATH and MASK_PATH where they are given."""
+
+    root: Path
+    train: Path | None
+    masks: Path | None
+
+    def below(self, path: Path) -> str:
+        """Write a path relative to INPUT. Raises UserError where it lies outside."""
+        return relative(path, str(self.root))

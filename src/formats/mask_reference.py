@@ -1,0 +1,73 @@
+"""A mask's reference: the text that a table says of where one image's mask lies, and the files behind it.
+
+| kind | text, relative to INPUT | the mask |
+|---|---|---|
+| empty | nothing | shows nothing |
+| path | `masks/a.png` | a binary mask or a class map; where it is a folder, one file an object |
+| class_files | `masks/{class}/a.png` | one file a class, empty where it is missing |
+| run_lengths | `rle:train.csv#id` | the rows of that id in a table of run lengths |
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from formats.images import stored_files
+from tools.errors import UserError
+
+CLASS = "{class}"  # stands for the class's name
+_RUN_LENGTHS = "rle:"
+
+
+@dataclass(frozen=True)
+class MaskReference:
+    """Where one image's mask lies; `str` gives the text that `parse` reads."""
+
+    kind: Literal["empty", "path", "class_files", "run_lengths"]
+    path: str = ""  # POSIX, relative to INPUT: of the file or folder, with {class} in it, or of the table
+    image_id: str = ""  # in the table of run lengths
+
+    @classmethod
+    def parse(cls, text: str) -> "MaskReference":
+        """Read a cell of the column `mask`; a table's path ends at the first #. Raises UserError for `rle:` alone."""
+        if not text:
+            return cls("empty")
+        if not text.startswith(_RUN_LENGTHS):
+            return cls("class_files" if CLASS in text else "path", text)
+        path, _, image_id = text.removeprefix(_RUN_LENGTHS).partition("#")
+        if not (path and image_id):
+            raise UserError(f"'{text}' is no reference to a mask in a table; expected {_RUN_LENGTHS}train.csv#<id>.")
+        return cls("run_lengths", path, image_id)
+
+    @classmethod
+    def of_run_lengths(cls, table_path: str, image_id: str) -> "MaskReference":
+        """Refer to an id of a table. Raises UserError where the table's path has a # of its own."""
+        if "#" in table_path:
+            raise UserError(
+                f"{table_path}: a # in the name of a table of run lengths cannot be referred to; rename it."
+            )
+        return cls("run_lengths", table_path, image_id)
+
+    def __str__(self) -> str:
+        return f"{_RUN_LENGTHS}{self.path}#{self.image_id}" if self.kind == "run_lengths" else self.path
+
+    def class_paths(self, root: Path, names: Sequence[str]) -> list[Path]:
+        """Name the file of each class below `root`, there or not; a single path is that of every class."""
+        return [root / self.path.replace(CLASS, name) for name in names]
+
+    def files(self, root: Path, names: Sequence[str]) -> list[Path]:
+        """List the files that the mask is made of, with the classes `names`. Raises UserError where one is missing."""
+        if self.kind == "empty":
+            return []
+        if self.kind == "run_lengths":
+            return [root / self.path]
+        if self.kind == "class_files":
+            return [path for path in self.class_paths(root, names) if path.exists()]
+        return stored_files(root / self.path)
+
+
+def tables_of(references: Iterable[str]) -> list[str]:
+    """List the tables of run lengths that these references name, each once, in the order of their first mention."""
+    parsed = (MaskReference.parse(text) for text in references)
+    return list(dict.fromkeys(reference.path for reference in parsed if reference.kind == "run_lengths"))
