@@ -6,7 +6,7 @@ with numpy, Pillow and onnxruntime alone. Without FOLD: the mean of every finish
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import settings as settings_module
 from data import dataspec
@@ -18,6 +18,9 @@ from tools import console, run_folders
 from tools.errors import UserError, command
 from tools.files import atomic_write, write_text
 from tools.flags import is_on
+
+if TYPE_CHECKING:
+    from shipping.onnx_file import Way
 
 FLAGS = {"FOLD": "0, or 0,1,2, or full; without it every finished fold"}
 HUB_FLAGS = {"FOLD": "0, 1, ... or full", "OVERWRITE": "1: replace the folder that is there, its README.md too"}
@@ -57,7 +60,9 @@ def onnx(argv: list[str]) -> None:
     _report(path, example, paths, agreement, way, size)
 
 
-def _report(path: Path, example: Path, paths: list[Path], agreement: Agreement, way: Any, size: Any) -> None:
+def _report(
+    path: Path, example: Path, paths: list[Path], agreement: Agreement, way: "Way", size: tuple[int, ...]
+) -> None:
     sizes = "images of any size" if way.any_size else f"images of {size[0]} x {size[1]} px only"
     print(
         f"{len(paths)} images such as {paths[0]}, onnxruntime against torch: {agreement}\n"

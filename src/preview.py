@@ -6,18 +6,21 @@ The loaders' augmentation (albumentations) and the device's (Kornia) stand side 
 import dataclasses
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import settings as settings_module
 from data import splits
 from data.dataspec import DataSpec
 from tools.errors import UserError, command
 
+if TYPE_CHECKING:
+    from loading.device_augmentations import DeviceAugmentation
+
 FLAGS = {"FOLD": "show this fold's training images (default 0)", "COUNT": "how many (default 8)"}
 EPOCHS = 2
 
 
-def _on_device(augment: Any, sample: dict[str, Any], key: tuple[int, ...]) -> dict[str, Any]:
+def _on_device(augment: "DeviceAugmentation", sample: dict[str, Any], key: tuple[int, ...]) -> dict[str, Any]:
     """The sample after the device's augmentation, as bytes again."""
     from loading.dataset import collate
 

@@ -6,13 +6,16 @@ INTO=name; the old one is only read. CHECK=1 says what differs and trains nothin
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import settings as settings_module
 from tools import constants, run_folders
 from tools.errors import UnlearnedError, UserError, command, listing
 from tools.files import read_json, sha256
 from tools.flags import is_on
+
+if TYPE_CHECKING:
+    from settings import Settings
 
 FLAGS = {
     "RUN": "the run folder, such as lightning_logs/demo/fold0_seed42",
@@ -35,7 +38,7 @@ def read_origin(folder: Path) -> dict[str, Any]:
     return origin
 
 
-def settings_of(origin: dict[str, Any], folder: Path, today: Any, into: str) -> Any:
+def settings_of(origin: dict[str, Any], folder: Path, today: "Settings", into: str) -> "Settings":
     """The run's settings under the new experiment's name; of the machine's, all but where the data lie are today's.
 
     Raises UserError for a constant that is given and not the run's own, or that config.py no longer has.
@@ -57,7 +60,7 @@ def settings_of(origin: dict[str, Any], folder: Path, today: Any, into: str) -> 
     return settings_module.load(constants.lines_of(own) + given + constants.lines_of(named))
 
 
-def what_differs(now: Any, origin: dict[str, Any]) -> tuple[str, list[str]]:
+def what_differs(now: "Settings", origin: dict[str, Any]) -> tuple[str, list[str]]:
     """The device that the run would be trained on today, and a line for each thing that differs."""
     from data import splits
     from tools.hardware import choose_device, choose_precision

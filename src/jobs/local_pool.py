@@ -14,11 +14,16 @@ from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jobs import job_table
 from jobs.job_table import Event, Job
 from tools import child_processes, threads
+
+if TYPE_CHECKING:
+    from multiprocessing.process import BaseProcess
+    from multiprocessing.queues import SimpleQueue
+    from multiprocessing.synchronize import Event as StopEvent
 
 PRELOAD = ("segmentation_models_pytorch", "albumentations", "torch.utils.tensorboard", "training.trainer", "cv")
 PATIENCE = 30  # seconds in which a job that is told to stop may end by itself
@@ -155,7 +160,9 @@ def _ctrl_c_later() -> Iterator[None]:
         raise KeyboardInterrupt
 
 
-def _send(child: Any, number: int) -> None:
+def _send(child: "BaseProcess", number: int) -> None:
+    if child.pid is None:  # not started
+        return
     try:
         if number == signal.SIGKILL and os.getpgid(child.pid) == child.pid:
             os.killpg(child.pid, number)  # its loader's processes too
@@ -165,7 +172,9 @@ def _send(child: Any, number: int) -> None:
         pass
 
 
-def _child(job: dict[str, Any], deadline: float, device: str, threads: int, outcome: Any, stopping: Any) -> None:
+def _child(
+    job: dict[str, Any], deadline: float, device: str, threads: int, outcome: "SimpleQueue", stopping: "StopEvent"
+) -> None:
     """One job's process, in a session of its own: a terminal's Ctrl-C reaches the parent only, which passes it on."""
     os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # the fork server ignores it

@@ -18,13 +18,16 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jobs import job_table
 from jobs.job_table import Event, Job
 from tools import run_folders
 from tools.errors import UserError, listing
 from tools.files import sha256, write_text
+
+if TYPE_CHECKING:
+    import ray
 
 RETRIES = 3  # of a job whose node or process died
 PATIENCE = 30  # seconds in which a job that is told to stop may end by itself
@@ -126,7 +129,7 @@ class Ray:
         except self.ray.exceptions.RayError as error:
             raise UserError(f"The Ray cluster is gone ({_first_line(error)}). The same command goes on.") from error
 
-    def _ended(self, reference: Any) -> Event:
+    def _ended(self, reference: "ray.ObjectRef") -> Event:
         job = self.running.pop(reference)
         try:
             state, text, node, packed = self.ray.get(reference)
@@ -218,7 +221,7 @@ def _enter(place: Place) -> tuple[str, bool]:
 
 
 def _task(
-    place: Place, job: dict[str, Any], deadline: float, gpus: float, brought: bytes, news: Any
+    place: Place, job: dict[str, Any], deadline: float, gpus: float, brought: bytes, news: "ray.actor.ActorHandle"
 ) -> tuple[str, str, str, bytes]:
     """One job in a worker's process: (state, why it is not done, node, what it made where that has to travel)."""
     import ray

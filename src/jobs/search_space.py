@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from tools.constants import Constant
 from tools.errors import UserError, nearest
 
 DIGITS = 3  # of a float that is tried: LR=0.00137 can be read and typed, and no network feels the rest
@@ -43,11 +44,11 @@ class Parameter:
     log: bool = False
     whole: bool = False
 
-    def written(self, value: Any) -> str:
+    def written(self, value: Constant) -> str:
         """A sampled value as config.py's text."""
-        return value if self.options else repr(value)
+        return str(value) if self.options else repr(value)
 
-    def rounded(self, value: Any) -> Any:
+    def rounded(self, value: Constant) -> Constant:
         """A sampled float as it can be typed; anything else as it is."""
         if self.options or self.whole:
             return value
@@ -143,8 +144,8 @@ def _choice(name: str, text: str, reason: str, value_of: Callable[[str, str], An
     return Parameter(name, text, reason, options)
 
 
-def place_of(one: Parameter, value: Any, value_of: Callable[[str, str], Any]) -> Any:
+def place_of(one: Parameter, value: Constant, value_of: Callable[[str, str], Any]) -> Constant | None:
     """A constant's value as one that could have been sampled, None where it lies outside of what is searched."""
     if one.options:
         return next((option for option in one.options if value_of(one.name, option) == value), None)
-    return value if one.low <= value <= one.high else None
+    return value if isinstance(value, int | float) and one.low <= value <= one.high else None

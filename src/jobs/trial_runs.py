@@ -16,6 +16,7 @@ from training import builders
 
 if TYPE_CHECKING:
     from jobs.search_run import Search
+    from scoring.score_rows import Scale
     from settings import Settings
 
 KEPT = ("metrics.csv", "scores.csv", "summary.json", run_folders.MODEL, run_folders.ORIGIN, run_folders.SETTINGS)
@@ -45,7 +46,7 @@ def run_fold(settings: "Settings", fold: str, is_over: Callable[[], bool], label
     return f"{problem} (all of it: {log})" if problem else ""
 
 
-def score_of(settings: "Settings", folds: Sequence[str], scale: Any) -> float:
+def score_of(settings: "Settings", folds: Sequence[str], scale: "Scale") -> float:
     """The METRIC over the held-out images of these folds, as the tester scored them; NaN where none has a score."""
     import pandas as pd
 

@@ -10,10 +10,13 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jobs.search_space import Parameter
 from tools.errors import UserError
+
+if TYPE_CHECKING:
+    import optuna
 
 JOURNAL, STUDY = "journal.log", "search"
 SPREAD = 10  # trials before TPE has something to go by
@@ -61,7 +64,7 @@ class Trials:
         """Every trial, in order."""
         return [self._told(trial) for trial in self.study.get_trials(deepcopy=False)]
 
-    def _told(self, trial: Any) -> Trial:
+    def _told(self, trial: "optuna.trial.FrozenTrial") -> Trial:
         values = {one.name: one.written(trial.params[one.name]) for one in self.space}
         score = math.nan if trial.value is None else trial.value
         about = trial.user_attrs

@@ -9,9 +9,12 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 INK, SOFT, LINE = "#0a0b01", "#0a0b02", "#0a0b03"  # text; secondary text; grid
 SERIES = tuple(f"#0a0c0{index}" for index in range(8))
@@ -120,7 +123,7 @@ def _amount(value: float, _: int = 0) -> str:
     return f"{value:g}"
 
 
-def _finish(axes: Any, xlabel: str, ylabel: str, grid: str = "y") -> None:
+def _finish(axes: "Axes", xlabel: str, ylabel: str, grid: Literal["both", "x", "y"] = "y") -> None:
     axes.set(xlabel=xlabel, ylabel=ylabel)
     axes.grid(axis=grid)
     axes.tick_params(length=0)
@@ -232,7 +235,12 @@ def reliability(name: str, curves: Sequence[tuple[str, np.ndarray, np.ndarray, n
     return chart.svg
 
 
-def by_area(name: str, series: Sequence[tuple[str, np.ndarray, np.ndarray]], ylabel: str, median: Any = None) -> str:
+def by_area(
+    name: str,
+    series: Sequence[tuple[str, np.ndarray, np.ndarray]],
+    ylabel: str,
+    median: tuple[np.ndarray, np.ndarray] | None = None,
+) -> str:
     """Scores against the area of the true mask in % of the image (log axis), a dot an image; `median`: (x, y)."""
     from matplotlib.ticker import LogLocator, NullFormatter
 

@@ -36,7 +36,7 @@ def axis_name(evidence: Evidence, image: bool = False) -> str:
     return f"{name}, {unit}" if unit else name
 
 
-def number(evidence: Evidence, value: Any, digits: int = 4, of: str = "") -> str:
+def number(evidence: Evidence, value: object, digits: int = 4, of: str = "") -> str:
     """A score of the METRIC, or of the measure `of`, as a text with its unit; a dash where there is none."""
     unit = measures.get(of or evidence.summary["metric"]).unit
     if not is_number(value):
@@ -51,7 +51,7 @@ def between(evidence: Evidence, part: dict[str, Any], of: str = "") -> str:
     return f"{number(evidence, part['low'], 3, of)} to {number(evidence, part['high'], 3, of)}"
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: object) -> bool:
     """Whether `value` is a figure that can be shown: no text, no NaN."""
     return isinstance(value, int | float) and math.isfinite(value)
 
@@ -85,7 +85,7 @@ def numbers(evidence: Evidence) -> list[dict[str, Any]]:
     ]
 
 
-def said_rules(values: Any, spec: DataSpec) -> list[str]:
+def said_rules(values: list[dict[str, Any]], spec: DataSpec) -> list[str]:
     """Rules as JSON, one a scored class or such a list for each fold, as texts: one where all are equal."""
     if isinstance(values, dict):
         by_fold = {fold: said_rules(part, spec) for fold, part in values.items()}

@@ -61,7 +61,7 @@ def further_table(evidence: Evidence) -> Table | None:
     return table(["measure", "networks", "95% interval", "constant mask", "ceiling"], rows) if rows else None
 
 
-def _plain(value: Any) -> str:
+def _plain(value: object) -> str:
     return f"{value:.4f}" if is_number(value) else NOTHING
 
 
@@ -152,7 +152,7 @@ def settings_tables(values: dict[str, Any], defaults: dict[str, Any], sections: 
     return {"differ": table(["constant", "this experiment", "config.py"], differ, left=3), "all": everything}
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else '""' if value == "" else str(value)
 
 

@@ -100,7 +100,7 @@ def _row(what: str, summary: dict[str, Any]) -> str:
     return f"| {what} | {summary['images']} in {summary['groups']} groups | {' | '.join(figures)} |"
 
 
-def _number(value: Any) -> str:
+def _number(value: float | None) -> str:
     return f"{value:.4f}" if isinstance(value, int | float) and math.isfinite(value) else "not defined"
 
 

@@ -12,10 +12,12 @@ from tools import console
 from tools.errors import UserError
 
 if TYPE_CHECKING:
+    import numpy as np
     import onnxruntime
 
     from prediction.predictor import Predictor
     from settings import Settings
+    from shipping.onnx_file import Way
 
 CHECKED = 6  # real images that the file is compared on
 
@@ -52,7 +54,7 @@ def real_images(settings: "Settings", spec: DataSpec, most: int = CHECKED) -> li
     return prediction_folders.spread(files, most)
 
 
-def _near_cut(probabilities: Any, spec: DataSpec, rules: tuple[Rule, ...], tolerance: float) -> Any:
+def _near_cut(probabilities: "np.ndarray", spec: DataSpec, rules: tuple[Rule, ...], tolerance: float) -> "np.ndarray":
     """bool (S, H, W): where a difference of `tolerance` may change the pixel, p8's rounding included."""
     import numpy as np
 
@@ -106,7 +108,7 @@ def refuse_disagreement(agreement: Agreement, tolerance: float) -> None:
 
 
 def metadata_of(
-    spec: DataSpec, rules: tuple[Rule, ...], about: dict[str, Any], makers: list[dict[str, Any]], way: Any
+    spec: DataSpec, rules: tuple[Rule, ...], about: dict[str, Any], makers: list[dict[str, Any]], way: "Way"
 ) -> dict[str, Any]:
     """What a user of the file has to know of it, for its metadata."""
     import torch

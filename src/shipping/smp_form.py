@@ -11,6 +11,8 @@ from formats import resize as frame_resize
 from tools.errors import UserError
 
 if TYPE_CHECKING:
+    import albumentations as A
+
     from prediction.shipped_model import Model
     from shipping.model_card import Evidence
 
@@ -47,7 +49,7 @@ def resizing(model: "Model", pictures: list[Any], frames: list[Any]) -> tuple[li
     return ways[offs.index(off)], off
 
 
-def _mean_difference(steps: Any, pictures: list[Any], frames: list[Any]) -> float:
+def _mean_difference(steps: "A.Compose", pictures: list[Any], frames: list[Any]) -> float:
     """Of a byte, over all of `frames`; infinite where the sides differ."""
     import numpy as np
 
@@ -111,7 +113,7 @@ def _to_tensor(model: "Model") -> list[Any]:
     return [*([] if whole else [pad]), A.Normalize(mean=mean, std=std, max_pixel_value=255.0), A.ToTensorV2()]
 
 
-def difference(folder: Path, model: "Model", pictures: list[Any], resize: Any) -> float:
+def difference(folder: Path, model: "Model", pictures: list[Any], resize: "A.Compose") -> float:
     """The largest difference of a logit between the folder, loaded as its user would, and our network, of one frame.
 
     As a share of the largest logit, where that is above 1; `resize` makes the frame, as `resizing` chose it.

@@ -8,6 +8,8 @@ from typing import Any, Literal, get_args, get_origin
 
 from tools.errors import UserError, nearest
 
+Constant = str | int | float | tuple[int, ...] | tuple[float, ...]  # what a constant of config.py may be
+
 
 @dataclass(frozen=True)
 class Range:
@@ -24,7 +26,7 @@ class Ending:
     text: str
 
 
-def parse(name: str, text: str, default: Any) -> Any:
+def parse(name: str, text: str, default: Constant) -> Any:
     """Return the value that `text` stands for, in the type of `default`. Raises UserError."""
     text = text.strip()
     if isinstance(default, str):
@@ -43,30 +45,29 @@ def parse(name: str, text: str, default: Any) -> Any:
         raise UserError(f"{name}={text} is not {expected} (config.py has {name} = {default!r}).") from error
 
 
-def _number(value: Any, kind: type) -> Any:
-    finite = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not finite or kind(value) != value:
+def _number(value: object, kind: type[int] | type[float]) -> Any:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value) or kind(value) != value:
         raise ValueError(value)
     return kind(value)
 
 
-def choices(hint: Any) -> tuple[str, ...]:
+def choices(hint: object) -> tuple[str, ...]:
     """Return what a Literal allows, () for any other type."""
     return get_args(hint) if get_origin(hint) is Literal else ()
 
 
-def check(name: str, value: Any, hint: Any) -> None:
+def check(name: str, value: Constant, hint: object) -> None:
     """Hold `value` against its type's choices, Range or Ending. Raises UserError."""
     allowed = choices(hint)
     if allowed and value not in allowed:
         shown = ", ".join(choice or "''" for choice in allowed)
         raise UserError(f"{name}={value} is none of: {shown}.{nearest(str(value), allowed)}")
     for rule in getattr(hint, "__metadata__", ()):
-        if isinstance(rule, Ending) and not value.endswith(rule.text):
+        if isinstance(rule, Ending) and not str(value).endswith(rule.text):
             raise UserError(f"{name}={value}: expected the name of a {rule.text} file.")
         if isinstance(rule, Range):
             for number in value if isinstance(value, tuple) else (value,):
-                if not rule.low <= number <= rule.high:
+                if not isinstance(number, str) and not rule.low <= number <= rule.high:
                     raise UserError(f"{name}={value} is out of range: expected {rule.low} to {rule.high}.")
 
 

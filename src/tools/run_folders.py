@@ -174,7 +174,7 @@ def tables_in_use(logs: str, sha: str) -> list[str]:
     return sorted(str(path.parent) for path in Path(logs).glob(f"*/*/{FOLDS}") if sha256(path) == sha)
 
 
-def table_of(table: Path, trained_on: Iterable[Any], sha: Any) -> Path:
+def table_of(table: Path, trained_on: Iterable[object], sha: str | None) -> Path:
     """The folds table with this sha256, where it is still there: `table`, one of `trained_on` (paths of then), or a
     namesake of one beside `table`; else `table`.
     """
