@@ -1,8 +1,8 @@
 """The trials of a search in Optuna's journal: a line a change, so that whatever ends the search, none is lost.
 
 What is asked next depends on the finished trials, the seed and the trial's number alone: a search that was killed
-asks what it would have asked. The first ten are spread over the space by a scrambled Halton sequence (at random they
-clump: Optuna's QMCSampler), then TPE proposes (Bergstra et al. 2011).
+asks what it would have asked. The first ten are spread over the space by a scrambled Halton sequence (QMCSampler; at
+random they clump), then TPE proposes (Bergstra et al. 2011).
 """
 
 import math

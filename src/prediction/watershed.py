@@ -4,6 +4,17 @@ Each pixel's height is its distance to the background, so that an object is a hi
 ones a pass. The steepest way up from every pixel ends on a summit, and the pixels of one summit are its basin (Cousty
 et al., "Watershed cuts", 2009: all pixels at once, no queue). A rough outline has more summits than objects; basins are
 joined again unless the pass between them is clearly lower than both summits.
+
+scikit-image 0.26 beside it, on 29 November 2026: dsb2018 at the best SPLIT, and CPU seconds at one SPLIT, over every
+second of 160 images of nuclei, for the union of their true masks, that union blurred and noisy, and Otsu's threshold.
+
+    uncut                                                        0.770  0.552  0.430
+    this module                                                  0.862  0.638  0.481   0.4 s
+    peak_local_max and watershed on the same heights             0.808  0.616  0.471   1.2 s
+    h_maxima of their logarithm (the same passes) and watershed  0.860  0.638  0.481   7 s
+
+The lines are this module's in all three: scikit-image's own (watershed_line=True, 8 neighbors) did not end within a
+minute for the plain distances of one of the images.
 """
 
 import cv2
