@@ -9,7 +9,6 @@ import shlex
 import shutil
 from pathlib import Path
 
-import hub
 import numpy as np
 import pytest
 from PIL import Image
@@ -167,7 +166,7 @@ def test_runs_of_then_become_a_kernel_and_are_read_for_reproduction(capsys):
 def test_runs_of_then_are_shipped_as_onnx_and_to_the_hub():
     assert export.main(OLD) == 0
     assert Path("output/demo/onnx/demo_fold0-1_seed42.onnx").is_file()
-    assert hub.main([*SMP, "FOLD=0"]) == 0
+    assert export.hub([*SMP, "FOLD=0"]) == 0
     assert Path("output/demo/hub/smp_fold0_seed42/model.safetensors").is_file()
 
 

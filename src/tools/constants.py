@@ -46,7 +46,12 @@ def parse(name: str, text: str, default: Constant) -> Any:
 
 
 def _number(value: object, kind: type[int] | type[float]) -> Any:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value) or kind(value) != value:
+    if (
+        not isinstance(value, int | float)
+        or isinstance(value, bool)
+        or not math.isfinite(value)
+        or kind(value) != value
+    ):
         raise ValueError(value)
     return kind(value)
 

@@ -7,7 +7,6 @@ import json
 import shutil
 from pathlib import Path
 
-import hub
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,6 +15,7 @@ from PIL import Image, ImageOps
 import compare
 import cv
 import ensemble
+import export
 import folds
 import leaderboard
 import tester
@@ -327,7 +327,7 @@ def test_weights_that_have_not_seen_what_is_held_out_are_said_and_others_marked(
     assert leaderboard.main(TINY) == 0
     said = capsys.readouterr().out
     assert "unsure (origin unknown)" in said and said.count("origin unknown") == 2  # its line, and what that means
-    assert hub.main([*TINY, *unsure, "FOLD=0"]) == 0
+    assert export.hub([*TINY, *unsure, "FOLD=0"]) == 0
     card = Path("output/demo/hub/unsure_fold0_seed42/README.md").read_text()
     assert "origin unknown: mine.pth" in card and "which these weights never saw" not in card
 

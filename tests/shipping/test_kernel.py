@@ -69,7 +69,7 @@ def test_the_kernel_takes_along_what_it_needs_and_nothing_else(bundled):
     assert {"kernel_run", "predictor", "tta", "tiles", "unet", "submission_file"} <= set(sources)
     assert not {"settings", "config", "train", "trainer", "datamodule", "augmentations"} & set(sources)
     imported = set().union(*(bundle_module.imports_of(path) for path in (dataset / "source").rglob("*.py")))
-    assert not {"pytorch_lightning", "albumentations", "kornia"} & imported
+    assert not {"pytorch_lightning", "albumentations", "kornia"} & {name.partition(".")[0] for name in imported}
     assert [path.name for path in (dataset / "wheels").iterdir()] == [
         f"segmentation_models_pytorch-{wheels.distribution_of('segmentation_models_pytorch').version}-py3-none-any.whl"
     ]
@@ -124,7 +124,7 @@ def test_the_kernel_makes_the_submission_that_inference_makes_here(bundled, tmp_
 
 def test_a_bundle_that_was_changed_or_lost_a_folder_is_refused(bundled, tmp_path):
     bundle = kaggle(tmp_path / "kaggle")
-    path = bundle.folder / "source" / "tta.py"
+    path = bundle.folder / "source" / "prediction" / "tta.py"
     path.write_bytes(path.read_bytes() + b"\n")
     with pytest.raises(UserError, match=r"tta\.py is another file"):
         kernel_run.open_bundle(bundle.folder)
@@ -476,7 +476,8 @@ def test_push_asks_whose_kernel_it_is(trained, refused, monkeypatch, tmp_path):
 def test_a_fold_trained_in_a_kernel_comes_home(folds_table, tmp_path, refused, monkeypatch):
     argv = [*TINY, "TRAIN=1", "FOLD=1", "COMPETITION=carvana-image-masking-challenge", "USER=me", "EPOCHS=1"]
     assert kaggle_kernel.main(argv) == 0
-    assert {"train", "tester", "trainer", "losses"} <= {p.stem for p in (KERNEL / "dataset" / "source").iterdir()}
+    source = KERNEL / "dataset" / "source"
+    assert {"train", "tester", "trainer", "loss_sum"} <= {path.stem for path in source.rglob("*.py")}
     packed = {path.name.partition("-")[0] for path in (KERNEL / "dataset" / "wheels").iterdir()}
     assert packed == {"filelock", "segmentation_models_pytorch"}
     bundle = kaggle(tmp_path / "kaggle", zipped=True)
