@@ -17,7 +17,7 @@ FEW = 6  # groups, below which percentiles of their draws cover too little
 
 
 def group_weights(groups: Groups, draws: int = 2000, seed: int = 0) -> np.ndarray:
-    """How often each image occurs in each draw, float64 (draws, N): whole groups drawn with replacement.
+    """Return how often each image occurs in each draw, float64 (draws, N): whole groups drawn with replacement.
 
     The same arguments always give the same weights.
     """
@@ -28,13 +28,16 @@ def group_weights(groups: Groups, draws: int = 2000, seed: int = 0) -> np.ndarra
 
 
 def effective_groups(groups: Groups) -> float:
-    """How many groups of one size would say as much, in [1, G]: (sum of sizes)^2 / sum of squared sizes (Kish 1965)."""
+    """Return how many groups of one size would say as much, in [1, G].
+
+    (sum of sizes)^2 / sum of squared sizes (Kish 1965).
+    """
     _, sizes = np.unique(np.asarray(groups), return_counts=True)
     return float(sizes.sum() ** 2 / (sizes**2).sum())
 
 
 def interval(estimate: float, drawn: np.ndarray, groups: float, level: float = 0.95) -> tuple[float, float]:
-    """The two percentiles of `drawn` (B,), scores of resampled groups, that hold the truth in `level` of all cases.
+    """Return the two percentiles of `drawn` (B,), scores of resampled groups, that hold the truth in `level` of cases.
 
     groups: how many were resampled, or their effective number. Percentiles are moved outwards because few groups vary
     less than the world that they come from (the expanded percentile interval of Hesterberg 2015), and towards the
@@ -59,7 +62,7 @@ def interval(estimate: float, drawn: np.ndarray, groups: float, level: float = 0
 
 
 def _skewness(drawn: np.ndarray) -> float:
-    """The third standardised moment, 0 where nothing varies but by rounding."""
+    """Return the third standardised moment, 0 where nothing varies but by rounding."""
     deviation = drawn - drawn.mean()
     spread = deviation.std()
     return float(((deviation / spread) ** 3).mean()) if spread > 1e-12 else 0.0
@@ -75,7 +78,7 @@ def score_interval(
     level: float = 0.95,
     weights: np.ndarray | None = None,
 ) -> tuple[float, float, float]:
-    """The score of counts (N, S, 4) and values (N, S) with its interval over groups (N,): (estimate, low, high).
+    """Return the score of counts (N, S, 4) and values (N, S) with its interval over groups (N,): (estimate, low, high).
 
     weights: those of `group_weights`, where several scores share them.
     """

@@ -12,7 +12,10 @@ UNSURE = (0.05, 0.95)  # between them lie the pixels about which a network has d
 
 
 def count(p8: np.ndarray, truth: np.ndarray, labelled: np.ndarray | None = None) -> np.ndarray:
-    """uint8 probabilities and bool truth (S, H, W) -> int64 (S, 256, 2); labelled: bool (H, W), which pixels count."""
+    """Count the pixels of uint8 probabilities by their bool truth (S, H, W) -> int64 (S, 256, 2).
+
+    labelled: bool (H, W), which pixels count.
+    """
     keys = p8.astype(np.int64) * 2 + truth
     if labelled is not None:
         keys = keys[:, labelled]
@@ -20,7 +23,7 @@ def count(p8: np.ndarray, truth: np.ndarray, labelled: np.ndarray | None = None)
 
 
 def curve(counts: np.ndarray, bins: int = BINS) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Counts (256, 2) -> mean predicted probability, observed frequency and pixels of each of `bins`, (bins,) each.
+    """Return each bin's mean predicted probability, observed frequency and pixels, (bins,) each, of counts (256, 2).
 
     The bins share [0, 1] evenly; without a pixel the first two are NaN.
     """
@@ -35,7 +38,7 @@ def curve(counts: np.ndarray, bins: int = BINS) -> tuple[np.ndarray, np.ndarray,
 
 
 def calibration_error(counts: np.ndarray, bins: int = BINS) -> float:
-    """Expected calibration error of counts (256, 2), in [0, 1]; NaN without a pixel (Naeini et al. 2015).
+    """Return the expected calibration error of counts (256, 2), in [0, 1]; NaN without a pixel (Naeini et al. 2015).
 
     The distance between observed frequency and mean predicted probability of foreground, averaged over all pixels.
     """
@@ -47,14 +50,14 @@ def calibration_error(counts: np.ndarray, bins: int = BINS) -> float:
 
 
 def brier(counts: np.ndarray) -> float:
-    """Mean squared distance of the probability from the truth, of counts (256, 2); NaN without a pixel (Brier 1950)."""
+    """Return the mean squared distance of probability and truth, of counts (256, 2); NaN without any (Brier 1950)."""
     values = np.arange(256) / 255
     squared = np.stack([values**2, (1 - values) ** 2], 1)
     return float((squared * counts).sum() / counts.sum()) if counts.sum() else float("nan")
 
 
 def unsure(counts: np.ndarray) -> np.ndarray:
-    """The counts (256, 2) of pixels whose probability lies between UNSURE, all others 0."""
+    """Return the counts (256, 2) of pixels whose probability lies between UNSURE, all others 0."""
     values = np.arange(256) / 255
     inside = (values > UNSURE[0]) & (values < UNSURE[1])
     return counts * inside[:, None]

@@ -41,7 +41,7 @@ class Measure:
         truth_objects: np.ndarray | None = None,
         empty: str = "one",
     ) -> float:
-        """The value of one image and class, NaN where the policy `empty` skips it; a pooled measure has none.
+        """Return the value of one image and class, NaN where the policy `empty` skips it; a pooled measure has none.
 
         Masks (H, W), any non-zero pixel being foreground. labelled: bool (H, W), the pixels that count, None: all.
         truth_objects: labels (H, W) as of `objects.read`; None: the connected components of `truth`.
@@ -60,7 +60,7 @@ class Measure:
         return self.from_overlap(objects.match(objects.components(prediction), true), policy)
 
     def from_overlap(self, overlap: np.ndarray, empty: str = "one") -> float:
-        """The same from the IoU (P, T) of objects, as of `objects.match`, for the kind "objects" alone."""
+        """Return the same from the IoU (P, T) of objects, as of `objects.match`, for the kind "objects" alone."""
         if self.kind != "objects":
             raise ValueError(f"{self.name} does not look at objects.")
         return float(self._of(overlap, self._policy or empty))
@@ -75,7 +75,7 @@ class Measure:
 def by_class(
     measure: Measure, counts: np.ndarray, values: np.ndarray, weights: np.ndarray, empty: str = "one"
 ) -> np.ndarray:
-    """The score of each class, all images together, for each of B weightings of them, float64 (B, S).
+    """Return the score of each class, all images together, for each of B weightings of them, float64 (B, S).
 
     counts: (N, S, 4) of tp, fp, fn, tn, which pooled measures read; values: (N, S) as of `value`, NaN where an image is
     skipped, which the others do; weights: (B, N), how often each image counts. It is the weighted mean over images, or
@@ -93,7 +93,7 @@ def by_class(
 def total(
     measure: Measure, counts: np.ndarray, values: np.ndarray, weights: np.ndarray, empty: str = "one"
 ) -> np.ndarray:
-    """The mean of `by_class` over those classes in which something is left, float64 (B,); NaN where there are none."""
+    """Return the mean of `by_class` over the classes in which something is left, float64 (B,); NaN without any."""
     classes = by_class(measure, counts, values, weights, empty)
     there = np.isfinite(classes)
     number = there.sum(1)
@@ -113,7 +113,7 @@ def _half_f(tp: Numbers, fp: Numbers, fn: Numbers, _tn: Numbers, empty: str) -> 
 
 
 def _thresholds_passed(tp: Numbers, fp: Numbers, fn: Numbers, tn: Numbers, empty: str) -> np.ndarray:
-    """The share of IoU thresholds 0.5, 0.55, ... 0.95 that the IoU is above."""
+    """Return the share of IoU thresholds 0.5, 0.55, ... 0.95 that the IoU is above."""
     return (_SCORES["iou"](tp, fp, fn, tn, empty)[..., None] > objects.THRESHOLDS).mean(-1)
 
 
@@ -163,7 +163,7 @@ NAMES = tuple(_MEASURES)
 
 
 def get(text: str) -> Measure:
-    """The measure that `text` names: "dice", "surface_dice(tolerance=2)".
+    """Return the measure that `text` names: "dice", "surface_dice(tolerance=2)".
 
     Raises UserError for an unknown name, an argument that it does not take, a value out of range.
     """
@@ -175,7 +175,7 @@ def get(text: str) -> Measure:
 
 
 def _with_argument(measure: Measure, written: str) -> Measure:
-    """`measure` with the argument "tolerance=2"."""
+    """Return `measure` with the argument "tolerance=2"."""
     if measure.name not in _ARGUMENTS:
         raise UserError(f"METRIC: {measure.name} takes no argument, got '{written}'.")
     name, default, low, high = _ARGUMENTS[measure.name]

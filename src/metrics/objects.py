@@ -20,12 +20,12 @@ THRESHOLDS = np.arange(50, 100, 5) / 100  # 0.5 to 0.95, each the nearest number
 
 
 def components(mask: np.ndarray) -> np.ndarray:
-    """The connected components (8 neighbours) of a mask (H, W), any non-zero pixel being foreground."""
+    """Return the connected components (8 neighbours) of a mask (H, W), any non-zero pixel being foreground."""
     return cv2.connectedComponents((mask != 0).astype(np.uint8), connectivity=8, ltype=cv2.CV_32S)[1]
 
 
 def match(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """IoU of every predicted with every true object, float64 (P, T), in the order of their labels.
+    """Return IoU of every predicted with every true object, float64 (P, T), in the order of their labels.
 
     An object without a pixel (hidden by others, or where nothing is labelled) is none.
     """
@@ -39,7 +39,7 @@ def match(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def average_precision(overlap: np.ndarray, empty: str = "one") -> float:
-    """The mean of tp / (tp + fp + fn) over IoU thresholds 0.5, 0.55, ... 0.95 (2018 Data Science Bowl), [0, 1].
+    """Return the mean of tp / (tp + fp + fn) over IoU thresholds 0.5, 0.55, ... 0.95 (2018 Data Science Bowl), [0, 1].
 
     overlap: IoU (P, T), as of `match`. An object is found where the IoU is above the threshold. Without any object in
     either it is what the policy `empty` says (skip: NaN).
@@ -48,7 +48,7 @@ def average_precision(overlap: np.ndarray, empty: str = "one") -> float:
 
 
 def mean_f2(overlap: np.ndarray, empty: str = "one") -> float:
-    """The mean of F2 over IoU thresholds 0.5, 0.55, ... 0.95 (Airbus Ship Detection, 2018), [0, 1].
+    """Return the mean of F2 over IoU thresholds 0.5, 0.55, ... 0.95 (Airbus Ship Detection, 2018), [0, 1].
 
     As `average_precision` otherwise; F2 = 5 tp / (5 tp + 4 fn + fp).
     """
@@ -56,7 +56,7 @@ def mean_f2(overlap: np.ndarray, empty: str = "one") -> float:
 
 
 def _hits(overlap: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """True and false positives and false negatives at each of THRESHOLDS.
+    """Return true and false positives and false negatives at each of THRESHOLDS.
 
     Above an IoU of one half no object can match two of the others, which do not overlap, so pairs need no assignment.
     """
@@ -72,7 +72,7 @@ def read(
     max_pixels: int = 100_000_000,
     image: str = "",
 ) -> np.ndarray:
-    """The true objects of the mask that `reference` names, int32 (S, H, W): labels 1, 2, ... for each scored class.
+    """Read the true objects of the mask that `reference` names, int32 (S, H, W): labels 1, 2, ... a scored class.
 
     Each file of a folder of instance masks is an object, and each row of a table of run lengths where its dialect has a
     row an object or the image has several rows; otherwise the mask's connected components are. Where objects overlap,
@@ -109,7 +109,7 @@ def _from_table(spec: DataSpec, root: Path, where: MaskReference, shape: tuple[i
 
 
 def _from_folder(folder: Path, shape: tuple[int, int], max_pixels: int, image: str) -> np.ndarray:
-    """int32 (H, W) from a folder of instance masks, by the names of its files."""
+    """Return int32 (H, W) from a folder of instance masks, by the names of its files."""
     files = images.list_images(folder)
     if not files:
         raise UserError(f"{folder}: no masks in this folder; expected one image per object.")
@@ -125,7 +125,7 @@ def _from_folder(folder: Path, shape: tuple[int, int], max_pixels: int, image: s
 
 
 def _painted(masks: Iterable[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
-    """Labels 1, 2, ... of masks (H, W) in their order, the later over the earlier."""
+    """Paint labels 1, 2, ... of masks (H, W) in their order, the later over the earlier."""
     labels = np.zeros(shape, np.int32)
     for number, mask in enumerate(masks, start=1):
         labels[mask > 0] = number

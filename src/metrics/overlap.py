@@ -16,7 +16,7 @@ POLICIES = {"one": 1.0, "zero": 0.0, "skip": float("nan")}
 
 
 def count(prediction: np.ndarray, truth: np.ndarray, labelled: np.ndarray | None = None) -> dict[str, int]:
-    """True and false positives and negatives of two masks (H, W), any non-zero pixel being foreground.
+    """Count true and false positives and negatives of two masks (H, W), any non-zero pixel being foreground.
 
     labelled: bool (H, W), the pixels that count; None: all.
     """
@@ -64,15 +64,15 @@ def f_score(tp: Numbers, fp: Numbers, fn: Numbers, beta: float, empty: str = "on
 
 
 def _ratio(above: np.ndarray, below: np.ndarray, otherwise: float) -> np.ndarray:
-    """above / below, and `otherwise` where below is 0."""
+    """Divide above by below; `otherwise` where below is 0."""
     return np.divide(above, below, out=np.full_like(below, otherwise), where=below > 0)
 
 
 def summarise(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray, empty: str) -> dict[str, dict[str, float]]:
-    """{"image": mean over images, "pooled": all pixels counted together} of the four scores, of counts (N,) or (N, S).
+    """Return {"image": mean over images, "pooled": all pixels counted together} of the four scores.
 
-    With several classes (S) both are means over the classes. Images that the policy skips are left out of the mean, and
-    a class with none left out of the classes' mean; with nothing left it is NaN.
+    Counts are (N,) or (N, S). With several classes (S) both are means over the classes. Images that the policy skips
+    are left out of the mean, and a class with none left out of the classes' mean; with nothing left it is NaN.
     """
     tp, fp, fn = (np.asarray(item).reshape(len(item), -1) for item in (tp, fp, fn))
     each = scores(tp, fp, fn, empty)  # (N, S)
@@ -84,7 +84,7 @@ def summarise(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray, empty: str) -> dic
 
 
 def _mean(values: Sequence[float] | np.ndarray) -> float:
-    """The mean of what is no NaN; NaN where nothing is left."""
+    """Return the mean of what is no NaN; NaN where nothing is left."""
     values = np.asarray(values, float)
     kept = values[np.isfinite(values)]
     return float(kept.mean()) if len(kept) else float("nan")

@@ -54,7 +54,7 @@ def compare(
     draws: int = 2000,
     seed: int = 0,
 ) -> Verdict:
-    """Experiment B against A, each a list with one run a seed over the same N images.
+    """Compare experiment B with A, each a list with one run a seed over the same N images.
 
     folds: (N,) ints; groups: (N,), what is resampled together; higher: whether more is better. Raises UserError where
     the images of the two do not correspond.
@@ -91,7 +91,7 @@ def _check(runs: Sequence[Run], folds: np.ndarray, groups: np.ndarray) -> None:
 
 
 def _seeds_needed(difference: float, spread: Spread, groups: float, folds: int, level: float) -> tuple[int | None, str]:
-    """The fewest seeds a side with which a true `difference` is found with POWER, or None and why."""
+    """Return the fewest seeds a side with which a true `difference` is found with POWER, or None and why."""
     from scipy.stats import t
 
     if not np.isfinite(difference):
@@ -123,7 +123,7 @@ def _t_interval(difference: float, spread: Spread, level: float) -> tuple[float,
 
 
 def _word(low: float, high: float, higher: bool) -> str:
-    """Of B: NaN is not distinguishable, and neither is a rounding error."""
+    """Say what B is; NaN is not distinguishable, and neither is a rounding error."""
     if not (low > ROUNDING or high < -ROUNDING):
         return SAME
     return "better" if (low > 0) == higher else "worse"
@@ -139,7 +139,7 @@ def _variances(one: Side) -> dict[str, float]:
 
 
 def sentence(verdict: Verdict, a_name: str, b_name: str, metric_name: str) -> str:
-    """A few plain sentences that say no more than the verdict does."""
+    """Write a few plain sentences that say no more than the verdict does."""
     names = (a_name, b_name)
     each = zip(names, verdict.scores, verdict.seeds, strict=True)
     scores = ", ".join(f"{name} {score:.4f} ({n} seed{'s' * (n > 1)})" for name, score, n in each)

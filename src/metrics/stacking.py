@@ -35,7 +35,7 @@ class Gram:
 
 
 def gram(maps: np.ndarray, truth: np.ndarray, labelled: np.ndarray | None = None) -> Gram:
-    """The Gram of one image and class.
+    """Return the Gram of one image and class.
 
     maps: 8-bit probabilities (M, H, W), one a member; truth: bool (H, W); labelled: bool (H, W), the pixels that count;
     None: all. Without a labelled pixel the image counts nowhere. Raises UserError where the sizes differ.
@@ -61,12 +61,12 @@ def _size(shape: tuple[int, ...]) -> str:
 
 
 def brier(gram: Gram, weights: np.ndarray) -> float:
-    """The Brier score in [0, 1] of the members' mean with `weights` (M,) that sum to 1, the mean over images."""
+    """Return the Brier score in [0, 1] of the members' mean with `weights` (M,) that sum to 1, the mean over images."""
     return float(weights @ gram.products @ weights) / max(1, gram.count)
 
 
 def weights(gram: Gram) -> np.ndarray:
-    """The weights (M,) of the members, >= 0 and of sum 1, whose Brier score is the lowest. All equal where none errs.
+    """Return the weights (M,) of the members, >= 0 and of sum 1, with the lowest Brier score; equal where none errs.
 
     With errors E the least |E w|^2 over the simplex has the direction of the least |E u|^2 + (1 - sum u)^2 over u >= 0:
     for u = s w that is s^2 |E w|^2 + (1 - s)^2, at its best s a growing function of |E w|^2. So Lawson and Hanson's
@@ -85,7 +85,7 @@ def weights(gram: Gram) -> np.ndarray:
 
 
 def crossfitted(grams: Mapping[int, Gram]) -> dict[int, np.ndarray]:
-    """For each fold the weights (M,) that the other folds' images ask for, so that no image had a say in its own.
+    """Return for each fold the weights (M,) that the other folds' images ask for: no image has a say in its own.
 
     Raises UserError for fewer than two folds.
     """
@@ -101,7 +101,7 @@ def crossfitted(grams: Mapping[int, Gram]) -> dict[int, np.ndarray]:
 
 
 def blend(maps: Sequence[np.ndarray], weights: Sequence[float] | np.ndarray) -> np.ndarray:
-    """The weighted mean of the members' 8-bit probabilities, each (C, H, W), rounded to uint8 (C, H, W).
+    """Return the weighted mean of the members' 8-bit probabilities, each (C, H, W), rounded to uint8 (C, H, W).
 
     Raises UserError where the maps' sizes differ, or the weights are not as many, negative, or do not sum to 1.
     """

@@ -19,7 +19,7 @@ _CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 def hausdorff(
     prediction: np.ndarray, truth: np.ndarray, labelled: np.ndarray | None = None, empty: str = "one"
 ) -> float:
-    """The largest distance from a surface pixel of one mask to the other's surface, in px.
+    """Return the largest distance from a surface pixel of one mask to the other's surface, in px.
 
     Masks (H, W), any non-zero pixel being foreground; labelled: bool (H, W), None: all. Two empty masks are 0 apart
     (policy skip: NaN); where only one is empty it is the image's diagonal.
@@ -28,7 +28,7 @@ def hausdorff(
 
 
 def hd95(prediction: np.ndarray, truth: np.ndarray, labelled: np.ndarray | None = None, empty: str = "one") -> float:
-    """The 95th percentile of the surface distances in px, of each direction by itself, and the larger of the two.
+    """Return the 95th percentile of the surface distances in px: the larger one of the two directions'.
 
     Empty masks as in `hausdorff`. Percentiles are interpolated linearly, as MONAI does.
     """
@@ -36,7 +36,7 @@ def hd95(prediction: np.ndarray, truth: np.ndarray, labelled: np.ndarray | None 
 
 
 def assd(prediction: np.ndarray, truth: np.ndarray, labelled: np.ndarray | None = None, empty: str = "one") -> float:
-    """Average symmetric surface distance in px: the mean over the surface pixels of both masks taken together.
+    """Return the average symmetric surface distance in px: the mean over both masks' surface pixels taken together.
 
     Empty masks as in `hausdorff`.
     """
@@ -50,7 +50,7 @@ def surface_dice(
     empty: str = "one",
     tolerance: float = 2.0,
 ) -> float:
-    """The share, in [0, 1], of both surfaces' pixels that lie at most `tolerance` px from the other surface.
+    """Return the share, in [0, 1], of both surfaces' pixels that lie at most `tolerance` px from the other surface.
 
     Normalised surface Dice of Nikolov et al. 2018, who measure a surface by its length; here it is by its pixels, as in
     MONAI with use_subvoxels=False. Two empty masks are worth what the policy `empty` says (skip: NaN); where only one
@@ -70,7 +70,7 @@ def boundary_iou(
     empty: str = "one",
     dilation: float = 0.02,
 ) -> float:
-    """IoU of what is left of both masks within d px of their outlines (Cheng et al. 2021), [0, 1].
+    """Return IoU of what is left of both masks within d px of their outlines (Cheng et al. 2021), [0, 1].
 
     d is `dilation` times the image's diagonal, rounded, at least 1, in steps to the eight neighbours. Two empty masks
     are worth what the policy `empty` says (skip: NaN); where only one is empty it is 0.
@@ -83,7 +83,7 @@ def boundary_iou(
 
 
 def region_hausdorff(prediction: np.ndarray, truth: np.ndarray, labelled: np.ndarray | None = None) -> float:
-    """The largest distance from a pixel of one mask to the nearest pixel of the other, their insides included, in px.
+    """Return the largest distance from a pixel of one mask to the nearest of the other, their insides included, in px.
 
     It is the Hausdorff distance of the masks as sets of points, as scipy's directed_hausdorff takes both ways. 0 for
     two empty masks, the image's diagonal where only one is empty.
@@ -123,12 +123,12 @@ def _average(forth: np.ndarray, back: np.ndarray) -> float:
 
 
 def _apart(shape: tuple[int, ...]) -> float:
-    """What stands for the distance to a mask that is empty: no two pixels of the image are as far apart."""
+    """Return what stands for the distance to a mask that is empty: no two pixels of the image are as far apart."""
     return math.hypot(*shape)
 
 
 def _cropped(prediction: np.ndarray, truth: np.ndarray, labelled: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Both masks as uint8 0 and 1 in the bounding box of their union; without a pixel where both are empty."""
+    """Return both masks as uint8 0 and 1 in the bounding box of their union; without a pixel where both are empty."""
     masks = [mask != 0 if labelled is None else (mask != 0) & labelled for mask in (prediction, truth)]
     left, top, width, height = cv2.boundingRect((masks[0] | masks[1]).view(np.uint8))
     box = np.s_[top : top + height, left : left + width]
@@ -136,12 +136,12 @@ def _cropped(prediction: np.ndarray, truth: np.ndarray, labelled: np.ndarray | N
 
 
 def _eroded(mask: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-    """Beyond its edges there is background: the box was cut where the masks end, or the image does."""
+    """Erode a mask; beyond its edges there is background: the box was cut where the masks end, or the image does."""
     return cv2.erode(mask, kernel, borderType=cv2.BORDER_CONSTANT, borderValue=0)
 
 
 def _rim(mask: np.ndarray, width: int) -> np.ndarray:
-    """The pixels of uint8 (H, W) from which one leaves the mask within `width` steps to the eight neighbours, bool."""
+    """Return the pixels of uint8 (H, W) from which `width` steps to the eight neighbors leave the mask, bool."""
     if not mask.size:
         return mask > 0
     side = 2 * width + 1
@@ -149,13 +149,13 @@ def _rim(mask: np.ndarray, width: int) -> np.ndarray:
 
 
 def _both_ways(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of masks with foreground: px from each surface pixel of the first to the second's surface, and back."""
+    """Return px from each surface pixel of the first mask to the second's surface, and back; both have foreground."""
     outlines = [(mask > 0) & (_eroded(mask, _CROSS) == 0) for mask in (first, second)]
     return _distances(outlines[0], outlines[1]), _distances(outlines[1], outlines[0])
 
 
 def _distances(places: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """float64 (n,): px from each of `places` to the nearest of `points`, both bool (H, W) with a True pixel."""
+    """Return float64 (n,): px from each of `places` to the nearest of `points`, both bool (H, W) with a True pixel."""
     rough = cv2.distanceTransform((~points).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[places]
     # Float32 misses some millionths, and 2 px must not be more than a tolerance of 2. Squares of distances are whole
     # numbers; rounding them makes distances of some hundred pixels exact, and longer ones right to 0.001.

@@ -27,7 +27,7 @@ class Side:
     effects: np.ndarray  # (F, n), what the mean's score gains where a fold is all from one seed; rows of mean 0
 
     def counted_twice(self) -> float:
-        """What seeds do to single images: it varies with the groups drawn, and with the seeds drawn once more."""
+        """Return what seeds do to single images, which varies with the groups drawn and once more with the seeds."""
         n = len(self.scores)
         return sum(variance(row) for row in self.drawn - self.drawn.mean(0)) / (n * (n - 1))
 
@@ -44,7 +44,7 @@ class Spread:
 
 
 def side(total: Total, runs: Sequence[Run], folds: np.ndarray, weights: np.ndarray) -> Side:
-    """The scores of n runs, folds (N,), under weights (B, N) of the images."""
+    """Score n runs, folds (N,), under weights (B, N) of the images."""
     masks = np.unique(folds)[:, None] == folds  # (F, N)
     rows = np.concatenate([np.ones((1, len(folds))), masks, weights])
     scores = np.stack([total(*run, rows) for run in runs])  # (n, 1 + F + B)
@@ -53,7 +53,7 @@ def side(total: Total, runs: Sequence[Run], folds: np.ndarray, weights: np.ndarr
 
 
 def _effects(total: Total, runs: Sequence[Run], masks: np.ndarray) -> np.ndarray:
-    """Side.effects, from one table of all seeds' images, each weighing 1 / n but in the fold in question."""
+    """Return Side.effects, from one table of all seeds' images, each weighing 1 / n but in the fold in question."""
     counts, values = (np.concatenate(part) for part in zip(*runs, strict=True))  # (n * N, S, 4), (n * N, S)
     n, (f, images) = len(runs), masks.shape
     rows = np.full((f, n, n, images), 1 / n)  # fold, seed in it, and the weights (seed, image)
@@ -64,7 +64,7 @@ def _effects(total: Total, runs: Sequence[Run], masks: np.ndarray) -> np.ndarray
 
 
 def of_recipes(sides: Sequence[Side], drawn: np.ndarray, groups: float) -> Spread:
-    """Images and seeds, for at least two seeds a side; drawn: differences (B,) of resampled groups.
+    """Return the variance from images and seeds, for two seeds a side or more; drawn: differences (B,) of groups.
 
     Each fold's and side's runs count as resampled too: n - 1 of n as Rao & Wu (1988) do, since n of n would give
     (n - 1) / n of the variance. Its result, s^2 / n, is known, so it is written down rather than drawn. What seeds do
@@ -92,7 +92,7 @@ def of_recipes(sides: Sequence[Side], drawn: np.ndarray, groups: float) -> Sprea
 
 
 def _degrees(images: float, resampled: list[tuple[float, float]], seeds: list[tuple[float, float]]) -> float:
-    """Satterthwaite's degrees of freedom of `images` and the variances in `seeds`, each with its degrees, at least 1.
+    """Return Satterthwaite's degrees of freedom, at least 1, of `images` and the variances in `seeds` with theirs.
 
     Corrected as Johnson & Rust (1992) do: variances of one or two degrees would give far too few. Without any variance
     they are those of the images.
@@ -104,7 +104,7 @@ def _degrees(images: float, resampled: list[tuple[float, float]], seeds: list[tu
 
 
 def _shared(sides: Sequence[Side]) -> bool:
-    """Whether runs of one seed in different folds share an effect, as equal initial weights may give them.
+    """Return whether runs of one seed in different folds share an effect, as equal initial weights may give them.
 
     An F test of seeds against what is left of the table of folds and seeds, both sides together. Where it is
     as large as a run's own, equal recipes seem different in 8 to 11 of 100 comparisons, and in 21 without the test.
@@ -123,7 +123,7 @@ def of_runs(
     total: Total, a: Sequence[Run], b: Sequence[Run], sides: Sequence[Side], drawn: np.ndarray, folds: np.ndarray,
     groups: np.ndarray, seed: int,
 ) -> Spread:  # fmt: skip
-    """The images alone, where a side has one seed; `one_seed` is read off the folds' differences."""
+    """Return the variance from images alone, where a side has one seed; folds' differences show `one_seed`."""
     count = effective_groups(groups)
     if count <= 1:
         return Spread(NAN, 0.0, NAN, NAN, ONE_GROUP)
@@ -144,7 +144,7 @@ def of_runs(
 def _explained(
     total: Total, a: Sequence[Run], b: Sequence[Run], folds: np.ndarray, groups: np.ndarray, draws: int, seed: int
 ) -> float:
-    """The variance of a fold's difference from its images, a mean over folds; NaN where one has a single group."""
+    """Return the variance of a fold's difference from its images, a mean over folds; NaN where one has one group."""
     variances = []
     for fold in np.unique(folds):
         inside = folds == fold
@@ -155,6 +155,6 @@ def _explained(
 
 
 def variance(drawn: np.ndarray) -> float:
-    """Of what is no NaN (a draw may have nothing to score); NaN with fewer than two."""
+    """Return the variance of what is no NaN (a draw may have nothing to score); NaN with fewer than two."""
     kept = drawn[np.isfinite(drawn)]
     return float(kept.var(ddof=1)) if len(kept) > 1 else NAN

@@ -29,7 +29,7 @@ _SAID = {
 
 
 def configured(settings: "Settings", spec: DataSpec) -> tuple[Rule, ...]:
-    """The constants' rule, once for each scored class. Raises UserError for one that would do nothing."""
+    """Return the constants' rule, once for each scored class. Raises UserError for one that would do nothing."""
     rule = Rule(
         threshold=settings.THRESHOLD,
         min_area=settings.MIN_AREA,
@@ -52,12 +52,12 @@ def configured(settings: "Settings", spec: DataSpec) -> tuple[Rule, ...]:
 
 
 def tuned_path(settings: "Settings") -> Path:
-    """Where `make tune` keeps what it found."""
+    """Return where `make tune` keeps what it found."""
     return Path(settings.LOGS, settings.EXPERIMENT, f"oof_seed{settings.SEED}", TUNED)
 
 
 def chosen(settings: "Settings", spec: DataSpec, provenance: dict[str, Any]) -> tuple[Rule, ...]:
-    """The rules by POSTPROCESS for predictions of this provenance (see `outoffold.OutOfFold`).
+    """Return the rules by POSTPROCESS for predictions of this provenance (see `prediction_folders.provenance`).
 
     Raises UserError where a tuned rule was tuned under another one.
     """
@@ -86,7 +86,7 @@ def chosen(settings: "Settings", spec: DataSpec, provenance: dict[str, Any]) -> 
 
 
 def refuse_tuned(settings: "Settings") -> None:
-    """Held-out images are never scored by a rule that was chosen on them."""
+    """Raise UserError for POSTPROCESS=tuned: held-out images are never scored by a rule that was chosen on them."""
     if settings.POSTPROCESS == "tuned":
         raise UserError(
             "POSTPROCESS=tuned would score held-out images by a rule that was chosen on them. It is for inference and "

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def chosen_folds(settings: "Settings", fold: str) -> list[str]:
-    """The folds that FOLD names, or every finished numbered one, or full where there is no other."""
+    """Return the folds that FOLD names, or every finished numbered one, or full where there is no other."""
     if fold:
         folds = fold.split(",")
         if len(set(folds)) < len(folds):
@@ -33,7 +33,7 @@ def chosen_folds(settings: "Settings", fold: str) -> list[str]:
 
 
 def prediction_folder(settings: "Settings", fold: str, name: str = "") -> Path:
-    """output/<dataset>/predictions/<experiment>_fold<k>_seed<s>, or the name that the user, or an ensemble, has."""
+    """Return predictions/<experiment>_fold<k>_seed<s> below OUTPUT, or under the user's, or an ensemble's, name."""
     if run_folders.is_ensemble(settings.LOGS, settings.EXPERIMENT):
         name = name or settings.EXPERIMENT
     folds = "-".join(chosen_folds(settings, fold))
@@ -43,12 +43,12 @@ def prediction_folder(settings: "Settings", fold: str, name: str = "") -> Path:
 
 
 def picture_of(folder: Path) -> Path:
-    """The contact sheet beside a prediction folder."""
+    """Return the contact sheet beside a prediction folder."""
     return folder.with_name(f"{folder.name}.png")
 
 
 def load_predictor(settings: "Settings", folders: list[Path]) -> "Predictor":
-    """The mean of these run folders' models on the settings' device."""
+    """Load these run folders' models as one predictor, their mean, on the settings' device."""
     from prediction.predictor import Predictor
     from prediction.shipped_model import load
     from tools.hardware import choose_devices, choose_precision
@@ -68,7 +68,7 @@ def load_predictor(settings: "Settings", folders: list[Path]) -> "Predictor":
 
 
 def choose_dialect(settings: "Settings") -> rle.Dialect:
-    """DIALECT, or the one of the layout that the folds table was made from."""
+    """Return DIALECT, or the one of the layout that the folds table was made from."""
     name: str = settings.DIALECT
     if name == "auto":
         sidecar = Path(settings.TRAIN_FOLDS).with_suffix(".json")
@@ -81,7 +81,7 @@ def choose_dialect(settings: "Settings") -> rle.Dialect:
 
 
 def parse_shard(text: str) -> tuple[int, int]:
-    """ "2/4" -> (2, 4); "" -> (1, 1). Raises UserError for anything that is no part of a whole."""
+    """Read "2/4" as (2, 4) and "" as (1, 1). Raises UserError for anything that is no part of a whole."""
     if not text:
         return 1, 1
     match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
@@ -91,12 +91,15 @@ def parse_shard(text: str) -> tuple[int, int]:
 
 
 def shard_folder(folder: Path, index: int, count: int) -> Path:
-    """Where shard `index` of `count` of a prediction folder lies; the folder itself of a single one."""
+    """Return where shard `index` of `count` of a prediction folder lies; the folder itself of a single one."""
     return folder if count == 1 else folder.with_name(f"{folder.name}.shard{index}of{count}")
 
 
 def _keeper(settings: "Settings", maps: resumable.Maps, rules: "tuple[Rule, ...]", job: "Job") -> resumable.RunLengths:
-    """What keeps the rows of the submission; refuses before the work what make submission would refuse after it."""
+    """Return what keeps the rows of the submission.
+
+    Raises UserError before the work for what make submission would refuse after it.
+    """
     dialect = choose_dialect(settings)
     ids = submission_file.image_ids(job.everything, dialect)
     keys = [(image_id, name) for image_id in ids for name in submission_file.check_classes(maps.spec, dialect)]
@@ -130,7 +133,10 @@ class Job:
 
 
 def find_job(settings: "Settings", wanted: Wanted, stacked: bool) -> Job:
-    """The images and the folder for their predictions. Raises UserError where there are none, or it is not ours."""
+    """Find the images and the folder for their predictions.
+
+    Raises UserError where there are none, or the folder is not ours.
+    """
     index, count = parse_shard(wanted.shard)
     root, names = images_to_predict.test_names(settings.INPUT, settings.TEST_PATH, stacked)
     if settings.LIMIT:
@@ -143,7 +149,7 @@ def find_job(settings: "Settings", wanted: Wanted, stacked: bool) -> Job:
 
 
 def describe(job: Job, predictor: "Predictor") -> dict[str, Any]:
-    """The manifest's part that is known before the work."""
+    """Return the manifest's part that is known before the work."""
     from prediction.shipped_model import describe
 
     makers, how = describe(predictor.models), predictor.about()

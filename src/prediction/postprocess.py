@@ -31,7 +31,7 @@ class Rule:
     split: int = 0
 
     def as_json(self) -> dict[str, Any]:
-        """A JSON-ready dict; `from_json` reads it back."""
+        """Return a JSON-ready dict; `from_json` reads it back."""
         return asdict(self)
 
     def __str__(self) -> str:
@@ -50,7 +50,10 @@ class Rule:
 
 
 def from_json(values: object, where: str) -> Rule:
-    """A Rule from what `as_json` gave, of old also without `split`. Raises UserError where that is something else."""
+    """Read a Rule from what `as_json` gave, of old also without `split`.
+
+    Raises UserError where that is something else.
+    """
     try:
         if not isinstance(values, dict):
             raise TypeError(f"{values!r:.40}")
@@ -71,19 +74,19 @@ def from_json(values: object, where: str) -> Rule:
 
 
 def all_from_json(values: object, where: str) -> tuple[Rule, ...]:
-    """A tuple of rules from a list of what `as_json` gave. Raises UserError where that is something else."""
+    """Read rules from a list of what `as_json` gave. Raises UserError where that is something else."""
     if not isinstance(values, list):
         raise UserError(f"{where} holds no list of rules from probability to mask.")
     return tuple(from_json(value, where) for value in values)
 
 
 def level(threshold: float) -> int:
-    """The whole number t such that `p8 >= t` means a probability of at least `threshold` (0 < threshold <= 1)."""
+    """Return the whole number t for which `p8 >= t` means a probability of at least `threshold` in (0, 1]."""
     return max(1, math.ceil(threshold * 255 - 1e-9))
 
 
 def to_p8(probability: np.ndarray) -> np.ndarray:
-    """float in [0, 1] -> uint8, rounded; what prediction folders hold."""
+    """Round float in [0, 1] to uint8, which prediction folders hold."""
     p8, flat = np.empty(probability.shape, np.uint8), np.ascontiguousarray(probability).reshape(-1)
     parts, step = p8.reshape(-1), 1 << 16  # a part stays in the processor's cache over its three passes
     for at in range(0, flat.size, step):
@@ -94,7 +97,7 @@ def to_p8(probability: np.ndarray) -> np.ndarray:
 
 
 def to_mask(p8: np.ndarray, rule: Rule) -> np.ndarray:
-    """uint8 probabilities (H, W) -> 0/1 (H, W) by `rule`."""
+    """Cut uint8 probabilities (H, W) by `rule` -> 0/1 (H, W)."""
     if rule.top_threshold and np.count_nonzero(p8 >= level(rule.top_threshold)) < rule.top_area:
         return np.zeros(p8.shape, np.uint8)
     mask = (p8 >= level(rule.threshold)).view(np.uint8)
@@ -110,14 +113,14 @@ def _objects(mask: np.ndarray, rule: Rule) -> np.ndarray:
 
 
 def without_holes(mask: np.ndarray) -> np.ndarray:
-    """The mask 0/1 (H, W) with its holes filled: background (4 neighbours) that does not reach the image's border."""
+    """Fill the holes of a mask 0/1 (H, W): background (4 neighbours) that does not reach the image's border."""
     framed = np.pad(mask, 1)  # so that the outside is one region, found from a corner
     cv2.floodFill(framed, None, (0, 0), 2, flags=4)
     return (framed[1:-1, 1:-1] != 2).astype(np.uint8)
 
 
 def kept_objects(mask: np.ndarray, min_area: int, keep_largest: int = 0) -> np.ndarray:
-    """The mask 0/1 (H, W) with only its objects (8 neighbours) of `min_area` pixels, and of them the n largest.
+    """Keep of a mask 0/1 (H, W) only objects (8 neighbours) of `min_area` pixels, and of them the n largest.
 
     Of two equally large ones the first in reading order stays.
     """
@@ -129,7 +132,7 @@ def kept_objects(mask: np.ndarray, min_area: int, keep_largest: int = 0) -> np.n
 
 
 def kept(areas: np.ndarray, min_area: int, keep_largest: int = 0) -> np.ndarray:
-    """Which objects of these areas, in reading order, `kept_objects` leaves, bool (n,)."""
+    """Return which objects of these areas, in reading order, `kept_objects` leaves, bool (n,)."""
     keep = areas >= min_area
     if keep_largest:
         keep[np.argsort(-areas, kind="stable")[keep_largest:]] = False
@@ -137,7 +140,7 @@ def kept(areas: np.ndarray, min_area: int, keep_largest: int = 0) -> np.ndarray:
 
 
 def to_masks(p8: np.ndarray, task: str, scored: tuple[int, ...], rules: tuple[Rule, ...]) -> np.ndarray:
-    """uint8 probabilities (C, H, W) of all classes -> 0/1 (S, H, W) of the scored ones, each by its own rule.
+    """Cut uint8 probabilities (C, H, W) of all classes -> 0/1 (S, H, W) of the scored ones, each by its own rule.
 
     Multiclass: each pixel is its likeliest class's, the first one's where several are equal; objects that a rule
     removes, and the lines that it cuts between objects, are then nobody's. Otherwise each class is cut by itself.

@@ -41,23 +41,26 @@ def write_maps(maps: Iterable[tuple[str, np.ndarray]], spec: DataSpec, folder: P
 
 
 def shown(folder: Path, names: Sequence[str], spec: DataSpec, root: Path, max_pixels: int) -> list[Shown]:
-    """Twelve of the images, spread over all: name, image, maps, for a contact sheet."""
+    """Read twelve of the images, spread over all: name, image, maps, for a contact sheet."""
     return [(name, spec.read_image(root / name, max_pixels), read_maps(folder, name, spec)) for name in spread(names)]
 
 
 def spread(items: Sequence[Item], most: int = SHOWN) -> list[Item]:
-    """`most` of the items, or all where there are fewer, evenly over the whole."""
+    """Return `most` of the items, or all where there are fewer, evenly over the whole."""
     return [items[index] for index in sorted({index * len(items) // most for index in range(most)})] if items else []
 
 
 def map_paths(folder: Path, image: str, spec: DataSpec) -> list[Path]:
-    """The probability map of each class of `image`, in the classes' order."""
+    """Return the probability map of each class of `image`, in the classes' order."""
     names = spec.classes if len(spec.classes) > 1 else ("",)
     return [run_folders.prediction_path(folder, image, name) for name in names]
 
 
 def read_maps(folder: Path, image: str, spec: DataSpec) -> np.ndarray:
-    """The probability maps of `image`, uint8 (C, H, W). Raises UserError where they are missing or differ in size."""
+    """Read the probability maps of `image`, uint8 (C, H, W).
+
+    Raises UserError where they are missing or differ in size.
+    """
     paths = map_paths(folder, image, spec)
     maps = [images.read_gray(path) for path in paths]
     for path, p8 in zip(paths, maps, strict=True):
@@ -67,13 +70,13 @@ def read_maps(folder: Path, image: str, spec: DataSpec) -> np.ndarray:
 
 
 def partial_of(folder: Path) -> Path:
-    """Where a prediction folder is built, before it takes its place."""
+    """Return where a prediction folder is built, before it takes its place."""
     return folder.with_name(f".{folder.name}.partial")
 
 
 @contextlib.contextmanager
 def atomic_folder(folder: Path) -> Iterator[Path]:
-    """A new, empty folder to write predictions into, which takes the place of `folder` at the end; none after an error.
+    """Yield a new, empty folder for predictions, which takes the place of `folder` at the end; none after an error.
 
     What was there stays until then. Raises UserError where `folder` is not ours to replace.
     """
@@ -89,7 +92,7 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
 
 
 def distinct(manifests: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The models of several manifests, each once."""
+    """Return the models of several manifests, each once."""
     return list({model["weights_sha256"]: model for part in manifests for model in part["models"]}.values())
 
 
@@ -111,7 +114,7 @@ def write_manifest(
 
 
 def provenance(models: list[dict[str, Any]], how: dict[str, Any]) -> dict[str, Any]:
-    """What a rule from probability to mask depends on, JSON-ready, of a manifest or of one that is to be written.
+    """Return what a rule depends on, JSON-ready, of a manifest or of one that is to be written.
 
     Raises UserError where a manifest does not say it.
     """
@@ -133,7 +136,7 @@ def provenance(models: list[dict[str, Any]], how: dict[str, Any]) -> dict[str, A
 
 
 def fingerprint(folder: Path, names: list[str], spec: DataSpec) -> str:
-    """The sha256 of all probability maps of a folder, as files, with their names."""
+    """Hash all probability maps of a folder, as files, with their names -> sha256."""
     paths = [path for name in names for path in map_paths(folder, name, spec)]
     with threads.pool() as pool:
         hashed = zip(paths, pool.map(_sha_or_missing, paths), strict=True)
@@ -141,7 +144,7 @@ def fingerprint(folder: Path, names: list[str], spec: DataSpec) -> str:
 
 
 def fingerprint_of(files: Iterable[tuple[Path, str]]) -> str:
-    """The same, of the maps' paths below their folder with their sha256."""
+    """Hash the maps' paths below their folder with their sha256 -> the same."""
     return digest_of(f"{path.as_posix()} {sha}" for path, sha in files)
 
 
@@ -150,7 +153,7 @@ def _sha_or_missing(path: Path) -> str:
 
 
 def refuse_exchanged(folder: Path, manifest: dict[str, Any], again: str) -> None:
-    """Raises UserError where the maps in `folder` are not those that its manifest was written for."""
+    """Raise UserError where the maps in `folder` are not those that its manifest was written for."""
     if "rows_sha256" in manifest:
         raise UserError(
             f"{folder} holds the masks' run lengths only (MAPS=0), and this needs probability maps. {again}, without "

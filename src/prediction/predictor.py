@@ -78,7 +78,7 @@ class Predictor:
         self._networks = [[_placed(model.network, device) for model in models] for device in self.devices]
 
     def about(self) -> dict[str, Any]:
-        """How the models are asked, JSON-ready: tta, tta_mean, tiles and each model's frame, [height, width, resize].
+        """Return how models are asked, JSON-ready: tta, tta_mean, tiles, each model's frame [height, width, resize].
 
         What is the same is said the same: d4+scales for scales+d4, of a single view no other mean than the default, and
         no tiles where every frame fits into one.
@@ -154,7 +154,7 @@ class Predictor:
             yield batch
 
     def _in_flight(self, paths: list[Path], max_pixels: int, strict: bool) -> int:
-        """How many images may wait, decoded: two batches, and fewer of large ones, by the first that can be read."""
+        """Return how many decoded images may wait: two batches; fewer of large ones, by the first that can be read."""
         for path in paths:
             try:
                 height, width = images.read_size(path, max_pixels)
@@ -168,7 +168,7 @@ class Predictor:
     def _answers(
         self, networks: list[torch.nn.Module], device: str, batch: list[Decoded | _Unread]
     ) -> list[Answered | _Unread]:
-        """Each image of the batch with each model's probabilities (C, h, w) in the model's frame."""
+        """Return each image of the batch with each model's probabilities (C, h, w) in the model's frame."""
         read = _read(batch)
         if not read:
             return batch
@@ -204,7 +204,7 @@ class Predictor:
 
     @torch.inference_mode()
     def _forward(self, model: Model, network: torch.nn.Module, device: str, frames: np.ndarray) -> np.ndarray:
-        """uint8 (N, h, w, channels) -> float32 probabilities (N, C, h, w)."""
+        """Ask the network about uint8 (N, h, w, channels) -> float32 probabilities (N, C, h, w)."""
 
         def logits(x: Tensor) -> Tensor:
             with torch.autocast(torch.device(device).type, torch.float16, enabled=self.half):
@@ -256,7 +256,7 @@ class Predictor:
 
 
 def _placed(network: torch.nn.Module, device: str) -> torch.nn.Module:
-    """The network on `device`; another one than where it is gets a copy."""
+    """Return the network on `device`; a device other than where it is gets a copy."""
     there = next((tensor.device for tensor in network.parameters()), torch.device(device))
     wanted = torch.device(device)
     same = there.type == wanted.type and (there.index or 0) == (wanted.index or 0)
@@ -264,10 +264,10 @@ def _placed(network: torch.nn.Module, device: str) -> torch.nn.Module:
 
 
 def _read(batch: list[Decoded | _Unread]) -> list[Decoded]:
-    """The images of a batch that could be read."""
+    """Return the images of a batch that could be read."""
     return [item for item in batch if not isinstance(item, _Unread)]
 
 
 def _same_frames(read: list[Decoded]) -> bool:
-    """Whether images may share a batch: with RESIZE=none only those of equal size do."""
+    """Return whether images may share a batch: with RESIZE=none only those of equal size do."""
     return len({tuple(frame.shape for frame in frames) for _, _, frames in read}) <= 1

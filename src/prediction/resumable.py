@@ -52,23 +52,23 @@ class Maps:
         return [sha256(file) for file in files]
 
     def there(self, name: str, record: list[Any]) -> bool:
-        """Whether the maps are those that were written."""
+        """Return whether the maps are those that were written."""
         files = prediction_folders.map_paths(self.folder, name, self.spec)
         return record == [sha256(file) if file.is_file() else "" for file in files]
 
     def about(self) -> dict[str, Any]:
-        """What a plan says of this way to keep, JSON-ready."""
+        """Return what a plan says of this way to keep, JSON-ready."""
         return {"keeps": "maps"}
 
     def manifest(self, _: Path, names: list[str]) -> dict[str, Any]:
-        """What the manifest says of what was kept."""
+        """Return what the manifest says of what was kept."""
         spec, folder = self.spec, self.folder
         found = ((prediction_folders.map_paths(Path(), name, spec), record) for name, record in records(folder, names))
         files = (pair for paths, own in found for pair in zip(paths, own, strict=True))
         return {"maps_sha256": prediction_folders.fingerprint_of(files)}
 
     def label(self, count: int) -> str:
-        """What to call the maps of `count` images."""
+        """Return what to call the maps of `count` images."""
         of_classes = f" of {len(self.spec.classes)} classes each" if len(self.spec.classes) > 1 else ""
         return f"{count} probability maps{of_classes}"
 
@@ -89,25 +89,25 @@ class RunLengths:
         self.id_of = {name: image_id for image_id, name in ids.items()}
 
     def __call__(self, path: Path, probabilities: np.ndarray) -> list[Any]:
-        """The rows of (C, H, W), which were decoded again and compared with the masks."""
+        """Return the rows of (C, H, W), which were decoded again and compared with the masks."""
         name, spec = path.relative_to(self.maps.root).as_posix(), self.maps.spec
         masks = postprocess.to_masks(postprocess.to_p8(probabilities), spec.task, spec.scored, self.rules)
         rows = submission_file.rows_of(self.id_of[name], masks, self.classes, self.dialect)
         return [rows, self.maps(path, probabilities) if name in self.shown else []]
 
     def unreadable(self, path: Path, error: UserError) -> list[Any]:
-        """The rows of an empty mask for each class, which no dialect needs the image's size for; and why it is that."""
+        """Return each class's row of an empty mask, for which no dialect needs the image's size, and the reason."""
         image_id = self.id_of[path.relative_to(self.maps.root).as_posix()]
         empty = np.zeros((len(self.classes), 1, 1), np.uint8)
         reason = " ".join(str(error).removeprefix(f"{path}: ").split()).partition(". ")[0].rstrip(".")
         return [submission_file.rows_of(image_id, empty, self.classes, self.dialect), [], reason]
 
     def there(self, name: str, record: list[Any]) -> bool:
-        """Whether the maps are there of an image that is to be shown."""
+        """Return whether the maps are there of an image that is to be shown."""
         return name not in self.shown or self.maps.there(name, record[1])
 
     def about(self) -> dict[str, Any]:
-        """What a plan says of this way to keep, JSON-ready."""
+        """Return what a plan says of this way to keep, JSON-ready."""
         return {"keeps": "rows", "dialect": self.dialect.name, "rules": [rule.as_json() for rule in self.rules]}
 
     def manifest(self, folder: Path, names: list[str]) -> dict[str, Any]:
@@ -118,7 +118,7 @@ class RunLengths:
         return {**about, "rows_sha256": sha256(folder / ROWS)}
 
     def label(self, count: int) -> str:
-        """What to call the rows of `count` images."""
+        """Return what to call the rows of `count` images."""
         return f"the run lengths of {count} images in the dialect {self.dialect.name}"
 
 
@@ -157,7 +157,7 @@ def work(
 
 
 def records(folder: Path, names: list[str]) -> Iterator[tuple[str, list[Any]]]:
-    """Each image's name with its record, in order, of a folder in which all is done."""
+    """Yield each image's name with its record, in order, of a folder in which all is done."""
     for number, part in enumerate(_cut(names)):
         found = json.loads(_part(folder, number).read_text(encoding="utf-8"))["records"]
         yield from zip(part, found, strict=True)
@@ -175,14 +175,14 @@ def finish(partial: Path, folder: Path, names: list[str], keep: Keep, about: dic
 
 
 def refuse_changed_rows(folder: Path, manifest: dict[str, Any], again: str) -> None:
-    """Raises UserError where the rows in `folder` are not those that its manifest was written for."""
+    """Raise UserError where the rows in `folder` are not those that its manifest was written for."""
     path = folder / ROWS
     if not path.is_file() or sha256(path) != manifest["rows_sha256"]:
         raise UserError(f"{path} is not the file that {run_folders.MANIFEST} beside it describes. {again}")
 
 
 def _open(folder: Path, plan: dict[str, Any]) -> None:
-    """The folder for this plan; what another plan left in it is removed."""
+    """Prepare the folder for this plan; what another plan left in it is removed."""
     plan = json.loads(json.dumps(plan))
     path = folder / PLAN
     if path.is_file():
@@ -205,7 +205,7 @@ def _part(folder: Path, number: int) -> Path:
 
 
 def _stamp(root: Path, names: list[str]) -> str:
-    """What tells a part's images from others of the same names: their sizes and times."""
+    """Return what tells a part's images from others of the same names: their sizes and times."""
     files = (file for name in names for file in _files(root / name))
     return digest_of(f"{file.name} {(found := file.stat()).st_size} {found.st_mtime_ns}" for file in files)
 
@@ -218,7 +218,7 @@ def _files(path: Path) -> list[Path]:
 
 
 def _holds(folder: Path, number: int, names: list[str], stamp: str, keep: Keep) -> bool:
-    """Whether this part was done, of these images, and what it kept is still there."""
+    """Return whether this part was done, of these images, and what it kept is still there."""
     path = _part(folder, number)
     if not path.is_file():
         return False
@@ -231,7 +231,7 @@ def _holds(folder: Path, number: int, names: list[str], stamp: str, keep: Keep) 
 
 
 def _write(path: Path, values: dict[str, Any]) -> None:
-    """Whole, and on the disk itself: a computer that loses power finds all of it or nothing."""
+    """Write whole, and to the disk itself: a computer that loses power finds all of it or nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}")
     with temporary.open("w", encoding="utf-8") as file:

@@ -18,7 +18,10 @@ _PLACES = ("folder", "root")  # where things lay on the computer that made a par
 
 
 def shards_of(folder: Path) -> list[Path]:
-    """The parts of a prediction folder, in order. Raises UserError where there is none, one is missing or too many."""
+    """List the parts of a prediction folder, in order.
+
+    Raises UserError where there is none, one is missing or too many.
+    """
     found = {}
     for path in _parts(folder):
         index, count = path.name.rpartition(".shard")[2].split("of")
@@ -58,7 +61,7 @@ def remove(folder: Path) -> None:
 
 
 def is_done(folder: Path, about: dict[str, Any], keep: resumable.Keep, files: list[Path]) -> bool:
-    """Whether a part was finished just as it is wanted now, of `files` that have not changed since."""
+    """Return whether a part was finished just as it is wanted now, of `files` that have not changed since."""
     path, plan = folder / run_folders.MANIFEST, keep.about()
     if not path.is_file():
         return False
@@ -71,7 +74,10 @@ def is_done(folder: Path, about: dict[str, Any], keep: resumable.Keep, files: li
 
 
 def read(folders: list[Path]) -> list[dict[str, Any]]:
-    """The parts' manifests. Raises UserError where they do not belong together, or a part is not what it was."""
+    """Read the parts' manifests.
+
+    Raises UserError where they do not belong together, or a part is not what it was.
+    """
     manifests = []
     for index, folder in enumerate(folders, 1):
         again = f"Predict it again: make inference SHARD={index}/{len(folders)}"
@@ -96,14 +102,14 @@ def read(folders: list[Path]) -> list[dict[str, Any]]:
 
 
 def _comparable(manifest: dict[str, Any]) -> dict[str, Any]:
-    """What all parts share; folders may differ from computer to computer."""
+    """Return what all parts share; folders may differ from computer to computer."""
     shared = {key: value for key, value in manifest.items() if key not in (*_OWN, *_PLACES)}
     models = [{key: value for key, value in model.items() if key not in _PLACES} for model in manifest["models"]]
     return {**shared, "models": models, "test images": manifest["shard"].get("all")}
 
 
 def joined(manifests: list[dict[str, Any]]) -> list[str]:
-    """All images in their order. Raises UserError where they are not those that were divided."""
+    """Return all images in their order. Raises UserError where they are not those that were divided."""
     count = len(manifests)
     names: list[Any] = [None] * sum(len(part["images"]) for part in manifests)
     try:

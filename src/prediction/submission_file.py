@@ -18,7 +18,7 @@ Row = tuple[str, ...]
 
 
 def find_sample(input_path: str) -> Path | None:
-    """sample_submission.csv below INPUT, or the only CSV with that in its name (stage1_sample_submission.csv)."""
+    """Find sample_submission.csv below INPUT, or the only CSV with that in its name (stage1_sample_submission.csv)."""
     found = [path for path in sorted(Path(input_path).glob("*sample_submission*.csv")) if path.is_file()]
     exact = [path for path in found if path.name == "sample_submission.csv"]
     if len(found) > 1 and not exact:
@@ -29,7 +29,7 @@ def find_sample(input_path: str) -> Path | None:
 
 
 def image_ids(names: list[str], dialect: rle.Dialect) -> dict[str, str]:
-    """Id -> image's name in the prediction folder. Raises UserError where two images would share an id."""
+    """Return id -> image's name in the prediction folder. Raises UserError where two images would share an id."""
     ids: dict[str, str] = {}
     for name in names:
         file = Path(image_name(name))
@@ -41,7 +41,10 @@ def image_ids(names: list[str], dialect: rle.Dialect) -> dict[str, str]:
 
 
 def check_classes(spec: DataSpec, dialect: rle.Dialect) -> tuple[str, ...]:
-    """The classes that each image has a row for: "" where the dialect has no column for them. Raises UserError."""
+    """Return the classes that each image has a row for: "" where the dialect has no column for them.
+
+    Raises UserError for several classes without a column.
+    """
     if dialect.has_classes:
         return spec.scored_names
     if len(spec.scored) > 1:
@@ -54,7 +57,7 @@ def check_classes(spec: DataSpec, dialect: rle.Dialect) -> tuple[str, ...]:
 
 
 def keys_of(sample: Path, dialect: rle.Dialect) -> list[Key]:
-    """The sample's keys (id, class), in its order. Raises UserError where it is no CSV, or of another dialect."""
+    """Read the sample's keys (id, class), in its order. Raises UserError where it is no CSV, or of another dialect."""
     width = len(dialect.columns) - 1
     try:
         with sample.open(newline="", encoding="utf-8-sig") as file:  # Excel puts a mark before UTF-8
@@ -72,7 +75,10 @@ def keys_of(sample: Path, dialect: rle.Dialect) -> list[Key]:
 
 
 def absent(keys: list[Key], sample: Path | None, dialect: rle.Dialect) -> list[Key]:
-    """The sample's keys of images that are not there; none where that is all of them: the ids are of another kind."""
+    """Return the sample's keys of images that are not there.
+
+    None where that is all of them: the ids are of another kind.
+    """
     if sample is None:
         return []
     expected, there = keys_of(sample, dialect), {image_id for image_id, _ in keys}
@@ -81,7 +87,7 @@ def absent(keys: list[Key], sample: Path | None, dialect: rle.Dialect) -> list[K
 
 
 def check_ids(keys: list[Key], sample: Path | None, dialect: rle.Dialect, partial: bool) -> list[Key]:
-    """Keys (id, class) in the sample's order. Raises UserError where columns or ids differ.
+    """Return keys (id, class) in the sample's order. Raises UserError where columns or ids differ.
 
     `partial`: some of the sample's may be missing.
     """
@@ -101,7 +107,7 @@ def check_ids(keys: list[Key], sample: Path | None, dialect: rle.Dialect, partia
 
 
 def rows_of(image_id: str, masks: np.ndarray, classes: tuple[str, ...], dialect: rle.Dialect) -> list[Row]:
-    """The rows of one image's masks, 0/1 (S, H, W), one for each of `classes`; decoded again and compared.
+    """Return the rows of one image's masks, 0/1 (S, H, W), one for each of `classes`; decoded again and compared.
 
     Raises UserError where they do not say what the masks do.
     """
@@ -147,7 +153,7 @@ class Rows:
         return cells
 
     def of(self, keys: Iterable[Key]) -> Iterator[Row]:
-        """The rows of `keys`, in their order."""
+        """Yield the rows of `keys`, in their order."""
         with self.path.open("rb") as file:
             for key in keys:
                 for at in self.places[key]:
@@ -156,7 +162,7 @@ class Rows:
 
 
 def rows_in(path: Path) -> Iterator[Row]:
-    """The rows of a CSV below its head."""
+    """Yield the rows of a CSV below its head."""
     csv.field_size_limit(1 << 30)  # a mask's runs are longer than the csv module expects of a cell
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.reader(file)

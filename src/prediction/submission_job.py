@@ -36,7 +36,7 @@ def rows_of_maps(
 def refuse_other_rows(
     folder: Path, manifest: dict[str, Any], dialect: rle.Dialect, rules: "tuple[Rule, ...]", again: str
 ) -> None:
-    """Raises UserError where rows were kept by another rule or dialect than now, or are not those of the manifest."""
+    """Raise UserError where rows were kept by another rule or dialect than now, or are not those of the manifest."""
     kept = (manifest.get("dialect"), manifest.get("rules"))
     if kept != (dialect.name, [rule.as_json() for rule in rules]):
         raise UserError(

@@ -34,12 +34,12 @@ def refuse(tile: int, overlap: float) -> None:
 
 
 def _apart(tile: int, overlap: float) -> int:
-    """From one tile's start to the next one's."""
+    """Return the distance from one tile's start to the next one's."""
     return max(STEP, math.floor(tile * (1 - overlap) / STEP) * STEP)
 
 
 def starts(side: int, tile: int, overlap: float) -> list[int]:
-    """Where the tiles along a side begin: multiples of 32, at most (1 - overlap) of a tile apart, up to its end.
+    """Return where the tiles along a side begin: multiples of 32, at most (1 - overlap) of a tile apart, up to its end.
 
     side: a multiple of 32. The last tile ends with it, and so may overlap more.
     """
@@ -47,7 +47,7 @@ def starts(side: int, tile: int, overlap: float) -> list[int]:
 
 
 def weights(start: int, side: int, tile: int, overlap: float) -> Tensor:
-    """float32 (tile,): how much each line of the tile at `start` counts; 1 everywhere without overlap."""
+    """Return float32 (tile,): how much each line of the tile at `start` counts; 1 everywhere without overlap."""
     shared = tile - _apart(tile, overlap)  # lines that neighbours have in common
     line = torch.ones(tile)
     if shared <= 0:
@@ -64,7 +64,7 @@ def weights(start: int, side: int, tile: int, overlap: float) -> Tensor:
 def predict(
     probabilities: Callable[[Tensor], Tensor], x: Tensor, tile: int, overlap: float = 0.25, batch: int = 8
 ) -> Tensor:
-    """`probabilities` (uint8 (n, t, u, channels) -> float (n, C, t, u)) of x (N, H, W, channels), tile by tile.
+    """Ask `probabilities` (uint8 (n, t, u, channels) -> float (n, C, t, u)) about x (N, H, W, channels), tile by tile.
 
     Returns float32 (N, C, H, W) on the CPU. Sides that are no multiple of 32 are continued by repeating the border, as
     the networks do it by themselves. No more than `batch` tiles are asked for at once.
@@ -90,7 +90,7 @@ def predict(
 
 
 def _padded(x: Tensor) -> Tensor:
-    """uint8 (N, H, W, channels), its sides continued to multiples of 32 by the border, below and to the right."""
+    """Continue the sides of uint8 (N, H, W, channels) to multiples of 32 by the border, below and to the right."""
     below, right = -x.shape[1] % STEP, -x.shape[2] % STEP
     if not below and not right:
         return x

@@ -36,18 +36,18 @@ class View:
     scale: float = 1.0
 
     def size(self, frame: tuple[int, int]) -> tuple[int, int]:
-        """The height and width that the network sees of a `frame` (H, W)."""
+        """Return the height and width that the network sees of a `frame` (H, W)."""
         height, width = (_scaled_side(side, self.scale) for side in frame)
         return (width, height) if self.transpose else (height, width)
 
     def apply(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C, *size((H, W)))."""
+        """Look at (N, C, H, W) this way -> (N, C, *size((H, W)))."""
         x = _resized(x, View(scale=self.scale).size(_size_of(x)))
         x = x.transpose(-2, -1) if self.transpose else x
         return x.flip(self.flip) if self.flip else x
 
     def undo(self, y: Tensor, size: tuple[int, int]) -> Tensor:
-        """What the network made of the view, (N, C, h, w) -> as of the frame, (N, C, *size).
+        """Turn what the network made of the view, (N, C, h, w), back into the frame's, (N, C, *size).
 
         The exact inverse of `apply` at scale 1, and bilinear otherwise.
         """
@@ -63,7 +63,7 @@ NAMES = (*SYMMETRIES, *SCALES)
 
 
 def _scaled_side(side: int, scale: float) -> int:
-    """The nearest multiple of 32 to the scaled side, of two the one further from `side`; at scale 1 the side itself."""
+    """Return the multiple of 32 nearest to the scaled side, of two the one further from `side`; at scale 1 the side."""
     if scale == 1:
         return side
     steps = side * scale / STEP
@@ -75,14 +75,17 @@ def _size_of(x: Tensor) -> tuple[int, int]:
 
 
 def _resized(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear, smoothed where it shrinks: the network has not learnt from jagged edges."""
+    """Resize bilinearly, smoothed where it shrinks: the network has not learned from jagged edges."""
     if x.shape[-2:] == size:
         return x
     return F.interpolate(x, size, mode="bilinear", align_corners=False, antialias=True)
 
 
 def canonical(text: str) -> str:
-    """The one name of what `text` stands for: scales+d4 -> d4+scales. Raises UserError for what `views` refuses."""
+    """Return the one name of what `text` stands for: scales+d4 -> d4+scales.
+
+    Raises UserError for what `views` refuses.
+    """
     names = text.split("+")
     for name in names:
         if name not in NAMES:
@@ -95,7 +98,7 @@ def canonical(text: str) -> str:
 
 
 def views(text: str) -> list[View]:
-    """The views of a name, or of two joined by +. Raises UserError for other names, and for two symmetries."""
+    """Return the views of a name, or of two joined by +. Raises UserError for other names, and for two symmetries."""
     names = canonical(text).split("+")
     symmetry = SYMMETRIES.get(names[0], SYMMETRIES["none"])
     scales = SCALES["scales"] if "scales" in names else (1.0,)
@@ -111,7 +114,7 @@ def refuse_mean(mean: str) -> None:
 def predict(
     network: Callable[[Tensor], Tensor], x: Tensor, task: str, views: Sequence[View], mean: str = "probability"
 ) -> Tensor:
-    """The mean over `views` of what `network` (images -> logits) says of x (N, channels, H, W): probabilities.
+    """Return the mean over `views` of what `network` (images -> logits) says of x (N, channels, H, W): probabilities.
 
     (N, C, H, W) in [0, 1]; they sum to 1 over the classes where `task` is multiclass. mean: "probability", or "logit":
     averaged before the sigmoid or softmax, where one view that is sure weighs more. A running sum, so that the number
@@ -135,7 +138,7 @@ def _activate(logits: Tensor, task: str) -> Tensor:
 
 
 def refused_sizes(network: nn.Module, shape: tuple[int, ...], views: Sequence[View]) -> list[tuple[int, int]]:
-    """The (height, width) among `views` that a network cannot take, although it takes x's own `shape` (N, C, H, W).
+    """Return the (height, width) among `views` that a network cannot take, although it takes `shape` (N, C, H, W).
 
     Asked after a failure: it tells an encoder of one fixed size (swin, many vision transformers) from a full memory.
     The network is tried on tensors without content, which costs neither memory nor the device's time; nothing is
@@ -149,7 +152,7 @@ def refused_sizes(network: nn.Module, shape: tuple[int, ...], views: Sequence[Vi
 
 
 def takes(network: nn.Module, shape: tuple[int, ...]) -> bool:
-    """Whether a network can take images of this shape (N, C, H, W); tried on tensors without content."""
+    """Return whether a network can take images of this shape (N, C, H, W); tried on tensors without content."""
     tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
     empty = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors.items()}
     try:

@@ -27,7 +27,7 @@ _STRIP = 32  # rows that are looked at together: they fit into a processor's cac
 
 
 def apart(mask: np.ndarray, spacing: int) -> np.ndarray:
-    """The mask 0/1 uint8 (H, W) without the lines between its touching objects; parts touch in none of 8 directions.
+    """Cut the lines between touching objects out of a mask 0/1 uint8 (H, W); parts touch in none of 8 directions.
 
     Summits less than `spacing` px apart are of one object. A line is taken from the larger of the two objects that it
     parts, and is as thin as parts that do not touch allow: one pixel, two where it runs diagonally. Nothing else
@@ -51,7 +51,7 @@ def apart(mask: np.ndarray, spacing: int) -> np.ndarray:
 
 
 def _heights(mask: np.ndarray) -> np.ndarray:
-    """Smoothed distances to the background, int32 (H, W) in 1 / _STEPS px, at least 1 on the mask and 0 elsewhere.
+    """Return smoothed distances to the background, int32 (H, W) in 1 / _STEPS px, at least 1 on the mask, else 0.
 
     What lies outside the image is no background: an object that the image cuts off has its summit at the image's edge.
     """
@@ -63,7 +63,7 @@ def _heights(mask: np.ndarray) -> np.ndarray:
 
 
 def _ways(heights: np.ndarray) -> np.ndarray:
-    """Where the way up goes from each pixel, uint8 (H, W): 3 * row + column in the 3 x 3 pixels around it; 4 stays.
+    """Return where the way up goes from each pixel, uint8 (H, W): 3 * row + column in the 3 x 3 around it; 4 stays.
 
     To the highest of itself and its 8 neighbours; of equally high ones to the last in reading order, so that no way
     runs in a circle.
@@ -82,7 +82,7 @@ def _ways(heights: np.ndarray) -> np.ndarray:
 
 
 def _basins(heights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which summit the way up ends on, int32 (H, W) with -1 for background, and where the summits lie (flat indices).
+    """Return which summit the way up ends on, int32 (H, W) with -1 for background, and the summits' flat indices.
 
     `heights` has a frame of background.
     """
@@ -104,7 +104,7 @@ def _basins(heights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _touching(basins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The pairs of neighbouring pixels (8 directions) of two basins, as flat indices."""
+    """Return the pairs of neighbouring pixels (8 directions) of two basins, as flat indices."""
     width = basins.shape[1]
     flat, firsts, seconds = basins.ravel(), [], []
     for step in (1, width - 1, width, width + 1):
@@ -118,7 +118,7 @@ def _touching(basins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _joined(
     lower: np.ndarray, upper: np.ndarray, passes: np.ndarray, summits: np.ndarray, heights: np.ndarray, spacing: int
 ) -> np.ndarray:
-    """The object of each basin, int (B,): joined from the highest pass to the lowest, until nothing more joins."""
+    """Join basins from the highest pass to the lowest, until nothing more joins -> the object of each, int (B,)."""
     number = len(summits)
     order = np.argsort(-passes, kind="stable")
     keys = (np.minimum(lower, upper).astype(np.int64) * number + np.maximum(lower, upper))[order]

@@ -45,7 +45,7 @@ class Training:
     pixels: np.ndarray
 
     def part(self, rows: np.ndarray) -> "Training":
-        """Some rows of it, by their numbers."""
+        """Return some rows of it, by their numbers."""
         kept = {"cover": self.cover[:, rows], "labelled": self.labelled[rows], "pixels": self.pixels[rows]}
         return replace(self, pairs=self.pairs.of(self.pairs.table.iloc[rows]), **kept)
 
@@ -77,7 +77,7 @@ def _shrunk(plane: np.ndarray) -> np.ndarray:
 
 
 def masks(training: Training, scale: Scale) -> np.ndarray:
-    """The best masks that ignore the image, 0/1 uint8 (S, SIDE, SIDE).
+    """Return the best masks that ignore the image, 0/1 uint8 (S, SIDE, SIDE).
 
     A METRIC of pixel counts is taken of the shrunk masks; any other at the original size, of fewer levels on some of
     the images.
@@ -101,7 +101,10 @@ def by_fold(pairs: Pairs, scale: Scale, folds: Iterable[int]) -> dict[int, np.nd
 
 
 def _candidates(cover: np.ndarray, labelled: np.ndarray) -> np.ndarray:
-    """0/1 uint8 (L, SIDE * SIDE) of one class: the mean mask from its lowest level (everything) up, then nothing."""
+    """Return masks 0/1 uint8 (L, SIDE * SIDE) of one class.
+
+    The mean mask from its lowest level (everything) up, then nothing.
+    """
     seen = labelled.sum(0, dtype=np.float64)
     mean = np.divide(cover.sum(0, dtype=np.float64), seen, out=np.zeros_like(seen), where=seen > 0).ravel()
     there = mean[mean > 0] if mean.any() else mean
@@ -110,7 +113,7 @@ def _candidates(cover: np.ndarray, labelled: np.ndarray) -> np.ndarray:
 
 
 def _counts(drawn: np.ndarray, cover: np.ndarray, training: Training) -> np.ndarray:
-    """tp, fp, fn, tn, float64 (N, L, 4), in units that are the same for all images."""
+    """Count tp, fp, fn, tn, float64 (N, L, 4), in units that are the same for all images."""
     planes, parts = drawn.T.astype(np.float32), []  # whose sums are whole numbers below 2 to the 24th: exact
     for start in range(0, len(cover), 64):
         true, inside = (part[start : start + 64].reshape(-1, len(planes)).astype(np.float32)
@@ -126,13 +129,13 @@ def _best_by_counts(counts: np.ndarray, scale: Scale) -> int:
 
 
 def _best(counts: np.ndarray, values: np.ndarray, scale: Scale) -> int:
-    """The first of the best candidates, of counts (N, L, 4) and values (N, L)."""
+    """Return the first of the best candidates, of counts (N, L, 4) and values (N, L)."""
     score = measures.by_class(scale.measure, counts, values, np.ones((1, len(values))), scale.empty)[0]
     return int(np.where(np.isnan(score), -np.inf, score if scale.measure.higher else -score).argmax())
 
 
 def _few(cover: np.ndarray, training: Training, scale: Scale) -> np.ndarray:
-    """The candidates (L, SIDE * SIDE) that are looked at: the best by Dice, levels from all, nothing."""
+    """Return the candidates (L, SIDE * SIDE) that are looked at: the best by Dice, levels from all, nothing."""
     drawn = _candidates(cover, training.labelled)
     best = _best_by_counts(_counts(drawn, cover, training), replace(scale, metric="dice"))
     nothing = len(drawn) - 1
@@ -141,7 +144,7 @@ def _few(cover: np.ndarray, training: Training, scale: Scale) -> np.ndarray:
 
 
 def _looked_at(training: Training, drawn: list[np.ndarray], scale: Scale) -> list[np.ndarray]:
-    """For each class the METRIC's values (n, L) of its candidates on n training images, spread over all."""
+    """Return for each class the METRIC's values (n, L) of its candidates on n training images, spread over all."""
     table = training.pairs.table
     rows = table.iloc[np.unique(np.linspace(0, len(table) - 1, FEW_IMAGES).astype(int))]
 
@@ -161,7 +164,7 @@ def _looked_at(training: Training, drawn: list[np.ndarray], scale: Scale) -> lis
 def _truth(
     pairs: Pairs, row: tuple[str, str], scale: Scale
 ) -> tuple[np.ndarray, np.ndarray | None, list[np.ndarray] | list[None]]:
-    """Of one row at its original size: bool (S, H, W), the pixels that count, the objects of each class (or None)."""
+    """Read one row at its original size: bool (S, H, W), the pixels that count, the objects of each class (or None)."""
     (image, reference), root, spec, max_pixels = row, pairs.root, pairs.spec, pairs.max_pixels
     shape = images.read_size(root / image, max_pixels)
     mask = spec.read_mask(root, reference, shape, max_pixels, image)
@@ -180,7 +183,7 @@ def _value(
 def on_held_out(
     found: OutOfFold, constants: dict[int, np.ndarray], scale: Scale, max_pixels: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Counts (N, S, 4) and the METRIC's values (N, S) of each fold's constant masks on its held-out images."""
+    """Score each fold's constant masks on its held-out images: counts (N, S, 4), the METRIC's values (N, S)."""
 
     pairs = found.pairs(max_pixels)
 
@@ -224,7 +227,7 @@ class Beside:
 
 
 def said(score: dict[str, Any], higher: bool) -> str:
-    """The sentence that a score, or some class's, is no better than one that ignores the image; "" where all are.
+    """Say that a score, or some class's, is no better than one that ignores the image; "" where all are better.
 
     score: "score" of a summary, or "crossfitted" of what was tuned; older ones tell less. A class of which not a pixel
     is predicted is no better than the empty mask, whichever the constant one is.

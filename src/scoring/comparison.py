@@ -49,7 +49,7 @@ def compare(settings: "Settings", names: tuple[str, str], seeds: str, crossfitte
 
 
 def side(settings: "Settings", name: str, seeds: str, scale: score_rows.Scale, crossfitted: bool) -> list[Scored]:
-    """An experiment's scores under each of its seeds. Raises UserError where it has none."""
+    """Read an experiment's scores under each of its seeds. Raises UserError where it has none."""
     have = experiment_scores.seeds_of(settings.LOGS, name)
     if not have:
         raise UserError(
@@ -63,7 +63,7 @@ def side(settings: "Settings", name: str, seeds: str, scale: score_rows.Scale, c
 
 
 def refuse_different(a: list[Scored], b: list[Scored]) -> None:
-    """The tables hold out the same, as `experiments.read` has checked; the masks' pixels and the rules may be others.
+    """Raise UserError where the masks' pixels or the rules differ; `experiment_scores.read` has checked the tables.
 
     A mask that was redrawn between the two scorings shows in its pixels of foreground (tp + fn) and of background.
     """
@@ -82,7 +82,7 @@ def refuse_different(a: list[Scored], b: list[Scored]) -> None:
 
 
 def draw(path: Path, verdict: Verdict, a: list[Scored], b: list[Scored], names: tuple[str, str], metric: str) -> None:
-    """The differences by fold with the interval of the whole, and image by image one against the other."""
+    """Draw the differences by fold with the interval of the whole, and image by image one against the other."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -112,7 +112,7 @@ def draw(path: Path, verdict: Verdict, a: list[Scored], b: list[Scored], names: 
 
 
 def announce(verdict: Verdict, names: tuple[str, str], metric: str) -> None:
-    """The verdict in sentences, and the difference in each fold."""
+    """Print the verdict in sentences, and the difference in each fold."""
     print(paired_comparison.sentence(verdict, *names, metric))
     signs = [
         {"fold": fold, f"{names[1]} - {names[0]}": f"{difference:+.4f}", "B is": _sign(difference, verdict.higher)}

@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 EQUAL, WEIGHTED = "equal weights", "weighted, cross-fitted"
 
 
-def members(settings: "Settings", text: str) -> list[tuple[str, int]]:
-    """The (experiment, seed) pairs that OF names. Raises UserError for fewer than two, or one twice."""
+def members(text: str, usual_seed: int) -> list[tuple[str, int]]:
+    """Read the (experiment, seed) pairs that OF names. Raises UserError for fewer than two, or one twice."""
     found = []
     for part in filter(None, text.split(",")):
         experiment, _, seed = part.partition(":")
         if seed and not seed.isdecimal():
             raise UserError(f"OF={text}: expected a seed after the colon of {part}, such as {experiment}:1.")
         check_name("OF", experiment)
-        found.append((experiment, int(seed) if seed else settings.SEED))
+        found.append((experiment, int(seed) if seed else usual_seed))
     if len(found) < 2 or len(set(found)) < len(found):
         raise UserError(f"OF={text}: expected two or more different members, such as OF=a,b or OF=a:1,a:2,a:3.")
     return found
@@ -46,7 +46,7 @@ def member_key(member: tuple[str, int] | OutOfFold) -> str:
 
 
 def weigh(parts: list[OutOfFold], max_pixels: int) -> tuple[dict[int, np.ndarray], np.ndarray]:
-    """For each fold the weights that the other folds ask for, and those of all folds; each (M,), summing to 1."""
+    """Return the weights of each fold, which the others ask for, and those of all folds; each (M,), summing to 1."""
     first, grams = parts[0], dict[int, stacking.Gram]()
     columns = list(zip(first.table["image"], first.table["mask"], first.table["kfold"], strict=True))
     for image, reference, fold in console.track(columns, len(columns), "weighing"):
@@ -112,7 +112,7 @@ def keep(
 
 
 def pays(scores: "dict[str, pd.DataFrame]", names: tuple[str, ...], scale: score_rows.Scale) -> bool:
-    """Whether the weighted mean scores better, out of fold, than the equal one, which is kept otherwise.
+    """Return whether the weighted mean scores better, out of fold, than the equal one, which is kept otherwise.
 
     The weights minimise a squared error, which members that are sure of themselves win; METRIC may think otherwise.
     """
@@ -120,12 +120,12 @@ def pays(scores: "dict[str, pd.DataFrame]", names: tuple[str, ...], scale: score
     return weighted > equal if scale.measure.higher else weighted < equal
 
 
-def place_of(settings: "Settings", name: str) -> Path:
+def place_of(logs: str, name: str) -> Path:
     """Return the ensemble's folder. Raises UserError where it is missing a name, or has a trained experiment's."""
     if not name:
         raise UserError("What is the ensemble called? make ensemble OF=a,b NAME=c")
     check_name("NAME", name)
-    place = Path(settings.LOGS, name)
+    place = Path(logs, name)
     if place.exists() and not (place / run_folders.ENSEMBLE).is_file():
         raise UserError(f"{place} is a trained experiment's; give the ensemble another NAME.")
     return place
@@ -137,9 +137,9 @@ def ensemble(settings: "Settings", name: str, of: str, weighted: bool) -> str:
     weighted: by what the other folds' images ask for, where that scores better than equal weights. Raises UserError.
     """
     chosen_rule.refuse_tuned(settings)
-    place = place_of(settings, name)
+    place = place_of(settings.LOGS, name)
     scale = score_rows.scale(settings.METRIC, settings.MEASURES, settings.EMPTY)
-    parts = [out_of_fold.read(settings, *member) for member in members(settings, of)]
+    parts = [out_of_fold.read(settings, *member) for member in members(of, settings.SEED)]
     if name in {part.experiment for part in parts}:
         raise UserError(f"NAME={name} is one of the members.")
     equal = np.full(len(parts), 1 / len(parts))

@@ -35,18 +35,18 @@ class Scored:
 
 
 def seeds_of(logs: str, experiment: str) -> list[int]:
-    """The seeds under which an experiment has out-of-fold scores."""
+    """Return the seeds under which an experiment has out-of-fold scores."""
     names = [re.fullmatch(r"oof_seed(\d+)", path.parent.name) for path in Path(logs, experiment).glob("*/summary.json")]
     return sorted(int(name[1]) for name in names if name)
 
 
 def gather_line(experiment: str, seed: int) -> str:
-    """The command that writes an experiment's out-of-fold scores."""
+    """Return the command that writes an experiment's out-of-fold scores."""
     return f"make oof EXPERIMENT={experiment} SEED={seed}"
 
 
 def read(settings: "Settings", experiment: str, seed: int, scale: Scale, crossfitted: bool = False) -> Scored:
-    """Scores of an experiment as oof (or, cross-fitted, tune) wrote them.
+    """Read the scores of an experiment as oof (or, cross-fitted, tune) wrote them.
 
     Raises UserError where they are of other models, METRIC or EMPTY than now, or of a table that does not hold out what
     TRAIN_FOLDS does.
@@ -59,7 +59,7 @@ def read(settings: "Settings", experiment: str, seed: int, scale: Scale, crossfi
 
 
 def _own_table(settings: "Settings", experiment: str, seed: int) -> Path:
-    """The folds table that an experiment was trained on, where it is unchanged; TRAIN_FOLDS otherwise."""
+    """Return the folds table that an experiment was trained on, where it is unchanged; TRAIN_FOLDS otherwise."""
     table = Path(settings.TRAIN_FOLDS)
     folds = run_folders.finished_folds(settings.LOGS, experiment, seed)
     if not folds or not table.is_file():
@@ -69,7 +69,7 @@ def _own_table(settings: "Settings", experiment: str, seed: int) -> Path:
 
 
 def scored(settings: "Settings", found: OutOfFold, scale: Scale, crossfitted: bool = False) -> Scored:
-    """The same of held-out predictions that were read already."""
+    """Read the same of held-out predictions that were read already."""
     experiment, seed = found.experiment, found.seed
     folder = Path(settings.LOGS, experiment, f"oof_seed{seed}")
     again, path, columns = gather_line(experiment, seed), folder / fold_scores.SUMMARY, score_rows.COLUMNS
@@ -94,7 +94,7 @@ def scored(settings: "Settings", found: OutOfFold, scale: Scale, crossfitted: bo
 
 
 def settings_that_differ(parts: list[OutOfFold]) -> dict[str, list[str]]:
-    """NAME: its value in each of these experiments, of the constants in which they differ.
+    """Return NAME: its value in each of these experiments, of the constants in which they differ.
 
     EXPERIMENT and SEED apart, which always do. An ensemble has no constants of its own, but members ("ensemble of").
     """
@@ -117,7 +117,7 @@ def _settings(part: OutOfFold) -> dict[str, Any]:
 
 
 def cost(found: OutOfFold) -> tuple[float, float]:
-    """Minutes of training of all its models together, and the most GPU memory that one took in GB (NaN: none)."""
+    """Return all its models' minutes of training together, and the most GPU memory that one took in GB (NaN: none)."""
     folders = [Path(part["folder"]) for part in found.models]
     abouts = [run_folders.read_model(folder) for folder in folders if (folder / run_folders.MODEL).is_file()]
     memory = [about["gpu_gigabytes"] for about in abouts if about.get("gpu_gigabytes")]

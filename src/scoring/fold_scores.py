@@ -27,7 +27,7 @@ SCORES, SUMMARY, WORST = "scores.csv", "summary.json", "worst.png"
 
 
 def refuse_unscorable(settings: "Settings") -> None:
-    """Raises UserError, before any training, for scoring constants that would stop the tester after it."""
+    """Raise UserError, before any training, for scoring constants that would stop the tester after it."""
     from prediction import tta
 
     chosen_rule.refuse_tuned(settings)
@@ -37,7 +37,7 @@ def refuse_unscorable(settings: "Settings") -> None:
 
 
 def write_scores(folder: Path, scores: "pd.DataFrame", summary: dict[str, Any]) -> None:
-    """scores.csv, then summary.json, which says that both are whole."""
+    """Write scores.csv, then summary.json, which says that both are whole."""
     write_text(folder / SCORES, scores.to_csv(index=False, lineterminator="\n"))
     write_json(folder / SUMMARY, summary)
 
@@ -99,7 +99,7 @@ def _predict_held_out(predictor: "Predictor", pairs: Pairs, root: str, folder: P
 
 
 def is_scored(run: Path) -> bool:
-    """Whether a run is finished and its held-out masks are scored."""
+    """Return whether a run is finished and its held-out masks are scored."""
     return (run / run_folders.MODEL).is_file() and (run / out_of_fold.VALIDATION / SUMMARY).is_file()
 
 

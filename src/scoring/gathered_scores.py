@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def tested_fold(
     settings: "Settings", found: out_of_fold.OutOfFold, fold: int, scale: score_rows.Scale
 ) -> "pd.DataFrame":
-    """One fold's scores.csv. Raises UserError where it was scored by other rules or another metric than now."""
+    """Read one fold's scores.csv. Raises UserError where it was scored by other rules or another metric than now."""
     folder = found.folders[fold]
     again = f"Score it again: make tester FOLD={fold}"
     summary = read_json(folder / SUMMARY, again, {"weights": str})
@@ -58,7 +58,7 @@ def gather(settings: "Settings") -> dict[str, Any]:
 
 
 def _refuse_gaps(found: out_of_fold.OutOfFold, scores: "pd.DataFrame") -> None:
-    """Refuse score rows that do not have each held-out image and class exactly once."""
+    """Raise UserError for score rows that do not have each held-out image and class exactly once."""
     twice = sorted(scores["image"][scores.duplicated(["image", "class"])])
     missing = sorted(set(found.table["image"]) - set(scores["image"]))
     if twice or missing:

@@ -27,7 +27,7 @@ class Source:
 
 
 def refuse_what_knows_the_masks(settings: "Settings") -> None:
-    """Settings under which a fold's labels would know what it holds out. Raises UserError."""
+    """Raise UserError for settings under which a fold's labels would know what it holds out."""
     if settings.OVERFIT:
         raise UserError("OVERFIT learns images by heart, without folds; pseudo-labels come from make cv's models.")
     if settings.POSTPROCESS == "tuned":
@@ -43,7 +43,10 @@ def refuse_what_knows_the_masks(settings: "Settings") -> None:
 
 
 def checked_runs(settings: "Settings", frame: "pd.DataFrame") -> dict[str, Path]:
-    """The run folder of each fold of the table, every one with a model that knows nothing of the fold's masks."""
+    """Return the run folder of each fold of the table, with a model that knows nothing of the fold's masks.
+
+    Raises UserError for one that was trained with what does.
+    """
     found = {}
     for fold in splits.fold_names(frame):
         run = finished_run(settings.LOGS, settings.EXPERIMENT, fold, settings.SEED)
@@ -67,7 +70,7 @@ def checked_runs(settings: "Settings", frame: "pd.DataFrame") -> dict[str, Path]
 
 
 def test_names(settings: "Settings", frame: "pd.DataFrame", spec: DataSpec) -> tuple[Path, list[str]]:
-    """The folder of the test images, and each below it. Raises UserError for one that the table has already."""
+    """Return the test images' folder, and each below it. Raises UserError for one that the table has already."""
     root, names = images_to_predict.test_names(settings.INPUT, settings.TEST_PATH, spec.stacked)
     if settings.LIMIT:
         names = names[: settings.LIMIT * settings.VALID_BATCH_SIZE]
@@ -85,7 +88,7 @@ def test_names(settings: "Settings", frame: "pd.DataFrame", spec: DataSpec) -> t
 
 
 def predicted(settings: "Settings", fold: str, run_folders: list[Path], root: Path, names: list[str]) -> Source:
-    """The test predictions of these runs' mean for FOLD=`fold`: those that are there, or new ones."""
+    """Return the test predictions of these runs' mean for FOLD=`fold`: those that are there, or new ones."""
     of = ",".join(read_model(run)["fold"] for run in run_folders)
     folder = inference_job.prediction_folder(settings, of)
     why = _unfit(settings, folder, run_folders, root, names)
@@ -101,7 +104,7 @@ def predicted(settings: "Settings", fold: str, run_folders: list[Path], root: Pa
 
 
 def _unfit(settings: "Settings", folder: Path, run_folders: list[Path], root: Path, names: list[str]) -> str:
-    """Why a prediction folder cannot be used, "" where it can: it is of these models, images and views, unchanged."""
+    """Say why a prediction folder cannot be used, "" where it can: of these models, images and views, unchanged."""
     from prediction import tta
 
     if not (folder / MANIFEST).is_file():

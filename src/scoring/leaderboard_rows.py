@@ -52,7 +52,7 @@ def _announce_notes(lines: list[dict[str, Any]], shown: list[dict[str, Any]], hi
 
 
 def line(settings: "Settings", experiment: str, seed: int, scale: score_rows.Scale) -> dict[str, Any]:
-    """One experiment under one seed. Raises UserError where it may not stand beside the others."""
+    """Return the row of one experiment under one seed. Raises UserError where it may not stand beside the others."""
     scored = experiment_scores.read(settings, experiment, seed, scale)
     folder = Path(settings.LOGS, experiment, f"oof_seed{seed}")
     score = read_json(folder / fold_scores.SUMMARY, "", {"score": dict})["score"]
@@ -70,7 +70,7 @@ def line(settings: "Settings", experiment: str, seed: int, scale: score_rows.Sca
 
 
 def collect(settings: "Settings", scale: score_rows.Scale) -> tuple[list[dict[str, Any]], list[str]]:
-    """The lines, best first, and what was left out with its reason."""
+    """Return the lines, best first, and what was left out with its reason."""
     lines, left_out = [], []
     for place in sorted(path for path in Path(settings.LOGS).glob("*") if path.is_dir()):
         seeds = experiment_scores.seeds_of(settings.LOGS, place.name)
@@ -94,7 +94,7 @@ def _why_unscored(place: Path) -> str:
 
 
 def table(lines: list[dict[str, Any]], differ: dict[str, list[str]]) -> list[dict[str, Any]]:
-    """The lines as columns to print; what is not known is a dash."""
+    """Return the lines as columns to print; what is not known is a dash."""
     shown = []
     for at, one in enumerate(lines):
         best_epoch, unsure = "chosen on" in one["found"].weights, UNSURE in one["found"].origin

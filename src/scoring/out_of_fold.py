@@ -47,7 +47,7 @@ class OutOfFold:
     provenance: dict[str, Any]
 
     def maps(self, image: str, fold: int) -> np.ndarray:
-        """The probability maps of an image, uint8 (C, H, W)."""
+        """Read the probability maps of an image, uint8 (C, H, W)."""
         return prediction_folders.read_maps(self.folders[fold], image, self.spec)
 
     def pairs(self, max_pixels: int) -> Pairs:
@@ -56,12 +56,12 @@ class OutOfFold:
 
     @property
     def weights(self) -> str:
-        """Which weights were scored, such as "last epoch"; "chosen on this fold" is among them where that was done."""
+        """Say which weights were scored, such as "last epoch", or "chosen on this fold" where that was done."""
         return ", ".join(sorted({part["weights"] for part in self.models}))
 
     @property
     def origin(self) -> str:
-        """What its models began with, in words; weights_origin.UNSURE is among them where nobody can say that."""
+        """Say what its models began with; weights_origin.UNSURE is among it where nobody can say that."""
         folders = [Path(part["folder"]) for part in self.models]
         abouts = [
             (run_folders.read_model(run), str(run.parents[1])) for run in folders if (run / run_folders.MODEL).is_file()
@@ -70,15 +70,16 @@ class OutOfFold:
 
     @property
     def geometry(self) -> tuple[tuple[int, int], str]:
-        """The largest (height, width) that a network of these sees, and how images are brought to it."""
+        """Return the largest (height, width) that a network of these sees, and how images are brought to it."""
         height, width, resize = max(self.provenance["sizes"], key=lambda size: size[0] * size[1])
         return (height, width), resize
 
 
 def held_out(frame: "pd.DataFrame", folder: Path, table: Path) -> "tuple[pd.DataFrame, pd.DataFrame]":
-    """The rows a run may be scored on and those it trained on. Raises UserError where the table is another by now.
+    """Return the rows a run may be scored on and those it trained on.
 
-    An OVERFIT run is scored on its own training rows, and its summary says so.
+    Raises UserError where the table is another by now. An OVERFIT run is scored on its own training rows, and its
+    summary says so.
     """
     about = run_folders.read_model(folder)
     if about["folds_sha256"] != sha256(table):
@@ -116,7 +117,7 @@ def held_out(frame: "pd.DataFrame", folder: Path, table: Path) -> "tuple[pd.Data
 
 
 def read(settings: "Settings", experiment: str = "", seed: int | None = None) -> OutOfFold:
-    """The held-out predictions of `experiment` (EXPERIMENT) under `seed` (SEED), checked.
+    """Read the held-out predictions of `experiment` (EXPERIMENT) under `seed` (SEED), checked.
 
     Raises UserError for whatever the module's docstring names, and where a fold was not trained or not scored.
     """
@@ -165,7 +166,7 @@ def _of_folds(
 
 
 def recipe(run: Path) -> dict[str, Any]:
-    """What the folds of one experiment share: the constants that its settings.json names, as this model has them."""
+    """Return what an experiment's folds share: the constants that its settings.json names, as this model has them."""
     names = read_json(run.parent / run_folders.SETTINGS, "Train a fold of it again: make train ... OVERWRITE=1")
     own = run_folders.read_model(run).get("settings", {})
     return {name: own.get(name) for name in names if name in own}

@@ -16,7 +16,7 @@ MARGIN = 0.1  # of a threshold, up and down, within which a mask should stay wha
 
 
 def confidence(p8: np.ndarray, spec: DataSpec, rules: tuple[Rule, ...]) -> float:
-    """How sure the model is of its own masks of an image, in [0, 1].
+    """Return how sure the model is of its own masks of an image, in [0, 1].
 
     p8: uint8 probabilities (C, H, W); rules: one for each scored class. It is the Dice between the masks that the rule
     cuts with its threshold lowered and raised by MARGIN, 1 where all edges are steep: the stability score of Segment
@@ -34,7 +34,7 @@ def confidence(p8: np.ndarray, spec: DataSpec, rules: tuple[Rule, ...]) -> float
 
 
 def _shifted(p8: np.ndarray, spec: DataSpec, rules: tuple[Rule, ...], by: float) -> np.ndarray:
-    """The masks 0/1 (S, H, W) by the rules with other thresholds; of a class map each class is cut at 0.5 + by."""
+    """Cut masks 0/1 (S, H, W) by the rules with other thresholds; of a class map each class at 0.5 + by."""
     middles = [0.5 if spec.task == "multiclass" else rule.threshold for rule in rules]
     moved = [
         replace(rule, threshold=min(1.0, max(1 / 255, middle + by)))
@@ -44,7 +44,7 @@ def _shifted(p8: np.ndarray, spec: DataSpec, rules: tuple[Rule, ...], by: float)
 
 
 def labels(p8: np.ndarray, spec: DataSpec, masks: np.ndarray, least: float) -> np.ndarray:
-    """What is to be trained on, a mask uint8 (K, H, W) as dataspec has it.
+    """Return what is to be trained on, a mask uint8 (K, H, W) as dataspec has it.
 
     Of a class map with a value for "not labelled", pixels are that whose likeliest class does not reach the probability
     `least`. Pixels of an object that the rule removed are background, or not labelled, where there is such a thing.
@@ -64,12 +64,12 @@ def labels(p8: np.ndarray, spec: DataSpec, masks: np.ndarray, least: float) -> n
 
 
 def is_class_map(spec: DataSpec) -> bool:
-    """Whether masks are files of class values or colours; else of 0 and 255, one for each class."""
+    """Return whether masks are files of class values or colours; else of 0 and 255, one for each class."""
     return spec.task == "multiclass" and bool(spec.values or spec.colours)
 
 
 def knows_unlabelled(spec: DataSpec) -> bool:
-    """Whether a pixel of a mask can be not labelled."""
+    """Return whether a pixel of a mask can be not labelled."""
     return is_class_map(spec) and bool(spec.ignore)
 
 
@@ -99,7 +99,7 @@ def write(root: Path, folder: str, image: str, mask: np.ndarray, spec: DataSpec)
 
 
 def _file_values(mask: np.ndarray, spec: DataSpec) -> np.ndarray:
-    """A plane (H, W) of 0 and 1, or of class indices, -> the pixels of its file: (H, W), or RGB (H, W, 3)."""
+    """Turn a plane (H, W) of 0 and 1, or of class indices, into its file's pixels: (H, W), or RGB (H, W, 3)."""
     if spec.task == "binary":
         return mask * np.uint8(255)
     keys = np.array(spec.colours or [(value,) for value in spec.values], np.uint16)

@@ -48,7 +48,7 @@ def make(settings: "Settings", name: str, least: float, overwrite: bool) -> str:
     print(console.table(lines))
     pseudo_judgment.refuse_none(kept, judged, least)
 
-    place = masks_folder(settings, name)
+    place = masks_folder(settings.OUTPUT, name)
     picture, manifest = place.with_name(f"{name}.png"), made_with(settings, sources, lines, how)
     references = pseudo_judgment.write_masks(place, kept, how, manifest)
     write_table(settings, table, base, new_rows(settings, kept, references, root, place), manifest)
@@ -60,9 +60,9 @@ def make(settings: "Settings", name: str, least: float, overwrite: bool) -> str:
     )
 
 
-def masks_folder(settings: "Settings", name: str) -> Path:
+def masks_folder(output: str, name: str) -> Path:
     """Return where the masks of pseudo-labels lie."""
-    return Path(settings.OUTPUT, "pseudo", name)
+    return Path(output, "pseudo", name)
 
 
 def refuse_taken(settings: "Settings", name: str, overwrite: bool) -> Path:
@@ -71,7 +71,7 @@ def refuse_taken(settings: "Settings", name: str, overwrite: bool) -> Path:
     table = Path(settings.OUTPUT, f"train_folds_{name}.csv")
     if table.resolve() == Path(settings.TRAIN_FOLDS).resolve() or name == settings.EXPERIMENT:
         raise UserError(f"NAME={name} is what the labels are made from; give them another NAME.")
-    run_folders.refuse_foreign(masks_folder(settings, name))
+    run_folders.refuse_foreign(masks_folder(settings.OUTPUT, name))
     if not table.is_file():
         return table
     sidecar = read_json(table.with_suffix(".json"), f"Move {table} away, or choose another NAME.")

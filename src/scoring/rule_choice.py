@@ -46,12 +46,12 @@ class _Chooser:
         return np.where(np.isnan(score), -np.inf, score if self.scale.measure.higher else -score)
 
     def best(self, left: frozenset[int], way: str) -> int:
-        """The rule of this way that is best without the folds `left`; of equally good ones the simplest."""
+        """Return the rule of this way that is best without the folds `left`; of equally good ones the simplest."""
         numbers = self.ways[way]
         return int(numbers[self._worth(self.scores[left][numbers]).argmax()])
 
     def choose(self, left: frozenset[int]) -> int:
-        """The best rule of the way that scores better, each fold being cut by what was best on the others."""
+        """Choose the best rule of the way that scores better, each fold being cut by what was best on the others."""
         rest = [fold for fold in self.names if fold not in left]
         if len(rest) > 1:
             worth = {way: self._worth(self._crossfitted(rest, left, way)) for way in self.ways}
@@ -88,13 +88,13 @@ def search(tried: Trials, folds: np.ndarray, scale: Scale) -> Choice:
 
 
 def pick(tried: Trials, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Counts (N, S, 4) and values (N, S) under the rules `chosen` (N, S), numbers of `tried.rules`."""
+    """Return counts (N, S, 4) and values (N, S) under the rules `chosen` (N, S), numbers of `tried.rules`."""
     image, index = np.indices(chosen.shape)
     return tried.counts[image, index, chosen], tried.values[image, index, chosen]
 
 
 def curve(tried: Trials, scores: np.ndarray) -> dict[str, list]:
-    """METRIC on all images at each plain threshold: thresholds, and the classes' mean scores."""
+    """Return METRIC on all images at each plain threshold: thresholds, and the classes' mean scores."""
     plain = sorted(
         (rule.threshold, at) for at, rule in enumerate(tried.rules) if rule == replace(Rule(), threshold=rule.threshold)
     )
@@ -105,5 +105,5 @@ def curve(tried: Trials, scores: np.ndarray) -> dict[str, list]:
 
 
 def by_fold(chosen: dict[int, list[int]], folds: np.ndarray) -> np.ndarray:
-    """Numbers of rules (N, S) of images that lie in these folds."""
+    """Return numbers of rules (N, S) of images that lie in these folds."""
     return np.array([chosen[fold] for fold in folds.tolist()])

@@ -18,7 +18,7 @@ from prediction.postprocess import Rule
 def counts_by_rule(
     p8: np.ndarray, truth: np.ndarray, labelled: np.ndarray | None, rules: tuple[Rule, ...]
 ) -> np.ndarray:
-    """tp, fp, fn, tn, int32 (R, 4), of one map uint8 (H, W) cut by each rule.
+    """Count tp, fp, fn, tn, int32 (R, 4), of one map uint8 (H, W) cut by each rule.
 
     Equal to `metrics.count` of `postprocess.to_mask`. truth: 0/1 or bool (H, W); labelled: the pixels that count.
     """
@@ -49,7 +49,7 @@ def counts_by_rule(
 
 
 def histogram(p8: np.ndarray, among: np.ndarray | None = None) -> np.ndarray:
-    """int64 (256,): how many pixels of uint8 (H, W) have each level; of bool `among` only the pixels that are True."""
+    """Count the pixels of uint8 (H, W) at each level, int64 (256,); of bool `among` only those that are True."""
     rows = max(1, (1 << 24) // p8.shape[1])  # OpenCV counts in float32, which is exact so far
     counts = np.zeros(256, np.int64)
     for top in range(0, len(p8), rows):
@@ -68,7 +68,7 @@ def objects_by_rule(
     measure: Measure,
     empty: str,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The same counts, int32 (R, 4), and the values (R,) of a measure of the kind "objects".
+    """Return the same counts, int32 (R, 4), and the values (R,) of a measure of the kind "objects".
 
     Equal to `measure.value` of `postprocess.to_mask`. true_objects: labels (H, W) as of `objects.read`.
     """
@@ -92,13 +92,13 @@ def objects_by_rule(
 
 
 def _drawn_alike(rule: Rule) -> Rule:
-    """The rule without what only chooses among whole objects: rules of which it is the same share their objects."""
+    """Return the rule without what only chooses among whole objects: those with the same one share their objects."""
     level = postprocess.level(rule.threshold) / 255
     return replace(Rule(level), fill_holes=rule.fill_holes, split=rule.split)
 
 
 def _objects(p8: np.ndarray, rule: Rule, true: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A rule's objects: labels int32 (H, W), and of each its area, true pixels and pixels that count, (n, 3)."""
+    """Return a rule's objects: labels int32 (H, W), and each one's area, true pixels and pixels that count, (n, 3)."""
     number, labels, stats, _ = cv2.connectedComponentsWithStats(postprocess.to_mask(p8, rule), connectivity=8)
     areas = stats[:, cv2.CC_STAT_AREA]
     counted = areas if inside.all() else np.bincount(labels[inside], minlength=number)
@@ -106,7 +106,7 @@ def _objects(p8: np.ndarray, rule: Rule, true: np.ndarray, inside: np.ndarray) -
 
 
 def _labelled_parts(labels: np.ndarray, number: int, labelled: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """What pixels that are not labelled leave of objects 1 to `number`: parts 1, 2, ... and whose they are, from 0."""
+    """Return what unlabelled pixels leave of objects 1 to `number`: parts 1, 2, ... and whose they are, from 0."""
     if labelled is None:
         return labels, np.arange(number)
     parts = objects.components(labels * labelled)  # several of one object, or none
@@ -116,6 +116,6 @@ def _labelled_parts(labels: np.ndarray, number: int, labelled: np.ndarray | None
 
 
 def _four(found: np.ndarray, positive: int, total: int) -> np.ndarray:
-    """tp, fp, fn, tn, int32 (R, 4), of true and of all predicted pixels (R, 2)."""
+    """Return tp, fp, fn, tn, int32 (R, 4), of true and of all predicted pixels (R, 2)."""
     tp, counted = found.T
     return np.stack([tp, counted - tp, positive - tp, total - counted - positive + tp], axis=1).astype(np.int32)

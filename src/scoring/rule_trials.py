@@ -40,7 +40,7 @@ class Trials:
 
 
 def candidates(rule: Rule, task: str, kind: str, pixels: int) -> tuple[Rule, ...]:
-    """The rules that are tried, `rule` first, then from simple to elaborate, for images of some `pixels`.
+    """Return the rules that are tried, `rule` first, then from simple to elaborate, for images of some `pixels`.
 
     kind: the METRIC's. Of one of pixel counts histograms tell all; for others fewer rules are tried. Touching objects
     are cut apart for one of objects only.
@@ -86,7 +86,7 @@ def run(found: OutOfFold, rule: Rule, scale: Scale, max_pixels: int) -> Trials:
 
 
 def _in_order(pool: ThreadPoolExecutor, job: Callable[[Row], Result], rows: Sequence[Row]) -> Iterator[Result]:
-    """pool.map, ended at once by an error instead of after all other rows."""
+    """Yield as pool.map does, but an error ends it at once instead of after all other rows."""
     try:
         yield from pool.map(job, rows)
     except BaseException:
@@ -97,7 +97,7 @@ def _in_order(pool: ThreadPoolExecutor, job: Callable[[Row], Result], rows: Sequ
 def _of_image(
     found: OutOfFold, row: tuple[str, str, int], rules: tuple[Rule, ...], scale: Scale, max_pixels: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Counts (S, R, 4) and values (S, R) of one image."""
+    """Return counts (S, R, 4) and values (S, R) of one image."""
     (image, reference, fold), spec = row, found.spec
     p8 = found.maps(image, fold)
     mask = spec.read_mask(found.root, reference, p8.shape[1:], max_pixels, image)
@@ -118,7 +118,7 @@ def _of_image(
 
 
 def _planes(p8: np.ndarray, spec: DataSpec) -> list[np.ndarray]:
-    """For each scored class what a threshold cuts: its map, or 255 where it is the likeliest class (multiclass)."""
+    """Return what a threshold cuts of each scored class: its map, or 255 where it is the likeliest (multiclass)."""
     if spec.task != "multiclass":
         return [p8[index] for index in spec.scored]
     best = p8.argmax(0)
@@ -133,7 +133,7 @@ def _drawn(
     rules: tuple[Rule, ...],
     scale: Scale,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Counts and values of masks that are drawn by each rule in turn, for measures of shapes."""
+    """Count and measure masks that are drawn by each rule in turn, for measures of shapes."""
     counts = np.zeros((len(truths), len(rules), 4), np.int32)
     values = np.zeros((len(truths), len(rules)))
     for at, rule in enumerate(rules):

@@ -78,7 +78,7 @@ def _left_out(summary: dict[str, Any]) -> str:
 
 
 def _announce_metric(summary: dict[str, Any]) -> None:
-    """METRIC where it is another than the table's first column, and the further measures."""
+    """Print METRIC where it is another than the table's first column, and the further measures."""
     lines = {}
     if summary["metric"] != "dice":
         lines[f"METRIC {summary['metric']}"] = summary["score"]

@@ -83,12 +83,12 @@ class Scale:
         return measure.value(prediction, truth, labelled=labelled, truth_objects=truth_objects, empty=self.empty)
 
     def total(self, counts: np.ndarray, values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """The METRIC over images for each row of their weights: (N, S, 4), (N, S), (B, N) -> (B,)."""
+        """Return the METRIC over images for each row of their weights: (N, S, 4), (N, S), (B, N) -> (B,)."""
         return measures.total(self.measure, counts, values, weights, self.empty)
 
 
 def scale(metric: str, also: str, empty: str) -> Scale:
-    """The Scale of the constants METRIC, MEASURES (a list with commas) and EMPTY. Raises UserError for a wrong name."""
+    """Return the Scale of METRIC, MEASURES (a list with commas) and EMPTY. Raises UserError for a wrong name."""
     names = tuple(part.strip() for part in re.split(r",(?![^(]*\))", also) if part.strip())
     for name in (metric, *names):
         measures.get(name)
@@ -167,12 +167,12 @@ def _refuse_other_size(image: str, have: tuple[int, ...], want: tuple[int, int])
 
 
 def stretched(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """A small 0/1 mask enlarged to `shape`, bool (H, W)."""
+    """Enlarge a small 0/1 mask to `shape`, bool (H, W)."""
     return from_network(mask.astype(np.float32), shape, mask.shape, "stretch") >= 0.5
 
 
 def redrawn(mask: np.ndarray, spec: DataSpec, size: tuple[int, int], resize: str) -> np.ndarray:
-    """The truth (K, H, W) as a perfect network would give it, bool (S, H, W).
+    """Draw the truth (K, H, W) again as a perfect network would give it, bool (S, H, W).
 
     Each small pixel's share of each class, enlarged; then the largest class, or each class cut at one half.
     """

@@ -17,18 +17,18 @@ Interval = tuple[float, float]
 
 
 def counts_of(scores: "pd.DataFrame", classes: int, prefix: str = "") -> np.ndarray:
-    """tp, fp, fn, tn (N, S, 4) of score rows, those of an image together."""
+    """Return tp, fp, fn, tn (N, S, 4) of score rows, those of an image together."""
     columns = [f"{prefix}{key}" for key in overlap.COUNTS]
     return scores[columns].to_numpy(np.int64).reshape(-1, classes, len(columns))
 
 
 def values_of(scores: "pd.DataFrame", classes: int, column: str = "score") -> np.ndarray:
-    """A measure's values (N, S) of score rows; NaN where the policy skips the image."""
+    """Return a measure's values (N, S) of score rows; NaN where the policy skips the image."""
     return scores[column].to_numpy(float).reshape(-1, classes)
 
 
 def summarise(scores: "pd.DataFrame", classes: tuple[str, ...], scale: Scale) -> dict[str, Any]:
-    """Mean over images and pooled over pixels, of the model, of the constant mask and of the resolution's ceiling.
+    """Return the mean over images and pooled over pixels, of the model, the constant mask and the size's ceiling.
 
     `scores` has the rows of an image together, one for each of `classes` in their order; with several the figures are
     means over the classes, and "classes" holds the model's for each. Intervals are 95% bootstrap intervals over
@@ -70,7 +70,7 @@ def _of_counts(counts: np.ndarray, empty: str) -> dict[str, dict[str, float]]:
 
 
 def score(scores: "pd.DataFrame", classes: tuple[str, ...], scale: Scale) -> float:
-    """The METRIC over score rows, those of an image together; NaN where the policy leaves nothing."""
+    """Return the METRIC over score rows, those of an image together; NaN where the policy leaves nothing."""
     counts, values = counts_of(scores, len(classes)), values_of(scores, len(classes))
     return float(scale.total(counts, values, np.ones((1, len(counts))))[0])
 
@@ -83,7 +83,7 @@ def interval(
     groups: np.ndarray,
     empty: str,
 ) -> tuple[float, float, float]:
-    """A measure over images with its 95% bootstrap interval: (score, low, high); NaN where there is no interval."""
+    """Return a measure over images with its 95% bootstrap interval: (score, low, high); NaN without an interval."""
 
     def total(counts: np.ndarray, values: np.ndarray, weights: np.ndarray) -> np.ndarray:
         return measures.total(measure, counts, values, weights, empty)
@@ -99,10 +99,10 @@ def metric(
     groups: np.ndarray,
     scale: Scale,
 ) -> dict[str, Any]:
-    """METRIC of the model with its interval, and class by class, and of the other kinds, by counts and values of each.
+    """Return METRIC of the model with its interval, also class by class, and of the other kinds.
 
-    "unpredicted" and "absent" name the classes without a predicted and a true pixel, "constant_empty" those whose
-    constant mask is the empty one (for every image).
+    counts, values: of each kind. "unpredicted" and "absent" name the classes without a predicted and a true pixel,
+    "constant_empty" those whose constant mask is the empty one (for every image).
     """
     ones, all_counts = np.ones((1, len(weights[0]))), {kind: part.sum(0) for kind, part in counts.items()}
     score, low, high = interval(scale.measure, counts["model"], values["model"], weights, groups, scale.empty)
@@ -142,7 +142,7 @@ def _of_column(
 def _intervals(
     counts: np.ndarray, weights: np.ndarray, groups: np.ndarray, empty: str
 ) -> dict[str, dict[str, Interval]]:
-    """Of Dice, IoU, precision and recall, as means over images and pooled."""
+    """Return the intervals of Dice, IoU, precision and recall, as means over images and pooled."""
     tp, fp, fn, _ = np.moveaxis(counts, -1, 0)
     each = overlap.scores(tp, fp, fn, empty)
     kinds: dict[str, dict[str, Interval]] = {"image": {}, "pooled": {}}
