@@ -157,7 +157,7 @@ def _forwarded(given: list[str], recipe: str, layout: str, over: str) -> list[st
 
 @command
 def demo(argv: list[str]) -> None:
-    """What the module's docstring says."""
+    """Do what the module's docstring says."""
     given = list(argv)
     _, flags = settings_module.command_line(given, __doc__, FLAGS)
     made_for, over = RECIPES.get(flags.RECIPE, ("carvana", ""))

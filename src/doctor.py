@@ -36,7 +36,7 @@ REPORT = "doctor.json"
 
 
 def _deliver(settings: "Settings", report: Report, seconds: float, decoding_seconds: float, quick: bool) -> str:
-    """Write doctor.json where that can be; what to say of it."""
+    """Write doctor.json where that can be, and say where."""
     path = Path(settings.OUTPUT, REPORT)
     about = {
         "dataset": settings.DATASET,
@@ -57,7 +57,7 @@ def _deliver(settings: "Settings", report: Report, seconds: float, decoding_seco
 
 @command
 def examine(argv: list[str]) -> None:
-    """What the module's docstring says."""
+    """Do what the module's docstring says."""
     start = time.monotonic()
     settings, flags = settings_module.command_line(argv, __doc__, FLAGS)
     seeds_of(flags.SEEDS)

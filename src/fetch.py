@@ -42,7 +42,7 @@ def report(settings: "Settings") -> None:
 
 @command
 def data(argv: list[str]) -> None:
-    """What the module's docstring says."""
+    """Do what the module's docstring says."""
     typed = argv
     settings, flags = settings_module.command_line(typed, __doc__, FLAGS)
     archive, slug, name = wanted(flags.ZIP, flags.COMPETITION)

@@ -31,7 +31,7 @@ class Needs:
 
 
 def needs(settings: "Settings", pixels: int, depth: int, weights: int, runs: int) -> Needs:
-    """What is to be written: `pixels` of all rows in the network's frame, each `depth` bytes; `weights` in bytes.
+    """Count what is to be written: `pixels` of all rows in the network's frame, each `depth` bytes; `weights` in bytes.
 
     A run keeps two checkpoints (weights, the optimiser's moments, averaged weights) and the shipped weights; a third
     checkpoint is there while it is written, one run at a time.
@@ -43,13 +43,13 @@ def needs(settings: "Settings", pixels: int, depth: int, weights: int, runs: int
 
 
 def existing(path: Path) -> Path:
-    """The path, or the nearest folder above it that is there."""
+    """Return the path, or the nearest folder above it that is there."""
     path = path.absolute()
     return path if path.exists() else existing(path.parent)
 
 
 def writable(settings: "Settings") -> Iterator[Finding]:
-    """Whether OUTPUT and LOGS can be written, tried with a folder that is gone at once."""
+    """Say whether OUTPUT and LOGS can be written, tried with a folder that is gone at once."""
     for name in ("OUTPUT", "LOGS"):
         place = existing(Path(getattr(settings, name)))
         try:
@@ -65,7 +65,7 @@ def writable(settings: "Settings") -> Iterator[Finding]:
 
 
 def space(settings: "Settings", wanted: Needs) -> Iterator[Finding]:
-    """Free disk for all of it; OUTPUT and LOGS may lie on one disk."""
+    """Compare the free disk with all of it; OUTPUT and LOGS may lie on one disk."""
     places = {"cache": existing(Path(settings.OUTPUT)), "checkpoints": existing(Path(settings.LOGS))}
     one_disk = len({place.stat().st_dev for place in places.values()}) == 1
     sizes = {"cache": wanted.cache, "checkpoints": wanted.checkpoints}
@@ -90,7 +90,7 @@ def _room(check: str, said: str, wanted: int, place: Path) -> Finding:
 
 
 def shared_memory(workers: int, train_bytes: int, valid_bytes: int) -> Finding:
-    """Whether /dev/shm holds the batches that the loader's processes have ready; containers often give it 64 MB."""
+    """Say whether /dev/shm holds the batches that loader processes have ready; containers often give it 64 MB."""
     from tools.hardware import SHARED, fitting_processes
 
     check = SHARED_MEMORY
@@ -105,7 +105,7 @@ def shared_memory(workers: int, train_bytes: int, valid_bytes: int) -> Finding:
 
 
 def gigabytes(count: float) -> str:
-    """Bytes for people: 1.2 GB, 34 MB."""
+    """Write bytes for people: 1.2 GB, 34 MB."""
     for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
         if count >= size:
             return f"{count / size:.3g} {unit}"

@@ -42,7 +42,7 @@ PYTHONS = ((3, 11), (3, 13))
 
 
 def pinned(path: Path = REQUIREMENTS) -> dict[str, str]:
-    """name -> version of each `name==version` line; {} without the file."""
+    """Read the version of each `name==version` line; {} without the file."""
     if not path.is_file():
         return {}
     found = re.findall(r"^([\w.-]+)==([^\s#]+)", path.read_text(encoding="utf-8"), re.MULTILINE)
@@ -50,12 +50,12 @@ def pinned(path: Path = REQUIREMENTS) -> dict[str, str]:
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    """2.15.0+cpu -> (2, 15, 0)."""
+    """Turn 2.15.0+cpu into (2, 15, 0)."""
     return tuple(int(part) for part in re.findall(r"\d+", version.partition("+")[0])[:3])
 
 
 def lightning() -> Finding:
-    """Whether Lightning is one that may be imported at all; looked up before anything imports it."""
+    """Say whether Lightning is one that may be imported at all; looked up before anything imports it."""
     have = {name: installed(name) for name in ("pytorch-lightning", "lightning")}
     bad = [f"{name} {version}" for name, version in have.items() if _numbers(version) in MALWARE]
     cure = "pip install 'pytorch-lightning>=2.6.6'"
@@ -76,7 +76,7 @@ def lightning() -> Finding:
 
 
 def versions(settings: "Settings") -> Iterator[Finding]:
-    """Python and the packages against requirements.txt."""
+    """Compare Python and the packages with requirements.txt."""
     python = platform.python_version()
     supported = PYTHONS[0] <= _numbers(python)[:2] <= PYTHONS[1]
     spoken = " to ".join(".".join(map(str, version)) for version in PYTHONS)
@@ -111,7 +111,7 @@ def versions(settings: "Settings") -> Iterator[Finding]:
 
 
 def device(settings: "Settings") -> Iterator[Finding]:
-    """The device, the precision with its reason, cores and workers."""
+    """Report the device, the precision with its reason, cores and workers."""
     import torch
 
     from loading.datamodule import workers
@@ -152,7 +152,7 @@ def _allowed_cores() -> float:
 
 
 def encoder_weights(settings: "Settings") -> Finding:
-    """Whether the encoder's weights are here; nothing is downloaded, and the server is asked for 1.5 s at most."""
+    """Say whether the encoder's weights are here; nothing is downloaded, the server is asked for 1.5 s at most."""
     import model_dispatcher
     from modeling import encoder_weights as weights
 
@@ -201,7 +201,7 @@ def _hub_is_offline() -> bool:
 
 
 def _of_the_hubs_cache(encoder: str, packed: Path) -> Finding:
-    """HF_HUB_OFFLINE is set: the client takes what its cache has."""
+    """Look into the hub client's cache, which is all that HF_HUB_OFFLINE leaves it."""
     import timm
     from huggingface_hub import scan_cache_dir
     from huggingface_hub.errors import CacheNotFound

@@ -41,12 +41,12 @@ class Examination:
 
     @property
     def share(self) -> float:
-        """All pairs over those that were looked at."""
+        """Divide all pairs by those that were looked at."""
         return len(self.table.frame) / len(self.frame)
 
 
 def examine_data(settings: "Settings", table: str, quick: bool, report: Report) -> tuple[Examination, float]:
-    """All checks of images, masks and folds; and the seconds of decoding alone. UserError where no pair can be read."""
+    """Check images, masks and folds, and time decoding alone. Raises UserError where no pair can be read."""
     from scoring import score_rows
 
     scale = score_rows.scale(settings.METRIC, settings.MEASURES, settings.EMPTY)
@@ -150,7 +150,7 @@ def _without_download(settings: "Settings") -> "Settings":
 def _disk(
     settings: "Settings", examination: Examination, spec: "DataSpec", network: "nn.Module", work: "Work", size: int
 ) -> Iterator[Finding]:
-    """Disk and shared memory, from the rows and from the network's parameters."""
+    """Check disk and shared memory, from the rows and from the network's parameters."""
     from formats.resize import content_box
     from loading.datamodule import workers
 
@@ -187,7 +187,7 @@ def planned(settings: "Settings", frame: "pd.DataFrame", share: float, fold: str
 
 
 def seeds_of(text: str) -> int:
-    """How many seeds SEEDS=42,43 names. Raises UserError."""
+    """Count the seeds that SEEDS=42,43 names. Raises UserError."""
     names = [part.strip() for part in text.split(",")] if text else [""]
     if text and (not all(name.isdecimal() for name in names) or len(set(names)) < len(names)):
         raise UserError(f"SEEDS={text}: expected whole numbers with commas, each once, such as 42,43,44.")
@@ -195,7 +195,7 @@ def seeds_of(text: str) -> int:
 
 
 def _experiment(settings: "Settings", made: bool) -> Iterator[Finding]:
-    """Whether the experiment's folder would refuse these settings, or has runs already."""
+    """Say whether the experiment's folder would refuse these settings, or has runs already."""
     from training.preparation import fixed_settings
 
     folder = Path(settings.LOGS, settings.EXPERIMENT)
@@ -223,7 +223,7 @@ def _attempt(report: Report, part: str, check: str, work: Callable[[], Result]) 
 
 
 def check_all(settings: "Settings", flags: "Flags", report: Report) -> tuple[bool, float]:
-    """Every check in turn -> whether the folds table is there, and the seconds of decoding alone."""
+    """Run every check in turn -> whether the folds table is there, and the seconds of decoding alone."""
     quick = is_on(flags.QUICK)
     lightning = environment.lightning()
     report.take("environment", [*environment.versions(settings), lightning])

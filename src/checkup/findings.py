@@ -23,12 +23,12 @@ class Finding:
 
 
 def warning(check: str, text: str, items: Iterable[str] = (), figures: dict[str, Any] | None = None) -> Finding:
-    """What a person should look at; a training runs all the same."""
+    """Report what a person should look at; a training runs all the same."""
     return Finding(check, text, WARNING, tuple(items), figures or {})
 
 
 def problem(check: str, text: str, items: Iterable[str] = (), figures: dict[str, Any] | None = None) -> Finding:
-    """What stops a training, or makes its score worthless."""
+    """Report what stops a training, or makes its score worthless."""
     return Finding(check, text, PROBLEM, tuple(items), figures or {})
 
 
@@ -61,5 +61,5 @@ class Report:
         return sum(finding.level == level for _, finding in self.findings)
 
     def as_json(self) -> list[dict[str, Any]]:
-        """One dict a finding, in their order."""
+        """Return one dict a finding, in their order."""
         return [{"part": part, **asdict(finding)} for part, finding in self.findings]

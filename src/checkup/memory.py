@@ -9,7 +9,7 @@ CGROUP = Path("/sys/fs/cgroup")
 
 
 def free() -> int | None:
-    """Bytes that this process may still take: the system's, or what a container's limit leaves; None where unknown."""
+    """Read how many bytes this process may still take, of the system or a container's limit; None where unknown."""
     if not MEMINFO.is_file():
         return None
     lines = dict(line.split(":", 1) for line in MEMINFO.read_text().splitlines())
@@ -21,7 +21,7 @@ def free() -> int | None:
 
 
 def growth(work: Callable[[], object]) -> int | None:
-    """By how many bytes this process's memory rises at most while `work` runs; None where the system does not say."""
+    """Measure by how many bytes this process's memory rises at most while `work` runs; None where that is not known."""
     try:
         RESET.write_text("5")  # Linux: the peak begins anew (man 5 proc)
     except OSError:

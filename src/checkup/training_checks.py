@@ -37,7 +37,7 @@ class Work:
 def augmentation(
     settings: "Settings", spec: DataSpec, module: "SegmentationModule", cache: "Cache", device: str
 ) -> Finding:
-    """Whether the augmentation is random: epochs and workers differ, the same key repeats."""
+    """Say whether the augmentation is random: epochs and workers differ, the same key repeats."""
     textures = [float(cache[row][0].std()) for row in range(len(cache))]
     row = int(np.argmax(textures))
     drawn = settings.AUGMENT != "none" or all(settings.CROP)
@@ -60,14 +60,14 @@ def augmentation(
 
 
 def first_batch(settings: "Settings", spec: DataSpec, cache: "Cache", size: int) -> trial.Batch:
-    """A training batch of `size` images, as the loader gives it."""
+    """Load a training batch of `size` images, as the loader gives it."""
     return next(iter(trial.loader(settings, spec, trial.Repeated(cache, trial.rows(settings, cache), size), size, 0)))
 
 
 def step(
     settings: "Settings", module: "SegmentationModule", batch: trial.Batch, device: str, precision: str
 ) -> tuple[list[Finding], trial.Watch | None]:
-    """One step's loss, gradients and memory; and the watch that timed some, None where none could be made."""
+    """Try a step: its loss, gradients and memory; and the watch that timed some, None where none could be made."""
     size = len(batch["image"])
     seen: list[trial.Watch] = []
 
@@ -124,7 +124,7 @@ def _on_gpu(work: Callable[[], None], size: int) -> list[Finding]:
 def _foreseen(
     settings: "Settings", module: "SegmentationModule", batch: trial.Batch, device: str, precision: str
 ) -> Finding | None:
-    """A problem where a step of two images says that the batch would not fit: a system kills what is too large."""
+    """Foresee from a step of two images that the batch would not fit: a system kills what is too large."""
     size, free = len(batch["image"]), memory.free()
     small = {name: values[:SMALL] for name, values in batch.items()}
     taken = memory.growth(lambda: trial.steps(settings, module, small, device, precision, 0, 1))
@@ -153,7 +153,7 @@ def _on_cpu(work: Callable[[], None], size: int) -> Finding:
 def times(
     settings: "Settings", work: Work, size: int, network: float, validation: float, loading: float, device: str
 ) -> Iterator[Finding]:
-    """Minutes of an epoch and of the experiment, and what limits.
+    """Estimate the minutes of an epoch and of the experiment, and what limits.
 
     network: seconds of a step; validation: of an image without gradients; loading: of a batch.
     """
@@ -193,7 +193,7 @@ def _pairs(work: Work) -> list[tuple[int, int]]:
 
 
 def _epoch(settings: "Settings", train: int, valid: int, size: int, a_batch: float, an_image: float) -> float:
-    """Seconds of an epoch."""
+    """Estimate the seconds of an epoch."""
     batches, valid_batches = max(1, train // size), math.ceil(valid / settings.VALID_BATCH_SIZE)
     if settings.LIMIT:
         batches = min(batches, settings.LIMIT)
@@ -202,7 +202,7 @@ def _epoch(settings: "Settings", train: int, valid: int, size: int, a_batch: flo
 
 
 def spoken(seconds: float) -> str:
-    """Seconds for people: 40 s, 12 min, 3.4 h."""
+    """Write seconds for people: 40 s, 12 min, 3.4 h."""
     if seconds < 90:
         return f"{seconds:.3g} s"
     return f"{seconds / 60:.3g} min" if seconds < 5400 else f"{seconds / 3600:.3g} h"

@@ -54,7 +54,7 @@ def small_cache(settings: "Settings", frame: "pd.DataFrame", spec: DataSpec, fol
 
 
 def rows(settings: "Settings", cache: Cache) -> list[int]:
-    """The rows to try: all, or the largest where RESIZE=none leaves them at sizes of their own."""
+    """Choose the rows to try: all, or the largest where RESIZE=none leaves them at sizes of their own."""
     every = list(range(len(cache)))
     if settings.RESIZE != "none" or all(settings.CROP):
         return every
@@ -62,7 +62,7 @@ def rows(settings: "Settings", cache: Cache) -> list[int]:
 
 
 def loader(settings: "Settings", spec: DataSpec, cache: Cache, batch: int, processes: int) -> DataLoader:
-    """The training's loader over every row of `cache`."""
+    """Build the training's loader over every row of `cache`."""
     places = np.arange(len(cache))
     data = MaskDataModule(
         cache,
@@ -87,7 +87,7 @@ def _begin_epoch(batches: DataLoader, epoch: int) -> None:
 
 
 def digests(batches: DataLoader, epoch: int) -> list[tuple[int, str]]:
-    """(row, hash of image and mask) of each sample of an epoch, in the order of loading."""
+    """List List (row, hash of image and mask) of each sample of an epoch, in the order of loading."""
     _begin_epoch(batches, epoch)
     return [
         (int(batch["row"][0]), hashlib.blake2b(batch["image"].numpy().tobytes() + batch["mask"].numpy().tobytes())
@@ -97,7 +97,7 @@ def digests(batches: DataLoader, epoch: int) -> list[tuple[int, str]]:
 
 
 def frozen_on_cpu(settings: "Settings", spec: DataSpec, cache: Cache, row: int) -> list[str]:
-    """What is not random about the loaders' augmentation, [] where all is well; tried on copies of one row."""
+    """Say what is not random about the loaders' augmentation, [] where all is well; tried on copies of one row."""
     probe = Repeated(cache, [row], PROBES)
     processes = min(2, workers(settings.WORKERS))
     batches = loader(settings, spec, probe, 1, processes)
@@ -117,7 +117,7 @@ def frozen_on_cpu(settings: "Settings", spec: DataSpec, cache: Cache, row: int) 
 
 
 def frozen_on_device(augment: "Augment", batch: Batch, seed: int, device: str) -> list[str]:
-    """The same of an augmentation that works on whole batches, on their device."""
+    """Say the same of an augmentation that works on whole batches, on their device."""
 
     def drawn(epoch: int, index: int) -> torch.Tensor:
         return augment(batch["image"].to(device), batch["mask"].to(device), (seed, epoch, index))[0].cpu()
@@ -200,7 +200,7 @@ def steps(
     warm_up: int,
     most: int,
 ) -> Watch:
-    """Up to `most` real optimiser steps with this batch, on a copy of `module`. UserError for a loss that is NaN.
+    """Take up to `most` real optimizer steps with this batch, on a copy of `module`. UserError for a loss that is NaN.
 
     Without accumulation, so that each batch is a step of its own.
     """
@@ -215,7 +215,7 @@ def steps(
 
 
 def forward_seconds(module: "SegmentationModule", images: torch.Tensor, device: str, precision: str) -> float:
-    """Seconds of validating an image: one pass without gradients; a GPU gets the whole batch, after one to warm up."""
+    """Time the validation of an image: one pass without gradients; a GPU gets the whole batch, after one to warm up."""
     images = images if device == "cuda" else images[:2]
     network, images = copy.deepcopy(module).eval().to(device), images.to(device)
     kind = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}.get(precision)
@@ -230,7 +230,7 @@ def forward_seconds(module: "SegmentationModule", images: torch.Tensor, device: 
 
 
 def loader_seconds(settings: "Settings", spec: DataSpec, cache: Cache, batch: int) -> float:
-    """Seconds that the loader takes for a batch, from a whole epoch of a few batches, its processes running already."""
+    """Time the loader's batches in seconds each, over an epoch of a few, its processes running already."""
     processes = workers(settings.WORKERS)
     count = max(4, 4 * processes)
     batches = loader(settings, spec, Repeated(cache, rows(settings, cache), count * batch), batch, processes)

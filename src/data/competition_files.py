@@ -21,7 +21,7 @@ TELLING = re.compile(
 
 
 def download(slug: str, folder: Path) -> Path:
-    """A competition's archive by Kaggle's client. Raises UserError where that is missing, refused or brings none."""
+    """Download a competition's archive by Kaggle's client. UserError where that is missing, refused or brings none."""
     site = f"https://www.kaggle.com/competitions/{slug}"
     by_hand = f"Or download by hand from {site}/data and then: make data ZIP=file"
     client = kaggle_client.find(f"COMPETITION={slug} needs Kaggle's client", by_hand)
@@ -55,7 +55,7 @@ def download(slug: str, folder: Path) -> Path:
 
 @contextmanager
 def workroom(target: Path) -> Iterator[Path]:
-    """An empty folder beside `target`, removed whatever happens; what was moved aside into its old/ comes back."""
+    """Make an empty folder beside `target`, removed whatever happens; what was moved aside into its old/ comes back."""
     new = not target.parent.exists()
     target.parent.mkdir(parents=True, exist_ok=True)
     room = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
@@ -133,7 +133,7 @@ def fetch(target: Path, archive: Path | None, slug: str, overwrite: bool) -> Non
 
 
 def wanted(zip_path: str, competition: str) -> tuple[Path | None, str, str]:
-    """The archive or the competition's name, and a dataset's name for it. Raises UserError where it is neither."""
+    """Read the flags: the archive or the competition, and a name for the data. UserError where it is neither."""
     if bool(zip_path) == bool(competition):
         raise UserError("Give one of these: make data ZIP=file.zip or make data COMPETITION=name")
     if competition:

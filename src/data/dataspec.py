@@ -51,7 +51,7 @@ class DataSpec:
 
     @property
     def planes(self) -> int:
-        """K of a mask (K, H, W)."""
+        """Count the planes, Count the planes, K of a mask (K, H, W)."""
         return 1 if self.task == "multiclass" else len(self.classes)
 
     @property
@@ -171,7 +171,7 @@ class DataSpec:
         return planes
 
     def from_planes(self, planes: np.ndarray, reference: str) -> np.ndarray:
-        """Turn a plane a scored class, bool (S, H, W), into a mask (K, H, W). UserError where multiclass ones overlap."""
+        """Turn bool (S, H, W), a plane a scored class, into a mask (K, H, W). UserError where classes overlap."""
         if self.task != "multiclass":
             return planes.view(np.uint8)
         if reference == "" and BACKGROUND not in self.classes:

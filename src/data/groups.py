@@ -24,7 +24,7 @@ _TIMES = (  # 20240131235959, 20240131_235959, 2024-01-31T23:59:59.250; then a d
 
 
 def assign(images: Sequence[str], rule: str, known: str = "") -> list[str]:
-    """The group of each image, a text that is never empty, in the order of `images`.
+    """Find the group of each image, a text that is never empty, in the order of `images`.
 
     rule: GROUP of config.py. "auto" takes `known`, the layout's own regex, and leaves an image that it misses alone;
     "none" leaves each image alone. Raises UserError for a rule that cannot be read or that misses an image.
@@ -54,7 +54,7 @@ def assign(images: Sequence[str], rule: str, known: str = "") -> list[str]:
 
 
 def _by_regex(images: Sequence[str], pattern: str) -> list[str]:
-    """What the one (group) of `pattern` holds in each path, "" where it misses or holds nothing."""
+    """Take what the one (group) of `pattern` holds in each path, "" where it misses or holds nothing."""
     try:
         compiled = re.compile(pattern)
     except (re.error, OverflowError, RecursionError) as error:
@@ -65,7 +65,7 @@ def _by_regex(images: Sequence[str], pattern: str) -> list[str]:
 
 
 def _by_folder(images: Sequence[str], up: int) -> list[str]:
-    """The folder `up` levels above each image, "" where that is INPUT itself or beyond."""
+    """Take the folder `up` levels above each image, "" where that is INPUT itself or beyond."""
     if not 1 <= up <= 1000:
         raise UserError(f"GROUP=folder:{up} counts folders upwards from the image: folder:1 is its own. {EXAMPLES}")
     groups = []
@@ -80,13 +80,13 @@ Place = tuple[float, int, int]  # a number or a time in seconds, and where its t
 
 
 def _number(stem: str) -> Place | None:
-    """The last number of a stem."""
+    """Find the last number of a stem."""
     match = re.search(r"(?<!\d)(\d{1,30})\D*$", stem, re.ASCII)  # more are no count, and int() has its limit
     return (int(match[1]), match.start(1), match.end(1)) if match else None
 
 
 def _time(stem: str) -> Place | None:
-    """The last date and time of a stem, or the last date, in seconds since 1970 whatever the time zone."""
+    """Find the last date and time of a stem, or the last date, in seconds since 1970 whatever the time zone."""
     for pattern in _TIMES:
         for match in reversed(list(pattern.finditer(stem))):
             year, _, month, day, *clock = match.groups()
@@ -101,7 +101,7 @@ def _time(stem: str) -> Place | None:
 
 
 def _by_gap(images: Sequence[str], gap: float, read: Callable[[str], Place | None]) -> list[str]:
-    """Runs of frames: per folder and name without its number, a group ends where the number grows by more than `gap`.
+    """Part runs of frames: per folder and name without number, a group ends where that grows by more than `gap`.
 
     A group is called after its first frame, "" where `read` finds nothing.
     """
@@ -173,7 +173,7 @@ _SORTED = re.compile(rf"(?:.*/)?(?:(?:{_USES}|class|label|category|grade|level|s
 
 
 def hint(images: Sequence[str]) -> Hint | None:
-    """A warning where names look like views, slices or frames of fewer things, or None. Call it where no group is set.
+    """Warn where names look like views, slices or frames of fewer things, else None. Call it where no group is set.
 
     The hint's rule fits every image and gives more than one group and fewer than images.
     """
@@ -193,7 +193,7 @@ def hint(images: Sequence[str]) -> Hint | None:
 
 
 def _shorter(images: Sequence[str], rule: str, groups: list[str]) -> str:
-    """`rule` with those of its words that occur, where that gives the same groups: a person has to read it."""
+    """Shorten `rule` to those of its words that occur, where that gives the same groups: a person has to read it."""
     for words in filter(rule.__contains__, (f"(?:{_PATIENTS})", f"(?:{_FILMS})", f"(?:{_FRAMES})")):
         seen = sorted({word.lower() for image in images for word in re.findall(f"(?i:{words})", image)})
         shorter = rule.replace(words, seen[0] if len(seen) == 1 else f"(?:{'|'.join(seen)})")
@@ -202,7 +202,7 @@ def _shorter(images: Sequence[str], rule: str, groups: list[str]) -> str:
 
 
 def _first_and_last(images: Sequence[str]) -> str:
-    """Two examples, without their folder where it is the same."""
+    """Write two examples, without their folder where it is the same."""
     first, last = min(images), max(images)
     if PurePosixPath(first).parent == PurePosixPath(last).parent:
         first, last = PurePosixPath(first).name, PurePosixPath(last).name
@@ -210,7 +210,7 @@ def _first_and_last(images: Sequence[str]) -> str:
 
 
 def _try(images: Sequence[str], rule: str) -> list[str] | None:
-    """The groups by `rule` where it fits every image and says something."""
+    """Try the groups by `rule`; None but where it fits every image and says something."""
     try:
         assign(images[:100], rule)  # most rules miss one of these: hundreds of thousands of images are common
         groups = assign(images, rule)
@@ -231,7 +231,7 @@ def _fits(look: _Look, groups: list[str]) -> bool:
 
 
 def _frames(images: Sequence[str]) -> Hint | None:
-    """Names with a word such as frame and numbers in even steps: frame_0001, frame_0002, ..."""
+    """Hint at names with a word such as frame and numbers in even steps: frame_0001, frame_0002, ..."""
     word = re.compile(rf"(?:^|[_ .-])(?:{_FRAMES})s?[-_ ]?\d", re.IGNORECASE)
     stems = [PurePosixPath(image).stem for image in images]
     if not all(word.search(stem) for stem in stems):

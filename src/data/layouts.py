@@ -74,7 +74,7 @@ def _own_folders(root: Path) -> list[Path]:
 
 
 def _split(places: Places) -> LayoutMatch | None:
-    """Match a split that came with the data: train/ and valid/ (or val/), each with a folder of images and one of masks.
+    """Match a split that came with the data: train/ and valid/ (or val/), each with images and masks in folders.
 
     Fold 0 validates on valid/, fold 1 on train/.
     """
@@ -225,7 +225,7 @@ def find(input_path: str, layout: str = "auto", train_path: str = "", mask_path:
 
 
 def match_layout(input_path: str, layout: str = "auto", train_path: str = "", mask_path: str = "") -> LayoutMatch:
-    """Do the same, but keep what has no partner in `alone`. Raises UserError for no layout, or paths that lie outside."""
+    """Do the same, but keep what has no partner in `alone`. UserError for no layout, or a path that lies outside."""
     root = existing_input(input_path)
     places = Places(root, Path(train_path) if train_path else None, Path(mask_path) if mask_path else None)
     names = list(LAYOUTS) if layout == "auto" else [layout]

@@ -39,12 +39,12 @@ class Reading:
 
     @property
     def title(self) -> str:
-        """ "F absolute": as the picture and the table call it."""
+        """Name it as the picture and the table do, such as F absolute."""
         return f"{self.order} {'relative' if self.relative else 'absolute'}"
 
 
 def find_table(given: str, input_path: str) -> Path:
-    """TABLE, as typed or below INPUT; without it the only CSV below INPUT that has ids and run lengths.
+    """Find TABLE, as typed or below INPUT; without it the only CSV below INPUT that has ids and run lengths.
 
     Hidden files, samples and submissions are left out. Raises UserError where there is none, or more than one.
     """
@@ -69,7 +69,7 @@ def find_table(given: str, input_path: str) -> Path:
 
 
 def image_finder(input_path: str, train_path: str) -> Callable[[str], Path | None]:
-    """A function that finds an id's image by name or stem: below TRAIN_PATH, or in the first usual folder that has it.
+    """Make a function that finds an id's image by name or stem: below TRAIN_PATH, or in the first usual folder with it.
 
     It returns None where there is none. Folders of masks are left out. Raises UserError where TRAIN_PATH is no folder,
     and where the folder has several such images.
@@ -97,7 +97,7 @@ def image_finder(input_path: str, train_path: str) -> Callable[[str], Path | Non
 
 
 def _by_name(root: Path) -> dict[str, list[Path]]:
-    """Name and stem -> the image files below `root`, folders of masks left out."""
+    """Map name and stem to the image files below `root`, folders of masks left out."""
     found: dict[str, list[Path]] = {}
     for path in sorted(root.rglob("*")):
         inner = path.relative_to(root).parts
@@ -108,7 +108,7 @@ def _by_name(root: Path) -> dict[str, list[Path]]:
 
 
 def choose(table: rle_table.RleTable, image_id: str, class_name: str, find: Callable) -> tuple[str, Path]:
-    """ID and its image; without ID the image whose mask is nearest the median in size. Raises UserError for neither."""
+    """Choose ID and its image; without ID the one whose mask is nearest the median in size. UserError for neither."""
     if image_id:
         if not table.runs(image_id, class_name):
             raise UserError(f"{table.path}: the mask of {image_id} is empty; choose another ID.")
@@ -126,7 +126,7 @@ def choose(table: rle_table.RleTable, image_id: str, class_name: str, find: Call
 
 
 def _by_size(table: rle_table.RleTable, class_name: str) -> list[str]:
-    """Ids of masks, at most SAMPLED from all over the table, the one of median size first."""
+    """List ids of masks, at most SAMPLED from all over the table, the one of median size first."""
     filled = [image_id for image_id in table.ids if table.runs(image_id, class_name)]
     if not filled:
         raise UserError(f"{table.path}: every mask of it is empty{f' for the class {class_name}' * bool(class_name)}.")
@@ -141,7 +141,7 @@ def _by_size(table: rle_table.RleTable, class_name: str) -> list[str]:
 
 
 def readings(table: rle_table.RleTable, image_id: str, class_name: str, image: np.ndarray) -> Iterator[Reading]:
-    """The mask in each order, absolute and relative; `image` is uint8 (H, W, 3)."""
+    """Read the mask in each order, absolute and relative; `image` is uint8 (H, W, 3)."""
     grey = cv2.GaussianBlur(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32), (0, 0), 1)
     slope = cv2.magnitude(cv2.Sobel(grey, -1, 1, 0, scale=1 / 8), cv2.Sobel(grey, -1, 0, 1, scale=1 / 8))
     orders: tuple[rle.Order, ...] = ("C", "F")
@@ -158,7 +158,7 @@ def readings(table: rle_table.RleTable, image_id: str, class_name: str, image: n
 
 
 def verdict(found: list[Reading], guess: str, where: str) -> str:
-    """A sentence: which order looks right and by what, or that this mask does not tell.
+    """Say in a sentence which order looks right and by what, or that this mask does not tell.
 
     `guess` is the dialect that the header looks like. Raises UserError, beginning with `where`, where no order fits.
     """
@@ -187,7 +187,7 @@ def _named(one: Reading) -> str:
 
 
 def _dialects(one: Reading, guess: str) -> str:
-    """The dialects of that order; the one that the header looks like is suggested where it is among them."""
+    """Name the dialects of that order; the one that the header looks like is suggested where it is among them."""
     same = [d.name for d in rle.DIALECTS.values() if (d.order, d.relative) == (one.order, one.relative)]
     if not same:
         return "No dialect has that order."

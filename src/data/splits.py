@@ -24,7 +24,8 @@ FOR_FOLD = "for_fold"  # optional: "" for all, or the only FOLD that trains on t
 def strata(areas: np.ndarray, labels: list[str], n_folds: int, bins: int = 10) -> list[str]:
     """Name a stratum for each group from its label and its mean mask area.
 
-    The area is "empty", or which quantile of the areas it is in. Fewer quantiles where there are few groups, so that each stratum has a group for every fold.
+    The area is "empty", or which quantile of the areas it is in: fewer quantiles where there are few groups, so that
+    each stratum has a group for every fold.
     """
     filled = areas > 0
     shown = int(np.count_nonzero(filled))
@@ -147,7 +148,7 @@ def _refuse_odd_texts(frame: "pd.DataFrame", folds: "pd.Series", path: Path) -> 
 
 
 def _check_for_fold(frame: "pd.DataFrame", folds: "pd.Series", path: Path) -> "pd.DataFrame":
-    """Return the table with for_fold as "", "0", ... or "full". UserError where a fold would train on what it holds out."""
+    """Return the table with for_fold as "", "0", ... or "full". UserError where a fold trains on what it holds out."""
     if FOR_FOLD not in frame:
         return frame
     wanted = frame[FOR_FOLD].str.removesuffix(".0")  # 1.0: what pandas makes of 1 beside blanks

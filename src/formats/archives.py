@@ -56,7 +56,7 @@ class Unpacking:
 
     @classmethod
     def of(cls, packed: int, folder: Path) -> "Unpacking":
-        """The budget of an archive of `packed` bytes that is unpacked onto the disk of `folder`."""
+        """Return the budget of an archive of `packed` bytes that is unpacked onto the disk of `folder`."""
         return cls(shutil.disk_usage(folder).free - SPARE, max(HONEST, RATIO * packed))
 
     def check(self, size: int, label: str) -> None:
@@ -80,13 +80,13 @@ class Unpacking:
 
 
 def stem(name: str) -> str:
-    """An archive's name without its ending, "" where it is no archive."""
+    """Return an archive's name without its ending, "" where it is no archive."""
     return next((name[: -len(end)] for end in sorted(ENDINGS, key=len, reverse=True) if name.lower().endswith(end)), "")
 
 
 @contextmanager
 def opened(path: Path, label: str, state: Unpacking) -> Iterator[list[Entry]]:
-    """The files of an archive, checked, for as long as it is open. Raises UserError for what is broken or hostile."""
+    """List the files of an archive, checked, while it is open. Raises UserError for what is broken or hostile."""
     try:
         if path.name.lower().endswith(".zip"):
             with zipfile.ZipFile(path) as archive:
@@ -126,7 +126,7 @@ def _tar_entries(tar: tarfile.TarFile, label: str, state: Unpacking) -> Iterator
 
 
 def _checked(entries: Iterator[Entry], label: str, state: Unpacking) -> list[Entry]:
-    """The entries to write, under normal names. Raises UserError for names that climb or clash and for absurd sizes."""
+    """Return the entries to write, under normal names. UserError for names that climb or clash and absurd sizes."""
     files: dict[str, Entry] = {}
     folders: set[str] = set()
     for entry in entries:

@@ -74,7 +74,7 @@ _NOTE: ContextVar[Callable[[Samples, float], None] | None] = ContextVar("note", 
 
 @contextmanager
 def noting(note: Callable[[Samples, float], None]) -> Iterator[None]:
-    """Within, `note` is told of each file that this thread decodes, and of the CPU seconds that it took."""
+    """Tell `note`, within, of each file that this thread decodes, and of the CPU seconds that it took."""
     token = _NOTE.set(note)
     try:
         yield
@@ -102,7 +102,7 @@ def _decode(path: Path, max_pixels: int, halvings: Halvings) -> Samples:
 
 
 def _decode_jpeg(path: Path, file: BinaryIO, image: Image.Image, halvings: Halvings) -> Samples:
-    """Grey or colour, by the fast decoder, or by Pillow to the same values."""
+    """Decode grey or colour, by the fast decoder, or by Pillow to the same values."""
     orientation = image.getexif().get(_ORIENTATION, 1)
     width, height = image.size
     halved = halvings((width, height) if 5 <= orientation <= 8 else (height, width))
@@ -118,7 +118,7 @@ def _decode_jpeg(path: Path, file: BinaryIO, image: Image.Image, halvings: Halvi
 
 
 def _fast_jpeg(file: BinaryIO, image: Image.Image, size: tuple[int, int]) -> np.ndarray | None:
-    """uint8 (H, W, 1 or 3) as Pillow decodes it, in less than half the time; None where Pillow has to look itself.
+    """Decode uint8 (H, W, 1 or 3) as Pillow does, in less than half the time; None where Pillow has to look itself.
 
     Both use libjpeg-turbo; Pillow keeps colours in four bytes a pixel, feeds it small blocks, and copies the result.
     """
@@ -135,7 +135,7 @@ def _fast_jpeg(file: BinaryIO, image: Image.Image, size: tuple[int, int]) -> np.
 
 
 def size_of(path: Path, max_pixels: int) -> tuple[int, int]:
-    """(H, W) of the upright image, from the header. Raises UserError."""
+    """Read (H, W) of the upright image from the header. Raises UserError."""
     with _opened(path) as (file, magic):
         if magic in _TIFF:
             page = tiff.read_page(path, file, max_pixels)
@@ -148,7 +148,7 @@ def size_of(path: Path, max_pixels: int) -> tuple[int, int]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[BinaryIO, bytes]]:
-    """The open file and its first four bytes; whatever a decoder raises on a stranger's bytes becomes a sentence."""
+    """Open a file and read its first four bytes; whatever a decoder raises on a stranger's bytes becomes a sentence."""
     if not path.is_file():
         raise UserError(f"{path}: {'a folder, expected an image' if path.is_dir() else 'no such file'}.")
     Image.MAX_IMAGE_PIXELS = None  # our own limit refuses instead of warning, and for every format
@@ -169,7 +169,7 @@ def _opened(path: Path) -> Iterator[tuple[BinaryIO, bytes]]:
 
 @contextmanager
 def _pillow(path: Path, file: BinaryIO, max_pixels: int) -> Iterator[Image.Image]:
-    """Pillow's image, header read, size and frames checked."""
+    """Open Pillow's image, header read, size and frames checked."""
     with Image.open(file, formats=_FORMATS) as image:
         tiff.check_size(path, *image.size, max_pixels)
         # a JPEG's further pictures are previews and gain maps; a TIFF's pages were counted already
@@ -180,7 +180,7 @@ def _pillow(path: Path, file: BinaryIO, max_pixels: int) -> Iterator[Image.Image
 
 
 def _checked_depth(data: bytes) -> int:
-    """A PNG's bits per sample, after a look at every checksum (Pillow skips those of the pixels) up to the end mark."""
+    """Read a PNG's bits per sample, after checking every checksum (Pillow skips those of pixels) up to the end mark."""
     view, at = memoryview(data), 8
     while at + 12 <= len(data):
         end = at + 8 + int.from_bytes(view[at : at + 4], "big")
@@ -193,7 +193,7 @@ def _checked_depth(data: bytes) -> int:
 
 
 def _colour16(data: bytes) -> np.ndarray:
-    """A PNG of 16-bit colour or alpha -> uint16 (H, W, 2 to 4), RGB order."""
+    """Decode a PNG of 16-bit colour or alpha -> uint16 (H, W, 2 to 4), RGB order."""
     values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)  # this flag leaves EXIF alone
     if values is None or values.dtype != np.uint16 or values.ndim != 3:
         raise ValueError("OpenCV cannot read its 16-bit colours")

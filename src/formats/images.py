@@ -52,32 +52,32 @@ def read_image(
 
 
 def through_window(levels: np.ndarray, window: tuple[float, float]) -> np.ndarray:
-    """uint16 of any shape -> uint8: `window` (low, high) becomes 0 to 255, what lies beyond is cut off."""
+    """Turn uint16 of any shape into uint8: `window` (low, high) becomes 0 to 255, what lies beyond is cut off."""
     return _window_table(*window)[levels]
 
 
 @functools.lru_cache(8)
 def _window_table(low: float, high: float) -> np.ndarray:
-    """uint8 (65536,): what each 16-bit value becomes."""
+    """Tabulate, uint8 (65536,), what each 16-bit value becomes."""
     scaled = (np.arange(65536) - low) * (255 / max(high - low, 1e-9))
     return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
 
 
 def read_levels(path: Path, max_pixels: int = _MAX_PIXELS, channels: int = 3) -> np.ndarray:
-    """The same before the window: uint8 or uint16 (H, W, channels). Raises UserError."""
+    """Decode the same before the window: uint8 or uint16 (H, W, channels). Raises UserError."""
     return _levels(path, max_pixels, channels)[0]
 
 
 def read_halved(
     path: Path, max_pixels: int, channels: int, halvings: Halvings
 ) -> tuple[np.ndarray, tuple[int, int], bool]:
-    """As read_levels, halved by the decoder as `halvings` says, where it can; the full (H, W); and whether it can."""
+    """Decode as read_levels, halved by the decoder as `halvings` says; the full (H, W); and whether it can halve."""
     levels, halved = _levels(path, max_pixels, channels, halvings)
     return levels, (levels.shape[0] << (halved or 0), levels.shape[1] << (halved or 0)), halved is not None
 
 
 def _levels(path: Path, max_pixels: int, channels: int, *halvings: Halvings) -> tuple[np.ndarray, int | None]:
-    """The levels, and how often the decoder halved them; None where it cannot."""
+    """Decode the levels, and say how often the decoder halved them; None where it cannot."""
     if "{z}" in path.name:
         return _read_stack(path, max_pixels, channels), None
     samples = decode(path, max_pixels, *halvings)
@@ -109,7 +109,7 @@ def _read_stack(path: Path, max_pixels: int, channels: int) -> np.ndarray:
 
 
 def slices(path: Path) -> list[Path]:
-    """The files of a stack images/a_{z}.png: those beside it with a number for {z}, by number. Raises UserError."""
+    """List the files of a stack images/a_{z}.png: those beside it with a number for {z}, by number. UserError."""
     if not path.parent.is_dir():
         raise UserError(f"{path.parent}: no such folder, expected the slices {path.name} in it.")
     before, _, after = path.name.partition("{z}")
@@ -143,7 +143,7 @@ def stored_files(path: Path) -> list[Path]:
 
 
 def _names_in(folder: Path) -> list[str]:
-    """The sorted names in a folder; kept, because a folder of slices is asked for once a stack."""
+    """List the sorted names in a folder; kept, because a folder of slices is asked for once a stack."""
     changed = folder.stat().st_mtime
     # a clock ticks: what changed within its last tick may change again without showing
     return _listed(folder, changed if time.time() - changed > 2 else time.monotonic_ns())
@@ -155,12 +155,12 @@ def _listed(folder: Path, _version: float) -> list[str]:
 
 
 def read_size(path: Path, max_pixels: int = _MAX_PIXELS) -> tuple[int, int]:
-    """(H, W) as read_image gives them, from the header alone. Raises UserError."""
+    """Read (H, W), as read_image gives them, from the header alone. Raises UserError."""
     return size_of(slices(path)[0] if "{z}" in path.name else path, max_pixels)
 
 
 def read_labels(path: Path, max_pixels: int = _MAX_PIXELS) -> np.ndarray:
-    """A class map's values as they are stored, uint8 or uint16 (H, W); of a palette its indices. Raises UserError."""
+    """Read a class map's values as stored, uint8 or uint16 (H, W); of a palette its indices. Raises UserError."""
     samples = decode(path, max_pixels)
     if samples.greys:
         return samples.grey()
@@ -181,7 +181,7 @@ def read_labels(path: Path, max_pixels: int = _MAX_PIXELS) -> np.ndarray:
 
 
 def read_colours(path: Path, max_pixels: int = _MAX_PIXELS) -> np.ndarray:
-    """A mask drawn in colours, uint8 (H, W, 3). Raises UserError, also for 16 bits."""
+    """Read a mask drawn in colours, uint8 (H, W, 3). Raises UserError, also for 16 bits."""
     colours = decode(path, max_pixels).colours()
     if colours.dtype != np.uint8:
         raise UserError(f"{path}: 16 bits a channel; a mask in colours has 8. Save it as an 8-bit PNG.")
@@ -249,7 +249,7 @@ def _names(files: list[Path]) -> str:
 
 
 def list_images(folder: Path) -> list[Path]:
-    """The image files directly in `folder`, sorted by name; hidden files are left out."""
+    """List the image files directly in `folder`, sorted by name; hidden files are left out."""
     return sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES and file.name[0] != ".")
 
 

@@ -11,12 +11,12 @@ RESIZES = ("stretch", "fit", "none")
 
 
 def values_present(values: np.ndarray) -> np.ndarray:
-    """The values that occur in uint8 (H, W), ascending; numpy's sorting takes 17 times as long."""
+    """List the values that occur in uint8 (H, W), ascending; numpy's sorting takes 17 times as long."""
     return np.flatnonzero(cv2.calcHist([values], [0], None, [256], [0, 256]))
 
 
 def content_box(original: tuple[int, int], size: tuple[int, int], resize: str) -> tuple[int, int, int, int]:
-    """Where an image of `original` (H, W) lies in the network's frame: top, left, height, width.
+    """Find where an image of `original` (H, W) lies in the network's frame: top, left, height, width.
 
     `size` is IMAGE_SIZE; `resize` is stretch (fills the frame), fit (keeps the aspect, centred) or none (own size).
     """
@@ -53,7 +53,7 @@ def _resized(array: np.ndarray, size: tuple[int, int], method: int) -> np.ndarra
 
 
 def resize_steps(shape: tuple[int, ...], size: tuple[int, int]) -> list[tuple[tuple[int, int], int]]:
-    """The steps ((H, W), OpenCV's interpolation) from `shape` to `size`: blocks are averaged, broken rests bilinear.
+    """Plan steps ((H, W), OpenCV's interpolation) from `shape` to `size`: blocks are averaged, broken rests bilinear.
 
     Halved while both sides are even and at least twice as long; then bilinear, by less than a factor of 2, to a side
     times a power of two, and halved again. A picture's levels of detail as Williams has them (Pyramidal parametrics,
@@ -77,7 +77,7 @@ def _doubled(side: int, most: int) -> int:
 
 
 def halving_count(shape: tuple[int, ...], size: tuple[int, int]) -> int:
-    """How often both sides are even and at least twice as long as those of `size`."""
+    """Count how often both sides are even and at least twice as long as those of `size`."""
     often = 0
     while all(old >> often & 1 == 0 and old >> often >= 2 * new for old, new in zip(shape, size, strict=True)):
         often += 1
@@ -85,12 +85,12 @@ def halving_count(shape: tuple[int, ...], size: tuple[int, int]) -> int:
 
 
 def halvings(shape: tuple[int, int], size: tuple[int, int], resize: str) -> int:
-    """Count how often a decoder may halve an image (H, W) for the network: as often as `resize_steps` begins with it."""
+    """Count how often a decoder may halve (H, W) for the network: as often as `resize_steps` begins with it."""
     return min(MOST_HALVINGS, halving_count(shape, content_box(shape, size, resize)[2:]))
 
 
 def image_to_network(image: np.ndarray, size: tuple[int, int], resize: str) -> np.ndarray:
-    """uint8 (H, W, C) -> uint8 (h, w, C) as the network sees it; `fit` repeats the border outwards."""
+    """Turn uint8 (H, W, C) into uint8 (h, w, C) as the network sees it; `fit` repeats the border outwards."""
     top, left, height, width = content_box(image.shape[:2], size, resize)
     scaled = _scaled(image, (height, width))
     if (height, width) == tuple(size) or resize == "none":
@@ -100,7 +100,7 @@ def image_to_network(image: np.ndarray, size: tuple[int, int], resize: str) -> n
 
 
 def coverage_to_network(mask: np.ndarray, size: tuple[int, int], resize: str) -> np.ndarray:
-    """0/1 (H, W) -> uint8 (h, w), 255 where all of a pixel was foreground; `fit` pads with background."""
+    """Turn 0/1 (H, W) into uint8 (h, w), 255 where all of a pixel was foreground; `fit` pads with background."""
     top, left, height, width = content_box(mask.shape, size, resize)
     scaled = _scaled(mask * np.uint8(255), (height, width))
     if (height, width) == tuple(size) or resize == "none":
@@ -111,12 +111,12 @@ def coverage_to_network(mask: np.ndarray, size: tuple[int, int], resize: str) ->
 
 
 def mask_to_network(mask: np.ndarray, size: tuple[int, int], resize: str) -> np.ndarray:
-    """0/1 (H, W) -> 0/1 (h, w): a pixel is foreground where at least half of it was."""
+    """Turn 0/1 (H, W) into 0/1 (h, w): a pixel is foreground where at least half of it was."""
     return (coverage_to_network(mask, size, resize) >= 128).astype(np.uint8)
 
 
 def labels_to_network(labels: np.ndarray, size: tuple[int, int], resize: str, ignore: int = 255) -> np.ndarray:
-    """Class indices uint8 (H, W), `ignore` where not labelled -> uint8 (h, w); `fit` pads with `ignore`.
+    """Shrink class indices uint8 (H, W), `ignore` where not labelled -> uint8 (h, w); `fit` pads with `ignore`.
 
     Each small pixel takes what covers most of it; of equals the highest class (as mask_to_network), `ignore` last.
     """
@@ -145,7 +145,7 @@ def from_network(
     resize: str,
     out: np.ndarray | None = None,
 ) -> np.ndarray:
-    """float32 (h, w) in the network's frame -> float32 at the original (H, W), bilinear; in `out` where it is given."""
+    """Turn float32 (h, w) of the network's frame into the original (H, W), bilinear; in `out` where it is given."""
     top, left, height, width = content_box(original, size, resize)
     inside = np.ascontiguousarray(probability[top : top + height, left : left + width])
     if inside.shape != tuple(original):

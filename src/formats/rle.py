@@ -29,7 +29,7 @@ class Dialect:
 
     @property
     def has_classes(self) -> bool:
-        """Whether a row also names a class."""
+        """Say whether a row also names a class."""
         return len(self.columns) == 3
 
 
@@ -62,7 +62,7 @@ DIALECTS = _dialects(
 
 
 def encode(mask: np.ndarray, order: Order) -> str:
-    """Non-zero pixels of (H, W) -> "start length start length ...", "" for an empty mask."""
+    """Encode non-zero pixels of (H, W) -> "start length start length ...", "" for an empty mask."""
     flat = np.ravel(mask != 0, order=order)
     edges = np.empty(flat.size + 1, bool)
     edges[0], edges[-1] = flat[0], flat[-1]
@@ -74,7 +74,7 @@ def encode(mask: np.ndarray, order: Order) -> str:
 
 
 def decode(text: str, shape: tuple[int, int], order: Order, where: str = "run lengths") -> np.ndarray:
-    """Run lengths -> uint8 (H, W) of 0 and 1.
+    """Decode run lengths -> uint8 (H, W) of 0 and 1.
 
     Raises UserError, beginning with `where`, for an odd count, something that is no number, a start or length below 1,
     runs that overlap or are unsorted, and runs beyond the image.
@@ -86,12 +86,12 @@ def decode(text: str, shape: tuple[int, int], order: Order, where: str = "run le
 
 
 def to_text(mask: np.ndarray, dialect: Dialect) -> str:
-    """`encode` as the dialect writes it: relative, and with its own sign for an empty mask."""
+    """Encode as the dialect writes it: relative, and with its own sign for an empty mask."""
     return _dialect_text(encode(mask, dialect.order), dialect)
 
 
 def from_text(text: str, shape: tuple[int, int], dialect: Dialect, where: str = "run lengths") -> np.ndarray:
-    """A dialect's run lengths -> uint8 (H, W) of 0 and 1; blank, or the dialect's sign for it, is an empty mask.
+    """Decode a dialect's run lengths -> uint8 (H, W) of 0 and 1; blank, or the dialect's sign for it, is empty.
 
     Raises UserError as `decode` does; relative starts count from 0.
     """
@@ -109,7 +109,7 @@ def from_text(text: str, shape: tuple[int, int], dialect: Dialect, where: str = 
 
 
 def numbers(text: str, where: str = "run lengths") -> tuple[np.ndarray, np.ndarray]:
-    """Starts and lengths as they are written, int64 each. Raises UserError for what is no pair of whole numbers."""
+    """Read starts and lengths as they are written, int64 each. UserError for what is no pair of whole numbers."""
     try:
         values = np.array(text.split(), dtype=np.int64)
     except (ValueError, OverflowError) as error:
@@ -120,7 +120,7 @@ def numbers(text: str, where: str = "run lengths") -> tuple[np.ndarray, np.ndarr
 
 
 def _painted(starts: np.ndarray, lengths: np.ndarray, shape: tuple[int, int], order: Order, where: str) -> np.ndarray:
-    """Runs, `starts` from 0, as uint8 (H, W)."""
+    """Paint runs, `starts` from 0, as uint8 (H, W)."""
     pixels = shape[0] * shape[1]
     if (starts >= pixels).any() or (lengths > pixels - starts).any():
         raise UserError(f"{where}: a run ends beyond the {shape[1]} x {shape[0]} pixels of the image.")
@@ -134,7 +134,7 @@ def _painted(starts: np.ndarray, lengths: np.ndarray, shape: tuple[int, int], or
 
 
 def rows(image_id: str, mask: np.ndarray, dialect: Dialect, class_name: str = "") -> list[tuple[str, ...]]:
-    """The submission's rows for one image (and class) in the dialect's columns: one, or one per object (8 neighbours).
+    """Write the rows for one image (and class) in the dialect's columns: one, or one per object (8 neighbours).
 
     An empty mask is one row. Raises UserError where only one of the two has a class: the dialect, or the mask.
     """
@@ -148,7 +148,7 @@ def rows(image_id: str, mask: np.ndarray, dialect: Dialect, class_name: str = ""
 
 
 def encode_objects(mask: np.ndarray, order: Order) -> list[str]:
-    """`encode` of every connected object (8 neighbours), each within its own bounding box's cost."""
+    """Encode every connected object (8 neighbours), each within its own bounding box's cost."""
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
     height, width = mask.shape
     texts = []
@@ -167,7 +167,7 @@ def encode_objects(mask: np.ndarray, order: Order) -> list[str]:
 
 
 def _dialect_text(text: str, dialect: Dialect) -> str:
-    """The text of `encode` as the dialect writes it."""
+    """Write the text of `encode` as the dialect writes it."""
     if not text:
         return dialect.empty
     if not dialect.relative:
@@ -187,7 +187,7 @@ def _text(pairs: np.ndarray) -> str:
 
 
 def _framed(part: np.ndarray, order: Order) -> np.ndarray:
-    """One empty line at the end of each scan line, so that no run goes on into the next one."""
+    """Add one empty line at the end of each scan line, so that no run goes on into the next one."""
     return np.pad(part, ((0, 1), (0, 0)) if order == "F" else ((0, 0), (0, 1)))
 
 

@@ -59,7 +59,7 @@ class RleTable:
     _texts: list[str] = field(repr=False)
 
     def runs(self, image_id: str, class_name: str = "") -> list[tuple[int, str]]:
-        """(line, run lengths) of one image's rows that are not empty; `class_name` "" means every class.
+        """List (line, run lengths) of one image's rows that are not empty; `class_name` "" means every class.
 
         Raises UserError for an id or a class that the table does not have.
         """
@@ -74,7 +74,7 @@ class RleTable:
         return [(int(self._lines[row]), self._texts[row]) for row in rows if wanted in (None, self._kinds[row])]
 
     def mask(self, image_id: str, class_name: str, shape: tuple[int, int], dialect: rle.Dialect) -> np.ndarray:
-        """The union of the image's rows, uint8 (H, W) of 0 and 1; `class_name` "" means every class.
+        """Unite the image's rows, uint8 (H, W) of 0 and 1; `class_name` "" means every class.
 
         Raises UserError that names file, line and id for run lengths that are broken or do not fit `shape`.
         """
@@ -85,7 +85,7 @@ class RleTable:
 
 
 def find_columns(header: Sequence[str]) -> tuple[str, str, str] | None:
-    """(id, class or "", run lengths) of a header by their usual names, or None where it is no such table.
+    """Find (id, class or "", run lengths) in a header by their usual names; None where it is no such table.
 
     The names come back as the header writes them, without spaces around them.
     """
@@ -97,7 +97,7 @@ def find_columns(header: Sequence[str]) -> tuple[str, str, str] | None:
 
 
 def guess_dialect(header: Sequence[str]) -> str:
-    """Name of the dialect whose training table has these columns; "airbus" (down, then right) for unknown ones.
+    """Name the dialect whose training table has these columns; "airbus" (down, then right) for unknown ones.
 
     A guess: ImageId,EncodedPixels are also dsb2018's, and siim's where the header lost its space. make rle-check shows
     which order is right.
@@ -108,7 +108,7 @@ def guess_dialect(header: Sequence[str]) -> str:
 
 
 def read(path: Path) -> RleTable:
-    """The table at `path`, read once for as long as the file stays as it is, also where several threads ask for it.
+    """Read the table at `path`, once for as long as the file stays as it is, also where several threads ask for it.
 
     Raises UserError for a missing file, one that is not CSV in UTF-8, missing columns, no rows, and a broken row.
     """
@@ -128,12 +128,12 @@ def _read(path: Path, size: int, mtime_ns: int) -> RleTable:  # noqa: ARG001 (th
 
 
 def read_header(path: Path) -> list[str]:
-    """The cells of a CSV's first line, [] where it is empty. Raises UserError where it is not CSV in UTF-8."""
+    """Read the cells of a CSV's first line, [] where it is empty. Raises UserError where it is not CSV in UTF-8."""
     return next(_rows(path), (0, []))[1]
 
 
 def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """(line, cells) of a CSV, its header first."""
+    """Read (line, cells) of a CSV, its header first."""
     csv.field_size_limit(1 << 30)  # a mask's runs are longer than the csv module expects of a cell
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:  # Excel puts a mark before UTF-8
@@ -145,7 +145,7 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def _cells(path: Path, header: list[str], rows: Iterator[tuple[int, list[str]]]) -> Iterator[tuple[int, str, str, str]]:
-    """(line, id, class, run lengths) of each row below the header."""
+    """Read (line, id, class, run lengths) of each row below the header."""
     columns = find_columns(header)
     if columns is None:
         have = f"it has {', '.join(header)}" if header else "it is empty"
@@ -172,7 +172,7 @@ def _cells(path: Path, header: list[str], rows: Iterator[tuple[int, list[str]]])
 
 
 def _gathered(path: Path, header: list[str], cells: Iterator[tuple[int, str, str, str]]) -> RleTable:
-    """The rows sorted by image, in flat arrays: a million of them need little more than their text."""
+    """Gather the rows sorted by image, in flat arrays: a million of them need little more than their text."""
     numbers: dict[str, int] = {}
     kinds: dict[str, int] = {}
     owners, kind_of, lines, texts = array("q"), array("q"), array("q"), []

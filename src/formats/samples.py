@@ -24,7 +24,7 @@ class Samples:
     halved: int | None = None  # how often the decoder halved both sides; None of a format that cannot
 
     def colours(self) -> np.ndarray:
-        """uint8 or uint16 (H, W, 3): palettes looked up, grey repeated, alpha dropped. UserError for bands."""
+        """Return uint8 or uint16 (H, W, 3): palettes looked up, grey repeated, alpha dropped. UserError for bands."""
         if self.kind == "palette":
             return cv2.applyColorMap(self.values, self._colors()[:, None])
         if self.kind == "grey":
@@ -42,7 +42,7 @@ class Samples:
         )
 
     def grey(self) -> np.ndarray:
-        """uint8 or uint16 (H, W): the luma of ITU-R 601, as Pillow's "L". UserError for bands."""
+        """Return uint8 or uint16 (H, W): the luma of ITU-R 601, as Pillow's "L". UserError for bands."""
         if self.kind == "grey":
             return np.ascontiguousarray(self.values[..., 0])
         if self.kind == "palette":
@@ -54,11 +54,11 @@ class Samples:
         return (luma + 32768 >> 16).astype(np.uint16)
 
     def indices(self) -> np.ndarray:
-        """uint8 (H, W) of a palette's file."""
+        """Return uint8 (H, W) of a palette's file."""
         return np.ascontiguousarray(self.values[..., 0])
 
     def luma(self) -> np.ndarray:
-        """uint8 (256,): what each index of a palette is in grey."""
+        """Return uint8 (256,): what each index of a palette is in grey."""
         return np.array(Image.fromarray(self._colors()[None]).convert("L"))[0]
 
     def _colors(self) -> np.ndarray:

@@ -55,7 +55,7 @@ class Page:
 
 
 def read_page(path: Path, file: BinaryIO, max_pixels: int) -> Page:
-    """The one page of a TIFF at full size. Raises UserError where there are several, or too many pixels."""
+    """Read the one page of a TIFF at full size. Raises UserError where there are several, or too many pixels."""
     pages = list(_directories(file))
     # bits 0 and 2 mark smaller copies and transparency masks, as cloud-optimised files have them
     whole = [index for index, page in enumerate(pages) if not int(page.get(254, 0)) & 5] or [0]
@@ -95,7 +95,7 @@ def _directories(file: BinaryIO) -> Iterator[ImageFileDirectory_v2]:
 
 
 def read_samples(page: Page, file: BinaryIO) -> np.ndarray:
-    """uint8 or uint16 (H, W, samples).
+    """Read uint8 or uint16 (H, W, samples).
 
     Strips hold bytes, whatever these mean: they are shown to Pillow as a grey image, one pixel a byte, wide enough.
     """
@@ -125,7 +125,7 @@ def _read(file: BinaryIO, offset: int, count: int) -> bytes:
 
 
 def _grey_tiff(page: Page, factor: int, blocks: list[bytes]) -> bytes:
-    """A TIFF of 8-bit grey, `factor` times as wide, with these strips or tiles."""
+    """Write a TIFF of 8-bit grey, `factor` times as wide, with these strips or tiles."""
     rows, columns = page.block
     ends = list(itertools.accumulate(map(len, blocks), initial=8))
     offsets, counts = ends[:-1], [len(block) for block in blocks]

@@ -6,7 +6,7 @@ The same seed and numbers give the same picture.
 import cv2
 import numpy as np
 
-from scenes.brush import blob, clouds, cover, crisp, fill, finish, lay
+from scenes.brush import blob, clouds, cover, crisp, fill, finish, lay, rgb
 
 SIZE = (192, 256)
 ORGANS = ("liver", "tumour", "kidney")
@@ -26,6 +26,7 @@ _GROUND = {  # how many of each there are, their radii, red, green, blue and nea
     "roof": (8, (11, 8), (176, 82, 60, 100)),
 }
 LAND = tuple(_GROUND)
+_STAINS = ((200, 204, 210), (90, 130, 255), (96, 236, 150))  # of cells
 
 
 def cells(seed: int, number: int, empty_too: bool = False) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -45,7 +46,7 @@ def cells(seed: int, number: int, empty_too: bool = False) -> tuple[np.ndarray, 
         fill(light, outline, [random.uniform(0.4, 0.9)])
         masks.append(drawn)
         taken |= drawn
-    color = np.float32([(200, 204, 210), (90, 130, 255), (96, 236, 150)][random.integers(3)])
+    color = rgb(_STAINS[random.integers(len(_STAINS))])
     return finish(np.clip(light, 0, 1) * color, random, 0.7, 4.0), masks
 
 
@@ -78,11 +79,11 @@ def land(seed: int, number: int) -> tuple[np.ndarray, np.ndarray]:
     """
     random = np.random.default_rng([seed, number, 4])
     texture, labels = 1 + 0.2 * clouds(random, SIZE, 20)[..., None], np.zeros(SIZE, np.uint8)
-    picture = np.float32(_GROUND["field"][2]) * texture
+    picture = rgb(_GROUND["field"][2]) * texture
     for value, (count, radii, look) in enumerate(_GROUND.values()):
         for place in random.uniform((20, 20), (236, 172), (count, 2)):
             covered = cover(SIZE, blob(random, place, radii, random.uniform(0, np.pi), 0.3 if radii[1] > 20 else 0))
-            lay(picture, covered, np.float32(look) * texture)
+            lay(picture, covered, rgb(look) * texture)
             labels[covered >= 0.5] = value
     if random.random() < 0.5:
         cloud = cover(SIZE, blob(random, random.uniform((10, 10), (246, 182)), (36, 24), 0, 0.3))

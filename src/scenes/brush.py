@@ -16,6 +16,11 @@ Random = np.random.Generator
 Color = Sequence[float] | np.ndarray
 
 
+def rgb(color: Color) -> np.ndarray:
+    """Turn a color into float32 (C,), to reckon with."""
+    return np.asarray(color, np.float32)
+
+
 def cover(shape: tuple[int, int], outline: np.ndarray) -> np.ndarray:
     """Measure how much of each pixel lies within an outline (N, 2): float32 (H, W) in [0, 1]."""
     fine = np.zeros((shape[0] * SUPERSAMPLING, shape[1] * SUPERSAMPLING), np.uint8)
@@ -41,7 +46,7 @@ def fill(picture: np.ndarray, outline: np.ndarray, color: Color, opacity: float 
 
 def shade(picture: np.ndarray, covered: np.ndarray, blur: float, strength: float) -> None:
     """Darken a picture by the soft shadow of a cover, which falls to the lower right."""
-    moved = cv2.warpAffine(covered, np.float32([[1, 0, 0.6 * blur], [0, 1, blur]]), covered.shape[::-1])
+    moved = cv2.warpAffine(covered, np.array([[1, 0, 0.6 * blur], [0, 1, blur]], np.float32), covered.shape[::-1])
     picture *= 1 - strength * cv2.GaussianBlur(moved, (0, 0), blur)[..., None]
 
 

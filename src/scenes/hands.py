@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scenes.brush import Random, blob, clouds, cover, crisp, fill, finish, lay, rotation, shade
+from scenes.brush import Random, blob, clouds, cover, crisp, fill, finish, lay, rgb, rotation, shade
 
 SIZE = (192, 256)
 KINDS = ("plain", "polished", "dark", "cluttered")
@@ -62,21 +62,21 @@ def nails(seed: int, number: int, kind: str, person: int | None = None) -> tuple
 def _looks(owner: Random, kind: str) -> tuple[np.ndarray, np.ndarray]:
     """Choose the colors of skin and nails: of polish, or a pale pink."""
     skins = _DARK_SKINS if kind == "dark" else _SKINS
-    skin = np.float32(skins[owner.integers(len(skins))]) * owner.uniform(0.95, 1.05)
-    polish = np.float32(_POLISH[owner.integers(len(_POLISH))])
-    bare = 0.25 * skin + 0.75 * np.float32((255, 214, 220))
+    skin = rgb(skins[owner.integers(len(skins))]) * owner.uniform(0.95, 1.05)
+    polish = rgb(_POLISH[owner.integers(len(_POLISH))])
+    bare = 0.25 * skin + 0.75 * rgb((255, 214, 220))
     return skin, polish if kind == "polished" or (kind == "cluttered" and owner.random() < 0.4) else bare
 
 
 def _table_top(random: Random, kind: str) -> np.ndarray:
     """Draw what the hand lies on, float32 (H, W, 3), with a few small things on it, or many."""
     color = np.clip(np.array(_TABLES[kind]) + random.normal(0, 10, 3), 20, 245)
-    picture = np.float32(color) + 6 * clouds(random, SIZE, 70)[..., None]
+    picture = rgb(color) + 6 * clouds(random, SIZE, 70)[..., None]
     for _ in range(14 if kind == "cluttered" else int(random.integers(0, 3))):
         place, size = random.uniform((0, 0), SIZE[::-1]), random.uniform(5, 11)
         covered = cover(SIZE, blob(random, place, (size, 0.7 * size), random.uniform(0, 3), 0.12))
         shade(picture, covered, 3.0, 0.4)
-        lay(picture, covered, np.float32(_THINGS[random.integers(len(_THINGS))]) * random.uniform(0.8, 1.2))
+        lay(picture, covered, rgb(_THINGS[random.integers(len(_THINGS))]) * random.uniform(0.8, 1.2))
     return picture
 
 

@@ -20,6 +20,7 @@ def whole_number(flags: SimpleNamespace, name: str, default: int, low: int) -> i
 
 def wanted_data(flags: SimpleNamespace) -> dict[str, int]:
     """Read what the flags ask for, as it is kept beside the data. Raises UserError for flags that do not fit."""
+    wanted: tuple[tuple[str, int, int], ...]
     if flags.LAYOUT == "carvana":
         if flags.COUNT:
             raise UserError("COUNT is for the other layouts; Carvana's has CARS and TEST_CARS.")

@@ -74,7 +74,7 @@ def _rle_classes(seed: int, number: int, test: bool) -> Drawn:
     picture, masks = blobs.organs(seed, patient, level)
     name = f"case{12 + patient}_slice_{level + 1:04d}"
     image = f"{'test' if test else 'train'}/{name}.png"
-    rows = [(name, organ, rle.encode(mask, "C")) for organ, mask in masks.items()]
+    rows: list[tuple[str, ...]] = [(name, organ, rle.encode(mask, "C")) for organ, mask in masks.items()]
     return Drawn(image, f"rle:train.csv#{name}", {image: picture}, rows=rows)
 
 

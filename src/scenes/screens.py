@@ -6,7 +6,7 @@ The same seed and number give the same picture.
 import cv2
 import numpy as np
 
-from scenes.brush import Color, Random, blob, box, clouds, cover, crisp, fill, finish, lay
+from scenes.brush import Color, Random, blob, box, clouds, cover, crisp, fill, finish, lay, rgb
 
 SIZE = (180, 320)
 _WORDS = ("QUEST", "LEVEL 7", "GOLD 340", "MENU", "MAP", "PLAY", "SCORE", "ITEMS", "X2", "SAVE", "HP", "TIME 42", "BAG")
@@ -38,7 +38,7 @@ def screen(seed: int, number: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _scenery(random: Random) -> np.ndarray:
     """Draw ranges of hills below a sky, by day or night, or rocks in a cave: float32 (H, W, 3)."""
-    top, bottom, ground = (np.float32(color) for color in _PLACES[random.integers(len(_PLACES))])
+    top, bottom, ground = (rgb(color) for color in _PLACES[random.integers(len(_PLACES))])
     share = np.linspace(0, 1, SIZE[0], dtype=np.float32)[:, None, None]
     picture = np.broadcast_to(top * (1 - share) + bottom * share, (*SIZE, 3)).copy()
     lay(picture, np.clip(clouds(random, SIZE, 60, 4) * 1.4 - 0.4, 0, 0.8), 0.5 * bottom + 126)
@@ -68,7 +68,7 @@ class _Interface:
     def __init__(self, picture: np.ndarray, random: Random) -> None:
         self.picture, self.random, self.mask = picture, random, np.zeros(SIZE, np.float32)
         theme = _THEMES[random.integers(len(_THEMES))]
-        self.panel, self.edge, self.ink, *self.bars = (np.float32(part) for part in theme)
+        self.panel, self.edge, self.ink, *self.bars = (rgb(part) for part in theme)
         self.radius, self.opacity = float(random.choice([0, 3, 6])), float(random.uniform(0.72, 1))
 
     def draw(self) -> None:
@@ -117,7 +117,7 @@ class _Interface:
 
     def _map(self, left: int, top: int) -> None:
         self._framed(left, top, 44, 44)
-        land = np.where(clouds(self.random, SIZE, 18)[..., None] > 0.1, np.float32((110, 150, 80)), (80, 120, 170))
+        land = np.where(clouds(self.random, SIZE, 18)[..., None] > 0.1, rgb((110, 150, 80)), (80, 120, 170))
         self._put(box(left + 2, top + 2, left + 41, top + 41, max(0, self.radius - 2)), land)
 
     def _slots(self, margin: int) -> None:

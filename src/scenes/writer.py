@@ -126,7 +126,8 @@ def _save(path: Path, values: np.ndarray, palette: tuple[int, ...] = ()) -> None
         image.save(file, "TIFF")
         path.write_bytes(file.getvalue().replace(_ALPHA, _NO_ALPHA, 1))
     else:
-        image.save(path, **{".jpg": {"quality": 92}, ".png": {"compress_level": 1}}.get(path.suffix, {}))
+        options: dict[str, dict[str, Any]] = {".jpg": {"quality": 92}, ".png": {"compress_level": 1}}
+        image.save(path, **options.get(path.suffix, {}))
 
 
 def file_name(seed: int, number: int) -> str:

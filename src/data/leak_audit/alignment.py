@@ -21,7 +21,7 @@ import numpy as np
 LONGEST = 1024  # pixels of the longer side, when compared
 # Pictures that disagree so much when small are spared the comparison at full size. Planted copies that are sure
 # ones reached 0.56 there; of 50 nominees among 20,000 blends of cars, all above 0.9 ended above 0.93, and
-# audit.UNSURE is 0.75.
+# copies.UNSURE is 0.75.
 HOPELESS = 0.9
 UPRIGHT = "the same picture"
 VERSIONS = (
@@ -37,7 +37,7 @@ VERSIONS = (
 
 
 def grey(image: np.ndarray) -> np.ndarray:
-    """uint8 (H, W, C) or (H, W) -> uint8 (H, W); three channels are RGB, of others the mean is taken."""
+    """Turn uint8 (H, W, C) or (H, W) into uint8 (H, W); three channels are RGB, of others the mean is taken."""
     if image.ndim == 2:
         return image
     if image.shape[2] == 3:
@@ -46,13 +46,13 @@ def grey(image: np.ndarray) -> np.ndarray:
 
 
 def turned(image: np.ndarray, version: int) -> np.ndarray:
-    """One of the eight mirrored and turned versions of (H, W[, C])."""
+    """Return one of the eight mirrored and turned versions of (H, W[, C])."""
     turns, mirrored, _ = VERSIONS[version]
     return np.rot90(image[:, ::-1] if mirrored else image, turns)
 
 
 def relation(first: np.ndarray, second: np.ndarray) -> str:
-    """How `second` is `first`, to the pixel ("mirrored", ...), or "" where it is another picture."""
+    """Say how `second` is `first`, to the pixel ("mirrored", ...), or "" where it is another picture."""
     for version, (_, _, name) in enumerate(VERSIONS):
         candidate = turned(second, version)
         few = slice(None, None, 1 + min(first.shape[:2]) // 16)  # tells nearly all apart, at once
@@ -63,7 +63,7 @@ def relation(first: np.ndarray, second: np.ndarray) -> str:
 
 
 def _window(image: np.ndarray, margins: np.ndarray, height: int, width: int) -> np.ndarray:
-    """What of (H, W[, C]) lies between the margins, resampled to (height, width[, C])."""
+    """Cut out what of (H, W[, C]) lies between the margins, resampled to (height, width[, C])."""
     tall, wide = 1 - margins[0] - margins[1], 1 - margins[2] - margins[3]
     rows, columns = image.shape[:2]
     if height < 0.99 * rows * tall or width < 0.99 * columns * wide:  # linear interpolation alone would alias
@@ -78,7 +78,7 @@ def _window(image: np.ndarray, margins: np.ndarray, height: int, width: int) -> 
 
 
 def _refine(fixed: np.ndarray, moving: np.ndarray, margins: np.ndarray, steps: int) -> np.ndarray:
-    """Gauss-Newton on pixels: the margins of grey `moving` (H, W) at which it is `fixed` (h, w), float32."""
+    """Fit by Gauss-Newton on pixels the margins of grey `moving` (H, W) at which it is `fixed` (h, w), float32."""
     height, width = fixed.shape
     u, v = (
         (np.arange(width, dtype=np.float32) + 0.5) / width,
@@ -104,7 +104,7 @@ def _refine(fixed: np.ndarray, moving: np.ndarray, margins: np.ndarray, steps: i
 
 
 def _disagreement(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
-    """The mean of the worst twentieth of blocks, and the contrast's change; aligned float32 (h, w, C), blurred.
+    """Average the worst twentieth of blocks, and say how contrast changed; of aligned float32 (h, w, C), blurred.
 
     A block's value is what remains of it after brightness and contrast are fitted over the picture, relative to the
     block's own deviation: about 1 where the two have nothing in common. Copies agree everywhere; two objects before the
@@ -142,7 +142,7 @@ def _disagreement(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
 
 
 def _at_most(image: np.ndarray, longest: int) -> np.ndarray:
-    """The image (H, W), shrunk where a side is longer: each step of an alignment would shrink it again."""
+    """Shrink the image (H, W) where a side is longer: each step of an alignment would shrink it again."""
     share = longest / max(image.shape)
     if share >= 1:
         return image

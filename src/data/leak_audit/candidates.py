@@ -36,7 +36,7 @@ class Nominee:
 
 
 def _axes(thumbnails: np.ndarray) -> tuple[np.ndarray, float]:
-    """Discriminant axes (63, 10), in which pictures lie far apart and their copies close, and how far copies lie.
+    """Find discriminant axes (63, 10), in which pictures lie far apart and their copies close, and how far copies lie.
 
     Fisher's criterion: spread over the pictures against spread over crops and overexposure of one picture.
     """
@@ -60,7 +60,7 @@ def _axes(thumbnails: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def _neighbours(spectra: np.ndarray, thumbnails: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Candidates, int (M, 3): outer, window, inner; each pair once, few a picture."""
+    """Find candidates, int (M, 3): outer, window, inner; each pair once, few a picture."""
     from scipy.spatial import cKDTree
 
     count, (axes, radius) = len(spectra), _axes(thumbnails)
@@ -86,7 +86,7 @@ def _neighbours(spectra: np.ndarray, thumbnails: np.ndarray, groups: np.ndarray)
 
 
 def _rank(members: np.ndarray) -> np.ndarray:
-    """How many equal members stand before each."""
+    """Count how many equal members stand before each."""
     order = np.argsort(members, kind="stable")
     result = np.empty(len(members), int)
     result[order] = np.arange(len(members)) - np.searchsorted(members[order], members[order])
@@ -94,7 +94,7 @@ def _rank(members: np.ndarray) -> np.ndarray:
 
 
 def _thinned(found: np.ndarray, count: int) -> np.ndarray:
-    """Each outer and inner at their two nearest windows, if they are among the nearest few of one of the two.
+    """Keep each outer and inner at their two nearest windows, if they are among the nearest few of one of the two.
 
     Two, because the descriptor of a picture that is nearly its own mirror image cannot tell left from right.
     """
@@ -107,7 +107,7 @@ def _thinned(found: np.ndarray, count: int) -> np.ndarray:
 def _fit(
     spectra: np.ndarray, found: np.ndarray, versions: np.ndarray, margins: np.ndarray, steps: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`align` of candidates (M, 3) in their versions (M,) from margins (M, 4) on, in slices on all cores."""
+    """Align candidates (M, 3) in their versions (M,) from margins (M, 4) on, in slices on all cores."""
     small = np.ascontiguousarray(spectra[:, :FINE, :FINE])
 
     def one(at: int) -> tuple[np.ndarray, np.ndarray]:
@@ -123,7 +123,7 @@ def _fit(
 
 
 def _likely_versions(spectra: np.ndarray, found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The candidates once or twice, (M', 3), each with one of its two most similar versions (M',)."""
+    """Give the candidates once or twice, (M', 3), each with one of its two most similar versions (M',)."""
     similar = np.empty((len(found), len(VERSIONS)), np.float32)
     # a version exchanges the axes or does not, and changes signs
     quarter = np.array([turns % 2 for turns, _, _ in VERSIONS])
@@ -144,7 +144,7 @@ def _likely_versions(spectra: np.ndarray, found: np.ndarray) -> tuple[np.ndarray
 def _evenly_exposed(
     thumbnails: np.ndarray, ordered: np.ndarray, cut: np.ndarray, found: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Spectra of pairs, outer ones and inner ones, after what one of a pair has cut off is cut off in the other.
+    """Make spectra of pairs, outer ones and inner ones, after what one of a pair has cut off is cut off in the other.
 
     ordered (N, 4096): each thumbnail's pixels by value; cut (N, 2): the shares of them that are dark and light.
     """
@@ -157,7 +157,7 @@ def _evenly_exposed(
 
 
 def nominate(thumbnails: np.ndarray, groups: np.ndarray) -> list[Nominee]:
-    """Pairs of different groups that agree as thumbnails, best first; thumbnails (N, 64, 64), groups int (N,)."""
+    """Nominate pairs of different groups that agree as thumbnails (N, 64, 64), best first; groups int (N,)."""
     if len(thumbnails) < 2:
         return []
     spectra = spectra_of(thumbnails)

@@ -1,7 +1,7 @@
 """Leak audit: near copies of a picture in two folds (recompressed, resized, turned, cropped) make the score a fiction.
 
-Thumbnails only nominate pairs (candidates.py); an aligned comparison at full resolution decides (alignment.py), and what
-it cannot decide is for a person to look at.
+Thumbnails only nominate pairs (candidates.py); an aligned comparison at full resolution decides (alignment.py). What it
+cannot decide is for a person to look at.
 """
 
 import functools
@@ -64,7 +64,7 @@ def _judge(nominee: Nominee, read: Read) -> Pair | None:
 
 
 def _fingerprint(image: np.ndarray) -> bytes:
-    """Equal for all eight versions of an image: sides and each channel's histogram."""
+    """Make bytes that are equal for all eight versions of an image: sides and each channel's histogram."""
     histograms = [np.bincount(image[..., channel].ravel(), minlength=256) for channel in range(image.shape[2])]
     return hashlib.blake2b(np.concatenate([sorted(image.shape[:2]), *histograms]).tobytes(), digest_size=16).digest()
 
@@ -72,7 +72,7 @@ def _fingerprint(image: np.ndarray) -> bytes:
 def _equal(
     thumbnails: np.ndarray, flat: np.ndarray, read: Read, groups: Sequence[int | str]
 ) -> tuple[list[Pair], list[int]]:
-    """Pixel-equal pairs, each with the first of its kind, of one thumbnail or without texture -> pairs, firsts."""
+    """Find pixel-equal pairs, each with the first of its kind, of one thumbnail or without texture -> pairs, firsts."""
     alike, pairs, firsts = defaultdict(list), [], []
     for row, thumb in enumerate(thumbnails):
         alike[b"" if flat[row] else thumb.tobytes()].append(row)
@@ -99,7 +99,7 @@ def copies(
     groups: Sequence[str] | None = None,
     track: Track = lambda pairs, _: pairs,
 ) -> list[Pair]:
-    """All near copies of different groups, sorted by row; thumbnails (N, 64, 64) as `thumbnail` makes them.
+    """Find all near copies of different groups, sorted by row; thumbnails (N, 64, 64) as `thumbnail` makes them.
 
     `read(i)` decodes the i-th image, uint8 (H, W, C); it is called for nominated ones only. `track(items, total)` wraps
     the loop over nominated pairs. Of copies that hang together by other pairs already, no further pair is looked for.
@@ -121,7 +121,7 @@ def copies(
 
 
 def _judged(nominees: list[Nominee], cluster: "_Clusters[int]", read: Read) -> Iterator[Pair | None]:
-    """What becomes of each nominee, several at a time; None too for those that hang together by then."""
+    """Judge each nominee, several at a time; None too for those that hang together by then."""
     ahead = 2 * threads.CORES
     with threads.pool() as pool:
         for start in range(0, len(nominees), ahead):
@@ -152,7 +152,7 @@ class _Clusters(Generic[Member]):
 
 
 def tie(groups: list[str], pairs: list[Pair]) -> list[str]:
-    """The groups after those of each sure pair are made one, named by the first of their names."""
+    """Return the groups after those of each sure pair are made one, named by the first of their names."""
     clusters: _Clusters[str] = _Clusters()
     for pair in pairs:
         if pair.sure:

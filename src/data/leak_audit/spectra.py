@@ -13,7 +13,7 @@ STEP, BEYOND, NODES = 0.01, 2, 19  # margins of a crop are tabulated from -0.02 
 
 
 def thumbnail(image: np.ndarray) -> np.ndarray:
-    """uint8 (H, W, C), C of any number -> uint8 (64, 64): grey, averaged over areas, stretched to a square.
+    """Turn uint8 (H, W, C), C of any number, into uint8 (64, 64): grey, averaged over areas, stretched to a square.
 
     Four rows a cell are enough; making all of them grey would be most of the time.
     """
@@ -29,7 +29,7 @@ def thumbnail(image: np.ndarray) -> np.ndarray:
 
 @functools.cache
 def _cosines() -> np.ndarray:
-    """The orthonormal DCT's lowest frequencies, float32 (24, 64)."""
+    """Return the orthonormal DCT's lowest frequencies, float32 (24, 64)."""
     place = (np.arange(SIDE) + 0.5) / SIDE
     rows = np.cos(np.pi * np.outer(np.arange(SOURCE), place)) * np.sqrt(2 / SIDE)
     rows[0] /= np.sqrt(2)
@@ -37,7 +37,7 @@ def _cosines() -> np.ndarray:
 
 
 def _stretch(low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """Margins (n,) -> (n, 12, 24): the frequencies of what lies between them, from those of the whole side."""
+    """Turn margins (n,) into (n, 12, 24): the frequencies of what lies between them, from those of the whole side."""
     place = (np.arange(SIDE) + 0.5) / SIDE
     inside = low[:, None] + (1 - low - high)[:, None] * place  # (n, 64)
     waves = np.cos(np.pi * np.arange(SOURCE) * inside[..., None]) * np.sqrt(2 / SIDE)
@@ -47,7 +47,7 @@ def _stretch(low: np.ndarray, high: np.ndarray) -> np.ndarray:
 
 @functools.cache
 def _table() -> np.ndarray:
-    """`_stretch` and its two derivatives at all nodes of low and high margin, (19, 19, 3, 12, 24)."""
+    """Tabulate `_stretch` and its two derivatives at all nodes of low and high margin, (19, 19, 3, 12, 24)."""
     nodes = (np.arange(NODES) - BEYOND) * STEP
     low, high = (grid.ravel() for grid in np.meshgrid(nodes, nodes, indexing="ij"))
     h = STEP / 2
@@ -60,13 +60,13 @@ def _table() -> np.ndarray:
 
 
 def spectra_of(thumbnails: np.ndarray) -> np.ndarray:
-    """(N, 64, 64) -> float32 (N, 24, 24), the lowest frequencies."""
+    """Turn (N, 64, 64) into float32 (N, 24, 24), the lowest frequencies."""
     basis, parts = _cosines(), range(0, len(thumbnails), 1024)
     return np.concatenate([basis @ thumbnails[at : at + 1024].astype(np.float32) @ basis.T for at in parts])
 
 
 def cropped(spectra: np.ndarray, margins: np.ndarray) -> np.ndarray:
-    """(N, 24, 24) without margins (4,) -> unit vectors (N, 8, 8), their mean left out."""
+    """Crop (N, 24, 24) by margins (4,) -> unit vectors (N, 8, 8), their mean left out."""
     rows, columns = (_stretch(margins[at : at + 1], margins[at + 1 : at + 2])[0, :COARSE] for at in (0, 2))
     # one large product in place of N small ones, which would take five times as long
     coarse = spectra.reshape(-1, SOURCE * SOURCE) @ np.kron(rows, columns).T
@@ -76,7 +76,7 @@ def cropped(spectra: np.ndarray, margins: np.ndarray) -> np.ndarray:
 
 
 def invariants(coarse: np.ndarray) -> np.ndarray:
-    """(..., 8, 8) -> (..., 63), equal for all eight versions of a picture.
+    """Turn (..., 8, 8) into (..., 63), equal for all eight versions of a picture.
 
     Mirroring changes the signs of odd frequencies, and a quarter turn exchanges the axes as well.
     """
@@ -88,7 +88,7 @@ def invariants(coarse: np.ndarray) -> np.ndarray:
 
 
 def turned(spectra: np.ndarray, version: int) -> np.ndarray:
-    """The spectra (..., K, K) of `turned` pictures."""
+    """Return the spectra (..., K, K) of `turned` pictures."""
     turns, mirrored, _ = VERSIONS[version]
     sign = (1 - 2 * (np.arange(spectra.shape[-1]) % 2)).astype(np.float32)
     result = spectra * sign if mirrored else spectra
@@ -98,7 +98,7 @@ def turned(spectra: np.ndarray, version: int) -> np.ndarray:
 
 
 def align(moving: np.ndarray, fixed: np.ndarray, margins: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """Margins (B, 4) of the spectra `moving` (B, 24, 24) where they fit `fixed` (B, 12, 12) best, and residuals (B,).
+    """Fit margins (B, 4) of the spectra `moving` (B, 24, 24) to `fixed` (B, 12, 12); with residuals (B,).
 
     Gauss-Newton over the four margins and the contrast; the residual is a share of the fixed picture's deviation.
     """
