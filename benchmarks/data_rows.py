@@ -24,7 +24,7 @@ import folds
 from data.dataspec import DataSpec
 from formats import images, rle
 from loading import augmentations, cache
-from loading.datamodule import MaskDataModule, workers
+from loading.datamodule import DataOrder, MaskDataModule, workers
 from metrics import overlap
 from prediction import postprocess
 from prediction.postprocess import Rule
@@ -68,10 +68,8 @@ def _ours(cache: cache.Cache, augment: Any = None) -> Any:
         cache,
         np.arange(len(cache)),
         np.arange(0),
+        DataOrder(0, BATCH, BATCH),
         augment=augment,
-        seed=0,
-        train_batch_size=BATCH,
-        valid_batch_size=BATCH,
         num_workers=workers(-1),
     )
     return data.train_dataloader()

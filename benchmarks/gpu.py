@@ -29,8 +29,9 @@ import model_dispatcher
 from data.dataspec import DataSpec
 from loading import augmentations, device_augmentations
 from loading.cache import Cache, open_cache
-from loading.datamodule import MaskDataModule, workers
+from loading.datamodule import DataOrder, MaskDataModule, workers
 from modeling.losses.loss_sum import Loss
+from modeling.segmenter import Normalization
 from tools.errors import UserError, command
 
 NETWORKS = {"smp_unet_efficientnet-b4": 512, "smp_unet_resnet34": 1024}
@@ -69,7 +70,7 @@ class Training:
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = way.precision == "tf32"
         torch.manual_seed(0)
         built = model_dispatcher.build(
-            name, classes=1, channels=3, mean=(0.5,) * 3, std=(0.2,) * 3, encoder_weights="none"
+            name, classes=1, channels=3, normalization=Normalization((0.5,) * 3, (0.2,) * 3), encoder_weights="none"
         )
         self.memory = torch.channels_last if way.channels_last else torch.contiguous_format
         self.network = built.to(device, memory_format=self.memory).train()
@@ -141,10 +142,8 @@ def measure(name: str, way: Way, cache: Cache, size: int, batch: int, steps: int
         cache,
         np.arange(len(cache)),
         np.arange(0),
+        DataOrder(0, batch, batch),
         augment=None if way.on_device else augmentations.make(config.AUGMENT),
-        seed=0,
-        train_batch_size=batch,
-        valid_batch_size=batch,
         num_workers=workers(-1),
     )
     try:

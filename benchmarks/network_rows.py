@@ -19,6 +19,7 @@ import model_dispatcher
 import train
 from formats import rle
 from modeling.losses.loss_sum import Loss
+from modeling.segmenter import Normalization
 from prediction import postprocess, predictor, resumable
 
 ENCODER, SIZE, BATCH = "resnet34", 256, config.TRAIN_BATCH_SIZE
@@ -105,7 +106,11 @@ class _Bare:
     def __init__(self) -> None:
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         network = model_dispatcher.build(
-            f"smp_unet_{ENCODER}", classes=1, channels=3, mean=(0.5,) * 3, std=(0.2,) * 3, encoder_weights="none"
+            f"smp_unet_{ENCODER}",
+            classes=1,
+            channels=3,
+            normalization=Normalization((0.5,) * 3, (0.2,) * 3),
+            encoder_weights="none",
         )
         self.network = network.to(self.device, memory_format=torch.channels_last).train()
         self.loss = Loss("ce + dice", "binary", (0,), 1)

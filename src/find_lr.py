@@ -2,14 +2,14 @@
 
 import dataclasses
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import settings as settings_module
-from data import splits
 from tools.errors import UserError, command
 from tools.files import write_text
-from tools.names import check_name
+from training.fold_training import FoldTraining
 
 if TYPE_CHECKING:
     from training.lr_range_test import RangeTest
@@ -26,21 +26,18 @@ def main(argv: list[str] | None = None) -> None:
     fold = flags.FOLD or "0"
     if flags.STEPS and not (flags.STEPS.isdecimal() and 20 <= int(flags.STEPS) <= 100_000):
         raise UserError(f"STEPS={flags.STEPS}: expected a number of optimiser steps, 20 or more; 100 do in most cases.")
-    check_name("EXPERIMENT", settings.EXPERIMENT)
-    splits.read(Path(settings.TRAIN_FOLDS))  # refuses before the imports where there is no table
+    # LR=1: the optimizer's groups then have their shares of it as their rates
+    training = FoldTraining(dataclasses.replace(settings, LR=1.0), fold)
+    training.refuse_seen_weights()
     from training import lr_range_test, trainer
 
     trainer.quieten()
-    # LR=1: the optimiser's groups then have their shares of it as their rates
-    module, data, device, precision = lr_range_test.parts(dataclasses.replace(settings, LR=1.0), fold)
     result = lr_range_test.range_test(
-        module,
-        data,
+        training.module,
+        training.data,
         steps=int(flags.STEPS or 100),
-        device=device,
-        precision=precision,
-        accumulate=settings.ACCUMULATE,
-        gradient_clip=settings.GRADIENT_CLIP,
+        update=training.update,
+        hardware=training.hardware,
     )
     if not result.losses:
         raise UserError("The loss was no number at the lowest rate already. Try PRECISION=32, or look at make samples.")
@@ -54,7 +51,7 @@ def main(argv: list[str] | None = None) -> None:
     _say(result, picture, table, fold)
 
 
-def _rows(result: "RangeTest") -> Any:
+def _rows(result: "RangeTest") -> Iterator[tuple[float, float, float]]:
     return zip(result.rates, result.losses, result.smoothed, strict=True)
 
 
@@ -63,7 +60,7 @@ def _say(result: "RangeTest", picture: Path, table: Path, fold: str) -> None:
 
     where = f"it diverged at {typed(result.diverged_at)}" if result.diverged_at else "it never diverged"
     print(f"{len(result.rates)} steps up to {typed(result.rates[-1])}, {where} -> {picture}, {table}")
-    if result.suggestion is None:
+    if result.suggestion is None or result.tenth is None:
         print(
             "No clear suggestion: the loss does not fall by more than its noise. Try STEPS=300 or a larger "
             "TRAIN_BATCH_SIZE, look at make samples, or keep LR as it is."

@@ -1,16 +1,21 @@
 """One step for training and validation, and counts. Knows no settings, files or folds."""
 
 from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.types import STEP_OUTPUT, OptimizerLRSchedulerConfig
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from data.dataspec import IGNORED
+from data.dataspec import IGNORED, DataSpec
 from metrics import overlap
 from modeling import batch_mixing, optimizers
+from modeling.batch_mixing import Mixing
+from modeling.optimizers import Optimization, Schedule
 from tools import distributed
 from tools.errors import UserError
 
@@ -19,68 +24,78 @@ Key = tuple[int, ...]
 Augment = Callable[[Tensor, Tensor, Key], tuple[Tensor, Tensor]]
 
 
-class SegmentationModule(pl.LightningModule):
-    """Trains `network` (images in [0, 1] -> logits) with `loss` on batches of dataset.collate.
+@dataclass(frozen=True)
+class Validation:
+    """How the network's answers are scored after each epoch."""
 
-    `augment`: on the batch's own device, (uint8 images, uint8 masks, key) -> (float32 images in [0, 1], masks). `mix`:
-    "none" or a kind of mixing.mix. A network in training that returns a list (deep supervision) has the finest
-    logits first; each next counts half as much (Isensee et al. 2021, nnU-Net).
+    spec: DataSpec = field(default_factory=DataSpec)  # what the network's outputs are, and which of them are scored
+    threshold: float = 0.5  # a pixel is foreground from this probability on; multiclass takes the likeliest class
+    empty: str = "one"  # Dice of an empty prediction on an empty mask: a policy of metrics.overlap
+
+
+class SegmentationModule(pl.LightningModule):
+    """The training of `network` (images in [0, 1] -> logits) with `loss` on batches of dataset.collate.
+
+    `augment`: on the batch's own device, (uint8 images, uint8 masks, key) -> (float32 images in [0, 1], masks). A
+    network in training that returns a list (deep supervision) has the finest logits first; each next counts half as
+    much (Isensee et al. 2021, nnU-Net).
 
     In an accumulation window every sample weighs 1 / (samples in the window), the ragged last window included.
     Logs train_loss_step, train_loss_epoch, valid_loss, valid_dice and valid_iou (means over images and scored classes),
     valid_dice_pooled (mean over the classes) and, with several, valid_dice_<class>, at the network's size.
-    `classes`: all of the network's outputs; `scored`: the indices of those that count.
     """
 
     def __init__(
         self,
         network: nn.Module,
         loss: nn.Module,
+        optimization: Optimization,
+        schedule: Schedule | None = None,
         *,
-        lr: float,
-        encoder_lr: float = 1.0,
-        optimiser: str = "adamw",
-        momentum: float = 0.9,
-        weight_decay: float = 1e-2,
-        schedule: str = "cosine",
-        warmup: float = 0.1,
-        cycles: int = 1,
-        patience: int = 2,
         augment: Augment | None = None,
-        mix: str = "none",
-        mix_alpha: float = 0.4,
-        task: str = "binary",
-        classes: tuple[str, ...] = ("foreground",),
-        scored: tuple[int, ...] = (0,),
-        threshold: float = 0.5,
-        empty: str = "one",
+        mixing: Mixing | None = None,
+        validation: Validation = Validation(),
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.network, self.loss, self.augment = network, loss, augment
-        self.save_hyperparameters(ignore=["network", "loss", "augment"])
+        self.optimization, self.schedule = optimization, schedule or Schedule()
+        self.mixing, self.validation, self.seed = mixing or Mixing(), validation, seed
+        self.save_hyperparameters(self._plain_values())
         # a validation batch's first row -> its counts (3, N, S) and the sum of its losses
         self._validated: dict[int, tuple[np.ndarray, float]] = {}
-        self._plateau: Any = None  # stepped here: Lightning would do it after the epoch's checkpoint is written
+        # stepped here: Lightning would do it after the epoch's checkpoint is written
+        self._plateau: ReduceLROnPlateau | None = None
         self._plateau_state: dict[str, Any] | None = None
         # our own mean over the epoch: Lightning's forgets, where a run is resumed, what came before
-        self._losses: list[Any] = [0.0, 0]  # sum over the epoch's batches, their number
+        self._loss_sum: float | Tensor = 0.0  # over the epoch's batches so far
+        self._loss_count = 0
         self._unlogged: dict[str, float] = {}
         self._unlogged_epoch = 0
+
+    def _plain_values(self) -> dict[str, Any]:
+        """Return the hyperparameters for loggers, hparams.yaml and checkpoints, under the names that these always had.
+
+        Plain values, because a checkpoint is read without unpickling anything else.
+        """
+        values = asdict(self.optimization) | asdict(self.schedule)
+        values |= {"optimiser": values.pop("optimizer"), "schedule": values.pop("name")}
+        values |= {"mix": self.mixing.kind, "mix_alpha": self.mixing.alpha, "seed": self.seed}
+        values |= {name: getattr(self.validation.spec, name) for name in ("task", "classes", "scored")}
+        return values | {"threshold": self.validation.threshold, "empty": self.validation.empty}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self._plateau is not None:
             checkpoint["plateau"] = self._plateau.state_dict()
-        checkpoint["losses"] = [distributed.mean(float(self._losses[0])), self._losses[1]]
-        # Lightning logs these only after the hooks in which a checkpoint is written
-        ended = self._losses[1] == self.trainer.num_training_batches
-        names = ("train_loss_epoch",) if ended else ("train_loss_step",)
-        found = {name: self.trainer.callback_metrics.get(name) for name in names}
-        checkpoint[UNLOGGED] = {name: float(value) for name, value in found.items() if value is not None}
+        checkpoint["losses"] = [distributed.mean(float(self._loss_sum)), self._loss_count]
+        # Lightning logs it only after the hooks in which a checkpoint is written
+        name = "train_loss_epoch" if self._loss_count == self.trainer.num_training_batches else "train_loss_step"
+        value = self.trainer.callback_metrics.get(name)
+        checkpoint[UNLOGGED] = {} if value is None else {name: float(value)}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._plateau_state = checkpoint.get("plateau")
-        self._losses = list(checkpoint.get("losses", self._losses))
+        self._loss_sum, self._loss_count = checkpoint.get("losses", (self._loss_sum, self._loss_count))
         self._unlogged, self._unlogged_epoch = checkpoint.get(UNLOGGED, {}), checkpoint["epoch"]
 
     def on_train_start(self) -> None:
@@ -96,20 +111,20 @@ class SegmentationModule(pl.LightningModule):
                 logger.save()
             self._unlogged = {}
 
-    def forward(self, images: Tensor) -> Any:
+    def forward(self, images: Tensor) -> Tensor | list[Tensor]:
         """uint8, or float in [0, 1], (N, channels, H, W) -> logits (N, C, H, W), or a list of them in training."""
         x = images if images.is_floating_point() else images.float().div_(255)
         return self.network(x.contiguous(memory_format=torch.channels_last))
 
-    def _loss(self, logits: Any, mask: Tensor) -> Tensor:
-        """The loss, with deep supervision the mean over the levels that weighs each half as much as the one before."""
+    def _loss(self, logits: Tensor | list[Tensor], mask: Tensor) -> Tensor:
+        """Return the loss; with deep supervision a mean over the levels, each weighing half of the one before."""
         levels = logits if isinstance(logits, list) else [logits]
         shares = [0.5**level for level in range(len(levels))]
-        losses = [share * self.loss(one, mask) for share, one in zip(shares, levels, strict=True)]
-        return sum(losses) / sum(shares)
+        losses = [share * self.loss(level, mask) for share, level in zip(shares, levels, strict=True)]
+        return sum(losses[1:], losses[0]) / sum(shares)
 
     def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
-        key = (self.hparams.seed, self.trainer.current_epoch, index)
+        key: Key = (self.seed, self.trainer.current_epoch, index)
         if self.trainer.world_size > 1:  # each rank draws for its own share of the batch
             key = (*key, self.trainer.global_rank)
         # what the network itself draws (dropout, drop path) is a function of the step too, so that a resumed run
@@ -124,23 +139,23 @@ class SegmentationModule(pl.LightningModule):
             )
         self.log("train_loss_step", loss.detach(), prog_bar=True)
         if index == 0:
-            self._losses = [0.0, 0]
-        self._losses = [self._losses[0] + loss.detach(), self._losses[1] + 1]
+            self._loss_sum, self._loss_count = 0.0, 0
+        self._loss_sum, self._loss_count = self._loss_sum + loss.detach(), self._loss_count + 1
         return loss * self._window_share(index)
 
-    def on_train_batch_end(self, outputs: Any, batch: Any, index: int) -> None:
+    def on_train_batch_end(self, outputs: STEP_OUTPUT, batch: dict[str, Tensor], index: int) -> None:
         if index + 1 == self.trainer.num_training_batches:
-            loss = distributed.mean(float(self._losses[0] / self._losses[1]))
+            loss = distributed.mean(float(self._loss_sum / self._loss_count))
             self.log("train_loss_epoch", loss, on_step=False, on_epoch=True)
 
     def _mixed_loss(self, images: Tensor, masks: Tensor, key: Key) -> Tensor:
-        """The training loss of a batch, augmented on the device and mixed where that is asked for."""
+        """Return the training loss of a batch, augmented on the device and mixed where that is asked for."""
         if self.augment is not None:
             images, masks = self.augment(images, masks, key)
-        if self.hparams.mix == "none":
+        if self.mixing.kind == "none":
             return self._loss(self(images), masks)
         images = images if images.is_floating_point() else images.float().div_(255)
-        mixed = batch_mixing.mix(images, masks, self.hparams.mix, self.hparams.mix_alpha, key)
+        mixed = batch_mixing.mix(images, masks, self.mixing.kind, self.mixing.alpha, key)
         logits = self(mixed.images)
         loss = self._loss(logits, mixed.masks)
         if mixed.partners is None:
@@ -148,63 +163,62 @@ class SegmentationModule(pl.LightningModule):
         return mixed.share * loss + (1 - mixed.share) * self._loss(logits, mixed.partners)
 
     def _window_share(self, index: int) -> float:
-        """Lightning divides each batch's loss by `accumulate`; in the last window fewer batches may come.
+        """Return what a batch's loss is multiplied by: Lightning divides it by `accumulate`.
 
-        All are of one size.
+        In the last window of an epoch fewer batches may come. All are of one size.
         """
         accumulate, batches = self.trainer.accumulate_grad_batches, self.trainer.num_training_batches
         in_window = min(accumulate, batches - index // accumulate * accumulate)
         return accumulate / in_window
 
     def validation_step(self, batch: dict[str, Tensor], index: int) -> None:
-        mask, logits = batch["mask"], self(batch["image"])
+        mask, logits, spec = batch["mask"], self(batch["image"]), self.validation.spec
         loss = self._loss(logits, mask)
-        if self.hparams.task == "multiclass":
-            labelled, scored = mask != IGNORED, torch.tensor(self.hparams.scored, device=mask.device).view(1, -1, 1, 1)
+        if spec.task == "multiclass":
+            labelled, scored = mask != IGNORED, torch.tensor(spec.scored, device=mask.device).view(1, -1, 1, 1)
             predicted, truth = (logits.argmax(1, keepdim=True) == scored) & labelled, mask == scored
         else:
-            predicted, truth = logits.float().sigmoid() >= self.hparams.threshold, mask > 0
+            predicted, truth = logits.float().sigmoid() >= self.validation.threshold, mask > 0
         tp, fp, fn = (  # (N, S) each
             (a & b).flatten(2).sum(2) for a, b in ((predicted, truth), (predicted, ~truth), (~predicted, truth))
         )
         counts = torch.stack([tp, fp, fn]).cpu().numpy()
-        self._validated[batch["row"][0].item()] = counts, float(loss) * len(logits)
+        self._validated[int(batch["row"][0])] = counts, float(loss) * len(logits)
 
     def on_validation_epoch_start(self) -> None:
         self._validated = {}
 
     def on_validation_epoch_end(self) -> None:
-        """Every rank's batches, each once, in the order that one alone would have them: the same figures to the end."""
-        everything = {first: found for part in distributed.all_gather(self._validated) for first, found in part.items()}
-        batches = [everything[first] for first in sorted(everything)]
+        """Score every rank's batches, each once, in the order of a single process: the same figures to the last bit."""
+        by_first_row: dict[int, tuple[np.ndarray, float]] = {}
+        for validated in distributed.all_gather(self._validated):
+            by_first_row |= validated
+        batches = [by_first_row[row] for row in sorted(by_first_row)]
         counts = np.concatenate([counts for counts, _ in batches], axis=1)  # (3, N, S)
-        summary = overlap.summarise(*counts, self.hparams.empty)
+        spec, empty = self.validation.spec, self.validation.empty
+        tp, fp, fn = counts
+        summary = overlap.summarise(tp, fp, fn, empty)
         self.log("valid_loss", sum(loss for _, loss in batches) / counts.shape[1], prog_bar=True)
         self.log("valid_dice", summary["image"]["dice"], prog_bar=True)
         self.log("valid_iou", summary["image"]["iou"])
         self.log("valid_dice_pooled", summary["pooled"]["dice"])
         if self._plateau is not None:
             self._plateau.step(summary["image"]["dice"])
-        if len(self.hparams.scored) > 1:
-            for column, index in enumerate(self.hparams.scored):
-                one = overlap.summarise(*counts[:, :, column : column + 1], self.hparams.empty)
-                self.log(f"valid_dice_{self.hparams.classes[index]}", one["image"]["dice"])
+        if len(spec.scored) > 1:
+            for column, index in enumerate(spec.scored):
+                only = slice(column, column + 1)
+                of_class = overlap.summarise(tp[:, only], fp[:, only], fn[:, only], empty)
+                self.log(f"valid_dice_{spec.classes[index]}", of_class["image"]["dice"])
 
-    def configure_optimizers(self) -> tuple[list, list]:
-        chosen = self.hparams
-        groups = optimizers.parameter_groups(self.network, chosen.lr, chosen.encoder_lr, chosen.weight_decay)
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        groups = optimizers.parameter_groups(self.network, self.optimization)
         # in 16 bits a fused step means to unscale the gradients itself, so that Lightning would refuse to clip them
         fusible = self.trainer.precision == "32-true" or not self.trainer.gradient_clip_val
-        optimiser = optimizers.make_optimiser(chosen.optimiser, groups, chosen.lr, chosen.momentum, fusible)
-        schedules = optimizers.make_schedule(
-            chosen.schedule,
-            optimiser,
-            int(self.trainer.estimated_stepping_batches),
-            warmup=chosen.warmup,
-            cycles=chosen.cycles,
-        )
-        if chosen.schedule == "plateau":
-            self._plateau = optimizers.make_plateau(optimiser, chosen.patience)
+        optimiser = optimizers.make_optimiser(self.optimization, groups, fusible)
+        steps = int(self.trainer.estimated_stepping_batches)
+        rates = optimizers.make_schedule(self.schedule, optimiser, steps)
+        if self.schedule.name == "plateau":
+            self._plateau = optimizers.make_plateau(optimiser, self.schedule.patience)
             if self._plateau_state:  # of the checkpoint, which Lightning loads before it asks for optimisers
                 self._plateau.load_state_dict(self._plateau_state)
-        return [optimiser], schedules
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": rates, "interval": "step"}}

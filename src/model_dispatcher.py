@@ -16,14 +16,14 @@ from torch import nn
 from modeling import unet
 from modeling.backbones import near
 from modeling.encoder_weights import load_encoder, packed_weights, refuse_offline, ways_out
-from modeling.segmenter import DIVISOR, Segmenter, with_blocks
+from modeling.segmenter import DIVISOR, IMAGENET, Normalization, Segmenter, with_blocks
 from tools.errors import UserError
 
 SUPERVISABLE = "unet, unetify_..., smp_unet_..., smp_linknet_... and smp_manet_..."
 
 
 def parse(name: str) -> tuple[str, str]:
-    """The architecture and its encoder: `smp_unet_resnet34` -> ("unet", "resnet34"). Raises UserError, nearest names.
+    """Return architecture and encoder: `smp_unet_resnet34` -> ("unet", "resnet34"). Raises UserError with near names.
 
     unetify_<timm name> -> ("unetify", "tu-<timm name>"), as smp calls timm's encoders, whose packed weights it shares;
     unetify_tv-<torchvision name> -> ("unetify", "tv-<torchvision name>"); unet -> ("plain", "").
@@ -53,7 +53,7 @@ def parse(name: str) -> tuple[str, str]:
 
 
 def _encoder_names(encoder: str) -> list[str]:
-    """What a mistyped encoder may have meant: timm's names for tu-, smp's own otherwise."""
+    """Return what a mistyped encoder may have meant: timm's names for tu-, smp's own otherwise."""
     if encoder.startswith("tu-"):
         import timm
 
@@ -68,14 +68,13 @@ def build(
     *,
     classes: int = 1,
     channels: int = 3,
-    mean: tuple[float, ...] = (0.485, 0.456, 0.406),
-    std: tuple[float, ...] = (0.229, 0.224, 0.225),
+    normalization: Normalization = IMAGENET,
     encoder_weights: str = "none",
     weights_folder: str = "input/weights",
     max_features: int = 512,
     deep_supervision: int = 0,
 ) -> Segmenter:
-    """A fresh network of that name, its encoder from `encoder_weights`: none, imagenet, or a .safetensors or .pth file.
+    """Build a fresh network of that name; `encoder_weights`: none, imagenet, or a .safetensors or .pth file.
 
     `imagenet` uses <weights_folder>/<encoder>.safetensors where `make weights` has put it, and the Hugging Face hub (or
     torchvision's server) otherwise. `max_features`: of the plain unet, at its bottom. `deep_supervision`: how many
@@ -83,12 +82,14 @@ def build(
     its reason), backbones without features, weights that are not there, a decoder without so many levels.
     """
     architecture, encoder = parse(name)
-    if len(mean) != channels or len(std) != channels:
+    means, deviations = len(normalization.mean), len(normalization.std)
+    if means != channels or deviations != channels:
         raise UserError(
-            f"The images have {channels} channels, but MODEL_MEAN has {len(mean)} values and MODEL_STD {len(std)}. "
+            f"The images have {channels} channels, but MODEL_MEAN has {means} values and MODEL_STD {deviations}. "
             "NORMALISE=measured takes what make folds measured."
         )
     file, download_for = _weights_source(encoder, encoder_weights, weights_folder)
+    body: nn.Module
     if architecture == "plain":
         body = unet.plain(channels=channels, classes=classes, max_features=max_features)
     elif architecture == "unetify":
@@ -96,12 +97,12 @@ def build(
     else:
         body = _create(name, architecture, encoder, classes, channels, download_for)
     if file:
-        load_encoder(body.encoder, file)
-    return Segmenter(body, mean, std, _auxiliary(name, body, deep_supervision, classes, channels))
+        load_encoder(body.get_submodule("encoder"), file)
+    return Segmenter(body, normalization, _auxiliary(name, body, deep_supervision, classes, channels))
 
 
 def _weights_source(encoder: str, encoder_weights: str, weights_folder: str) -> tuple[Path | None, Path | None]:
-    """The file to load an encoder from, or the file whose lack makes a download necessary, or neither."""
+    """Return the file to load an encoder from, or the file whose lack makes a download necessary, or neither."""
     if encoder_weights == "none":
         return None, None
     if encoder_weights != "imagenet":
@@ -124,7 +125,7 @@ def _weights_source(encoder: str, encoder_weights: str, weights_folder: str) -> 
 def _create(
     name: str, architecture: str, encoder: str, classes: int, in_channels: int, download_for: Path | None
 ) -> nn.Module:
-    """smp's network; `download_for` is where the packed weights would be, where they are to be downloaded instead."""
+    """Build smp's network; `download_for`: where packed weights would be, if they are to be downloaded instead."""
     import segmentation_models_pytorch as smp
 
     weights = None if download_for is None else True if encoder.startswith("tu-") else "imagenet"
@@ -147,7 +148,7 @@ def _create(
 
 
 def _auxiliary(name: str, body: nn.Module, levels: int, classes: int, channels: int) -> tuple[nn.Module, ...]:
-    """Heads for the `levels` blocks before the decoder's last, the finest first."""
+    """Return heads for the `levels` blocks before the decoder's last, the finest first."""
     if not levels:
         return ()
     blocks = getattr(body.decoder, "blocks", None)

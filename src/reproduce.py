@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import settings as settings_module
+from settings import Settings
 from tools import constants, run_folders
 from tools.errors import UnlearnedError, UserError, command, listing
 from tools.files import read_json, sha256
@@ -28,9 +29,10 @@ MACHINE = "machine"  # the section of config.py that never changes a result on p
 
 
 def read_origin(folder: Path) -> dict[str, Any]:
-    """run.json of a run folder. Raises UserError where there is none, or it lacks something."""
+    """Read run.json of a run folder. Raises UserError where there is none, or it lacks something."""
     cure = "Expected a run folder that make train wrote, such as lightning_logs/demo/fold0_seed42."
-    need = {"fold": str, "settings": dict, "code": dict, "versions": dict, "computer": dict, "folds_sha256": str}
+    need: dict[str, type] = {"fold": str, "folds_sha256": str}
+    need |= dict.fromkeys(("settings", "code", "versions", "computer"), dict)
     origin = read_json(folder / run_folders.ORIGIN, cure, need)
     for name in (run_folders.FOLDS, Path(run_folders.FOLDS).with_suffix(".json")):
         if not (folder / name).is_file():
@@ -38,8 +40,8 @@ def read_origin(folder: Path) -> dict[str, Any]:
     return origin
 
 
-def settings_of(origin: dict[str, Any], folder: Path, today: "Settings", into: str) -> "Settings":
-    """The run's settings under the new experiment's name; of the machine's, all but where the data lie are today's.
+def settings_of(origin: dict[str, Any], folder: Path, today: Settings, into: str) -> Settings:
+    """Return the run's settings under the new experiment's name; the machine's are today's, but for where the data lie.
 
     Raises UserError for a constant that is given and not the run's own, or that config.py no longer has.
     """
@@ -60,16 +62,15 @@ def settings_of(origin: dict[str, Any], folder: Path, today: "Settings", into: s
     return settings_module.load(constants.lines_of(own) + given + constants.lines_of(named))
 
 
-def what_differs(now: "Settings", origin: dict[str, Any]) -> tuple[str, list[str]]:
-    """The device that the run would be trained on today, and a line for each thing that differs."""
+def what_differs(now: Settings, origin: dict[str, Any]) -> tuple[str, list[str]]:
+    """Return the device that the run would be trained on today, and a line for each thing that differs."""
     from data import splits
-    from tools.hardware import choose_device, choose_precision
     from training import builders, run_record, weights_origin
 
-    frame, spec, device = splits.read(Path(now.TRAIN_FOLDS)), builders.data_spec(now), choose_device(now.DEVICE)
+    frame, spec, hardware = splits.read(Path(now.TRAIN_FOLDS)), builders.data_spec(now), builders.hardware(now)
     data = builders.open_cache(now, frame, spec).data_sha256
-    precision = choose_precision(now.PRECISION, device)[0]
-    today = run_record.of_today(device, precision, now.DEVICES * now.NODES, data, origin["folds_sha256"])
+    devices, device = now.DEVICES * now.NODES, hardware.device
+    today = run_record.of_today(device, hardware.precision, devices, data, origin["folds_sha256"])
     begun = builders.begun_from(now, frame, origin["fold"])
     return device, run_record.differences(origin, {**today, **weights_origin.record(begun)})
 
@@ -116,10 +117,10 @@ def main(argv: list[str] | None = None) -> None:
     if is_on(flags.CHECK):
         return
     run_folders.read_model(folder)  # there is something to compare with
-    from training import fit
+    from training.fold_training import FoldTraining
 
-    resume, overwrite = (is_on(flag) for flag in (flags.RESUME, flags.OVERWRITE))
-    again = fit.fit(now, origin["fold"], resume, overwrite)
+    training = FoldTraining(now, origin["fold"], resume=is_on(flags.RESUME), overwrite=is_on(flags.OVERWRITE))
+    again = training.run()
     if not run_folders.resumable(again):
         compare(folder, again, differ, device)
 

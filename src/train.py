@@ -7,7 +7,7 @@ from tools import run_folders
 from tools.errors import UserError, command
 from tools.flags import is_on
 from training import launch
-from training.fit import fit
+from training.fold_training import FoldTraining
 
 FLAGS = {
     "FOLD": "which fold is held out: 0, 1, ..., or full (train on every row, validate on nothing)",
@@ -24,14 +24,11 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(
             "Which fold? make train FOLD=0 (or python src/train.py --fold 0); FOLD=full trains on every row."
         )
-    resume, overwrite = (is_on(flag) for flag in (flags.RESUME, flags.OVERWRITE))
-    folder = fit(settings, flags.FOLD, resume, overwrite)
-    if settings.DEVICES * settings.NODES > 1:
-        from tools import distributed
-
-        started = distributed.environment()
-        if started is None or started.global_rank() > 0:  # rank zero, which launch started, has said it
-            return
+    # its rows, data, network, loss and trainer, in this order; then what run does with them: prepare, fit, ship
+    training = FoldTraining(settings, flags.FOLD, resume=is_on(flags.RESUME), overwrite=is_on(flags.OVERWRITE))
+    folder = training.run()
+    if not training.is_rank_zero:  # who launched rank zero, or another rank: rank zero says it
+        return
     if run_folders.resumable(folder):
         print(f"Next: make train FOLD={flags.FOLD} RESUME=1, with the same settings")
     elif flags.FOLD == "full":

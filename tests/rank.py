@@ -29,7 +29,7 @@ def patched():
     build, step = builders.build_network, SegmentationModule.training_step
 
     def noted(self, batch, index):
-        with Path(f"rows_{self.hparams.seed}_{self.trainer.world_size}_{self.global_rank}.txt").open("a") as file:
+        with Path(f"rows_{self.seed}_{self.trainer.world_size}_{self.global_rank}.txt").open("a") as file:
             file.write(f"{self.trainer.current_epoch} {index} {' '.join(map(str, batch['row'].tolist()))}\n")
         return step(self, batch, index)
 

@@ -14,7 +14,7 @@ import settings
 from conftest import TINY
 from data import splits
 from loading import augmentations, dataset
-from loading.datamodule import MaskDataModule
+from loading.datamodule import DataOrder, MaskDataModule
 from loading.samplers import epoch_order
 from tools.errors import UserError
 from training import builders
@@ -27,8 +27,8 @@ def open_demo(*overrides):
 
 def batches(cache, workers, epochs=2, augment="turns", rows=24):
     data = MaskDataModule(
-        cache, np.arange(rows), np.arange(rows, rows + 5), augment=augmentations.make(augment), seed=1,
-        train_batch_size=8, valid_batch_size=4, num_workers=workers,
+        cache, np.arange(rows), np.arange(rows, rows + 5), DataOrder(1, train_batch_size=8, valid_batch_size=4),
+        augment=augmentations.make(augment), num_workers=workers,
     )  # fmt: skip
     loader, seen = data.train_dataloader(), []
     for epoch in range(epochs):

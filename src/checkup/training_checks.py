@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from lightning_module import SegmentationModule
     from loading.cache import Cache
     from settings import Settings
+    from tools.hardware import Precision
 
 KERNEL_HOURS = 12  # after which Kaggle ends a kernel
 SMALL = 2  # images of the step from which a CPU's memory is foreseen
@@ -65,7 +66,7 @@ def first_batch(settings: "Settings", spec: DataSpec, cache: "Cache", size: int)
 
 
 def step(
-    settings: "Settings", module: "SegmentationModule", batch: trial.Batch, device: str, precision: str
+    settings: "Settings", module: "SegmentationModule", batch: trial.Batch, device: str, precision: "Precision"
 ) -> tuple[list[Finding], trial.Watch | None]:
     """Try a step: its loss, gradients and memory; and the watch that timed some, None where none could be made."""
     size = len(batch["image"])
@@ -122,7 +123,7 @@ def _on_gpu(work: Callable[[], None], size: int) -> list[Finding]:
 
 
 def _foreseen(
-    settings: "Settings", module: "SegmentationModule", batch: trial.Batch, device: str, precision: str
+    settings: "Settings", module: "SegmentationModule", batch: trial.Batch, device: str, precision: "Precision"
 ) -> Finding | None:
     """Foresee from a step of two images that the batch would not fit: a system kills what is too large."""
     size, free = len(batch["image"]), memory.free()

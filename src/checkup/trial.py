@@ -16,10 +16,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from data.dataspec import DataSpec
 from loading.cache import Cache
-from loading.datamodule import MaskDataModule, workers
+from loading.datamodule import DataOrder, MaskDataModule, workers
 from loading.samplers import RankBatches
+from tools.hardware import Precision
 from training import builders, callbacks
-from training.lr_range_test import bare_trainer
+from training import trainer as trainer_module
+from training.trainer import Hardware, Update
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,12 +70,10 @@ def loader(settings: "Settings", spec: DataSpec, cache: Cache, batch: int, proce
         cache,
         places,
         places[:0],
+        DataOrder(settings.SEED, batch, batch),
         augment=builders.augmentation(settings, spec),
-        seed=settings.SEED,
-        train_batch_size=batch,
-        valid_batch_size=batch,
-        num_workers=processes,
         cropped=all(settings.CROP),
+        num_workers=processes,
     )
     return data.train_dataloader()
 
@@ -196,7 +196,7 @@ def steps(
     module: "SegmentationModule",
     batch: Batch,
     device: str,
-    precision: str,
+    precision: Precision,
     warm_up: int,
     most: int,
 ) -> Watch:
@@ -206,7 +206,8 @@ def steps(
     """
     watch = Watch(warm_up, most)
     hooks = [watch, *([callbacks.AveragedWeights(settings.EMA)] if settings.EMA else [])]
-    trainer = bare_trainer(most, device, precision, 1, settings.GRADIENT_CLIP, hooks)
+    update = Update(gradient_clip=settings.GRADIENT_CLIP)
+    trainer = trainer_module.bare(most, update, Hardware(device, precision), hooks)
     try:
         trainer.fit(copy.deepcopy(module), DataLoader(_SameBatch(batch, most), batch_size=None))
     except SystemExit as stopped:  # Lightning's answer to Ctrl-C

@@ -13,11 +13,12 @@ if TYPE_CHECKING:
 
 def perform(settings: "Settings", fold: str, overwrite: bool) -> str:
     """Train one fold, or go on with it, then score it; returns what is left to do, or "". Raises UserError."""
-    from training import fit
+    from training.fold_training import FoldTraining
 
     folder = run_folders.run_folder(settings.LOGS, settings.EXPERIMENT, fold, settings.SEED)
     if overwrite or not (folder / run_folders.MODEL).is_file():
-        fit.fit(settings, fold, resume=run_folders.resumable(folder) and not overwrite, overwrite=overwrite)
+        resume = run_folders.resumable(folder) and not overwrite
+        FoldTraining(settings, fold, resume=resume, overwrite=overwrite).run()
     if not (folder / run_folders.MODEL).is_file():
         return "MAX_MINUTES stopped its training"
     fold_scores.score_fold(settings, fold)

@@ -71,14 +71,14 @@ class _Frame(NamedTuple):
 
 
 def strengths(name: str) -> dict[str, dict[str, Any]]:
-    """The steps of the pipeline of that name (config.AUGMENT). Raises UserError for another name."""
+    """Return the steps of the pipeline of that name (config.AUGMENT). Raises UserError for another name."""
     if name not in STRENGTHS:
         raise UserError(f"AUGMENT={name}: there is no such augmentation; there are: {', '.join(STRENGTHS)}.")
     return STRENGTHS[name]
 
 
 def elastic_field(strength: dict[str, Any], side: int) -> tuple[float, float]:
-    """(sigma, alpha) in pixels of an elastic step on an image whose shorter side is `side`.
+    """Return (sigma, alpha) in pixels of an elastic step on an image whose shorter side is `side`.
 
     The field is noise, uniform in [-1, 1] at each pixel, blurred with sigma and multiplied by alpha (Simard et al.
     2003). The blur leaves 1 / (2 sigma sqrt(3 pi)) of root mean square, which alpha makes the displacement.
@@ -88,7 +88,7 @@ def elastic_field(strength: dict[str, Any], side: int) -> tuple[float, float]:
 
 
 def _geometric(step: str, strength: dict[str, Any], frame: _Frame, labels: bool) -> list:
-    """The transforms of a step that moves image and mask."""
+    """Return the transforms of a step that moves image and mask."""
     import albumentations as A
     import cv2
 
@@ -110,7 +110,7 @@ def _geometric(step: str, strength: dict[str, Any], frame: _Frame, labels: bool)
 
 
 def _colours(step: str, strength: dict[str, Any], channels: int) -> list:
-    """The transforms of a step that changes colours or brightness; hue and saturation are those of RGB."""
+    """Return the transforms of a step that changes colors or brightness; hue and saturation are those of RGB."""
     import albumentations as A
 
     values = {name: value for name, value in strength.items() if name != "p"}
@@ -126,7 +126,7 @@ def _colours(step: str, strength: dict[str, Any], channels: int) -> list:
 
 
 def _texture(step: str, strength: dict[str, Any]) -> list:
-    """The transforms of a step that changes the image's grain, or hides parts of it, for any channels."""
+    """Return the transforms of a step that changes the image's grain, or hides parts of it, for any channels."""
     import albumentations as A
     import cv2
 
@@ -147,7 +147,7 @@ def _texture(step: str, strength: dict[str, Any]) -> list:
 
 
 def _transforms(name: str, frame: _Frame, labels: bool) -> list:
-    """All transforms of a pipeline, in order."""
+    """Return all transforms of a pipeline, in order."""
     transforms = []
     for step, strength in strengths(name).items():
         if step in GEOMETRIC:
@@ -184,12 +184,12 @@ class Augmentation:
         result = compose(image=image, masks=list(mask))
         return result["image"].reshape(image.shape), np.stack(result["masks"])
 
-    def __getstate__(self) -> dict:
+    def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_compose": {}}
 
 
 def make(name: str, labels: bool = False) -> Augmentation | None:
-    """The pipeline of that name (config.AUGMENT), None for "none"; `labels`: masks hold class indices.
+    """Return the pipeline of that name (config.AUGMENT), None for "none"; `labels`: masks hold class indices.
 
     Raises UserError for an unknown name.
     """

@@ -21,10 +21,13 @@ class Cache:
     """Images (h, w, C) and masks (K, h, w), as dataspec has them, in the network's frame, by row."""
 
     def __init__(self, path: Path) -> None:
-        about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        self.path, self.shapes = path, about["shapes"]
-        self.channels, self.planes = about["channels"], about["planes"]
-        self.data_sha256 = about["data_sha256"]  # of the files, as bytes: the same on any computer, at any IMAGE_SIZE
+        stored = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        self.path = path
+        self.shapes: list[list[int]] = stored["shapes"]  # height, width
+        self.channels: int = stored["channels"]
+        self.planes: int = stored["planes"]
+        # of the files, as bytes: the same on any computer, at any IMAGE_SIZE
+        self.data_sha256: str = stored["data_sha256"]
         pixels = np.array([height * width for height, width in self.shapes], np.int64)
         self.offsets = np.concatenate([[0], np.cumsum(pixels * (self.channels + self.planes))])
         self._bytes: np.ndarray | None = None  # opened at first use, so that each worker opens its own
@@ -42,7 +45,7 @@ class Cache:
         image = self._bytes[start:middle].reshape(height, width, self.channels)
         return image, self._bytes[middle:end].reshape(self.planes, height, width)
 
-    def __getstate__(self) -> dict:
+    def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_bytes": None}
 
 
@@ -79,7 +82,7 @@ def open_cache(
     max_pixels: int,
     spec: DataSpec,
 ) -> Cache:
-    """The cache of `pairs` (image, mask relative to `root`) in `folder`; made, on all cores, where it is not there yet.
+    """Open the cache of `pairs` (image, mask relative to `root`) in `folder`; made, on all cores, where there is none.
 
     Raises UserError for files that are missing or broken, all of them listed.
     """
@@ -99,7 +102,7 @@ def open_cache(
 
 
 def _is_whole(path: Path, rows: int) -> bool:
-    """Whether the cache's file is there and as long as its JSON says."""
+    """Return whether the cache's file is there and as long as its JSON says."""
     try:
         cache = Cache(path)
         return len(cache) == rows and path.stat().st_size == cache.offsets[-1]
@@ -118,7 +121,7 @@ def _build(
 ) -> None:
     digests = _Digests(root, spec)
 
-    def one(pair: tuple[str, str]) -> tuple[np.ndarray, np.ndarray, str] | str:
+    def read(pair: tuple[str, str]) -> tuple[np.ndarray, np.ndarray, str] | str:
         try:
             shape, (frame,) = spec.read_frames(root / pair[0], [(size, resize)], max_pixels)
             mask = spec.read_mask(root, pair[1], shape, max_pixels, pair[0])
@@ -130,7 +133,7 @@ def _build(
     with atomic_write(path) as temporary:
         with temporary.open("wb") as file, threads.pool() as pool:
             for block in range(0, len(pairs), 256):  # a block at a time, so that memory does not grow with the data
-                results = pool.map(one, pairs[block : block + 256])
+                results = pool.map(read, pairs[block : block + 256])
                 for result in console.track(results, len(pairs[block : block + 256]), f"caching {block}/{len(pairs)}"):
                     if isinstance(result, str):
                         problems.append(result)
@@ -142,10 +145,10 @@ def _build(
         images.refuse_listed(
             problems, "broken or mismatched pairs:", "Repair or remove these files, then run make folds again."
         )
-    about = {
+    stored = {
         "shapes": shapes,
         "channels": spec.channels,
         "planes": spec.planes,
         "data_sha256": digest_of(hashes),
     }
-    write_json(path.with_suffix(".json"), about)  # last: it says that the file is whole
+    write_json(path.with_suffix(".json"), stored)  # last: it says that the file is whole

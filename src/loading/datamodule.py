@@ -6,6 +6,7 @@ same order.
 
 import os
 import sys
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from tools.errors import UserError
 
 
 def workers(wanted: int, cores: int = 0) -> int:
-    """Loader processes: as wanted, or (-1) one a core, at most 8; on one core none.
+    """Return the number of loader processes: as wanted, or (-1) one a core, at most 8; on one core none.
 
     `cores`: how many there are to take; 0: this computer's, of which several ranks take a share each.
     """
@@ -32,10 +33,23 @@ def workers(wanted: int, cores: int = 0) -> int:
 
 
 def _quiet_worker(_: int) -> None:
-    """One thread in each worker: the workers are the parallelism. When to stop is the training's decision."""
+    """Set a worker up: one thread, as the workers are the parallelism; when to stop is the training's decision."""
     torch.set_num_threads(1)
     signals.deaf_worker()
     child_processes.die_with_parent()
+
+
+@dataclass(frozen=True, eq=False)
+class DataOrder:
+    """Which training sample comes when, in which batch and in which process."""
+
+    seed: int
+    train_batch_size: int  # images, of all ranks together
+    valid_batch_size: int
+    weights: np.ndarray | None = None  # how often each training row comes; None: once an epoch
+    rank: int = 0  # of `ranks` that train together: each loads its share of a batch
+    ranks: int = 1
+    limit: int = 0  # batches of a validation, 0 all; those of an epoch's training are the Trainer's matter
 
 
 class MaskDataModule(pl.LightningDataModule):
@@ -46,47 +60,35 @@ class MaskDataModule(pl.LightningDataModule):
         cache: Cache,
         train_rows: np.ndarray,
         valid_rows: np.ndarray,
+        order: DataOrder,
         *,
-        augment: Augment | None,
-        seed: int,
-        train_batch_size: int,
-        valid_batch_size: int,
-        num_workers: int = 0,
-        weights: np.ndarray | None = None,
+        augment: Augment | None = None,
         cropped: bool = False,
-        rank: int = 0,
-        ranks: int = 1,
-        limit: int = 0,
+        num_workers: int = 0,
     ) -> None:
-        """`weights`: how often each training row comes; `cropped`: the augmentation makes all of one size.
-
-        `limit`: batches of a validation, 0 all; those of an epoch's training are the Trainer's matter.
-
-        `rank` of `ranks` that train together: each loads its share of a batch of `train_batch_size`.
-        """
+        """`cropped`: the augmentation makes all of one size."""
         super().__init__()
-        self.rank, self.ranks, self.limit = rank, ranks, limit
-        self.weights, self.cropped = weights, cropped
         self.cache, self.train_rows, self.valid_rows = cache, train_rows, valid_rows
-        self.augment, self.seed, self.num_workers = augment, seed, num_workers
-        self.train_batch_size = min(train_batch_size, len(train_rows))
-        self.valid_batch_size = valid_batch_size
+        self.order, self.augment, self.cropped, self.num_workers = order, augment, cropped, num_workers
+        self.train_batch_size = min(order.train_batch_size, len(train_rows))
         self._refuse_unequal_shares()
         self._start = (0, 0)  # epoch and samples of it that a resumed run has seen
         self._refuse_mixed_shapes()
 
     def _refuse_unequal_shares(self) -> None:
-        if self.train_batch_size % self.ranks:
-            near = -(-self.train_batch_size // self.ranks) * self.ranks
+        ranks = self.order.ranks
+        if self.train_batch_size % ranks:
+            near = -(-self.train_batch_size // ranks) * ranks
             raise UserError(
-                f"A batch of {self.train_batch_size} images cannot be divided among {self.ranks} devices; take a "
+                f"A batch of {self.train_batch_size} images cannot be divided among {ranks} devices; take a "
                 f"TRAIN_BATCH_SIZE that can, such as {near}."
             )
 
     def state_dict(self) -> dict[str, int]:
-        """Where the order stands, at an optimiser step: the rest follows from the seed."""
-        loop = self.trainer.fit_loop
-        batches = loop.epoch_loop.batch_progress.current.processed % self.trainer.num_training_batches
+        """Return where the order stands, at an optimizer step: the rest follows from the seed."""
+        trainer: Any = self.trainer  # None only before a Trainer has it; and its types know no `processed`
+        loop = trainer.fit_loop
+        batches = loop.epoch_loop.batch_progress.current.processed % trainer.num_training_batches
         return {"epoch": loop.epoch_progress.current.processed, "samples": batches * self.train_batch_size}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
@@ -94,7 +96,7 @@ class MaskDataModule(pl.LightningDataModule):
         self._start = state["epoch"], state["samples"]
 
     def _refuse_mixed_shapes(self) -> None:
-        """RESIZE=none leaves images at their own size, and a training batch needs equal ones."""
+        """Refuse what RESIZE=none leaves at sizes of its own where a training batch needs equal ones."""
         shapes = [tuple(self.cache.shapes[row]) for row in self.train_rows]
         if len(set(shapes)) > 1 and self.train_batch_size > 1 and not self.cropped:
             raise UserError(
@@ -104,14 +106,14 @@ class MaskDataModule(pl.LightningDataModule):
             )
 
     def _loader(self, train: bool) -> DataLoader:
-        which = self.rank, self.ranks
+        order, rank = self.order, (self.order.rank, self.order.ranks)
         if train:
-            dataset = MaskDataset(self.cache, self.seed, self.augment)
-            samples = EpochSampler(self.train_rows, self.seed, self.weights, self._start)
-            order: Sampler = RankBatches(samples, self.train_batch_size, *which)
+            dataset = MaskDataset(self.cache, order.seed, self.augment)
+            samples = EpochSampler(self.train_rows, order.seed, order.weights, self._start)
+            batches: Sampler = RankBatches(samples, self.train_batch_size, *rank)
         else:
-            dataset = MaskDataset(self.cache, self.seed)
-            order = ShapeBatches(self.valid_rows, self.cache.shapes, self.valid_batch_size, *which, self.limit)
+            dataset = MaskDataset(self.cache, order.seed)
+            batches = ShapeBatches(self.valid_rows, self.cache.shapes, order.valid_batch_size, *rank, order.limit)
         processes = self.num_workers if train or self.num_workers == 0 else max(1, self.num_workers // 2)
         options: dict[str, Any] = {"persistent_workers": True, "prefetch_factor": 2} if processes else {}
         if processes:
@@ -121,7 +123,7 @@ class MaskDataModule(pl.LightningDataModule):
             options["multiprocessing_context"] = "fork"
         return DataLoader(
             dataset,
-            batch_sampler=order,
+            batch_sampler=batches,
             collate_fn=collate,
             num_workers=processes,
             pin_memory=torch.cuda.is_available(),

@@ -34,13 +34,13 @@ class _Noise(nn.Module):
 
 
 def _geometric(step: str, strength: dict[str, Any], size: tuple[int, int], draw_on: torch.device) -> list[nn.Module]:
-    """Kornia's modules for a step that moves image and mask."""
+    """Return Kornia's modules for a step that moves image and mask."""
     import kornia.augmentation as K
 
     flips = {"horizontal": K.RandomHorizontalFlip, "vertical": K.RandomVerticalFlip}
     if step == "symmetry":  # mirroring along both axes and at most one quarter turn: all eight are equally likely
         quarter = [K.RandomRotation90((1, 1), p=0.5)] if size[0] == size[1] else []
-        return [flip(p=0.5) for flip in flips.values()] + quarter
+        return [*(flip(p=0.5) for flip in flips.values()), *quarter]
     if step in flips:
         return [flips[step](p=strength["p"])]
     # reflection about the outermost pixels' middles, as on the CPU
@@ -50,18 +50,18 @@ def _geometric(step: str, strength: dict[str, Any], size: tuple[int, int], draw_
         scale = scale if strength["keep_aspect"] else (*scale, *scale)
         return [K.RandomAffine(strength["rotate"], translate=(shift, shift), scale=scale, **border)]
     sigma, alpha = augmentations.elastic_field(strength, min(size))
-    across = tuple(2 * alpha / max(1, length - 1) for length in reversed(size))  # (x, y), of an image from -1 to 1
+    height, width = (2 * alpha / max(1, length - 1) for length in size)  # of an image from -1 to 1
     kernel = 2 * round(4 * sigma) + 1
-    elastic = K.RandomElasticTransform((kernel, kernel), (sigma, sigma), across, **border)
+    elastic = K.RandomElasticTransform((kernel, kernel), (sigma, sigma), (width, height), **border)
     elastic.set_rng_device_and_dtype(draw_on, torch.float32)  # a value for each pixel is too much for the CPU
     return [elastic]
 
 
 def _photometric(step: str, strength: dict[str, Any], channels: int, draw_on: torch.device) -> list[nn.Module]:
-    """Modules for a step that changes the image alone; hue and saturation are those of RGB."""
+    """Return modules for a step that changes the image alone; hue and saturation are those of RGB."""
     import kornia.augmentation as K
 
-    p = strength.get("p")
+    p = strength["p"]
     if step == "colour" and channels == 3:
         return [K.ColorJitter(**strength)]
     if step == "saturation":
@@ -82,7 +82,7 @@ def _photometric(step: str, strength: dict[str, Any], channels: int, draw_on: to
 
 @contextlib.contextmanager
 def _drawing_from(key: tuple[int, ...], device: torch.device) -> Iterator[None]:
-    """Within it torch's global generators of the CPU and of `device` follow `key`; after it they are as before."""
+    """Let torch's generators of the CPU and of `device` follow `key` within it; afterwards they are as before."""
     # spawn_key: a stream of its own, beside that of whatever else is drawn with the same key
     seed = int(np.random.SeedSequence(key, spawn_key=(2,)).generate_state(1, np.uint64)[0])
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
@@ -106,11 +106,13 @@ class DeviceAugmentation:
 
     def __init__(self, name: str, labels: bool, channels: int) -> None:
         self.name, self.labels, self.channels = name, labels, channels
-        self._built: dict[tuple, tuple[nn.Module, nn.Module]] = {}  # by size and the device that draws
+        # by size and the device that draws
+        self._built: dict[tuple[tuple[int, int], torch.device], tuple[nn.Module, nn.Module]] = {}
 
     def __call__(self, images: Tensor, masks: Tensor, key: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         device = images.device
-        move, change = self._modules(tuple(images.shape[2:]), device if device.type == "cuda" else torch.device("cpu"))
+        height, width = images.shape[2:]
+        move, change = self._modules((height, width), device if device.type == "cuda" else torch.device("cpu"))
         with torch.no_grad(), torch.autocast(device.type, enabled=False), _drawing_from(key, device):
             pictures, planes = move(images.float().div_(255), masks.float())
             # rounding errors of a warp must not become half a class
@@ -118,13 +120,14 @@ class DeviceAugmentation:
             return change(pictures.clamp_(0, 1)).clamp_(0, 1), moved.to(masks.dtype)
 
     def _modules(self, size: tuple[int, int], draw_on: torch.device) -> tuple[nn.Module, nn.Module]:
-        """What moves (images, masks) of `size`, and what changes images alone after it."""
+        """Return what moves (images, masks) of `size`, and what changes images alone after it."""
         if (size, draw_on) not in self._built:
             from kornia.augmentation import AugmentationSequential
             from kornia.constants import DataKey
 
-            steps, move, change = augmentations.strengths(self.name), [], []
-            for step, strength in steps.items():
+            move: list[Any] = []
+            change: list[nn.Module] = []
+            for step, strength in augmentations.strengths(self.name).items():
                 if step in augmentations.GEOMETRIC:
                     move += _geometric(step, strength, size, draw_on)
                 else:
@@ -135,13 +138,13 @@ class DeviceAugmentation:
             self._built[size, draw_on] = sequential, nn.Sequential(*change)
         return self._built[size, draw_on]
 
-    def __getstate__(self) -> dict:
+    def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_built": {}}
 
 
 def make(name: str, labels: bool, channels: int) -> DeviceAugmentation | None:
-    """The pipeline of that name (config.AUGMENT) for batches, None for "none"; `labels`: masks hold class indices.
+    """Return the pipeline of that name (config.AUGMENT) for batches, None for "none".
 
-    Raises UserError for an unknown name.
+    `labels`: masks hold class indices. Raises UserError for an unknown name.
     """
     return DeviceAugmentation(name, labels, channels) if augmentations.strengths(name) else None

@@ -32,7 +32,7 @@ def crop(
     labels: bool = False,
     background: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A random part of `size` (h, w) of image (H, W, C) and mask (K, H, W); a function of `key` alone.
+    """Cut a random part of `size` (h, w) out of image (H, W, C) and mask (K, H, W); a function of `key` alone.
 
     With probability `foreground` it is centred, as far as the borders allow, on a pixel of a class that is drawn from
     those in the mask (Isensee et al. 2021, nnU-Net). `labels`: the mask holds class indices, of which `background`
@@ -59,10 +59,10 @@ def crop(
 def _foreground_pixel(
     mask: np.ndarray, generator: np.random.Generator, labels: bool, background: int
 ) -> tuple[int, int] | None:
-    """(y, x) of a random pixel of a random class of the mask; None where it has none."""
+    """Return (y, x) of a random pixel of a random class of the mask; None where it has none."""
     if labels:
         counts = np.bincount(mask[0].ravel(), minlength=256)
-        classes = [index for index in np.flatnonzero(counts) if index not in (background, IGNORED)]
+        classes = [index for index in np.flatnonzero(counts).tolist() if index not in (background, IGNORED)]
     else:
         classes = [index for index, plane in enumerate(mask) if plane.any()]
     if not classes:

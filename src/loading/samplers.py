@@ -1,14 +1,16 @@
 """Which sample comes when: a pure function of (seed, epoch), so that workers, ranks and resuming do not matter."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from torch.utils.data import Sampler
 
+from tools.errors import UserError, nearest
+
 
 def epoch_order(seed: int, epoch: int, rows: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
-    """The order of `rows` in an epoch: a permutation that depends on nothing but its arguments.
+    """Return the order of `rows` in an epoch: a permutation that depends on nothing but its arguments.
 
     `weights`, one a row: the epoch is as long, but rows come as often as their weights say, give or take one.
     """
@@ -23,13 +25,36 @@ def epoch_order(seed: int, epoch: int, rows: np.ndarray, weights: np.ndarray | N
 
 
 def balance_weights(strata: list[str], shares: dict[str, float]) -> np.ndarray:
-    """A weight for each row such that all strata come equally often, or by their `shares` (1 where unnamed)."""
+    """Return a weight for each row: all strata come equally often, or by their `shares` (1 where unnamed)."""
     counts = Counter(strata)
     return np.array([shares.get(stratum, 1.0) / counts[stratum] for stratum in strata])
 
 
+def stratum_shares(text: str, strata: list[str]) -> dict[str, float]:
+    """Read BALANCE's `name=2,other=1` as shares by stratum, `strata` as {}. Raises UserError."""
+    known, shares = sorted(set(strata)), dict[str, float]()
+    if text == "strata":
+        return shares
+    for part in text.split(","):
+        name, _, number = part.rpartition("=")
+        name = name.strip()
+        if name not in known:
+            shown = ", ".join(known[:20])
+            raise UserError(
+                f"BALANCE={text}: no training image has the stratum '{name}'.{nearest(name, known)} "
+                f"Expected none, strata, or shares such as {known[0]}=2; the strata: {shown}."
+            )
+        try:
+            shares[name] = float(number)
+        except ValueError as error:
+            raise UserError(f"BALANCE={text}: '{number}' is not a number.") from error
+        if not 0 < shares[name] < 1e6:
+            raise UserError(f"BALANCE={text}: expected shares above 0.")
+    return shares
+
+
 def foreground_weights(weights: np.ndarray, shown: np.ndarray, share: float) -> np.ndarray:
-    """`weights` changed so that `share` of an epoch shows foreground; unchanged where that much does, or none."""
+    """Return `weights` such that `share` of an epoch shows foreground; the same where that much does, or none."""
     inside, outside = weights[shown].sum(), weights[~shown].sum()
     if not inside or not outside or inside >= share * (inside + outside):
         return weights
@@ -37,7 +62,7 @@ def foreground_weights(weights: np.ndarray, shown: np.ndarray, share: float) -> 
 
 
 class EpochSampler(Sampler):
-    """Yields (epoch, row, how often the row came before). Lightning calls `set_epoch` before each epoch.
+    """The samples of an epoch: (epoch, row, how often it came before). Lightning calls `set_epoch` before each.
 
     `start`: the epoch to begin with, and how many samples of it have been seen (where a run is resumed).
     """
@@ -63,7 +88,7 @@ class EpochSampler(Sampler):
 
 
 class RankBatches(Sampler):
-    """One rank's share of each batch of `size` of `order`: equal shares, and no smaller last batch."""
+    """One rank's share of each batch of `size` samples of `order`: equal shares, and no smaller last batch."""
 
     def __init__(self, order: EpochSampler, size: int, rank: int, ranks: int) -> None:
         self.sampler = order  # Lightning looks for this name
@@ -89,9 +114,15 @@ class ShapeBatches(Sampler):
     """
 
     def __init__(
-        self, rows: np.ndarray, shapes: list, size: int, rank: int = 0, ranks: int = 1, limit: int = 0
+        self,
+        rows: np.ndarray,
+        shapes: Sequence[Sequence[int]],
+        size: int,
+        rank: int = 0,
+        ranks: int = 1,
+        limit: int = 0,
     ) -> None:
-        groups: dict[tuple, list] = {}
+        groups: dict[tuple[int, ...], list[tuple[int, int, int]]] = {}
         for row in rows.tolist():
             groups.setdefault(tuple(shapes[row]), []).append((0, row, 0))
         batches = [group[at : at + size] for group in groups.values() for at in range(0, len(group), size)]

@@ -8,7 +8,7 @@ import functools
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from modeling.encoder_weights import for_channels, ways_out
 from tools.errors import UserError
 
+Key = TypeVar("Key", int, str)  # of a feature: timm's index or torchvision's block
 STRIDES = (1, 2, 4, 8, 16, 32)  # the network's images are padded to multiples of the last
 # 64 / stride is a power of two and 96 / stride never is, so a shape tells its stride and where its channels are
 TRIAL = (64, 96)
@@ -34,13 +35,13 @@ class Feature:
 
 
 def near(name: str, known: list[str]) -> str:
-    """` Did you mean ...?` with up to three of the `known` names, or nothing."""
+    """Return ` Did you mean ...?` with up to three of the `known` names, or nothing."""
     matches = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     return f" Did you mean {', '.join(matches)}?" if matches else ""
 
 
 def build(encoder: str, channels: int, download_for: Path | None = None) -> tuple[nn.Module, tuple[Feature, ...]]:
-    """A fresh backbone for `channels` input channels, and its features from fine to coarse, one a stride.
+    """Build a backbone for `channels` input channels; returns its features too, from fine to coarse, one a stride.
 
     `encoder`: tu-<timm name> or tv-<torchvision name>. `download_for`: None for random weights, or the file that would
     have spared fetching ImageNet's. Raises UserError for unknown names and backbones without features of several
@@ -68,7 +69,7 @@ def _known(library: str) -> list[str]:
 
 
 def _is_timm(name: str) -> bool:
-    """Whether timm has it, with or without the tag of its weights (resnet50.a1_in1k)."""
+    """Return whether timm has it, with or without the tag of its weights (resnet50.a1_in1k)."""
     import timm
 
     return timm.is_model(name)
@@ -94,7 +95,7 @@ def _not_fetched(encoder: str, download_for: Path, error: Exception) -> str:
 
 @functools.cache
 def _timm_plan(name: str, channels: int) -> tuple[tuple[Feature, ...], dict[str, Any]]:
-    """What a timm backbone returns, and create_model's options for it; tried without memory for its weights."""
+    """Find what a timm backbone returns, and create_model's options for it; tried without memory for its weights."""
     import timm
 
     reasons = []
@@ -102,12 +103,13 @@ def _timm_plan(name: str, channels: int) -> tuple[tuple[Feature, ...], dict[str,
         options: dict[str, Any] = {"features_only": True, "in_chans": channels, **option}
         try:
             with torch.device("meta"), torch.no_grad():
-                backbone = timm.create_model(name, **options).eval()
+                backbone: Any = timm.create_model(name, **options).eval()  # timm's own attributes have no types
                 outputs = backbone(torch.zeros(1, channels, *TRIAL))
         except Exception as error:  # timm's models raise what they like; the first reason is the message
             reasons.append(" ".join(str(error).split())[:120] or type(error).__name__)
             continue
-        chosen = _finest_to_coarsest(name, dict(zip(backbone.feature_info.out_indices, outputs, strict=True)))
+        indices: list[int] = list(backbone.feature_info.out_indices)
+        chosen = _finest_to_coarsest(name, dict(zip(indices, outputs, strict=True)))
         return tuple(chosen.values()), {**options, "out_indices": tuple(chosen)}
     raise UserError(
         f"MODEL_NAME: {name} cannot be a U-Net's encoder for images of any size ({reasons[0]}). "
@@ -143,19 +145,19 @@ def _torchvision(name: str, channels: int, download_for: Path | None) -> tuple[n
 def _exchange_first_layer(network: nn.Module, channels: int, keep: bool) -> None:
     """Give the first convolution other input channels, from its weights of RGB where they are worth keeping."""
     path, first = next((path, part) for path, part in network.named_modules() if isinstance(part, nn.Conv2d))
-    new = nn.Conv2d(
-        channels, first.out_channels, first.kernel_size, first.stride, first.padding, bias=first.bias is not None
-    )
+    (height, width), (down, across) = first.kernel_size, first.stride
+    padding = first.padding if isinstance(first.padding, str) else (first.padding[0], first.padding[1])
+    new = nn.Conv2d(channels, first.out_channels, (height, width), (down, across), padding, bias=first.bias is not None)
     if keep:
         new.weight.data = for_channels(first.weight.data, new.weight)
-        if first.bias is not None:
+        if first.bias is not None and new.bias is not None:
             new.bias.data = first.bias.data
     parent, _, child = path.rpartition(".")
     setattr(network.get_submodule(parent), child, new)
 
 
 def _features_of(name: str, network: nn.Module, channels: int) -> tuple[nn.Module, tuple[Feature, ...]]:
-    """The network cut to what its features need; they are the last blocks before the stride changes."""
+    """Cut the network to what its features need; they are the last blocks before the stride changes."""
     from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
     image = torch.zeros(1, channels, *TRIAL)
@@ -171,10 +173,10 @@ def _features_of(name: str, network: nn.Module, channels: int) -> tuple[nn.Modul
     return create_feature_extractor(network, list(chosen)).train(), tuple(chosen.values())
 
 
-def _finest_to_coarsest(name: str, outputs: dict[Any, Any]) -> dict[Any, Feature]:
-    """The last output of each stride, by its key. Raises UserError where there is one stride only, or none."""
-    found = {key: feature for key, value in outputs.items() if (feature := _feature(value))}
-    last = {feature.stride: key for key, feature in found.items()}
+def _finest_to_coarsest(name: str, outputs: dict[Key, object]) -> dict[Key, Feature]:
+    """Return the last output of each stride, by its key. Raises UserError where there is one stride only, or none."""
+    features = {key: feature for key, value in outputs.items() if (feature := _feature(value))}
+    last = {feature.stride: key for key, feature in features.items()}
     if len(last) < 2:
         shapes = ", ".join(" x ".join(map(str, value.shape[1:])) for value in outputs.values() if _is_map(value))
         raise UserError(
@@ -182,15 +184,15 @@ def _finest_to_coarsest(name: str, outputs: dict[Any, Any]) -> dict[Any, Feature
             f"makes {shapes[:120]} of an image of {TRIAL[0]} x {TRIAL[1]}. Take another, such as {GOOD}; "
             "vision transformers go with smp_dpt_tu-<name>."
         )
-    return {last[stride]: found[last[stride]] for stride in sorted(last)}
+    return {last[stride]: features[last[stride]] for stride in sorted(last)}
 
 
-def _is_map(value: Any) -> bool:
+def _is_map(value: object) -> TypeGuard[Tensor]:
     return isinstance(value, Tensor) and value.ndim == 4
 
 
-def _feature(value: Any) -> Feature | None:
-    """What an output of the trial is, or None where it is no feature map of one of STRIDES."""
+def _feature(value: object) -> Feature | None:
+    """Return what an output of the trial is, or None where it is no feature map of one of STRIDES."""
     if not _is_map(value):
         return None
     for stride in STRIDES:

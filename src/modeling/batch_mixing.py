@@ -13,6 +13,14 @@ KINDS = ("mixup", "cutmix", "both")
 
 
 @dataclass(frozen=True)
+class Mixing:
+    """Which mixing, or "none", and the alpha of its shares, Beta(alpha, alpha)."""
+
+    kind: str = "none"
+    alpha: float = 0.4
+
+
+@dataclass(frozen=True)
 class Mixed:
     """A mixed batch. Its loss is `share * loss(logits, masks) + (1 - share) * loss(logits, partners)`.
 

@@ -16,12 +16,12 @@ _WRAPPERS = ("_orig_mod.", "module.", "body.", "encoder.", "model.")
 
 
 def packed_weights(encoder: str, weights_folder: str) -> Path:
-    """Where `make weights` keeps an encoder's ImageNet weights."""
+    """Return where `make weights` keeps an encoder's ImageNet weights."""
     return Path(weights_folder) / f"{encoder}.safetensors"
 
 
 def ways_out(encoder: str, packed: Path, what: str) -> str:
-    """The sentence for ImageNet weights that cannot be had: `what` is wrong, and three things that help."""
+    """Return the sentence for ImageNet weights that cannot be had: `what` is wrong, and three things that help."""
     return (
         f"ENCODER_WEIGHTS=imagenet: the weights of {encoder} {what}. Three ways out:\n"
         f"  where there is a network: make weights MODEL_NAME=..., then copy {packed} here\n"
@@ -56,7 +56,7 @@ def refuse_offline(encoder: str, packed: Path, seconds: float = 1.5) -> None:
 
 
 def _address(encoder: str) -> str:
-    """Where an encoder's ImageNet weights are: torchvision's server for tv-, the Hugging Face hub otherwise."""
+    """Return where an encoder's ImageNet weights are: torchvision's server for tv-, the Hugging Face hub otherwise."""
     if not encoder.startswith("tv-"):
         return os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
     from torchvision.models import get_model_weights
@@ -65,7 +65,7 @@ def _address(encoder: str) -> str:
 
 
 def _has_cache(encoder: str) -> bool:
-    """Whether the client looks into its cache alone: the hub's where it is told to, torch's where the file is there."""
+    """Return whether the client uses its cache alone: the hub's where told to, torch's where the file is there."""
     if not encoder.startswith("tv-"):
         return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON")
     return Path(torch.hub.get_dir(), "checkpoints", Path(urlsplit(_address(encoder)).path).name).is_file()
@@ -103,21 +103,21 @@ def load_encoder(encoder: nn.Module, file: Path) -> None:
 
 
 def _under_own_names(state: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
-    """`state` with the encoder's own names, where they differ in wrappers or in how timm flattens them only."""
+    """Return `state` with the encoder's own names, where they differ in wrappers or in how timm flattens them only."""
     names = {_plain(key): key for key in own}
     renamed = {names.get(_plain(key), key): value for key, value in state.items() if key not in own}
     return renamed | {key: value for key, value in state.items() if key in own}
 
 
 def _plain(key: str) -> str:
-    """A tensor's name without wrappers and flattening: model.stages_0.conv.weight -> stages.0.conv.weight."""
+    """Return a tensor's name without wrappers and flattening: model.stages_0.conv.weight -> stages.0.conv.weight."""
     while wrapper := next((wrapper for wrapper in _WRAPPERS if key.startswith(wrapper)), ""):
         key = key.removeprefix(wrapper)
     return key.replace("_", ".")
 
 
 def for_channels(weight: Tensor, own: Tensor) -> Tensor:
-    """A kernel of RGB (O, 3, h, w) for `own`'s channels, such that a grey picture gets the same answer (smp's rule)."""
+    """Turn a kernel of RGB (O, 3, h, w) into one for `own`'s channels: a gray picture gets the same answer (smp's)."""
     channels = own.shape[1] if own.ndim == 4 else 0
     of_rgb = weight.ndim == 4 and weight.shape[1] == 3 and weight.shape[2:] == own.shape[2:]
     if not of_rgb or channels == 3:
@@ -128,7 +128,8 @@ def for_channels(weight: Tensor, own: Tensor) -> Tensor:
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors or .pth file, by name; code in a .pth is never run. Raises UserError."""
+    """Read the tensors of a .safetensors or .pth file, by name; code in a .pth is never run. Raises UserError."""
+    state: object
     try:
         if file.suffix == ".safetensors":
             from safetensors.torch import load_file

@@ -1,11 +1,12 @@
-"""Names -> optimisers and learning rate schedules, each a pure function of the step wherever it can be."""
+"""Names -> optimizers and learning rate schedules, each a pure function of the step wherever it can be."""
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import LambdaLR, LinearLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LambdaLR, LinearLR, LRScheduler, ReduceLROnPlateau
 
 OPTIMISERS = ("adam", "adamw", "sgd", "radam", "nadam")
 SCHEDULES = ("cosine", "restarts", "onecycle", "poly", "constant", "plateau")
@@ -14,34 +15,56 @@ ONECYCLE_START = 1 / 25  # share of the peak that onecycle begins with (Smith an
 PLATEAU_FACTOR = 0.5
 
 
-def parameter_groups(network: nn.Module, lr: float, encoder_lr: float, weight_decay: float) -> list[dict[str, Any]]:
-    """Optimiser groups: encoder (at `encoder_lr` times `lr`) and the rest, each split by weight decay.
+@dataclass(frozen=True)
+class Optimization:
+    """The optimizer, and how large its steps are."""
+
+    lr: float  # the peak, after the warm-up
+    encoder_lr: float = 1.0  # the encoder's share of it
+    optimizer: str = "adamw"  # one of OPTIMISERS
+    momentum: float = 0.9  # of sgd
+    weight_decay: float = 1e-2  # not on norms and biases
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How the learning rate changes from step to step."""
+
+    name: str = "cosine"  # one of SCHEDULES
+    warmup: float = 0.1  # share of all steps over which the rate rises
+    cycles: int = 1  # of restarts
+    patience: int = 2  # epochs without a better Dice before plateau halves the rate
+
+
+def parameter_groups(network: nn.Module, optimization: Optimization) -> list[dict[str, Any]]:
+    """Return the optimizer's groups: encoder (at its share of the rate) and the rest, each split by weight decay.
 
     Norms and biases (1-D) have no weight decay. The encoder is what the network's body calls `encoder`; a network
     without one has the rest only.
     """
     encoder = getattr(getattr(network, "body", network), "encoder", None)
     inside = {id(parameter) for parameter in encoder.parameters()} if encoder is not None else set()
-    groups: dict[tuple[bool, bool], list] = {}
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for parameter in network.parameters():
         groups.setdefault((id(parameter) in inside, parameter.ndim > 1), []).append(parameter)
     return [
         {
             "params": parameters,
-            "lr": lr * (encoder_lr if of_encoder else 1.0),
-            "weight_decay": weight_decay if decayed else 0.0,
+            "lr": optimization.lr * (optimization.encoder_lr if of_encoder else 1.0),
+            "weight_decay": optimization.weight_decay if decayed else 0.0,
         }
         for (of_encoder, decayed), parameters in sorted(groups.items(), key=lambda item: item[0])
     ]
 
 
 def make_optimiser(
-    name: str, groups: list[dict[str, Any]], lr: float, momentum: float, fusible: bool = True
+    optimization: Optimization, groups: list[dict[str, Any]], fusible: bool = True
 ) -> torch.optim.Optimizer:
-    """One of OPTIMISERS over `groups`; `momentum` is SGD's (Nesterov's). `fusible`: one kernel may do the whole step.
+    """Return the optimizer over `groups`; sgd's momentum is Nesterov's. `fusible`: one kernel may do the whole step.
 
     Weight decay is decoupled (Loshchilov and Hutter 2019) but for adam and sgd, where torch adds it to the gradient.
     """
+    name, lr, momentum = optimization.optimizer, optimization.lr, optimization.momentum
     if name == "sgd":
         return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0)
     if name in ("radam", "nadam"):
@@ -55,12 +78,12 @@ def make_optimiser(
 
 
 def _as_today(state: dict[str, Any], fused: bool | None) -> dict[str, Any]:
-    """An optimiser's state with today's choice of kernel: a run may go on on another device or in another precision."""
+    """Return an optimizer's state with today's kernel: a run may go on on another device or in another precision."""
     return {**state, "param_groups": [{**group, "fused": fused} for group in state["param_groups"]]}
 
 
 def factor(name: str, step: int, total: int, warmup: float, cycles: int = 1) -> float:
-    """Share of the peak learning rate at optimiser step `step` of `total`, 0 to 1; all schedules but plateau.
+    """Return the share of the peak rate at optimizer step `step` of `total`, 0 to 1; of all schedules but plateau.
 
     A rise over the share `warmup` (linear; onecycle's is a cosine from a 25th), then: cosine to zero; `restarts`, that
     cosine `cycles` times (Loshchilov and Hutter 2017); onecycle, a cosine to a 250,000th; poly, (1 - t)^0.9; constant.
@@ -81,19 +104,16 @@ def factor(name: str, step: int, total: int, warmup: float, cycles: int = 1) -> 
     return low + (1 - low) * 0.5 * (1 + math.cos(math.pi * t))
 
 
-def make_schedule(
-    name: str, optimiser: torch.optim.Optimizer, total: int, *, warmup: float, cycles: int
-) -> list[dict[str, Any]]:
-    """Lightning's scheduler configuration for one of SCHEDULES over `total` steps; plateau's is its warm-up."""
-    if name != "plateau":
-        schedule = LambdaLR(optimiser, lambda step: factor(name, step, total, warmup, cycles))
-        return [{"scheduler": schedule, "interval": "step"}]
-    rise = max(1, round(warmup * total))
-    return [{"scheduler": LinearLR(optimiser, 1 / rise, total_iters=rise - 1), "interval": "step"}]
+def make_schedule(schedule: Schedule, optimiser: torch.optim.Optimizer, total: int) -> LRScheduler:
+    """Return what sets the rate at each of `total` steps; plateau's is its warm-up."""
+    if schedule.name != "plateau":
+        return LambdaLR(optimiser, lambda step: factor(schedule.name, step, total, schedule.warmup, schedule.cycles))
+    rise = max(1, round(schedule.warmup * total))
+    return LinearLR(optimiser, 1 / rise, total_iters=rise - 1)
 
 
 def make_plateau(optimiser: torch.optim.Optimizer, patience: int) -> ReduceLROnPlateau:
-    """Halves the rate whenever the Dice that `step` is given has not risen for `patience` epochs.
+    """Return what halves the rate whenever the Dice that its `step` is given has not risen for `patience` epochs.
 
     It multiplies the present rate, as the warm-up does, so they do not overwrite each other.
     """

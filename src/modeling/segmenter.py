@@ -1,5 +1,6 @@
 """What surrounds every network: normalization, padding, deep supervision; how it is saved and loaded."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -26,24 +27,36 @@ def save_network(network: torch.nn.Module, path: Path, about: dict[str, str] | N
 DIVISOR = 32  # sides that every architecture accepts
 
 
+@dataclass(frozen=True)
+class Normalization:
+    """Mean and standard deviation of each channel of images in [0, 1]."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+IMAGENET = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # of RGB
+
+
 class Segmenter(nn.Module):
-    """Normalises, pads to multiples of 32 by repeating the border, runs `body` and crops its logits back.
+    """A network that normalizes, pads to multiples of 32 by repeating the border, and crops its body's logits back.
 
     `auxiliary`: 1 x 1 convolutions to logits for deep supervision (Lee et al. 2015), one for each coarser block of the
     body's decoder, the finest first. They work in training only and are not shipped.
     """
 
-    def __init__(
-        self, body: nn.Module, mean: tuple[float, ...], std: tuple[float, ...], auxiliary: tuple[nn.Module, ...] = ()
-    ) -> None:
+    mean: Tensor  # (1, channels, 1, 1), and so is std
+    std: Tensor
+
+    def __init__(self, body: nn.Module, normalization: Normalization, auxiliary: tuple[nn.Module, ...] = ()) -> None:
         super().__init__()
         self.body = body
-        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
-        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
+        self.register_buffer("mean", torch.tensor(normalization.mean).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(normalization.std).view(1, -1, 1, 1))
         self.auxiliary = nn.ModuleList(auxiliary)
 
     def forward(self, images: Tensor) -> Tensor | list[Tensor]:
-        """(N, channels, H, W) in [0, 1] -> logits (N, C, H, W).
+        """Turn images (N, channels, H, W) in [0, 1] into logits (N, C, H, W).
 
         In training with deep supervision: a list of those and the coarser levels' logits, enlarged to (N, C, H, W).
         """
@@ -57,7 +70,7 @@ class Segmenter(nn.Module):
         return self.body(x)[..., :height, :width]
 
     def _levels(self, x: Tensor) -> list[Tensor]:
-        """The logits of the body and of its coarser blocks, all at the size of `x`, from fine to coarse."""
+        """Return the logits of the body and of its coarser blocks, all at the size of `x`, from fine to coarse."""
         logits, outputs = with_blocks(self.body, x)
         coarser = reversed(outputs[-1 - len(self.auxiliary) : -1])
         enlarged = [
@@ -68,12 +81,13 @@ class Segmenter(nn.Module):
 
 
 def with_blocks(body: nn.Module, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """The body's logits, and what each of its decoder's blocks gave on the way, from coarse to fine.
+    """Return the body's logits, and what each of its decoder's blocks gave on the way, from coarse to fine.
 
     The hooks live for this pass only: a copy of the network (the averaged weights) then shares nothing with it.
     """
     outputs: list[Tensor] = []
-    hooks = [block.register_forward_hook(lambda _, __, output: outputs.append(output)) for block in body.decoder.blocks]
+    blocks = body.get_submodule("decoder.blocks").children()
+    hooks = [block.register_forward_hook(lambda _, __, output: outputs.append(output)) for block in blocks]
     try:
         return body(x), outputs
     finally:
@@ -82,7 +96,7 @@ def with_blocks(body: nn.Module, x: Tensor) -> tuple[Tensor, list[Tensor]]:
 
 
 def shipped_state(network: nn.Module) -> dict[str, Tensor]:
-    """The tensors that prediction needs: all but the heads of deep supervision. `build` without them loads these."""
+    """Return the tensors that prediction needs: all but deep supervision's heads. `build` without heads loads these."""
     return {name: value for name, value in network.state_dict().items() if not name.startswith("auxiliary.")}
 
 

@@ -20,12 +20,12 @@ WIDTHS = {1: 16, 2: 32, 4: 64, 8: 128, 16: 256}  # features of the decoder aroun
 
 
 def double_convolution(inputs: int, outputs: int) -> nn.Sequential:
-    """Two 3 x 3 convolutions, each with batch norm and ReLU; the size stays (the paper's have no norm, and shrink)."""
+    """Return two 3 x 3 convolutions with batch norm and ReLU; the size stays (the paper's have no norm, and shrink)."""
     return nn.Sequential(*_convolution(inputs, outputs), *_convolution(outputs, outputs))
 
 
 def _convolution(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
-    """One of them, started as in the paper: normally distributed with the variance 2 / (inputs of a pixel)."""
+    """Return one of them, started as in the paper: normally distributed with the variance 2 / (inputs of a pixel)."""
     kernel = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
     nn.init.kaiming_normal_(kernel.weight, nonlinearity="relu")
     return kernel, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
@@ -41,7 +41,7 @@ class ContractingPath(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """(N, channels, H, W) -> (N, widths[i], H / 2**i, W / 2**i) for each level i."""
-        features = []
+        features: list[Tensor] = []
         for level in self.levels:
             x = level(F.max_pool2d(x, 2) if features else x)
             features.append(x)
@@ -49,7 +49,7 @@ class ContractingPath(nn.Module):
 
 
 class UpBlock(nn.Module):
-    """Doubles the size by a transposed convolution, puts the encoder's feature beside it, and convolves twice."""
+    """A doubling of the size by a transposed convolution, with the encoder's feature beside it, convolved twice."""
 
     def __init__(self, inputs: int, skip: int, outputs: int) -> None:
         super().__init__()
@@ -63,9 +63,9 @@ class UpBlock(nn.Module):
 
 
 class ExpandingPath(nn.Module):
-    """From the coarsest feature to the full size, a block for each doubling, with or without a feature of its stride.
+    """A decoder from the coarsest feature to the full size, a block for each doubling.
 
-    `widths`: the blocks' features by their stride.
+    A block takes the feature of its stride, where there is one. `widths`: the blocks' features by their stride.
     """
 
     def __init__(self, features: Sequence[Feature], widths: dict[int, int]) -> None:
@@ -109,7 +109,7 @@ class UNet(nn.Module):
 
 
 def plain(*, channels: int = 3, classes: int = 1, max_features: int = 512) -> UNet:
-    """The U-Net of the paper with batch norm, padding and half its features by default.
+    """Build the U-Net of the paper with batch norm, padding and half its features by default.
 
     `max_features` at the bottom, halved at each of the four levels above it: 256 gives 16, 32, 64, 128, 256. Raises
     UserError where that is not a whole number.
@@ -126,7 +126,7 @@ def plain(*, channels: int = 3, classes: int = 1, max_features: int = 512) -> UN
 
 
 def unetify(encoder: str, *, channels: int = 3, classes: int = 1, download_for: Path | None = None) -> UNet:
-    """A U-Net's expanding path around backbones.build's `encoder` (tu-<timm name> or tv-<torchvision name>).
+    """Build a U-Net's expanding path around backbones.build's `encoder` (tu-<timm name> or tv-<torchvision name>).
 
     Raises UserError where there is no such backbone, or it has no features of several strides.
     """

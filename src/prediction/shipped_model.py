@@ -12,6 +12,7 @@ from data import dataspec
 from data.dataspec import DataSpec
 from formats.resize import RESIZES
 from modeling import encoder_weights
+from modeling.segmenter import Normalization, Segmenter
 from tools import run_folders
 from tools.errors import UserError
 from tools.files import sha256
@@ -23,7 +24,7 @@ CURE = "Train it again: make train ... OVERWRITE=1"
 class Model:
     """One shipped network with its geometry; `about` is its model.json."""
 
-    network: torch.nn.Module
+    network: Segmenter
     spec: DataSpec
     size: tuple[int, int]
     resize: str
@@ -71,7 +72,7 @@ def _misfit(state: dict[str, Tensor], own: dict[str, Tensor]) -> str:
     return "; ".join(said) or "its tensors cannot be copied"
 
 
-def _build(parts: dict[str, Any], spec: DataSpec) -> tuple[torch.nn.Module, tuple[int, int], str]:
+def _build(parts: dict[str, Any], spec: DataSpec) -> tuple[Segmenter, tuple[int, int], str]:
     """Return the network that model.json describes, IMAGE_SIZE and RESIZE.
 
     Raises ValueError beyond the ranges of settings.py.
@@ -92,8 +93,7 @@ def _build(parts: dict[str, Any], spec: DataSpec) -> tuple[torch.nn.Module, tupl
         str(parts["MODEL_NAME"]),
         classes=len(spec.classes),
         channels=spec.channels,
-        mean=mean,
-        std=std,
+        normalization=Normalization(mean, std),
         max_features=features,
     )
     return network, size, resize

@@ -67,7 +67,9 @@ def finish(picture: np.ndarray, random: Random, blur: float, grain: float) -> np
     return np.clip(soft + 0.5, 0, 255).astype(np.uint8)
 
 
-def blob(random: Random, center: Color, radii: tuple[float, float], turn: float = 0, wobble: float = 0) -> np.ndarray:
+def blob(
+    random: Random, center: Color, radii: Sequence[float] | np.ndarray, turn: float = 0, wobble: float = 0
+) -> np.ndarray:
     """Outline (N, 2) an ellipse, turned by radians; `wobble` is how uneven it is, as a share of its radius."""
     angle, radius = np.linspace(0, 2 * np.pi, 48, endpoint=False), np.ones(48)
     for wave in range(2, 6 if wobble else 2):

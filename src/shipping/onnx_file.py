@@ -58,12 +58,13 @@ class Graph(nn.Module):
 
     def __init__(self, networks: list[Segmenter], task: str, any_size: bool) -> None:
         super().__init__()
-        self.networks, self.task, self.any_size = nn.ModuleList(networks), task, any_size
+        self.segmenters, self.task, self.any_size = networks, task, any_size
+        self.registered = nn.ModuleList(networks)  # an exporter looks for their weights here
 
     def forward(self, images: Tensor) -> Tensor:
         """uint8 (N, h, w, channels) -> float32 probabilities (N, C, h, w)."""
         x = images.permute(0, 3, 1, 2).float() / 255
-        parts = [self._probabilities(network, x) for network in self.networks]
+        parts = [self._probabilities(network, x) for network in self.segmenters]
         return sum(parts[1:], parts[0]) / len(parts)
 
     def _probabilities(self, network: Segmenter, x: Tensor) -> Tensor:

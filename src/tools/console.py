@@ -3,13 +3,13 @@
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 
 
-def track(items: Iterable[Item], total: int, label: str) -> Iterator[Item]:
+def track(items: Iterable[Item], total: int, label: str) -> Generator[Item, None, None]:
     """Pass `items` on, showing how far they are, how many a second, and the time left."""
     if sys.stderr.isatty():
         from tqdm import tqdm

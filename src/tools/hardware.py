@@ -2,9 +2,11 @@
 
 import shutil
 from pathlib import Path
+from typing import Literal
 
 from tools.errors import UserError
 
+Precision = Literal["16-mixed", "bf16-mixed", "32-true"]  # Lightning's names
 SHARED = Path("/dev/shm")  # where the loader's processes put their batches; 64 MB in a container, unless asked for more
 
 
@@ -29,7 +31,7 @@ def choose_devices(wanted: str = "auto") -> list[str]:
     return [f"cuda:{number}" for number in range(torch.cuda.device_count())] if device == "cuda" else [device]
 
 
-def choose_precision(wanted: str, device: str) -> tuple[str, str]:
+def choose_precision(wanted: str, device: str) -> tuple[Precision, str]:
     """Lightning's name of the precision and the reason for it, in a few words.
 
     16 on a CPU would silently become bfloat16, twelve times slower than 32 where the CPU has no such units: it is
@@ -41,7 +43,8 @@ def choose_precision(wanted: str, device: str) -> tuple[str, str]:
         return "32-true", f"32 bits: 16 is not faster on {device}"
     if wanted == "16" and device != "cuda":
         raise UserError(f"PRECISION=16 needs a CUDA GPU, and this runs on {device}; use PRECISION=auto or 32.")
-    return {"16": "16-mixed", "bf16": "bf16-mixed", "32": "32-true"}[wanted], f"PRECISION={wanted}"
+    names: dict[str, Precision] = {"16": "16-mixed", "bf16": "bf16-mixed", "32": "32-true"}
+    return names[wanted], f"PRECISION={wanted}"
 
 
 def limit_threads(count: int) -> None:

@@ -3,13 +3,17 @@
 import copy
 import gc
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tools.errors import UserError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from lightning_module import SegmentationModule
+    from loading.dataset import Sample
     from settings import Settings
+    from training.trainer import Hardware, Update
 
 STEPS = 2  # the optimiser's own memory is there from the second on
 # torch's words, and those of cuBLAS and cuDNN, which ask the driver by themselves
@@ -17,7 +21,7 @@ NO_MEMORY = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_
 
 
 def largest(fits: Callable[[int], bool], limit: int) -> int:
-    """The largest n of 1 .. `limit` for which `fits`, 0 where none does: doubled until one is too large, then bisected.
+    """Find the largest n of 1 .. `limit` that `fits`, 0 where none does: doubled until one does not, then bisected.
 
     What fits, fits at every smaller n too. Asks about 2 log2(n) times, and never for more than twice what fits.
     """
@@ -35,7 +39,7 @@ def largest(fits: Callable[[int], bool], limit: int) -> int:
 
 
 def fits_memory(step: Callable[[], None], empty: Callable[[], None]) -> bool:
-    """Whether `step` runs without running out of memory; `empty` gives back what it left.
+    """Return whether `step` runs without running out of memory; `empty` gives back what it left.
 
     Any other error is raised.
     """
@@ -52,25 +56,22 @@ def fits_memory(step: Callable[[], None], empty: Callable[[], None]) -> bool:
     return fine
 
 
-def repeated(sample: dict[str, Any], size: int) -> dict[str, Any]:
-    """A batch of `size` copies of one sample of dataset.MaskDataset."""
+def repeated(sample: "Sample", size: int) -> "dict[str, Tensor]":
+    """Make a batch of `size` copies of one sample of dataset.MaskDataset."""
     from loading import dataset
 
     return dataset.collate([sample] * size)
 
 
 def train_steps(
-    module: "SegmentationModule", batch: dict[str, Any], device: str, precision: str, settings: "Settings"
+    module: "SegmentationModule", batch: "dict[str, Tensor]", update: "Update", hardware: "Hardware", ema: float
 ) -> None:
-    """A few optimiser steps on a copy of `module`, which stays as it is: forward, backward, update, average."""
-    from torch.utils.data import DataLoader
+    """Make a few optimizer steps on a copy of `module`: forward, backward, update, average. It stays as it is."""
+    from training import callbacks, trainer
 
-    from training import callbacks
-    from training.lr_range_test import bare_trainer
-
-    hooks = [callbacks.AveragedWeights(settings.EMA)] if settings.EMA else []
-    trainer = bare_trainer(STEPS, device, precision, settings.ACCUMULATE, settings.GRADIENT_CLIP, hooks)
-    trainer.fit(copy.deepcopy(module), DataLoader([batch] * STEPS * settings.ACCUMULATE, batch_size=None))
+    hooks = [callbacks.AveragedWeights(ema)] if ema else []
+    batches = [batch] * STEPS * update.accumulate
+    trainer.bare(STEPS, update, hardware, hooks).fit(copy.deepcopy(module), batches)
 
 
 def search(settings: "Settings", fold: str) -> None:
@@ -78,8 +79,8 @@ def search(settings: "Settings", fold: str) -> None:
     import torch
 
     from tools.hardware import choose_device
-    from training import trainer
-    from training.lr_range_test import parts
+    from training.fold_training import FoldTraining
+    from training.trainer import quieten
 
     device = choose_device(settings.DEVICE)
     if device != "cuda":
@@ -87,16 +88,18 @@ def search(settings: "Settings", fold: str) -> None:
             f"make batch fills a CUDA GPU's memory, and this runs on {device}; there the batch is limited by patience, "
             "so keep TRAIN_BATCH_SIZE=8 or so."
         )
-    trainer.quieten()
-    module, data, device, precision = parts(settings, fold)
-    rows = data.train_rows
+    quieten()
+    training = FoldTraining(settings, fold)
+    training.refuse_seen_weights()
+    data, rows = training.data, training.train_rows
     row = max(rows.tolist(), key=lambda row: data.cache.shapes[row][0] * data.cache.shapes[row][1])
     sample = data.train_dataloader().dataset[0, row, 0]
 
+    def step(size: int) -> None:
+        train_steps(training.module, repeated(sample, size), training.update, training.hardware, settings.EMA)
+
     def fits(size: int) -> bool:
-        fine = fits_memory(
-            lambda: train_steps(module, repeated(sample, size), device, precision, settings), torch.cuda.empty_cache
-        )
+        fine = fits_memory(lambda: step(size), torch.cuda.empty_cache)
         print(f"  {size} images a batch: {'fits' if fine else 'too large'}", flush=True)
         return fine
 

@@ -1,47 +1,58 @@
-"""One run's settings -> the parts of its training: data, network, loaders, module. Each is checked before long work."""
+"""One run's settings -> the parts of its training: data, network, loss, module. Each is checked before long work.
+
+Only here, and in what checks and runs a whole training, is a function given all settings.
+"""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from data import dataspec, splits
 from data.dataspec import DataSpec
-from tools.errors import UserError, nearest
+from tools.errors import UserError
 from training import weights_origin
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
-    from torch import nn
 
+    from lightning_module import SegmentationModule
+    from loading.augmentations import Augmentation
     from loading.cache import Cache
+    from loading.datamodule import MaskDataModule
+    from loading.random_crops import Cropped
+    from modeling.losses.loss_sum import Loss
+    from modeling.segmenter import Normalization, Segmenter
     from settings import Settings
+    from training.trainer import Hardware
 
 
 def data_spec(settings: "Settings") -> DataSpec:
-    """What the pixels mean, as make folds found it. Raises UserError where TASK or IN_CHANNELS say something else."""
+    """Read what the pixels mean, as make folds found it. Raises UserError where TASK or IN_CHANNELS say otherwise."""
     sidecar = Path(settings.TRAIN_FOLDS).with_suffix(".json")
     spec = dataspec.read(sidecar)
-    for name, wanted, default, found in (
+    for name, wanted, default, actual in (
         ("TASK", settings.TASK, "auto", spec.task),
         ("IN_CHANNELS", settings.IN_CHANNELS, 0, spec.channels),
     ):
-        if wanted not in (default, found):
+        if wanted not in (default, actual):
             raise UserError(
-                f"{name}={wanted}, but {sidecar} says {found}. Leave it out, or run make folds {name}={wanted}."
+                f"{name}={wanted}, but {sidecar} says {actual}. Leave it out, or run make folds {name}={wanted}."
             )
     return spec
 
 
-def normalisation(settings: "Settings", spec: DataSpec) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation of the channels in [0, 1]: the constants, or what make folds measured."""
+def normalisation(settings: "Settings", spec: DataSpec) -> "Normalization":
+    """Return the channels' mean and deviation: the constants, or what make folds measured."""
+    from modeling.segmenter import Normalization
+
     measured = settings.NORMALISE == "measured" or (
         settings.NORMALISE == "auto" and (spec.channels != len(settings.MODEL_MEAN) or spec.bits != 8)
     )
-    return (spec.mean, spec.std) if measured else (settings.MODEL_MEAN, settings.MODEL_STD)
+    return Normalization(*((spec.mean, spec.std) if measured else (settings.MODEL_MEAN, settings.MODEL_STD)))
 
 
-def open_cache(settings: "Settings", frame: "pd.DataFrame", spec: DataSpec) -> Any:
-    """The cache of every row of the folds table, shared by all folds."""
+def open_cache(settings: "Settings", frame: "pd.DataFrame", spec: DataSpec) -> "Cache":
+    """Open the cache of every row of the folds table, shared by all folds."""
     from loading.cache import open_cache as open_
 
     pairs = list(zip(frame["image"], frame["mask"], strict=True))
@@ -56,17 +67,15 @@ def open_cache(settings: "Settings", frame: "pd.DataFrame", spec: DataSpec) -> A
     )
 
 
-def build_network(settings: "Settings", spec: DataSpec, encoder_weights: str | None = None) -> Any:
-    """The settings' network for these data, fresh."""
+def build_network(settings: "Settings", spec: DataSpec, encoder_weights: str | None = None) -> "Segmenter":
+    """Build the settings' network for these data, fresh."""
     import model_dispatcher
 
-    mean, std = normalisation(settings, spec)
     return model_dispatcher.build(
         settings.MODEL_NAME,
         classes=len(spec.classes),
         channels=spec.channels,
-        mean=mean,
-        std=std,
+        normalization=normalisation(settings, spec),
         encoder_weights=settings.ENCODER_WEIGHTS if encoder_weights is None else encoder_weights,
         weights_folder=settings.WEIGHTS,
         max_features=settings.MAX_FEATURES,
@@ -74,15 +83,15 @@ def build_network(settings: "Settings", spec: DataSpec, encoder_weights: str | N
     )
 
 
-def network(settings: "Settings", spec: DataSpec, batch: int) -> Any:
-    """The network from its seed, proven on one blank image before any long work; `batch`: images of a training step."""
+def network(settings: "Settings", spec: DataSpec, batch: int) -> "Segmenter":
+    """Build the network from its seed and try it on a blank image; `batch`: images of a training step."""
     import copy
 
     import pytorch_lightning as pl
     import torch
 
     pl.seed_everything(settings.SEED, verbose=False)
-    size = settings.CROP if all(settings.CROP) else settings.IMAGE_SIZE
+    size = input_size(settings)
     built, blank = build_network(settings, spec), torch.zeros(1, spec.channels, *size)
     try:
         with torch.no_grad():
@@ -96,20 +105,29 @@ def network(settings: "Settings", spec: DataSpec, batch: int) -> Any:
     return built.train()
 
 
-def leaves_out(network: "nn.Module", channels: int, size: tuple[int, int]) -> bool:
-    """Whether some parameters take no part in a training step; DDP has to be told."""
-    import copy
+def loss(settings: "Settings", spec: DataSpec) -> "Loss":
+    """Return the loss that LOSS names, for the data's task and classes. Raises UserError for what it cannot be."""
+    from modeling.losses.loss_sum import Loss
 
-    import torch
-
-    tried = copy.deepcopy(network).train()
-    found = tried(torch.zeros(2, channels, *size))
-    sum(level.sum() for level in (found if isinstance(found, list) else [found])).backward()
-    return any(parameter.grad is None for parameter in tried.parameters())
+    return Loss(settings.LOSS, spec.task, spec.scored, len(spec.classes))
 
 
-def fold_rows(settings: "Settings", frame: "pd.DataFrame", fold: str) -> tuple[Any, Any]:
-    """Rows to train and to validate on: a fold's, or with OVERFIT its first n training images for both."""
+def hardware(settings: "Settings") -> "Hardware":
+    """Return the device and precision that DEVICE and PRECISION come to. Raises UserError where they are not there."""
+    from tools.hardware import choose_device, choose_precision
+    from training.trainer import Hardware
+
+    device = choose_device(settings.DEVICE)
+    return Hardware(device, *choose_precision(settings.PRECISION, device))
+
+
+def input_size(settings: "Settings") -> tuple[int, int]:
+    """Return (height, width) of what the network is trained on: crops, or IMAGE_SIZE's frames."""
+    return settings.CROP if all(settings.CROP) else settings.IMAGE_SIZE
+
+
+def fold_rows(settings: "Settings", frame: "pd.DataFrame", fold: str) -> "tuple[np.ndarray, np.ndarray]":
+    """Return the rows to train and to validate on: a fold's, or with OVERFIT its first n training images for both."""
     train_rows, valid_rows = splits.split_rows(frame, fold)
     if not settings.OVERFIT:
         return train_rows, valid_rows
@@ -117,15 +135,15 @@ def fold_rows(settings: "Settings", frame: "pd.DataFrame", fold: str) -> tuple[A
 
 
 def held_out(settings: "Settings", frame: "pd.DataFrame", fold: str) -> weights_origin.HeldOut:
-    """What a training of the fold holds out: nothing with OVERFIT, whose score is of what it was trained on."""
+    """Return what a training of the fold holds out: nothing with OVERFIT, which is scored on what it trained on."""
     rows = frame.iloc[splits.split_rows(frame, fold)[1][: 0 if settings.OVERFIT else None]]
     return weights_origin.HeldOut(rows, fold, Path(settings.TRAIN_FOLDS), Path(settings.INPUT), settings.LOGS)
 
 
 def begun_from(
     settings: "Settings", frame: "pd.DataFrame", fold: str, recorded: weights_origin.Origin | None = None
-) -> Any:
-    """The Origin of the weights that a training begins with; `recorded`: of one that goes on.
+) -> weights_origin.Origin:
+    """Return the Origin of the weights that a training begins with; `recorded`: of one that goes on.
 
     Raises UserError where they have seen what the fold holds out.
     """
@@ -134,6 +152,7 @@ def begun_from(
 
 
 def _weights_origin(settings: "Settings") -> weights_origin.Origin:
+    """Return where ENCODER_WEIGHTS come from, before anything is known of what they have seen."""
     wanted = settings.ENCODER_WEIGHTS
     if wanted == "none":
         return weights_origin.Origin(weights_origin.RANDOM)
@@ -153,8 +172,8 @@ def _weights_origin(settings: "Settings") -> weights_origin.Origin:
     )
 
 
-def augmentation(settings: "Settings", spec: DataSpec) -> Any:
-    """What the loaders' processes do to a training sample: its crop, and what is augmented there; None for nothing."""
+def augmentation(settings: "Settings", spec: DataSpec) -> "Cropped | Augmentation | None":
+    """Return what the loaders do to a training sample, its crop and what is augmented there; None for nothing."""
     from loading import augmentations
     from loading.random_crops import Cropped
 
@@ -166,16 +185,42 @@ def augmentation(settings: "Settings", spec: DataSpec) -> Any:
     return Cropped(settings.CROP, settings.FOREGROUND, labels, background, augment)
 
 
-def loaders(settings: "Settings", spec: DataSpec, frame: "pd.DataFrame", train_rows: Any, valid_rows: Any) -> Any:
-    """The fold's loaders, from the cache that is made here where it is not there yet."""
-    from loading.datamodule import MaskDataModule, workers
+def loaders(
+    settings: "Settings", spec: DataSpec, frame: "pd.DataFrame", train_rows: "np.ndarray", valid_rows: "np.ndarray"
+) -> "MaskDataModule":
+    """Return the fold's loaders, from the cache that is made here where it is not there yet."""
+    from loading.datamodule import DataOrder, MaskDataModule
     from tools import distributed
-    from tools.hardware import fitting_processes
 
     cache = open_cache(settings, frame, spec)
     shown = (spec.class_planes(cache[row][1]).any() for row in valid_rows)
     if settings.EMPTY == "skip" and len(valid_rows) and not any(shown):
         raise UserError("EMPTY=skip leaves out every held-out image of this fold: all their masks are empty.")
+    order = DataOrder(
+        seed=settings.SEED,
+        train_batch_size=settings.TRAIN_BATCH_SIZE,
+        valid_batch_size=settings.VALID_BATCH_SIZE,
+        weights=_row_weights(settings, spec, frame, cache, train_rows),
+        rank=distributed.rank(),
+        ranks=distributed.size(),
+        limit=settings.LIMIT,
+    )
+    return MaskDataModule(
+        cache,
+        train_rows,
+        valid_rows,
+        order,
+        augment=augmentation(settings, spec),
+        cropped=all(settings.CROP),
+        num_workers=_loader_processes(settings, cache, train_rows, valid_rows),
+    )
+
+
+def _loader_processes(settings: "Settings", cache: "Cache", train_rows: "np.ndarray", valid_rows: "np.ndarray") -> int:
+    """Return as many loader processes as WORKERS says and shared memory has room for; says where it has less."""
+    from loading.datamodule import workers
+    from tools.hardware import fitting_processes
+
     frames = [settings.CROP] if all(settings.CROP) else [cache.shapes[row] for row in train_rows]
     sample, held_out = (
         max((height * width for height, width in shapes), default=0) * (cache.channels + cache.planes)
@@ -188,30 +233,16 @@ def loaders(settings: "Settings", spec: DataSpec, frame: "pd.DataFrame", train_r
     )
     if why:
         print(why, flush=True)
-    return MaskDataModule(
-        cache,
-        train_rows,
-        valid_rows,
-        augment=augmentation(settings, spec),
-        seed=settings.SEED,
-        train_batch_size=settings.TRAIN_BATCH_SIZE,
-        valid_batch_size=settings.VALID_BATCH_SIZE,
-        num_workers=processes,
-        weights=_row_weights(settings, spec, frame, cache, train_rows),
-        cropped=all(settings.CROP),
-        rank=distributed.rank(),
-        ranks=distributed.size(),
-        limit=settings.LIMIT,
-    )
+    return processes
 
 
 def _row_weights(
     settings: "Settings", spec: DataSpec, frame: "pd.DataFrame", cache: "Cache", rows: "np.ndarray"
-) -> Any:
-    """How often each training row comes, by BALANCE and FOREGROUND; None where each comes once."""
+) -> "np.ndarray | None":
+    """Return how often each training row comes, by BALANCE and FOREGROUND; None where each comes once."""
     import numpy as np
 
-    from loading.samplers import balance_weights, foreground_weights
+    from loading.samplers import balance_weights, foreground_weights, stratum_shares
 
     images_by_foreground = settings.FOREGROUND > 0 and not all(settings.CROP)  # with CROP the crops are placed by it
     if settings.BALANCE == "none" and not images_by_foreground:
@@ -219,41 +250,20 @@ def _row_weights(
     weights = np.ones(len(rows))
     if settings.BALANCE != "none":
         strata = [str(stratum) for stratum in frame["stratum"].iloc[rows]]
-        weights = balance_weights(strata, _shares(settings.BALANCE, strata))
+        weights = balance_weights(strata, stratum_shares(settings.BALANCE, strata))
     if images_by_foreground:
         shown = np.array([spec.class_planes(cache[row][1]).any() for row in rows])
         weights = foreground_weights(weights, shown, settings.FOREGROUND)
     return weights
 
 
-def _shares(text: str, strata: list[str]) -> dict[str, float]:
-    """BALANCE's `name=2,other=1` as shares by stratum, {} for `strata`. Raises UserError."""
-    known, shares = sorted(set(strata)), {}
-    if text == "strata":
-        return shares
-    for part in text.split(","):
-        name, _, number = part.rpartition("=")
-        name = name.strip()
-        if name not in known:
-            shown = ", ".join(known[:20])
-            raise UserError(
-                f"BALANCE={text}: no training image has the stratum '{name}'.{nearest(name, known)} "
-                f"Expected none, strata, or shares such as {known[0]}=2; the strata: {shown}."
-            )
-        try:
-            shares[name] = float(number)
-        except ValueError as error:
-            raise UserError(f"BALANCE={text}: '{number}' is not a number.") from error
-        if not 0 < shares[name] < 1e6:
-            raise UserError(f"BALANCE={text}: expected shares above 0.")
-    return shares
-
-
-def module(settings: "Settings", spec: DataSpec, built: Any, loss: Any) -> Any:
-    """The Lightning module around a network, with the settings' optimiser, schedule and device augmentation."""
+def module(settings: "Settings", spec: DataSpec, network: "Segmenter", loss: "Loss") -> "SegmentationModule":
+    """Return the Lightning module around a network, with the settings' optimizer, schedule and device augmentation."""
     import torch
 
-    from lightning_module import SegmentationModule
+    from lightning_module import SegmentationModule, Validation
+    from modeling.batch_mixing import Mixing
+    from modeling.optimizers import Optimization, Schedule
 
     augment = None
     if settings.AUGMENT_ON == "device":
@@ -261,24 +271,12 @@ def module(settings: "Settings", spec: DataSpec, built: Any, loss: Any) -> Any:
 
         augment = device_augmentations.make(settings.AUGMENT, labels=spec.task == "multiclass", channels=spec.channels)
     return SegmentationModule(
-        built.to(memory_format=torch.channels_last),
+        network.to(memory_format=torch.channels_last),
         loss,
-        lr=settings.LR,
-        encoder_lr=settings.ENCODER_LR,
-        optimiser=settings.OPTIMIZER,
-        momentum=settings.MOMENTUM,
-        weight_decay=settings.WEIGHT_DECAY,
-        schedule=settings.SCHEDULE,
-        warmup=settings.WARMUP,
-        cycles=settings.CYCLES,
-        patience=settings.PATIENCE,
+        Optimization(settings.LR, settings.ENCODER_LR, settings.OPTIMIZER, settings.MOMENTUM, settings.WEIGHT_DECAY),
+        Schedule(settings.SCHEDULE, settings.WARMUP, settings.CYCLES, settings.PATIENCE),
         augment=augment,
-        mix=settings.MIX,
-        mix_alpha=settings.MIX_ALPHA,
-        task=spec.task,
-        classes=spec.classes,
-        scored=spec.scored,
-        threshold=settings.THRESHOLD,
-        empty=settings.EMPTY,
+        mixing=Mixing(settings.MIX, settings.MIX_ALPHA),
+        validation=Validation(spec, settings.THRESHOLD, settings.EMPTY),
         seed=settings.SEED,
     )

@@ -3,18 +3,32 @@
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.callbacks import Callback, TQDMProgressBar, WeightAveraging
-from torch import Tensor
+from pytorch_lightning.utilities.types import STEP_OUTPUT
+from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from modeling import segmenter
 from tools import distributed, run_folders
 from tools.errors import UserError
 from tools.signals import Deadline, Signals, Stopped
+
+Hook = TypeVar("Hook", bound=Callback)
+
+
+def hooks_of(trainer: pl.Trainer, kind: type[Hook]) -> list[Hook]:
+    """Return the Trainer's callbacks of a class."""
+    every: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it outside of its class
+    return [hook for hook in every if isinstance(hook, kind)]
+
+
+def hook_of(trainer: pl.Trainer, kind: type[Hook]) -> Hook:
+    """Return the Trainer's only callback of a class."""
+    (hook,) = hooks_of(trainer, kind)
+    return hook
 
 
 class AveragedWeights(WeightAveraging):
@@ -26,7 +40,7 @@ class AveragedWeights(WeightAveraging):
 
     def __init__(self, decay: float) -> None:
         def average(means: Sequence[Tensor], news: Sequence[Tensor], count: Tensor | int) -> None:
-            """All of one kind at once, in place: a step of a large network on the CPU is 1 to 2 % shorter for it."""
+            """Average all of one kind at once, in place: a large network's step on the CPU is 1 to 2% shorter for it."""
             if means[0].is_floating_point():
                 seen = int(count)  # costs no waiting: AveragedModel has looked at it before
                 get_ema_multi_avg_fn(min(decay, (1 + seen) / (10 + seen)))(means, news, count)
@@ -37,22 +51,24 @@ class AveragedWeights(WeightAveraging):
         super().__init__(use_buffers=True, multi_avg_fn=average)
 
 
-def averaged_network(trainer: pl.Trainer, module: pl.LightningModule) -> torch.nn.Module:
-    """The network with the averaged weights, or the module's own where there is no averaging.
+def averaged_network(trainer: pl.Trainer, module: pl.LightningModule) -> nn.Module:
+    """Return the network with the averaged weights, or the module's own where there is no averaging.
 
     Lightning copies the average into the module when training ends, but not where a resumed run has no step left.
     """
-    averaged = next((item for item in trainer.callbacks if isinstance(item, AveragedWeights)), None)
-    return averaged._average_model.module.network if averaged else module.network
+    for averaging in hooks_of(trainer, AveragedWeights):
+        if averaging._average_model is not None:
+            return averaging._average_model.module.get_submodule("network")
+    return module.get_submodule("network")
 
 
-SAVE, STOP = 1, 2  # what a rank may wish for at a step
+SAVE, STOP = 1, 2  # what a rank may want at a step
 
 
 class Checkpoints(Callback):
     """checkpoints/last.ckpt for resuming: after each epoch, every so often between, and before an early stop.
 
-    All at optimiser steps, where nothing is half accumulated. Raises Stopped where a stop is wished for, or where what
+    All at optimizer steps, where nothing is half accumulated. Raises Stopped where a signal asked for it, or where what
     comes next would not end before the deadline.
     """
 
@@ -86,7 +102,12 @@ class Checkpoints(Callback):
         self._step_began = time.monotonic()
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: pl.Trainer,
+        module: pl.LightningModule,
+        outputs: STEP_OUTPUT,
+        batch: dict[str, Tensor],
+        batch_idx: int,
     ) -> None:
         if trainer.global_step == self._steps:  # within an accumulation window
             return
@@ -109,12 +130,12 @@ class Checkpoints(Callback):
         self._save(trainer)
 
     def _coming(self, trainer: pl.Trainer, batch: int) -> list[str]:
-        """What lies between this optimiser step and the next chance to stop; `batch` comes next in the epoch."""
+        """Return what lies between this optimizer step and the next chance to stop; `batch` comes next."""
         ends = batch + trainer.accumulate_grad_batches >= trainer.num_training_batches
         return ["step", "validation"] if ends else ["step"]
 
     def _agreed(self, trainer: pl.Trainer, coming: list[str]) -> int:
-        """0, SAVE, STOP or STOP + a signal's number, whatever most any rank wishes for: all do the same at one step."""
+        """Return 0, SAVE, STOP or STOP + a signal's number: the largest that any rank wants; all do the same."""
         wish = SAVE if self.every and time.monotonic() - self._saved >= self.every else 0
         if self.signals.wish or not self.deadline.fits(*coming):
             wish = STOP + self.signals.wish
@@ -134,7 +155,7 @@ class Checkpoints(Callback):
 
     @property
     def seconds(self) -> float:
-        """Of training so far, in all sessions."""
+        """Seconds of training so far, in all sessions."""
         return self.spent + (time.monotonic() - self._start if self._start is not None else 0.0)
 
     def state_dict(self) -> dict[str, Any]:
@@ -145,7 +166,7 @@ class Checkpoints(Callback):
 
 
 class FrozenEncoder(Callback):
-    """Keeps the encoder as it is for the first epochs, so that a fresh decoder's gradients do not spoil its weights.
+    """A frozen encoder for the first epochs, so that a fresh decoder's gradients do not spoil its weights.
 
     Its batch norms keep their statistics too.
     """
@@ -154,22 +175,22 @@ class FrozenEncoder(Callback):
         self.epochs = epochs
 
     def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        if not hasattr(module.network.body, "encoder"):
+        if not hasattr(module.get_submodule("network.body"), "encoder"):
             raise UserError("FREEZE_ENCODER: this network has no encoder that could be frozen; leave it out.")
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self.on_train_epoch_start(trainer, module)  # which Lightning leaves out where it goes on within an epoch
 
     def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        encoder, frozen = module.network.body.encoder, trainer.current_epoch < self.epochs
+        encoder, frozen = module.get_submodule("network.body.encoder"), trainer.current_epoch < self.epochs
         encoder.requires_grad_(not frozen)
         encoder.train(not frozen)
 
 
 class BestWeights(Callback):
-    """Keeps the network with the highest validation Dice (CHECKPOINT=best).
+    """The weights of the epoch with the highest validation Dice (CHECKPOINT=best).
 
-    In the checkpoint itself rather than in a file beside it: after a kill between the two, a resumed run that rounds
+    Kept in the checkpoint rather than in a file beside it: after a kill between the two, a resumed run that rounds
     otherwise would ship the weights of another epoch than it says.
     """
 

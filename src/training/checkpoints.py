@@ -8,11 +8,12 @@ may have, under whatever name a kill left it.
 import errno
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import torch
+from lightning_fabric.utilities.types import _PATH
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from tools import run_folders
@@ -29,9 +30,10 @@ class _Hashed:
     """A file that hashes what is written; an error waits in `error`, because torch's writer would crash on it."""
 
     def __init__(self, file: BinaryIO) -> None:
-        self.file, self.sha, self.error, self.size = file, hashlib.sha256(), None, 0
+        self.file, self.sha, self.size = file, hashlib.sha256(), 0
+        self.error: OSError | None = None
 
-    def write(self, data: Any) -> int:
+    def write(self, data: bytes | memoryview) -> int:
         self.size += len(data)
         if self.error is None:
             self.sha.update(data)
@@ -46,14 +48,14 @@ class _Hashed:
 
 
 def write(state: Mapping[str, Any], folder: Path) -> None:
-    """`state` as last.ckpt, what was last.ckpt as previous.ckpt. Raises UserError where the disk is full."""
+    """Write `state` as last.ckpt, what was last.ckpt as previous.ckpt. Raises UserError where the disk is full."""
     folder.mkdir(parents=True, exist_ok=True)
     last, previous, temporary = folder / LAST, folder / PREVIOUS, folder / ".writing.ckpt"
     hashed = None
     try:
         with temporary.open("wb") as file:
             hashed = _Hashed(file)
-            torch.save(state, hashed)
+            torch.save(state, cast(BinaryIO, hashed))  # all that torch calls of a file is write and flush
             if hashed.error is not None:
                 raise hashed.error
             file.flush()
@@ -77,7 +79,7 @@ def write(state: Mapping[str, Any], folder: Path) -> None:
 
 
 def _sums(folder: Path) -> list[str]:
-    """The checksums that whole checkpoints of `folder` have; [] where the list is missing or broken."""
+    """Read the checksums that whole checkpoints of `folder` have; [] where the list is missing or broken."""
     try:
         return read_json(folder / SUMS, "", {"whole": list})["whole"]
     except UserError:
@@ -85,7 +87,7 @@ def _sums(folder: Path) -> list[str]:
 
 
 def _problem(path: Path, sums: list[str]) -> str:
-    """Why a training cannot go on from `path`, "" where it can."""
+    """Return why a training cannot go on from `path`, "" where it can."""
     if not path.is_file():
         return "missing"
     if sums and sha256(path) not in sums:
@@ -99,8 +101,9 @@ def _problem(path: Path, sums: list[str]) -> str:
 
 
 def choose(folder: Path) -> Path:
-    """The checkpoint to go on from: last.ckpt, or previous.ckpt, aloud, where last is torn. Raises UserError."""
-    sums, problems = _sums(folder), []
+    """Choose the checkpoint to go on from: last.ckpt, or previous.ckpt, aloud, where last is torn. Raises UserError."""
+    sums = _sums(folder)
+    problems: list[str] = []
     for path in (folder / LAST, folder / PREVIOUS):
         problem = _problem(path, sums)
         if not problem:
@@ -112,18 +115,18 @@ def choose(folder: Path) -> Path:
 
 
 def steps(path: Path) -> int:
-    """How many optimiser steps a checkpoint has seen."""
+    """Return how many optimizer steps a checkpoint has seen."""
     return int(torch.load(path, map_location="meta", weights_only=True)["global_step"])
 
 
 def identity(path: Path) -> dict[str, Any]:
-    """What a checkpoint says of the run that it belongs to (see `Files`), {} where it says nothing."""
-    found = torch.load(path, map_location="meta", weights_only=True).get(OF)
-    return found if isinstance(found, dict) else {}
+    """Return what a checkpoint says of the run that it belongs to (see `Files`), {} where it says nothing."""
+    said = torch.load(path, map_location="meta", weights_only=True).get(OF)
+    return said if isinstance(said, dict) else {}
 
 
 def refuse_another_run(path: Path, now: dict[str, Any], defaults: Mapping[str, Any] = {}) -> None:
-    """Raises UserError where the checkpoint at `path` is of other data, folds, network or training settings.
+    """Raise UserError where the checkpoint at `path` is of other data, folds, network or training settings.
 
     `defaults`: of constants; one that the code of then did not have may be what it is by default now.
     """
@@ -140,14 +143,16 @@ def refuse_another_run(path: Path, now: dict[str, Any], defaults: Mapping[str, A
 class Files(TorchCheckpointIO):
     """Lightning's way to this module: `of` is put into each checkpoint (primitives, see `refuse_another_run`)."""
 
-    def __init__(self, of: dict[str, Any]) -> None:
+    def __init__(self, of: Mapping[str, Any]) -> None:
         super().__init__()
-        self.of = of
+        self.of = dict(of)
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: _PATH, storage_options: object = None) -> None:
         """Write last.ckpt in the folder of `path`."""
         write({**checkpoint, OF: self.of}, Path(path).parent)
 
-    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+    def load_checkpoint(
+        self, path: _PATH, map_location: Callable | None = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
         """Read what `choose` chose; never a pickle."""
         return torch.load(path, map_location=map_location or "cpu", weights_only=True)

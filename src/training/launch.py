@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from tools import child_processes, signals, threads
@@ -58,7 +59,7 @@ def run(script: Path, words: list[str], devices: int) -> int:
 
 @contextlib.contextmanager
 def _lifeline() -> Iterator[int]:
-    """The end for reading of a pipe into which nothing is written; the other one is this process's alone."""
+    """Open a pipe into which nothing is written, and yield its end for reading; the other is this process's alone."""
     reading, writing = os.pipe()
     try:
         yield reading
@@ -68,10 +69,10 @@ def _lifeline() -> Iterator[int]:
 
 
 def end_with_parent() -> None:
-    """In a process that `run` or torchrun started: stop, as at SIGTERM, when that one has ended without a word.
+    """Stop this process, which `run` or torchrun started, as at SIGTERM when that one has ended without a word.
 
-    After a while by force. Of `run` by a pipe rather than PR_SET_PDEATHSIG: it needs no Linux, and nothing is missed
-    between the start and this call. torchrun has none, so its ranks look whose children they are.
+    After a while by force. `run` shows its end by a pipe rather than PR_SET_PDEATHSIG: that needs no Linux, and
+    nothing is missed between the start and this call. torchrun has none, so its ranks look whose children they are.
     """
     pipe = os.environ.pop(LIFELINE, "")
     wait: Callable[[], Any] | None = None
@@ -89,7 +90,7 @@ def _wait_for_end_of(parent: int) -> None:
 
 
 def _watch(children: list[subprocess.Popen], logs: list[Path]) -> int:
-    def pass_on(number: int, _: Any) -> None:
+    def pass_on(number: int, _: FrameType | None) -> None:
         for child in children:
             if child.poll() is None:
                 os.kill(child.pid, number)
@@ -116,7 +117,7 @@ def _watch(children: list[subprocess.Popen], logs: list[Path]) -> int:
 
 
 def _outcome(children: list[subprocess.Popen], logs: list[Path], first: int) -> int:
-    """Rank zero's exit code, where it ended by itself or all ended alike; else a sentence about who did not."""
+    """Return rank zero's exit code, where it ended by itself or all ended alike; else say who did not (UserError)."""
     codes, said = [child.returncode for child in children], [_last_line(log) for log in logs]
     spoke = [n for n, line in enumerate(said) if codes[n] > 0 and line.startswith("error: ") and LOST not in line]
     others_are_well = not any(codes[1:]) or len(set(codes)) == 1
@@ -132,6 +133,6 @@ def _outcome(children: list[subprocess.Popen], logs: list[Path], first: int) -> 
 
 
 def _last_line(log: Path) -> str:
-    """What a rank said last; "" of rank zero, whose lines were shown."""
+    """Return what a rank said last; "" of rank zero, whose lines were shown."""
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
     return lines[-1] if lines else ""

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from lightning_module import UNLOGGED
 from tools import distributed
@@ -16,13 +16,12 @@ from tools.errors import UserError
 from tools.files import atomic_write
 
 
-def make_loggers(folder: Path, resume_from: Path | None, logger: str) -> list[Any]:
-    """metrics.csv, and TensorBoard or W&B, in the run folder. Raises UserError where wandb is not installed.
+def make_loggers(folder: Path, resume_from: Path | None, logger: str) -> list[Logger]:
+    """Open metrics.csv, and TensorBoard or W&B, in the run folder. Raises UserError where wandb is not installed.
 
     A resumed run keeps the curves up to its checkpoint: what came after it comes again. Lightning's CSV logger would
     delete them all, so they lie aside until they are written again: a kill in between loses none.
     """
-    place = {"save_dir": folder.parent, "name": "", "version": folder.name}
     curves, aside, steps = folder / "metrics.csv", folder / ".metrics.csv", 0
     before: list[dict[str, str]] = []
     if resume_from is not None:
@@ -32,10 +31,10 @@ def make_loggers(folder: Path, resume_from: Path | None, logger: str) -> list[An
             if curves.is_file():
                 os.replace(curves, aside)
             before = _rows_before(aside, steps, state.get(UNLOGGED, {}))
-    table = CSVLogger(**place)
+    table = CSVLogger(folder.parent, name="", version=folder.name)
     writer = table.experiment
     if before:
-        with atomic_write(curves) as whole, whole.open("w", newline="", encoding="utf-8") as file:
+        with atomic_write(curves) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             rows = csv.DictWriter(file, list(before[0]))
             rows.writeheader()
             rows.writerows(before)
@@ -44,12 +43,14 @@ def make_loggers(folder: Path, resume_from: Path | None, logger: str) -> list[An
         aside.unlink(missing_ok=True)
     if logger == "wandb":
         return [table, _wandb(folder)] if distributed.rank() == 0 else [table]
-    purged = {"purge_step": steps} if steps else {}
-    return [table, TensorBoardLogger(**place, **purged)] if logger == "tensorboard" else [table]
+    if logger == "tensorboard":
+        purge: dict[str, Any] = {"purge_step": steps} if steps else {}
+        return [table, TensorBoardLogger(folder.parent, name="", version=folder.name, **purge)]
+    return [table]
 
 
 def _rows_before(curves: Path, steps: int, unlogged: dict[str, float]) -> list[dict[str, str]]:
-    """The rows of metrics.csv of the first `steps` steps, but for those with what is `unlogged`: it comes again."""
+    """Read the rows of metrics.csv of the first `steps` steps, but those with what is `unlogged`: it comes again."""
     if not curves.is_file():
         return []
     with curves.open(newline="", encoding="utf-8", errors="replace") as file:
@@ -62,8 +63,8 @@ def _rows_before(curves: Path, steps: int, unlogged: dict[str, float]) -> list[d
     return [row for row in rows if kept(row)]
 
 
-def _wandb(folder: Path) -> Any:
-    """Weights & Biases, one run for each run folder; WANDB_PROJECT and WANDB_MODE=offline are its own variables."""
+def _wandb(folder: Path) -> Logger:
+    """Open Weights & Biases, a run for each run folder; WANDB_PROJECT and WANDB_MODE=offline are its own variables."""
     try:
         import wandb  # noqa: F401 (an optional package; Lightning's logger would fail later)
     except ImportError as error:
@@ -82,6 +83,8 @@ def _wandb(folder: Path) -> Any:
 
 def close(trainer: pl.Trainer) -> None:
     """End the W&B run of this training: the next one in the same process would be written into it."""
+    from pytorch_lightning.loggers import WandbLogger
+
     for logger in trainer.loggers:
-        if type(logger).__name__ == "WandbLogger":
+        if isinstance(logger, WandbLogger):
             logger.experiment.finish()

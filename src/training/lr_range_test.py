@@ -4,20 +4,21 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.utilities.types import STEP_OUTPUT
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
-from data import splits
+from lightning_module import SegmentationModule
 from tools import console
 from tools.errors import UserError
 from tools.files import atomic_write
-
-if TYPE_CHECKING:
-    from settings import Settings
+from training import trainer as trainer_module
+from training.trainer import Hardware, Update
 
 SMOOTHING = 0.9  # decay of the exponential mean over the losses
 DIVERGED = 4.0  # times the best smoothed loss
@@ -42,29 +43,26 @@ class RangeTest:
 
 
 def range_test(
-    module: pl.LightningModule,
-    batches: Any,
+    module: SegmentationModule,
+    batches: pl.LightningDataModule | DataLoader,
     *,
     lowest: float = 1e-7,
     highest: float = 1.0,
     steps: int = 100,
-    device: str = "cpu",
-    precision: str = "32-true",
-    accumulate: int = 1,
-    gradient_clip: float = 0.0,
+    update: Update | None = None,
+    hardware: Hardware | None = None,
 ) -> RangeTest:
     """Train `module` for `steps` optimiser steps from rate `lowest` to `highest`; its weights are put back afterwards.
 
-    batches: a LightningDataModule or a loader of training batches. module: its `lr` (above 0) is what the groups' own
-    rates are measured in, so that an encoder keeps its share. Stops once the smoothed loss is 4 times the best, or is
-    no number.
+    module: its `lr` (above 0) is what the groups' own rates are measured in, so that an encoder keeps its share. Stops
+    once the smoothed loss is 4 times the best, or is no number.
     """
     if not 0 < lowest < highest or steps < 2:
         raise ValueError(f"{steps} steps from {lowest} to {highest}")
     before = copy.deepcopy(module.state_dict())
-    sweep = _Sweep(np.geomspace(lowest, highest, steps).tolist(), module.hparams.lr)
+    sweep = _Sweep(np.geomspace(lowest, highest, steps).tolist(), module.optimization.lr)
     hook = module.loss.register_forward_hook(sweep.see)
-    trainer = bare_trainer(steps, device, precision, accumulate, gradient_clip, [sweep])
+    trainer = trainer_module.bare(steps, update or Update(), hardware or Hardware(), [sweep])
     try:
         trainer.fit(module, batches)
     except UserError:  # the module refuses to train on a loss that is no number, and that is what is looked for here
@@ -77,31 +75,8 @@ def range_test(
     return conclude(sweep.rates[: len(sweep.losses)], sweep.losses, sweep.stopped_at())
 
 
-def bare_trainer(
-    steps: int, device: str, precision: str, accumulate: int, gradient_clip: float, hooks: list[Callback]
-) -> pl.Trainer:
-    """A Trainer of `steps` optimiser steps that writes nothing and validates nothing."""
-    return pl.Trainer(
-        max_steps=steps,
-        max_epochs=-1,
-        accelerator={"cuda": "gpu"}.get(device, device),
-        devices=1,
-        precision=precision,
-        accumulate_grad_batches=accumulate,
-        gradient_clip_val=gradient_clip or None,
-        limit_val_batches=0,
-        num_sanity_val_steps=0,
-        logger=False,
-        callbacks=hooks,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        enable_progress_bar=False,
-        use_distributed_sampler=False,
-    )
-
-
 class _Sweep(Callback):
-    """Sets each optimiser step's rate, instead of the schedule, and notes its loss."""
+    """The rate of each optimizer step, set here instead of by the schedule, and the loss that it met."""
 
     def __init__(self, rates: list[float], base: float) -> None:
         self.rates, self.base = rates, base
@@ -110,14 +85,14 @@ class _Sweep(Callback):
         self.window: list[float] = []  # losses of the batches of one optimiser step
         self.finite, self.diverged = True, False
         self.shares: list[list[float]] = []  # each group's own rate in units of `base`
-        self.progress = iter(console.track(rates, len(rates), "range test"))
+        self.progress = console.track(rates, len(rates), "range test")
 
-    def see(self, *arguments: Any) -> None:
-        """A forward hook of the loss: whether it is still a number."""
-        self.finite = self.finite and bool(torch.isfinite(arguments[-1]).all())
+    def see(self, loss: nn.Module, inputs: tuple[Tensor, ...], value: Tensor) -> None:
+        """Look, as a forward hook of the loss, whether it is still a number."""
+        self.finite = self.finite and bool(torch.isfinite(value).all())
 
     def stopped_at(self) -> float | None:
-        """The rate at which the loss had diverged, None where it had not."""
+        """Return the rate at which the loss had diverged, None where it had not."""
         if not self.finite:
             return self.rates[len(self.losses)]  # this step has no loss
         return self.rates[len(self.losses) - 1] if self.diverged else None
@@ -129,14 +104,21 @@ class _Sweep(Callback):
             for optimiser in trainer.optimizers
         ]
 
-    def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, module: pl.LightningModule, batch: dict[str, Tensor], batch_idx: int
+    ) -> None:
         rate = self.rates[len(self.losses)]
         for optimiser, shares in zip(trainer.optimizers, self.shares, strict=True):
             for group, share in zip(optimiser.param_groups, shares, strict=True):
                 group["lr"] = rate * share
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: pl.Trainer,
+        module: pl.LightningModule,
+        outputs: STEP_OUTPUT,
+        batch: dict[str, Tensor],
+        batch_idx: int,
     ) -> None:
         self.window.append(float(trainer.callback_metrics["train_loss_step"]))
         if trainer.global_step <= len(self.losses):
@@ -220,24 +202,6 @@ def draw(path: Path, result: RangeTest, title: str) -> None:
 
 
 def typed(rate: float) -> str:
-    """A rate with two digits, as one would type it: 3.2e-4."""
+    """Return a rate with two digits, as one would type it: 3.2e-4."""
     mantissa, exponent = f"{rate:.1e}".split("e")
     return f"{mantissa}e{int(exponent)}"
-
-
-def parts(settings: "Settings", fold: str) -> tuple[Any, Any, str, str]:
-    """The training's module and loaders for a fold, with the device and precision; nothing is written but the cache."""
-    from modeling.losses.loss_sum import Loss
-    from tools.hardware import choose_device, choose_precision
-    from training import builders, preparation
-
-    frame = splits.read(Path(settings.TRAIN_FOLDS))
-    preparation.refuse_what_does_nothing(settings, fold)
-    train_rows, valid_rows = builders.fold_rows(settings, frame, fold)
-    builders.begun_from(settings, frame, fold)
-    spec = builders.data_spec(settings)
-    device, loss = choose_device(settings.DEVICE), Loss(settings.LOSS, spec.task, spec.scored, len(spec.classes))
-    precision, _ = choose_precision(settings.PRECISION, device)
-    network = builders.network(settings, spec, min(settings.TRAIN_BATCH_SIZE, len(train_rows)))
-    data = builders.loaders(settings, spec, frame, train_rows, valid_rows)
-    return builders.module(settings, spec, network, loss), data, device, precision

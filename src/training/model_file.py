@@ -11,95 +11,106 @@ from training import builders, weights_origin
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
+    from torch import nn
 
-    from lightning_module import SegmentationModule
     from settings import Settings
+    from training.fold_training import FoldTraining
 
 OVERFIT_DICE = 0.9  # what any network reaches on images that it may learn by heart
 
 
-def ship(
-    settings: "Settings",
-    spec: DataSpec,
-    module: "SegmentationModule",
-    folder: Path,
-    fold: str,
-    trainer: "pl.Trainer",
-    origin: dict[str, Any],
-) -> None:
-    """Write model.safetensors and model.json, all that scoring and prediction read, and say what was reached."""
-    import torch
+def ship(training: "FoldTraining", trainer: "pl.Trainer", origin: dict[str, Any]) -> None:
+    """Write model.safetensors and model.json, all that scoring and prediction read, and say what was reached.
 
+    `origin`: run.json's. Raises UserError where CHECKPOINT=best has no epoch to choose, UnlearnedError where OVERFIT's
+    test fails.
+    """
     from modeling import segmenter
     from training import callbacks
 
-    dice, network = trainer.callback_metrics.get("valid_dice"), callbacks.averaged_network(trainer, module)
-    if dice is None:  # resumed after its last epoch
-        dice = last_dice(folder)
-    weights = "last epoch" + (f", moving average {settings.EMA}" if settings.EMA else "")
-    if settings.CHECKPOINT == "best":
-        best = next(hook for hook in trainer.callbacks if isinstance(hook, callbacks.BestWeights))
-        if best.epoch < 0:
-            raise UserError(
-                f"CHECKPOINT=best: no epoch of {folder} has a validation Dice (EMPTY=skip leaves out images whose mask "
-                "and prediction are empty). Train with CHECKPOINT=last or EMPTY=one, and OVERWRITE=1."
-            )
-        from modeling import segmenter
-
-        segmenter.load_shipped(network, best.weights)
-        weights, dice = f"epoch {best.epoch + 1}, chosen on this fold", best.best
+    settings, folder = training.settings, training.folder
+    network = callbacks.averaged_network(trainer, training.module)
+    weights, dice = _chosen_weights(training, trainer, network)
     segmenter.save_network(network, folder / run_folders.WEIGHTS)
-    hook = next(hook for hook in trainer.callbacks if isinstance(hook, callbacks.Checkpoints))
-    minutes = hook.seconds / 60
-    mean, std = builders.normalisation(settings, spec)
-    about = {
+    minutes = callbacks.hook_of(trainer, callbacks.Checkpoints).seconds / 60
+    manifest = {
         "experiment": settings.EXPERIMENT,
-        "fold": fold,
+        "fold": training.fold,
         "seed": settings.SEED,
         "overfit": settings.OVERFIT,
-        "data": spec.as_json(),
-        "network": {
-            "MODEL_NAME": settings.MODEL_NAME,
-            "MAX_FEATURES": settings.MAX_FEATURES,
-            "IMAGE_SIZE": settings.IMAGE_SIZE,
-            "RESIZE": settings.RESIZE,
-            "MODEL_MEAN": mean,
-            "MODEL_STD": std,
-        },
+        "data": training.spec.as_json(),
+        "network": _network_settings(settings, training.spec),
         "weights": weights,
         "weights_sha256": sha256(folder / run_folders.WEIGHTS),
         "folds_sha256": sha256(folder / run_folders.FOLDS),
-        "epochs": trainer.fit_loop.epoch_progress.current.processed,  # whole ones, in all sessions
-        "steps": trainer.global_step,
-        "minutes": round(minutes, 2),
-        "gpu_gigabytes": round(torch.cuda.max_memory_allocated() / 1e9, 2) if torch.cuda.is_initialized() else None,
+        **_effort(trainer, minutes),
         "commit": origin["code"]["commit"],
         "versions": {name: origin["versions"][name] for name in ("python", "torch")},
         "data_sha256": origin["data_sha256"],
         **{name: origin[name] for name in (weights_origin.BEGUN, weights_origin.SAID)},
         "settings": origin["settings"],
     }
-    write_json(folder / run_folders.MODEL, about, durable=True)
-    _report(settings, fold, None if dice is None else float(dice), trainer, folder, f"{minutes:.1f} minutes", weights)
-
-
-def _report(
-    settings: "Settings", fold: str, dice: float | None, trainer: "pl.Trainer", folder: Path, took: str, weights: str
-) -> None:
-    """Say what was reached. Raises UnlearnedError where OVERFIT's test fails; `dice` is None without a validation."""
-    learnt = len(trainer.datamodule.train_rows)
+    write_json(folder / run_folders.MODEL, manifest, durable=True)
+    learnt = len(training.train_rows)
     what = f"Dice on the {learnt} images it was trained on" if settings.OVERFIT else "validation Dice"
     height, width = settings.IMAGE_SIZE
     reached = f"{what} {dice:.4f} at {height} x {width} px, " if dice is not None else ""
     print(
-        f"Trained fold {fold} in {took}: {reached}weights of the {weights} -> {folder / run_folders.WEIGHTS}",
+        f"Trained fold {training.fold} in {minutes:.1f} minutes: {reached}weights of the {weights} -> "
+        f"{folder / run_folders.WEIGHTS}",
         flush=True,
     )
     refuse_unlearned(settings, learnt, dice, folder)
 
 
+def _chosen_weights(training: "FoldTraining", trainer: "pl.Trainer", network: "nn.Module") -> tuple[str, float | None]:
+    """Say which epoch's weights are shipped, and return their validation Dice too; CHECKPOINT=best loads them."""
+    from modeling import segmenter
+    from training import callbacks
+
+    if training.settings.CHECKPOINT == "best":
+        best = callbacks.hook_of(trainer, callbacks.BestWeights)
+        if best.epoch < 0:
+            raise UserError(
+                f"CHECKPOINT=best: no epoch of {training.folder} has a validation Dice (EMPTY=skip leaves out images "
+                "whose mask and prediction are empty). Train with CHECKPOINT=last or EMPTY=one, and OVERWRITE=1."
+            )
+        segmenter.load_shipped(network, best.weights)
+        return f"epoch {best.epoch + 1}, chosen on this fold", best.best
+    dice = trainer.callback_metrics.get("valid_dice")
+    average = f", moving average {training.settings.EMA}" if training.settings.EMA else ""
+    # None: resumed after its last epoch
+    return f"last epoch{average}", last_dice(training.folder) if dice is None else float(dice)
+
+
+def _network_settings(settings: "Settings", spec: DataSpec) -> dict[str, Any]:
+    """Return what prediction has to know to build the network and to give it images."""
+    normalization = builders.normalisation(settings, spec)
+    return {
+        "MODEL_NAME": settings.MODEL_NAME,
+        "MAX_FEATURES": settings.MAX_FEATURES,
+        "IMAGE_SIZE": settings.IMAGE_SIZE,
+        "RESIZE": settings.RESIZE,
+        "MODEL_MEAN": normalization.mean,
+        "MODEL_STD": normalization.std,
+    }
+
+
+def _effort(trainer: "pl.Trainer", minutes: float) -> dict[str, Any]:
+    """Return how long the training was, in all sessions, and the most memory that a GPU of it took."""
+    import torch
+
+    progress: Any = trainer.fit_loop.epoch_progress.current  # a tracker that counts `processed`, which its type lacks
+    return {
+        "epochs": progress.processed,  # whole ones
+        "steps": trainer.global_step,
+        "minutes": round(minutes, 2),
+        "gpu_gigabytes": round(torch.cuda.max_memory_allocated() / 1e9, 2) if torch.cuda.is_initialized() else None,
+    }
+
+
 def last_dice(folder: Path) -> float | None:
-    """The validation Dice of the last epoch in metrics.csv, None where there is none."""
+    """Return the validation Dice of the last epoch in metrics.csv, None where there is none."""
     import pandas as pd
 
     path = folder / "metrics.csv"
@@ -107,12 +118,12 @@ def last_dice(folder: Path) -> float | None:
         table = pd.read_csv(path)
     except (FileNotFoundError, pd.errors.EmptyDataError, pd.errors.ParserError):  # a kill may leave it empty
         return None
-    values = table["valid_dice"].dropna() if "valid_dice" in table else []
-    return float(values.iloc[-1]) if len(values) else None
+    values = table["valid_dice"].dropna().tolist() if "valid_dice" in table else []
+    return float(values[-1]) if values else None
 
 
 def refuse_unlearned(settings: "Settings", learnt: int, dice: float | None, folder: Path) -> None:
-    """OVERFIT's own test. Raises UnlearnedError where it fails."""
+    """Make OVERFIT's own test. Raises UnlearnedError where it fails."""
     if settings.OVERFIT and not settings.LIMIT and dice is not None and not dice >= OVERFIT_DICE:
         raise UnlearnedError(
             f"The network did not learn {learnt} images by heart: Dice {dice:.4f}, expected at least {OVERFIT_DICE}. "

@@ -1,6 +1,5 @@
 """What is checked, fixed and written before a training begins."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,8 +10,6 @@ from tools.files import read_json, sha256, write_json, write_text
 from training import builders, run_record, weights_origin
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from settings import Settings
 
 FIXED = ("data", "network", "training")  # sections that the folds of one experiment share
@@ -24,7 +21,7 @@ VARYING = ("SEED", "EXPERIMENT", "TRAIN_FOLDS")  # the seed and the experiment n
 
 
 def fixed_settings(settings: "Settings") -> dict[str, Any]:
-    """What must be equal in all runs of an experiment."""
+    """Return what must be equal in all runs of an experiment."""
     shared = settings.snapshot(*FIXED)
     values = {name: value for name, value in shared.items() if name not in VARYING}
     return {
@@ -43,63 +40,32 @@ class Prepared:
     origin: dict[str, Any]
 
 
-def prepare(
-    settings: "Settings",
-    frame: "pd.DataFrame",
-    folder: Path,
-    fold: str,
-    device: str,
-    precision: str,
-    resume: bool,
-    overwrite: bool,
-    build: Callable[[], tuple[Any, Any]],
-) -> Prepared | None:
-    """Check everything, make the cache, open the run folder; None where the run is finished already."""
-    from training import checkpoints
-
-    fixed = fixed_settings(settings)
-    run_folders.check_run(folder, fixed, resume, overwrite, settings.defaults())
-    if resume and (folder / run_folders.MODEL).is_file():
-        return None
-    resume_from = checkpoints.choose(folder / "checkpoints") if resume else None
-    begun = builders.begun_from(settings, frame, fold, _recorded(folder) if resume else None)
-    tables = weights_origin.tables(begun, builders.held_out(settings, frame, fold))
-    if weights_origin.is_unknown(begun):
-        print(f"Warning: {begun}. {UNKNOWN_ORIGIN}", flush=True)
-    cache = build()[1].cache
-    identity = {**fixed, "SEED": settings.SEED, "fold": fold, "data_sha256": cache.data_sha256}
-    devices = settings.DEVICES * settings.NODES
-    today = run_record.of_today(device, precision, devices, cache.data_sha256, fixed["folds_sha256"])
-    origin = {"fold": fold, "settings": settings.snapshot(), **today, **weights_origin.record(begun)}
-    if resume_from is not None:
-        checkpoints.refuse_another_run(resume_from, identity, settings.defaults())
-        origin["sessions"] = _say_what_changed(folder, origin)
-    run_folders.open_run(folder, fixed, resume)
+def write_record(folder: Path, table: Path, others: dict[str, bytes], origin: dict[str, Any]) -> None:
+    """Write the folds table and run.json into the run folder, and `others`: tables of the runs it began from."""
     for suffix in (".csv", ".json"):  # with what the pixels mean, so that the folder can be run again by itself
-        text = Path(settings.TRAIN_FOLDS).with_suffix(suffix).read_text(encoding="utf-8")
+        text = table.with_suffix(suffix).read_text(encoding="utf-8")
         write_text((folder / run_folders.FOLDS).with_suffix(suffix), text)
-    for name, table in tables.items():
-        (folder / name).write_bytes(table)
+    for name, content in others.items():
+        (folder / name).write_bytes(content)
     write_json(folder / run_folders.ORIGIN, origin)
-    return Prepared(resume_from, identity, origin)
 
 
-def _recorded(folder: Path) -> weights_origin.Origin | None:
-    """What run.json says of the weights that a run began with, None where it is of older code or not there."""
+def recorded_origin(folder: Path) -> weights_origin.Origin | None:
+    """Read from run.json what weights a run began with, None where it is of older code or not there."""
     path = folder / run_folders.ORIGIN
     then = read_json(path, "Remove it: what the run began with is found again.") if path.is_file() else {}
     return weights_origin.from_json(then[weights_origin.BEGUN], str(path)) if weights_origin.BEGUN in then else None
 
 
-def _say_what_changed(folder: Path, now: dict[str, Any]) -> list[list[str]]:
-    """Code, packages or computer other than in the session before may round otherwise: said, not refused.
+def say_what_changed(folder: Path, now: dict[str, Any]) -> list[list[str]]:
+    """Say where code, packages or computer differ from the session before: they may round otherwise.
 
     Returns what changed from session to session so far, for run.json.
     """
     path = folder / run_folders.ORIGIN
     if not path.is_file():
         return []
-    need = {"code": dict, "versions": dict, "computer": dict}
+    need: dict[str, type] = {"code": dict, "versions": dict, "computer": dict}
     then = read_json(path, "Remove it: it is for make reproduce alone.", need)
     differ = run_record.differences(then, now)
     if differ:
@@ -110,7 +76,7 @@ def _say_what_changed(folder: Path, now: dict[str, Any]) -> list[list[str]]:
 
 
 def refuse_what_does_nothing(settings: "Settings", fold: str) -> None:
-    """Settings that contradict each other, or that nothing would come of. Raises UserError."""
+    """Refuse settings that contradict each other, or that nothing would come of. Raises UserError."""
     by_dice = {
         "CHECKPOINT=best": settings.CHECKPOINT == "best",
         "EARLY_STOPPING": settings.EARLY_STOPPING > 0,

@@ -18,7 +18,7 @@ PACKAGES = (
 
 
 def installed(name: str) -> str:
-    """The version of a distribution, "" where it is not installed; nothing is imported."""
+    """Return the version of a distribution, "" where it is not installed; nothing is imported."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
@@ -26,12 +26,12 @@ def installed(name: str) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Python's version and those of `PACKAGES`."""
+    """Return Python's version and those of `PACKAGES`."""
     return {"python": platform.python_version(), **{name: installed(name) for name in PACKAGES}}
 
 
 def _git(*words: str) -> str:
-    """What git says of the repository that this code lies in; "" outside of one, or without git."""
+    """Return what git says of the repository that this code lies in; "" outside of one, or without git."""
     try:
         done = subprocess.run(
             ["git", *words],
@@ -48,14 +48,14 @@ def _git(*words: str) -> str:
 
 
 def code() -> dict[str, Any]:
-    """The git commit, the files that differ from it, and a hash of how they differ (tracked files below src/)."""
+    """Return the git commit, the files that differ from it, and a hash of how they differ (tracked ones in src/)."""
     changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".").splitlines()
     dirt = digest_of([_git("diff", "HEAD", "--", ".")])[:16] if changed else ""
     return {"commit": _git("rev-parse", "HEAD").strip(), "changed": [line[3:] for line in changed], "changes": dirt}
 
 
 def computer(device: str, precision: str, devices: int) -> dict[str, Any]:
-    """The kind of device, how many, in what precision, and the processors that rounding depends on."""
+    """Return the kind of device, how many, in what precision, and the processors that rounding depends on."""
     import torch
 
     name = torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine()
@@ -70,7 +70,7 @@ def computer(device: str, precision: str, devices: int) -> dict[str, Any]:
 
 
 def of_today(device: str, precision: str, devices: int, data_sha256: str, folds_sha256: str) -> dict[str, Any]:
-    """All of it, as run.json has it beside `fold` and `settings`."""
+    """Return all of it, as run.json has it beside `fold` and `settings`."""
     return {
         "code": code(),
         "versions": versions(),
@@ -81,7 +81,7 @@ def of_today(device: str, precision: str, devices: int, data_sha256: str, folds_
 
 
 def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What differs between two `run.json`, one line each: code, packages, computer, data, folds."""
+    """Return what differs between two `run.json`, one line each: code, packages, computer, data, folds."""
     lines = []
     for part in ("code", "versions", "computer"):
         before, after = then.get(part, {}), now.get(part, {})

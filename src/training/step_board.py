@@ -1,4 +1,4 @@
-"""Boards: pages to show to others, with a heading, a legend and rows of pictures. No torch; matplotlib for its font."""
+"""Contact sheets to show to others: a heading, a legend and rows of pictures. No torch; matplotlib for its font."""
 
 import functools
 from pathlib import Path
@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from tools.pictures import GREY, INK, PAPER
 
 Patch = tuple[int, int, int] | np.ndarray  # RGB, or a strip of pixels uint8 (14, W, 3)
+Entry = tuple[int, str, Patch]  # of a legend's line: x, name, patch
 
 
 def board(
@@ -18,7 +19,7 @@ def board(
     note: str,
     legend: list[tuple[str, Patch]],
 ) -> Image.Image:
-    """A page to show to others: a heading, a note, a legend, and rows of pictures of equal width, each with a caption.
+    """Draw a page: a heading, a note, a legend, and rows of pictures of equal width, each with a caption.
 
     `legend`: names beside a patch of their colour, or beside a strip of pixels (H, W, 3).
     """
@@ -45,7 +46,7 @@ def board(
 
 @functools.cache
 def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which comes with matplotlib on every computer and knows Greek and Cyrillic class names."""
+    """Return DejaVu Sans, which comes with matplotlib on every computer and knows Greek and Cyrillic class names."""
     import matplotlib
 
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
@@ -53,7 +54,7 @@ def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
 
 
 def _cut(text: str, width: int, size: int, bold: bool = False) -> str:
-    """The text, with an ellipsis where it is wider than `width` pixels."""
+    """Return the text, with an ellipsis where it is wider than `width` pixels."""
     font = _font(size, bold)
     if font.getlength(text) <= width:
         return text
@@ -62,9 +63,10 @@ def _cut(text: str, width: int, size: int, bold: bool = False) -> str:
     return text.rstrip() + "…"
 
 
-def _legend_lines(legend: list, width: int) -> list[list]:
-    """The entries (x, name, patch) of a legend, broken into lines of at most `width` pixels."""
-    lines, left = [], width + 1
+def _legend_lines(legend: list[tuple[str, Patch]], width: int) -> list[list[Entry]]:
+    """Break a legend into lines of at most `width` pixels."""
+    lines: list[list[Entry]] = []
+    left = width + 1
     for name, patch in legend:
         shown = _cut(name, width // 2, 13)
         wide = _patch_width(patch) + 8 + int(_font(13).getlength(shown)) + 22
@@ -80,7 +82,7 @@ def _patch_width(patch: Patch) -> int:
     return patch.shape[1] if isinstance(patch, np.ndarray) else 14
 
 
-def _draw_legend(canvas: Image.Image, place: tuple[int, int], line: list) -> None:
+def _draw_legend(canvas: Image.Image, place: tuple[int, int], line: list[Entry]) -> None:
     draw = ImageDraw.Draw(canvas)
     for left, name, patch in line:
         x, y = place[0] + left, place[1]

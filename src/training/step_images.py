@@ -1,10 +1,9 @@
 """The same few images after each epoch, drawn as the network sees them: steps/epoch_0003.png, at the end steps.gif."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -13,7 +12,8 @@ import torch
 from PIL import Image
 from pytorch_lightning.callbacks import Callback
 
-from data.dataspec import DataSpec
+from lightning_module import Validation
+from loading.datamodule import MaskDataModule
 from metrics import overlap
 from tools import pictures
 from tools.files import atomic_write
@@ -26,15 +26,16 @@ MOST_FRAMES, MOST_WIDTH, MOST_BYTES = 120, 900, 5_000_000  # of the animation
 
 
 class StepImages(Callback):
-    """Draws `count` held-out images, spread over the fold and the same each epoch, with the network's answer.
+    """Drawings of `count` held-out images, spread over the fold and the same each epoch, with the network's answer.
 
     Written into `folder` after each epoch with a validation; at the end of fit all of its pictures, an interrupted
     run's too, become <folder>.gif beside it. Where nothing is held out (FOLD=full) the first training images are drawn
     instead, not augmented. The weights are those that validation scores: the averaged ones where there are any.
     """
 
-    def __init__(self, folder: Path, spec: DataSpec, count: int) -> None:
-        self.folder, self.spec, self.count = folder, spec, count
+    def __init__(self, folder: Path, validation: Validation, count: int) -> None:
+        self.folder, self.validation, self.count = folder, validation, count
+        self.spec = validation.spec
         self.validated = False
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -42,7 +43,7 @@ class StepImages(Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         # the first moment at which the epoch's losses are known; the weights are still those that were validated
-        if self.validated or not len(trainer.datamodule.valid_rows):
+        if self.validated or not len(_data(trainer).valid_rows):
             self._draw(trainer, module)
         self.validated = False
 
@@ -53,7 +54,7 @@ class StepImages(Callback):
             animate(frames, self.folder.with_suffix(".gif"))
 
     def _draw(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        data, epoch = trainer.datamodule, trainer.current_epoch + 1
+        data, epoch = _data(trainer), trainer.current_epoch + 1
         rows, samples = _chosen(data.train_rows, data.valid_rows, self.count), []
         with scored_network(trainer, module):
             for row in rows:  # one at a time: RESIZE=none leaves them at their own sizes
@@ -61,7 +62,7 @@ class StepImages(Callback):
                 samples.append((image, mask, self._probability(module, image)))
         held_out = not np.isin(rows, data.train_rows).all()
         page = step_board.board(
-            [self._row(row, *sample, module.hparams) for row, sample in zip(rows, samples, strict=True)],
+            [self._row(row, *sample) for row, sample in zip(rows, samples, strict=True)],
             TITLES,
             _heading(epoch, trainer.max_epochs, trainer.callback_metrics),
             "the same held-out images each epoch" if held_out else "images that it trains on, the same each epoch",
@@ -76,14 +77,14 @@ class StepImages(Callback):
         return (logits.softmax(0) if self.spec.task == "multiclass" else logits.sigmoid()).cpu().numpy()
 
     def _row(
-        self, row: int, image: np.ndarray, mask: np.ndarray, probability: np.ndarray, hparams: Any
+        self, row: int, image: np.ndarray, mask: np.ndarray, probability: np.ndarray
     ) -> tuple[str, list[np.ndarray]]:
-        """One image's caption and pictures: itself, its truth, the probabilities, the outline of what is predicted."""
+        """Return caption and pictures of an image: itself, its truth, the probabilities, the predicted outline."""
         truth, labelled = self.spec.class_planes(mask), self.spec.labelled(mask)
-        predicted = decide(probability, self.spec, hparams.threshold)
+        predicted = decide(probability, self.validation)
         counts = [overlap.count(*planes, labelled) for planes in zip(predicted, truth, strict=True)]
         tp, fp, fn = (np.array([[count[name] for count in counts]]) for name in ("tp", "fp", "fn"))
-        dice = overlap.summarise(tp, fp, fn, hparams.empty)["image"]["dice"]
+        dice = overlap.summarise(tp, fp, fn, self.validation.empty)["image"]["dice"]
         small = enlarged(pictures.as_rgb(image), WIDTH)
         shown = pictures.overlays(small, _smooth(truth, small.shape[:2]))
         if labelled is not None:
@@ -93,34 +94,40 @@ class StepImages(Callback):
         said = f"Dice {dice:.4f}" if math.isfinite(dice) else "nothing there, nothing predicted"
         return f"row {row} of the folds table    {said}", [small, shown, pictures.heat(likely.clip(0, 1)), answer]
 
-    def _legend(self, masks: list[np.ndarray]) -> list[tuple[str, Any]]:
+    def _legend(self, masks: list[np.ndarray]) -> list[tuple[str, step_board.Patch]]:
         names = self.spec.scored_names
         ramp = np.repeat(np.linspace(0, 1, 120, dtype=np.float32)[None, None], 14, axis=1)  # (1, 14, 120)
-        entries: list[tuple[str, Any]] = list(pictures.legend(names))
+        entries: list[tuple[str, step_board.Patch]] = list(pictures.legend(names))
         if len(names) == 1:
             entries.append(("probability, from 0 to 1", pictures.heat(ramp)))
         else:
             entries.append(("probability: black is 0, the class's full colour 1", (0, 0, 0)))
         labelled = [self.spec.labelled(mask) for mask in masks]  # None where all pixels count
-        if any(one is not None and not one.all() for one in labelled):
+        if any(pixels is not None and not pixels.all() for pixels in labelled):
             entries.append(("not labelled", UNLABELLED))
         return entries
 
 
-def decide(probability: np.ndarray, spec: DataSpec, threshold: float) -> np.ndarray:
-    """Probabilities (C, H, W) -> bool (S, H, W), as the module's validation decides."""
+def _data(trainer: pl.Trainer) -> MaskDataModule:
+    """Return the loaders that the Trainer was given."""
+    return trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it outside of its class
+
+
+def decide(probability: np.ndarray, validation: Validation) -> np.ndarray:
+    """Turn probabilities (C, H, W) into bool (S, H, W), as the module's validation decides."""
+    spec = validation.spec
     if spec.task == "multiclass":
         return probability.argmax(0)[None] == np.array(spec.scored)[:, None, None]
-    return probability[list(spec.scored)] >= threshold
+    return probability[list(spec.scored)] >= validation.threshold
 
 
 @contextmanager
 def scored_network(trainer: pl.Trainer, module: pl.LightningModule) -> Iterator[None]:
-    """`module` with the network that validation scores, in evaluation and in the training's precision.
+    """Give `module` the network that validation scores, in evaluation mode and in the training's precision.
 
     Afterwards weights, modes and random generators are as they were.
     """
-    own, network = module.network, callbacks.averaged_network(trainer, module)
+    own, network = module.get_submodule("network"), callbacks.averaged_network(trainer, module)
     modes = [(part, part.training) for part in network.modules()]
     cuda = [module.device] if module.device.type == "cuda" else []
     module.network = network.eval()
@@ -155,7 +162,7 @@ def animate(frames: list[Path], path: Path, most: int = MOST_BYTES) -> None:
 
 
 def _quantised(frames: list[Path], size: tuple[int, int]) -> list[Image.Image]:
-    """The frames at `size`, in one palette made from some of them."""
+    """Return the frames at `size`, in one palette made from some of them."""
     palette = _palette([frames[index] for index in _spread(len(frames), 6)])
     # the nearest colour of each of 32 levels a channel: thirty times faster than a search for each pixel
     levels = np.stack(np.meshgrid(*[np.arange(32) * 8 + 4] * 3, indexing="ij"), -1).reshape(-1, 3)
@@ -170,17 +177,17 @@ def _quantised(frames: list[Path], size: tuple[int, int]) -> list[Image.Image]:
 
 
 def _palette(frames: list[Path]) -> np.ndarray:
-    """int (256, 3): the colours that mean something, however few their pixels, and the most common ones."""
+    """Return int (256, 3): the colors that mean something, however few their pixels, and the most common ones."""
     fixed = [pictures.HIT, *pictures.PALETTE, UNLABELLED, pictures.PAPER, pictures.INK, pictures.GREY]
     montage = Image.fromarray(np.concatenate([np.asarray(_on_paper(path, (320, 320))) for path in frames]))
-    found = montage.quantize(256 - len(fixed), Image.Quantize.MEDIANCUT).getpalette("RGB")
-    rest = np.array(found[: 3 * (256 - len(fixed))]).reshape(-1, 3)
+    common = montage.quantize(256 - len(fixed), Image.Quantize.MEDIANCUT).getpalette("RGB") or []
+    rest = np.array(common[: 3 * (256 - len(fixed))]).reshape(-1, 3)
     padding = np.repeat(rest[-1:], 256 - len(fixed) - len(rest), axis=0)
     return np.concatenate([np.array(fixed), rest, padding])
 
 
 def _on_paper(path: Path, size: tuple[int, int]) -> Image.Image:
-    """A picture fitted into `size` without changing its aspect: a resumed run's may have had other rows."""
+    """Fit a picture into `size` without changing its aspect: a resumed run's may have had other rows."""
     with Image.open(path) as picture:
         scale = min(size[0] / picture.width, size[1] / picture.height)
         small = (min(size[0], round(picture.width * scale)), min(size[1], round(picture.height * scale)))
@@ -190,13 +197,13 @@ def _on_paper(path: Path, size: tuple[int, int]) -> Image.Image:
 
 
 def _chosen(train_rows: np.ndarray, valid_rows: np.ndarray, count: int) -> list[int]:
-    """The rows that are drawn: `count` held-out ones spread evenly, or the first training ones."""
+    """Return the rows that are drawn: `count` held-out ones spread evenly, or the first training ones."""
     rows = valid_rows[_spread(len(valid_rows), count)] if len(valid_rows) else train_rows[:count]
     return rows.tolist()
 
 
 def _spread(length: int, count: int) -> list[int]:
-    """At most `count` of 0 .. length - 1, evenly spaced, the first and the last included."""
+    """Return at most `count` of 0 .. length - 1, evenly spaced, the first and the last included."""
     return np.linspace(0, length - 1, min(length, count)).round().astype(int).tolist()
 
 
@@ -204,7 +211,7 @@ def _epoch(path: Path) -> int:
     return int(path.stem.removeprefix("epoch_"))
 
 
-def _heading(epoch: int, epochs: int, values: Any) -> str:
+def _heading(epoch: int, epochs: int | None, values: Mapping[str, torch.Tensor]) -> str:
     parts = [f"Epoch {epoch} of {epochs}"]
     for name, label in (("valid_dice", "validation Dice"), ("valid_loss", "loss"), ("train_loss_epoch", "train loss")):
         if name in values:
@@ -213,7 +220,7 @@ def _heading(epoch: int, epochs: int, values: Any) -> str:
 
 
 def enlarged(image: np.ndarray, width: int) -> np.ndarray:
-    """RGB (H, W, 3) -> `width` pixels wide, its aspect kept."""
+    """Resize RGB (H, W, 3) to `width` pixels, its aspect kept."""
     height = max(1, round(image.shape[0] * width / image.shape[1]))
     smaller = width < image.shape[1]
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_CUBIC)
@@ -224,7 +231,7 @@ def _scaled(plane: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _smooth(planes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Masks (S, H, W) -> bool at `size`, with the outlines of a drawn line rather than of square pixels."""
+    """Resize masks (S, H, W) to bool at `size`, with the outlines of a drawn line rather than of square pixels."""
     return np.stack([_scaled(plane, size) >= 0.5 for plane in planes])
 
 

@@ -1,25 +1,31 @@
 """Lightning's Trainer as this project uses it: our callbacks, our loggers, our order of samples. Knows no settings."""
 
+import copy
 import logging
 import sys
 import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
+import torch
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from pytorch_lightning import profilers
-from pytorch_lightning.callbacks import EarlyStopping, LearningRateMonitor
-from pytorch_lightning.plugins.environments import LightningEnvironment
+from pytorch_lightning.callbacks import Callback, EarlyStopping, LearningRateMonitor
 from pytorch_lightning.strategies import DDPStrategy
+from torch import nn
 from tqdm import tqdm
 
 from tools import distributed
+from tools.hardware import Precision
 from tools.signals import Deadline, Signals
 from training import callbacks, checkpoints
 from training.loggers import make_loggers
 
 if TYPE_CHECKING:
-    from pytorch_lightning.plugins.environments import ClusterEnvironment
+    from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
 
 PROFILERS = {
     "simple": profilers.SimpleProfiler,
@@ -28,86 +34,181 @@ PROFILERS = {
 }
 
 
+@dataclass(frozen=True)
+class Hardware:
+    """What a process computes on, cpu, cuda or mps, and in which precision."""
+
+    device: str = "cpu"
+    precision: Precision = "32-true"
+    reason: str = ""  # for this precision, in a few words
+
+    @property
+    def accelerator(self) -> str:
+        """Lightning's name of the device."""
+        return {"cuda": "gpu"}.get(self.device, self.device)
+
+
+@dataclass(frozen=True)
+class Update:
+    """What an optimizer step is made of."""
+
+    accumulate: int = 1  # batches whose gradients are averaged
+    gradient_clip: float = 0.0  # largest norm of their mean; 0: any
+
+
+@dataclass(frozen=True)
+class Length:
+    """How much there is to do."""
+
+    epochs: int
+    limit: int = 0  # training batches an epoch; 0: all
+    held_out: bool = True  # there are validation images
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What is done about the weights beside the optimizer's steps, and which are kept."""
+
+    ema: float = 0.0  # decay of their moving average; 0: none
+    freeze_encoder: int = 0  # first epochs in which the encoder stays as it is
+    keep_best: bool = False  # those of the epoch with the best validation Dice
+    patience: int = 0  # epochs without a better Dice before training stops; 0: it never does
+
+
+@dataclass(frozen=True)
+class Reports:
+    """What tells of a training beside its line an epoch."""
+
+    logger: str = "tensorboard"  # or wandb, none; metrics.csv comes always
+    profiler: str = ""
+    hooks: tuple[Callback, ...] = ()  # further callbacks, in rank zero
+
+
+@dataclass(frozen=True)
+class Resuming:
+    """Where a training goes on from, and what it leaves for going on."""
+
+    resume_from: Path | None = None  # the checkpoint that fit is given
+    identity: Mapping[str, Any] = field(default_factory=dict)  # of the run, for its checkpoints (see checkpoints)
+    checkpoint_minutes: float = 0.0  # between checkpoints within an epoch; 0: none there
+    deadline: Deadline = field(default_factory=lambda: Deadline(0))
+
+
+@dataclass(frozen=True)
+class Processes:
+    """Those that train together (DDP), where they are several."""
+
+    cluster: "ClusterEnvironment | None" = None  # of distributed.group
+    nodes: int = 1
+    sync_batchnorm: bool = False
+    leaves_out: bool = False  # some parameters take no part in a step
+
+
 def make(
     folder: Path,
+    length: Length,
     *,
-    epochs: int,
-    device: str = "cpu",
-    precision: str = "32-true",
-    accumulate: int = 1,
-    gradient_clip: float = 0.0,
-    ema: float = 0.0,
-    keep_best: bool = False,
-    patience: int = 0,
-    freeze_encoder: int = 0,
-    logger: str = "tensorboard",
-    hooks: list[Any] | None = None,
-    profiler: str = "",
-    limit: int = 0,
-    held_out: bool = True,
-    resume_from: Path | None = None,
-    identity: dict[str, Any] | None = None,
-    checkpoint_minutes: float = 0.0,
-    deadline: Deadline | None = None,
-    cluster: "ClusterEnvironment | None" = None,
-    nodes: int = 1,
-    sync_batchnorm: bool = False,
-    leaves_out: bool = False,
+    update: Update = Update(),
+    hardware: Hardware = Hardware(),
+    weights: Weights = Weights(),
+    reports: Reports = Reports(),
+    resuming: Resuming | None = None,
+    processes: Processes = Processes(),
 ) -> pl.Trainer:
-    """A Trainer that writes into the run folder.
-
-    `held_out`: there are validation images; `limit`: training batches an epoch, 0 all; `hooks`: further callbacks;
-    `resume_from`: the checkpoint that fit is given; `identity`: of the run, for its checkpoints (see checkpoints).
-    `cluster`: of ranks.group, with several processes; `leaves_out`: some parameters take no part in a step.
-    """
+    """Return a Trainer that writes into the run folder."""
     quieten()
     terminal = sys.stderr.isatty() and distributed.rank() == 0
-    hooks = [*(hooks or []), callbacks.EpochLine(tqdm.write if terminal else print)] if distributed.rank() == 0 else []
-    loggers = make_loggers(folder, resume_from, logger)
-    hooks += [LearningRateMonitor("step")] if loggers else []
-    hooks += [callbacks.FrozenEncoder(freeze_encoder)] if freeze_encoder else []
-    hooks += [callbacks.AveragedWeights(ema)] if ema else []
-    hooks += [callbacks.BestWeights()] if keep_best else []
-    hooks += (
-        [EarlyStopping("valid_dice", mode="max", patience=patience, check_on_train_epoch_end=False)] if patience else []
-    )
-    hooks += [callbacks.Bar()] if terminal else []
-    # after all others: what they keep is in the checkpoint
-    often = 60 * checkpoint_minutes
-    hooks += [callbacks.Checkpoints(folder / "checkpoints", Signals(), deadline or Deadline(0), often)]
+    resuming = resuming or Resuming()
+    loggers = make_loggers(folder, resuming.resume_from, reports.logger)
+    several = distributed.size() > 1
     return pl.Trainer(
-        max_epochs=epochs,
-        accelerator={"cuda": "gpu"}.get(device, device),
-        devices=distributed.size() // nodes,
-        num_nodes=nodes,
+        max_epochs=length.epochs,
+        accelerator=hardware.accelerator,
+        devices=distributed.size() // processes.nodes,
+        num_nodes=processes.nodes,
         # before a validation it gives all ranks the batch statistics of rank zero, which are the ones that are shipped
-        strategy=DDPStrategy(find_unused_parameters=leaves_out) if distributed.size() > 1 else "auto",
-        sync_batchnorm=sync_batchnorm and device == "cuda" and distributed.size() > 1,
-        precision=precision,
-        accumulate_grad_batches=accumulate,
-        gradient_clip_val=gradient_clip or None,
-        limit_train_batches=limit or None,
-        limit_val_batches=None if held_out else 0,  # datamodule limits: here it would be for each rank
+        strategy=DDPStrategy(find_unused_parameters=processes.leaves_out) if several else "auto",
+        sync_batchnorm=processes.sync_batchnorm and hardware.device == "cuda" and several,
+        precision=hardware.precision,
+        accumulate_grad_batches=update.accumulate,
+        gradient_clip_val=update.gradient_clip or None,
+        limit_train_batches=length.limit or None,
+        limit_val_batches=None if length.held_out else 0,  # datamodule limits: here it would be for each rank
         num_sanity_val_steps=0,
         logger=loggers,
-        callbacks=hooks,
-        profiler=_profiler(folder, profiler),
+        callbacks=_hooks(folder, weights, reports, resuming, bool(loggers), terminal),
+        profiler=_profiler(folder, reports.profiler),
         enable_checkpointing=False,
         enable_model_summary=False,
         enable_progress_bar=terminal,
         use_distributed_sampler=False,  # datamodule owns the order
         log_every_n_steps=1,
-        plugins=[checkpoints.Files(identity or {}), cluster or LightningEnvironment()],
+        plugins=[checkpoints.Files(resuming.identity), processes.cluster or LightningEnvironment()],
     )
 
 
-def _profiler(folder: Path, name: str) -> Any:
-    """Lightning's profiler of this name, in rank zero: several computers' ranks would write one file."""
+def _hooks(
+    folder: Path, weights: Weights, reports: Reports, resuming: Resuming, logged: bool, terminal: bool
+) -> list[Callback]:
+    """Return the callbacks, in the order in which Lightning calls them."""
+    hooks: list[Callback] = []
+    if distributed.rank() == 0:
+        hooks += [*reports.hooks, callbacks.EpochLine(tqdm.write if terminal else print)]
+    if logged:
+        hooks.append(LearningRateMonitor("step"))
+    if weights.freeze_encoder:
+        hooks.append(callbacks.FrozenEncoder(weights.freeze_encoder))
+    if weights.ema:
+        hooks.append(callbacks.AveragedWeights(weights.ema))
+    if weights.keep_best:
+        hooks.append(callbacks.BestWeights())
+    if weights.patience:
+        hooks.append(EarlyStopping("valid_dice", mode="max", patience=weights.patience, check_on_train_epoch_end=False))
+    if terminal:
+        hooks.append(callbacks.Bar())
+    often = 60 * resuming.checkpoint_minutes
+    # after all others: what they keep is in the checkpoint
+    return [*hooks, callbacks.Checkpoints(folder / "checkpoints", Signals(), resuming.deadline, often)]
+
+
+def bare(
+    steps: int, update: Update = Update(), hardware: Hardware = Hardware(), hooks: Sequence[Callback] = ()
+) -> pl.Trainer:
+    """Return a Trainer of `steps` optimizer steps that writes nothing and validates nothing."""
+    return pl.Trainer(
+        max_steps=steps,
+        max_epochs=-1,
+        accelerator=hardware.accelerator,
+        devices=1,
+        precision=hardware.precision,
+        accumulate_grad_batches=update.accumulate,
+        gradient_clip_val=update.gradient_clip or None,
+        limit_val_batches=0,
+        num_sanity_val_steps=0,
+        logger=False,
+        callbacks=list(hooks),
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+        use_distributed_sampler=False,
+    )
+
+
+def leaves_out(network: nn.Module, channels: int, size: tuple[int, int]) -> bool:
+    """Return whether some parameters take no part in a training step; DDP has to be told."""
+    tried = copy.deepcopy(network).train()
+    logits = tried(torch.zeros(2, channels, *size))
+    sum(level.sum() for level in (logits if isinstance(logits, list) else [logits])).backward()
+    return any(parameter.grad is None for parameter in tried.parameters())
+
+
+def _profiler(folder: Path, name: str) -> profilers.Profiler | None:
+    """Return Lightning's profiler of this name, in rank zero: several computers' ranks would write one file."""
     return PROFILERS[name](dirpath=folder, filename="profile") if name and distributed.rank() == 0 else None
 
 
 def quieten() -> None:
-    """Lightning's hints and advertisements; its errors stay."""
+    """Silence Lightning's hints and advertisements; its errors stay."""
     for name in ("pytorch_lightning.utilities.rank_zero", "pytorch_lightning.accelerators.cuda"):
         logging.getLogger(name).setLevel(logging.ERROR)
     for text in (

@@ -6,13 +6,16 @@ was trained on, its folds table says; the weights that it began with itself are 
 
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data import splits
 from formats import images
 from tools import run_folders, threads
 from tools.errors import UserError, listing
 from tools.files import digest_of, read_json, sha256
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 RANDOM, IMAGENET, RUN, UNKNOWN = "random", "imagenet", "run", "unknown"
 BEGUN = "begun_from"  # in run.json and model.json: an Origin
@@ -55,7 +58,7 @@ class Origin:
 class HeldOut:
     """What a training holds out: `rows` (image, group) of `table`, images below `root`; `logs`: where runs lie."""
 
-    rows: Any
+    rows: "pd.DataFrame"
     fold: str
     table: Path
     root: Path
@@ -66,23 +69,23 @@ class HeldOut:
         return sha256(self.table) if self.table.is_file() else ""
 
 
-def from_json(values: Any, where: str) -> Origin:
-    """What `as_json` wrote. Raises UserError where it is something else."""
+def from_json(values: dict[str, Any], where: str) -> Origin:
+    """Read what `as_json` wrote. Raises UserError where it is something else."""
     try:
         before = values.get("before")
-        found = Origin(**{**values, "before": from_json(before, where) if before else None})
+        origin = Origin(**{**values, "before": from_json(before, where) if before else None})
         kinds = {field.name: type(field.default) for field in fields(Origin)[1:-1]}
-        if found.origin in (RANDOM, IMAGENET, RUN, UNKNOWN) and all(
-            isinstance(getattr(found, name), kind) for name, kind in kinds.items()
+        if origin.origin in (RANDOM, IMAGENET, RUN, UNKNOWN) and all(
+            isinstance(getattr(origin, name), kind) for name, kind in kinds.items()
         ):
-            return found
+            return origin
     except (TypeError, AttributeError, RecursionError):
         pass  # the sentence below
     raise UserError(f"{where}: '{BEGUN}' is not what training writes. Train it again: make train ... OVERWRITE=1")
 
 
 def of_file(file: Path, logs: str, followed: tuple[str, ...] = ()) -> Origin:
-    """Where a weights file comes from; `followed`: the sha256 of those that began with it."""
+    """Find where a weights file comes from; `followed`: the sha256 of those that began with it."""
     sha = sha256(file)
     about = _beside(file) or _below(logs, sha)
     if about:
@@ -92,7 +95,7 @@ def of_file(file: Path, logs: str, followed: tuple[str, ...] = ()) -> Origin:
 
 def _of_run(about: dict[str, Any], logs: str, origin: Origin, followed: tuple[str, ...]) -> Origin:
     then = _settings(about)
-    seed, overfit = (about.get(name) if isinstance(about.get(name), int) else 0 for name in ("seed", "overfit"))
+    seed, overfit = (int(value) if isinstance(value := about.get(name), int) else 0 for name in ("seed", "overfit"))
     return replace(
         origin,
         experiment=str(about.get("experiment")),
@@ -107,7 +110,7 @@ def _of_run(about: dict[str, Any], logs: str, origin: Origin, followed: tuple[st
 
 
 def began(about: dict[str, Any], logs: str, followed: tuple[str, ...] = ()) -> Origin:
-    """What the run of this model.json began with: as it says, or, where it is of older code, by its ENCODER_WEIGHTS."""
+    """Return what the run of this model.json began with: as it says or, of older code, by its ENCODER_WEIGHTS."""
     if BEGUN in about:
         return from_json(about[BEGUN], run_folders.MODEL)
     then = str(_settings(about).get("ENCODER_WEIGHTS", ""))
@@ -122,14 +125,14 @@ def _settings(about: dict[str, Any]) -> dict[str, Any]:
 
 
 def _beside(file: Path) -> dict[str, Any]:
-    """The model.json of ours beside a file, {} where there is none."""
+    """Read the model.json of ours beside a file, {} where there is none."""
     path = file.with_name(run_folders.MODEL)
     about = read_json(path, "Move it away where it is not of a run.") if path.is_file() else {}
     return about if isinstance(about.get("fold"), str) and isinstance(about.get("folds_sha256"), str) else {}
 
 
 def _below(logs: str, sha: str) -> dict[str, Any]:
-    """The model.json below LOGS that names these weights, {} where none does: the file is a copy of that run's."""
+    """Find the model.json below LOGS that names these weights, {} where none does: the file is a copy of that run's."""
     for path in sorted(Path(logs).glob(f"*/*/{run_folders.MODEL}")):
         if sha.encode() in path.read_bytes():
             about = _beside(path)
@@ -139,7 +142,7 @@ def _below(logs: str, sha: str) -> dict[str, Any]:
 
 
 def _metadata(file: Path) -> dict[str, str]:
-    """What a .safetensors file says beside its tensors."""
+    """Read what a .safetensors file says beside its tensors."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -150,17 +153,17 @@ def _metadata(file: Path) -> dict[str, str]:
 
 
 def record(origin: Origin) -> dict[str, Any]:
-    """What run.json and model.json say of it, in words too."""
+    """Return what run.json and model.json say of it, in words too."""
     return {BEGUN: origin.as_json(), SAID: str(origin)}
 
 
 def is_unknown(origin: Origin | None) -> bool:
-    """Whether nobody can say what these weights, or some that they began with, have seen."""
+    """Return whether nobody can say what these weights, or some that they began with, have seen."""
     return origin is not None and (origin.origin == UNKNOWN or is_unknown(origin.before))
 
 
 def tables(origin: Origin | None, held_out: HeldOut) -> dict[str, bytes]:
-    """The folds tables of the runs that weights came by, where they are others than `held_out`'s: file name -> bytes.
+    """Read the folds tables of the runs that weights came by, other than `held_out`'s: file name -> bytes.
 
     Kept in the folder of what begins with them, they outlive those runs.
     """
@@ -172,7 +175,7 @@ def tables(origin: Origin | None, held_out: HeldOut) -> dict[str, bytes]:
 
 
 def _table(origin: Origin, held_out: HeldOut) -> Path | None:
-    """The folds table that a run was trained on, None where it is nowhere any more."""
+    """Find the folds table that a run was trained on, None where it is nowhere any more."""
     pattern = f"{STEM}*.csv"
     likely = [held_out.table, *Path(origin.file).parent.glob(pattern), Path(origin.table)]
     every = (path for paths in (likely, Path(held_out.logs).glob(f"*/*/{pattern}")) for path in paths)
@@ -180,7 +183,7 @@ def _table(origin: Origin, held_out: HeldOut) -> Path | None:
 
 
 def check(origin: Origin, held_out: HeldOut) -> Origin:
-    """The same, as unknown where the folds table of a run is lost.
+    """Return the same origin, or unknown where the folds table of a run is lost.
 
     Raises UserError where the weights, or those that they began with, were trained on an image that is held out, or on
     another of its group.
@@ -216,7 +219,7 @@ def _ways_out(origin: Origin, held_out: HeldOut) -> str:
 
 
 def _seen(origin: Origin, path: Path, held_out: HeldOut) -> list[str]:
-    """The held-out images that a run was trained on, or others of their groups.
+    """Return the held-out images that a run was trained on, or others of their groups.
 
     Where its table was another: by path and group below the same INPUT, and by the files' content, of whatever name.
     Below another INPUT a path alone says nothing but where the file of then is gone.
@@ -227,16 +230,16 @@ def _seen(origin: Origin, path: Path, held_out: HeldOut) -> list[str]:
     if origin.folds_sha256 == held_out.folds_sha256:
         return list(rows["image"][rows["image"].isin(train["image"]) | rows["group"].isin(train["group"])])
     root = Path(origin.input)
-    theirs = {image: _sizes(root, image) for image in train["image"]}
+    then_sizes = {image: _sizes(root, image) for image in train["image"]}
     if root.resolve() == held_out.root.resolve():
         known = rows["image"].isin(train["image"]) | rows["group"].isin(train["group"])
     else:
-        known = rows["image"].isin([image for image, sizes in theirs.items() if not sizes])
-    ours = {image: _sizes(held_out.root, image) for image in rows["image"][~known]}
-    alike = set(ours.values()) & set(theirs.values()) - {()}
+        known = rows["image"].isin([image for image, sizes in then_sizes.items() if not sizes])
+    now_sizes = {image: _sizes(held_out.root, image) for image in rows["image"][~known]}
+    alike = set(now_sizes.values()) & set(then_sizes.values()) - {()}
     with threads.pool() as pool:
-        then = set(pool.map(lambda image: _digest(root, image), [i for i in theirs if theirs[i] in alike]))
-        now = [image for image in ours if ours[image] in alike]
+        then = set(pool.map(lambda image: _digest(root, image), [i for i in then_sizes if then_sizes[i] in alike]))
+        now = [image for image in now_sizes if now_sizes[image] in alike]
         copies = {
             i for i, sha in zip(now, pool.map(lambda i: _digest(held_out.root, i), now), strict=True) if sha in then
         }
@@ -248,7 +251,7 @@ def _files(root: Path, image: str) -> list[Path]:
 
 
 def _sizes(root: Path, image: str) -> tuple[int, ...]:
-    """The bytes of an image's files, () where they are not there."""
+    """Return the bytes of an image's files, () where they are not there."""
     try:
         return tuple(file.stat().st_size for file in _files(root, image))
     except (OSError, UserError):

@@ -23,7 +23,8 @@ from reporting import search_section
 from scoring import fold_scores
 from tools import recipes, run_folders
 from tools.errors import UserError
-from training import callbacks, fit
+from training import callbacks
+from training.fold_training import FoldTraining
 
 BASE = [text for text in TINY if not text.startswith(("LR=", "EPOCHS="))]
 RECIPE = """# small
@@ -50,7 +51,7 @@ def train_and_score(settings, fold):
     folder = run_folders.run_folder(settings.LOGS, settings.EXPERIMENT, fold, settings.SEED)
     try:
         if not (folder / run_folders.MODEL).is_file():
-            fit.fit(settings, fold, resume=run_folders.resumable(folder))
+            FoldTraining(settings, fold, resume=run_folders.resumable(folder)).run()
         fold_scores.score_fold(settings, fold)
     except UserError as error:
         return str(error)

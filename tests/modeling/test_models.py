@@ -12,6 +12,7 @@ import model_dispatcher as dispatcher
 import preview
 from conftest import TINY
 from modeling import encoder_weights
+from modeling.segmenter import Normalization
 from tools.errors import UserError
 from training import weights_origin
 
@@ -56,7 +57,7 @@ def test_padding_does_not_move_the_prediction():
 
 
 def test_mean_and_deviation_travel_with_the_weights():
-    first = dispatcher.build(SMALL, mean=(0.1, 0.2, 0.3), std=(1.0, 2.0, 3.0)).eval()
+    first = dispatcher.build(SMALL, normalization=Normalization((0.1, 0.2, 0.3), (1.0, 2.0, 3.0))).eval()
     second = dispatcher.build(SMALL).eval()
     second.load_state_dict(first.state_dict())
     image = torch.rand(1, 3, 32, 32)
@@ -131,9 +132,9 @@ def test_encoder_weights_from_a_file_are_loaded(tmp_path, suffix):
 def test_encoder_weights_of_rgb_serve_other_channels(name, channels, tmp_path):
     source = dispatcher.build(name).body.encoder
     save_file(source.state_dict(), tmp_path / "encoder.safetensors")
-    means = (0.5,) * channels
+    even = Normalization((0.5,) * channels, (0.5,) * channels)
     network = dispatcher.build(
-        name, channels=channels, mean=means, std=means, encoder_weights=str(tmp_path / "encoder.safetensors")
+        name, channels=channels, normalization=even, encoder_weights=str(tmp_path / "encoder.safetensors")
     )
     ours, theirs = network.body.encoder.state_dict(), source.state_dict()
     different = [key for key in theirs if ours[key].shape != theirs[key].shape]
@@ -225,7 +226,7 @@ def test_imagenet_for_a_unet_around_a_backbone(tmp_path, monkeypatch):
     published = torchvision.models.resnet18()
     (tmp_path / "checkpoints").mkdir()
     torch.save(published.state_dict(), tmp_path / "checkpoints" / "resnet18-f37072fd.pth")
-    build = {"channels": 1, "mean": (0.5,), "std": (0.5,), "weights_folder": str(tmp_path)}
+    build = {"channels": 1, "normalization": Normalization((0.5,), (0.5,)), "weights_folder": str(tmp_path)}
     ours = dispatcher.build("unetify_tv-resnet18", encoder_weights="imagenet", **build).body.encoder
     torch.testing.assert_close(ours.conv1.weight, published.conv1.weight.sum(1, keepdim=True))
     torch.testing.assert_close(ours.layer4.state_dict(), published.layer4.state_dict(), rtol=0, atol=0)

@@ -20,6 +20,7 @@ from conftest import TINY
 from data import splits
 from modeling import optimizers
 from modeling.losses.loss_sum import Loss
+from modeling.optimizers import Optimization, Schedule
 from tools import hardware
 from tools.errors import UserError
 from training import builders
@@ -39,20 +40,22 @@ class Encoded(nn.Module):
 
 
 def test_the_encoder_has_its_own_rate_and_norms_and_biases_are_not_decayed():
-    groups = optimizers.parameter_groups(Encoded(), 1e-2, 0.1, 0.5)
+    groups = optimizers.parameter_groups(Encoded(), Optimization(1e-2, 0.1, weight_decay=0.5))
     seen = {(group["lr"], group["weight_decay"]): [p.ndim for p in group["params"]] for group in groups}
     assert seen == {(1e-2, 0.5): [4], (1e-2, 0.0): [1], (1e-3, 0.5): [4], (1e-3, 0.0): [1, 1, 1]}
 
 
 def test_a_network_without_an_encoder_has_one_rate():
-    groups = optimizers.parameter_groups(nn.Conv2d(3, 4, 3), 1e-2, 0.1, 0.0)
+    groups = optimizers.parameter_groups(nn.Conv2d(3, 4, 3), Optimization(1e-2, 0.1))
     assert {group["lr"] for group in groups} == {1e-2}
 
 
 @pytest.mark.parametrize("name", optimizers.OPTIMISERS)
 def test_each_optimiser_finds_the_bottom_of_a_bowl(name):
     point = nn.Parameter(torch.tensor([3.0, -2.0]))
-    optimiser = optimizers.make_optimiser(name, [{"params": [point], "weight_decay": 0.0}], 0.05, 0.9)
+    optimiser = optimizers.make_optimiser(
+        Optimization(0.05, optimizer=name), [{"params": [point], "weight_decay": 0.0}]
+    )
     for _ in range(300):
         optimiser.zero_grad()
         (point**2).sum().backward()
@@ -63,7 +66,7 @@ def test_each_optimiser_finds_the_bottom_of_a_bowl(name):
 @pytest.mark.parametrize("name", ["adamw", "radam", "nadam"])
 def test_weight_decay_is_decoupled_from_the_gradient(name):
     point = nn.Parameter(torch.tensor([2.0]))
-    optimiser = optimizers.make_optimiser(name, [{"params": [point], "weight_decay": 0.1}], 0.5, 0.9)
+    optimiser = optimizers.make_optimiser(Optimization(0.5, optimizer=name), [{"params": [point], "weight_decay": 0.1}])
     point.grad = torch.zeros(1)
     optimiser.step()
     assert point.item() == pytest.approx(2 * (1 - 0.5 * 0.1))  # lr x decay, and nothing else
@@ -94,18 +97,17 @@ def test_a_share_is_never_negative_nor_above_the_peak(name, total, warmup, cycle
 
 def test_plateau_rises_and_is_halved_when_the_dice_stalls():
     optimiser = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.8)
-    (warm,) = optimizers.make_schedule("plateau", optimiser, 40, warmup=0.1, cycles=1)
+    warm = optimizers.make_schedule(Schedule("plateau", warmup=0.1), optimiser, 40)
     reduce = optimizers.make_plateau(optimiser, patience=1)
     rates = []
     for step in range(40):
         rates.append(optimiser.param_groups[0]["lr"])
         optimiser.step()
-        warm["scheduler"].step()
+        warm.step()
         if step % 10 == 9:
             reduce.step(0.5)  # never better
     assert rates[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 0.8])
     assert rates[25] == pytest.approx(0.8) and rates[-1] == pytest.approx(0.4)
-    assert warm["interval"] == "step"
 
 
 @pytest.fixture(scope="module")
@@ -146,10 +148,14 @@ def trained_for_two_epochs(parts, folder, *, precision, clip, accumulate=1, ema=
     )
     device, seen = hardware.choose_device(), Seen(frozen)
     trainer = trainer_module.make(
-        folder, epochs=2, device=device, precision=hardware.choose_precision(precision, device)[0],
-        accumulate=accumulate, gradient_clip=clip, ema=ema, freeze_encoder=frozen, logger="none", hooks=[seen],
-        limit=BATCHES, resume_from=resume_from,
-    )  # fmt: skip
+        folder,
+        trainer_module.Length(2, BATCHES),
+        update=trainer_module.Update(accumulate, clip),
+        hardware=trainer_module.Hardware(device, hardware.choose_precision(precision, device)[0]),
+        weights=trainer_module.Weights(ema, frozen),
+        reports=trainer_module.Reports("none", hooks=(seen,)),
+        resuming=trainer_module.Resuming(resume_from),
+    )
     trainer.fit(module, datamodule=data, ckpt_path=resume_from)
     return trainer, module, seen
 

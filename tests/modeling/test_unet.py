@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 
 import model_dispatcher as dispatcher
 from modeling import backbones, segmenter, unet
+from modeling.segmenter import Normalization
 from tools.errors import UserError
 
 TINY = "unetify_test_resnet"
@@ -37,7 +38,9 @@ def one_thread():
 
 
 def network_of(name, channels=3, **options):
-    return dispatcher.build(name, channels=channels, mean=(0.5,) * channels, std=(0.3,) * channels, **options)
+    return dispatcher.build(
+        name, channels=channels, normalization=Normalization((0.5,) * channels, (0.3,) * channels), **options
+    )
 
 
 def disc(size=32):

@@ -50,7 +50,8 @@ def ship(folder: Path, spec: DataSpec, name="smp_linknet_tu-test_resnet", size=(
     """A run folder whose network has random weights, and norms that fit what it sees."""
     torch.manual_seed(1)
     mean, std = (0.4,) * spec.channels, (0.2,) * spec.channels
-    network = model_dispatcher.build(name, classes=len(spec.classes), channels=spec.channels, mean=mean, std=std)
+    counts = {"classes": len(spec.classes), "channels": spec.channels}
+    network = model_dispatcher.build(name, **counts, normalization=segmenter.Normalization(mean, std))
     with torch.no_grad():
         for _ in range(20):
             network.train()(torch.rand(4, spec.channels, *size))

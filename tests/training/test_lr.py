@@ -16,8 +16,10 @@ import find_lr
 from conftest import TINY
 from lightning_module import SegmentationModule
 from modeling.losses import loss_sum
+from modeling.optimizers import Optimization, Schedule
 from tools.errors import UserError
 from training import batch_size, lr_range_test
+from training.trainer import Hardware, Update
 
 RATES = np.geomspace(1e-7, 1, 100)
 
@@ -79,7 +81,7 @@ class Batches(torch.utils.data.Dataset):
 def module_of(loss="ce", **given):
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Conv2d(4, 1, 1))
-    return SegmentationModule(network, loss_sum.Loss(loss), lr=0.01, **given)
+    return SegmentationModule(network, loss_sum.Loss(loss), Optimization(0.01, **given))
 
 
 LOADER = torch.utils.data.DataLoader(Batches(), batch_size=4)
@@ -96,7 +98,7 @@ def test_rates_rise_exponentially_by_the_optimiser_step_and_the_network_is_put_b
         return step(self, *arguments, **named)
 
     monkeypatch.setattr(torch.optim.AdamW, "step", spy)
-    result = lr_range_test.range_test(module, LOADER, lowest=1e-5, highest=0.1, steps=21, accumulate=accumulate)
+    result = lr_range_test.range_test(module, LOADER, lowest=1e-5, highest=0.1, steps=21, update=Update(accumulate))
     assert [rates[0] for rates in used] == pytest.approx(np.geomspace(1e-5, 0.1, 21))
     assert result.rates == [rates[0] for rates in used] and len(result.losses) == 21
     assert result.losses[0] > min(result.losses)
@@ -119,13 +121,13 @@ def test_a_group_keeps_its_share_of_the_rate_whatever_the_schedule(monkeypatch):
         return step(self, *arguments, **named)
 
     monkeypatch.setattr(torch.optim.AdamW, "step", spy)
-    module = SegmentationModule(Body(), loss_sum.Loss("ce"), lr=0.01, encoder_lr=0.1, schedule="plateau")
+    module = SegmentationModule(Body(), loss_sum.Loss("ce"), Optimization(0.01, 0.1), Schedule("plateau"))
     lr_range_test.range_test(module, LOADER, lowest=1e-3, highest=1e-2, steps=2)
     assert [sorted(rates) for rates in used] == [pytest.approx([1e-4, 1e-3]), pytest.approx([1e-3, 1e-2])]
 
 
 def test_a_loss_that_explodes_ends_the_test_and_is_said():
-    result = lr_range_test.range_test(module_of(optimiser="sgd"), LOADER, lowest=1e-2, highest=1e6, steps=60)
+    result = lr_range_test.range_test(module_of(optimizer="sgd"), LOADER, lowest=1e-2, highest=1e6, steps=60)
     assert result.diverged_at is not None and result.diverged_at < 1e6
     assert len(result.losses) < 60 and all(math.isfinite(loss) for loss in result.losses)
 
@@ -221,12 +223,12 @@ def test_make_batch_searches_by_real_steps(folds_table, capsys, monkeypatch):
 
     tried, real = [], batch_size.train_steps
 
-    def step(module, images, device, precision, settings):
+    def step(module, images, update, hardware, ema):
         if len(images["image"]) > 5:
             raise torch.OutOfMemoryError("CUDA out of memory.")
         tried.append(tuple(images["image"].shape))
         before = [parameter.clone() for parameter in module.parameters()]
-        real(module, images, "cpu", "32-true", settings)
+        real(module, images, update, Hardware(), ema)
         assert all(torch.equal(one, other) for one, other in zip(before, module.parameters(), strict=True))
 
     monkeypatch.setattr(hardware, "choose_device", lambda wanted: "cuda")

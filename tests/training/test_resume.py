@@ -27,7 +27,7 @@ import train
 from conftest import ROOT, TINY
 from data import splits
 from data.dataspec import DataSpec
-from loading.datamodule import MaskDataModule
+from loading.datamodule import DataOrder, MaskDataModule
 from tools import locks, signals
 from training import builders, callbacks
 
@@ -397,12 +397,11 @@ KEPT = []
 
 def _keep_a_loader():
     """Ends while a loader is still held, as an error's traceback may hold it."""
-    sizes = {"train_batch_size": 2, "valid_batch_size": 2, "num_workers": 2}
     cache, rows = (
         builders.open_cache(settings.load(TINY), splits.read(Path("output/demo/train_folds.csv")), DataSpec()),
         np.arange(4),
     )
-    data = MaskDataModule(cache, rows, rows[:0], augment=None, seed=0, **sizes)
+    data = MaskDataModule(cache, rows, rows[:0], DataOrder(0, 2, 2), num_workers=2)
     KEPT.append(iter(data.train_dataloader()))
     next(KEPT[0])
 

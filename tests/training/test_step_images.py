@@ -11,8 +11,9 @@ from PIL import Image
 from torch import nn
 
 from data.dataspec import DataSpec
-from lightning_module import SegmentationModule
+from lightning_module import SegmentationModule, Validation
 from modeling.losses import loss_sum
+from modeling.optimizers import Optimization
 from tools import pictures
 from training import callbacks, step_board, step_images
 from training.step_images import StepImages
@@ -62,7 +63,8 @@ def fit(folder, *, held_out=4, spec=SPEC, hooks=None, epochs=2, draw=True, ckpt=
         nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Dropout(0.5), nn.Conv2d(4, len(spec.classes), 1)
     )
     loss = loss_sum.Loss("ce + dice", spec.task, spec.scored)
-    module = SegmentationModule(network, loss, lr=0.05, task=spec.task, classes=spec.classes, scored=spec.scored)
+    validation = Validation(spec)
+    module = SegmentationModule(network, loss, Optimization(0.05), validation=validation)
     trainer = pl.Trainer(
         max_epochs=epochs,
         accelerator="cpu",
@@ -72,7 +74,7 @@ def fit(folder, *, held_out=4, spec=SPEC, hooks=None, epochs=2, draw=True, ckpt=
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[*([StepImages(folder / "steps", spec, 3)] if draw else []), *(hooks or [])],
+        callbacks=[*([StepImages(folder / "steps", validation, 3)] if draw else []), *(hooks or [])],
     )
     trainer.fit(module, datamodule=Fold(held_out, spec), ckpt_path=ckpt)
     return module, trainer
@@ -88,8 +90,8 @@ def drawn(small, monkeypatch):
     """Every (row, probability, caption) that is drawn."""
     seen, row_of = [], StepImages._row
 
-    def spy(self, row, image, mask, probability, hparams):
-        said = row_of(self, row, image, mask, probability, hparams)
+    def spy(self, row, image, mask, probability):
+        said = row_of(self, row, image, mask, probability)
         seen.append((row, probability, said[0]))
         return said
 

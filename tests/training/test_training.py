@@ -15,6 +15,7 @@ import train
 from conftest import SMP, TINY
 from lightning_module import SegmentationModule
 from modeling.losses import loss_sum
+from modeling.optimizers import Optimization, Schedule
 from training import callbacks
 
 RUN = Path("lightning_logs/demo/fold0_seed42")
@@ -37,7 +38,9 @@ def train_small(batch, accumulate, epochs=2):
     """Weights after plain training of a network without batch statistics."""
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Tanh(), nn.Conv2d(4, 1, 1))
-    module = SegmentationModule(network, loss_sum.Loss("bce + dice"), lr=0.05, warmup=0.0, weight_decay=0.0)
+    module = SegmentationModule(
+        network, loss_sum.Loss("bce + dice"), Optimization(0.05, weight_decay=0.0), Schedule(warmup=0.0)
+    )
     trainer = pl.Trainer(
         max_epochs=epochs,
         accumulate_grad_batches=accumulate,

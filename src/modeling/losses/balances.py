@@ -54,15 +54,16 @@ def exp_log(
 
 
 def _labels(logits: Tensor, target: Target, scored: list[int]) -> tuple[Tensor, Tensor]:
-    """Probabilities and truth of each label, (N, G, L, P) each: G groups of L labels of which a pixel has one."""
-    pair = target.regions(logits, scored)
+    """Return probabilities and truth, (N, G, L, P) each: of G groups of L labels, of which a pixel has one."""
+    probability, truth = target.regions(logits, scored)
     if target.task != "multiclass":
-        return tuple(torch.stack([plane, 1 - plane], 2) for plane in pair)
+        return torch.stack([probability, 1 - probability], 2), torch.stack([truth, 1 - truth], 2)
     others = [index for index in range(logits.shape[1]) if index not in scored]
     if others:
-        rest = (plane.sum(1, keepdim=True) for plane in target.regions(logits, others))
-        pair = (torch.cat([plane, other], 1) for plane, other in zip(pair, rest, strict=True))
-    return tuple(plane[:, None] for plane in pair)
+        other, other_truth = target.regions(logits, others)
+        probability = torch.cat([probability, other.sum(1, keepdim=True)], 1)
+        truth = torch.cat([truth, other_truth.sum(1, keepdim=True)], 1)
+    return probability[:, None], truth[:, None]
 
 
 def _generalised(probability: Tensor, truth: Tensor, over_batch: bool) -> Tensor:

@@ -8,7 +8,7 @@ import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, get_args
+from typing import Annotated, get_args
 
 from tools.errors import UserError, nearest
 
@@ -31,15 +31,14 @@ class Within:
             return f"{single}, or {several}"
         return f"{several}, each from {self.low:g} to {self.high:g} and not all 0"
 
-    def holds(self, value: Any) -> bool:
-        """Whether `value` is such a number, or several that are not all zero."""
+    def holds(self, value: object) -> bool:
+        """Return whether `value` is such a number, or several that are not all zero."""
         if isinstance(value, (tuple, list)):
-            return self.many and any(value) and all(self._is_number(one) for one in value)
+            return self.many and any(value) and all(self._is_number(each) for each in value)
         return self.one and self._is_number(value)
 
-    def _is_number(self, value: Any) -> bool:
-        plain = isinstance(value, (int, float)) and not isinstance(value, bool)
-        return plain and self.low <= value <= self.high
+    def _is_number(self, value: object) -> bool:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and self.low <= value <= self.high
 
 
 Share = Annotated[float, Within(0, 1)]
@@ -54,16 +53,16 @@ class Term:
 
     weight: float
     name: str
-    arguments: dict[str, Any]
+    arguments: dict[str, object]
 
 
 def parse(text: str) -> list[Term]:
-    """The terms of a text. Raises UserError where it is not of this language."""
+    """Read the terms of a text. Raises UserError where it is not of this language."""
     return [_parse_term(part) for part in _split(text)]
 
 
 def _split(text: str) -> list[str]:
-    """The parts between those `+` that are in no parentheses."""
+    """Return the parts between those `+` that are in no parentheses."""
     parts, depth = [""], 0
     for letter in text:
         depth += (letter == "(") - (letter == ")")
@@ -90,8 +89,8 @@ def _parse_term(part: str) -> Term:
     return Term(factor, name.strip(), _literals(part, rest) if bracket else {})
 
 
-def _literals(part: str, rest: str) -> dict[str, Any]:
-    """The values in `a=1, b=(1, 2))`: literals alone, nothing is computed."""
+def _literals(part: str, rest: str) -> dict[str, object]:
+    """Read the values in `a=1, b=(1, 2))`: literals alone, nothing is computed."""
     try:
         call = ast.parse(f"f({rest}", mode="eval").body
         if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args:
@@ -106,21 +105,21 @@ def _literals(part: str, rest: str) -> dict[str, Any]:
 
 
 def arguments_of(function: Callable) -> dict[str, inspect.Parameter]:
-    """The arguments that LOSS may set: the parameters with a default."""
+    """Return the arguments that LOSS may set: the parameters with a default."""
     parameters = inspect.signature(function).parameters
     return {name: value for name, value in parameters.items() if value.default is not inspect.Parameter.empty}
 
 
 def signature(name: str, function: Callable) -> str:
-    """As one writes it in LOSS, with the defaults: focal(gamma=2, alpha=0)."""
+    """Return a loss as one writes it in LOSS, with the defaults: focal(gamma=2, alpha=0)."""
     defaults = {key: parameter.default for key, parameter in arguments_of(function).items()}
     short = {key: f"{value:.4g}" if isinstance(value, float) else value for key, value in defaults.items()}
     known = ", ".join(f"{key}={value}" for key, value in short.items())
     return f"{name}({known})" if known else name
 
 
-def checked_arguments(term: Term, function: Callable) -> dict[str, Any]:
-    """The arguments of `term`, lists as tuples. Raises UserError for one that `function` does not take as it is."""
+def checked_arguments(term: Term, function: Callable) -> dict[str, object]:
+    """Return the arguments of `term`, lists as tuples. Raises UserError for one that `function` does not take so."""
     known = arguments_of(function)
     for name, value in term.arguments.items():
         if name not in known:

@@ -7,7 +7,6 @@ neither scored classes nor what is not labelled, so these are written after the 
 """
 
 import functools
-import inspect
 from collections.abc import Callable
 
 import torch
@@ -40,9 +39,9 @@ LOSSES: dict[str, Callable[..., Tensor]] = {term.__name__: term for term in _TER
 
 
 def describe() -> list[tuple[str, str, str]]:
-    """Of each loss its name, the first line of its docstring, and how it is written with its defaults."""
+    """Return of each loss its name, the first line of its docstring, and how it is written with its defaults."""
     return [
-        (name, inspect.getdoc(loss).splitlines()[0], grammar.signature(name, loss)) for name, loss in LOSSES.items()
+        (name, (loss.__doc__ or "").splitlines()[0], grammar.signature(name, loss)) for name, loss in LOSSES.items()
     ]
 
 
@@ -65,7 +64,7 @@ class Loss(torch.nn.Module):
             self(torch.zeros(1, classes, 2, 2), torch.zeros(1, planes, 2, 2, dtype=torch.uint8))
 
     def _bound(self, term: grammar.Term) -> Callable[[Tensor, Target, list[int]], Tensor]:
-        """The function that `term` names, with its arguments."""
+        """Return the function that `term` names, with its arguments."""
         if term.name not in LOSSES:
             hint = nearest(term.name, LOSSES)
             raise UserError(f"LOSS: there is no loss '{term.name}'.{hint} There are: {', '.join(LOSSES)}.")
@@ -75,8 +74,9 @@ class Loss(torch.nn.Module):
         return functools.partial(function, **grammar.checked_arguments(term, function))
 
     def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
-        """logits (N, C, H, W) and mask (N, K, H, W) as in dataspec -> a float32 scalar."""
+        """Turn logits (N, C, H, W) and mask (N, K, H, W) as in dataspec into a float32 scalar."""
         logits = logits.float()  # half precision overflows when it sums an image's pixels
         target = Target(mask, logits.shape[1], self.task)
         scored = list(range(logits.shape[1])) if self.scored is None else list(self.scored)
-        return sum(weight * loss(logits, target, scored) for weight, loss in self.terms)
+        values = [weight * loss(logits, target, scored) for weight, loss in self.terms]
+        return sum(values[1:], values[0])
