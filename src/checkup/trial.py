@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from data.dataspec import DataSpec
 from loading.cache import Cache
@@ -178,19 +178,6 @@ class Watch(pl.Callback):
         return statistics.median(self.seconds[self.warm_up :])
 
 
-class _SameBatch(Dataset):
-    """One batch, `count` times."""
-
-    def __init__(self, batch: Batch, count: int) -> None:
-        self.batch, self.count = batch, count
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, _: int) -> Batch:
-        return self.batch
-
-
 def steps(
     settings: "Settings",
     module: "SegmentationModule",
@@ -209,7 +196,7 @@ def steps(
     update = Update(gradient_clip=settings.GRADIENT_CLIP)
     trainer = trainer_module.bare(most, update, Hardware(device, precision), hooks)
     try:
-        trainer.fit(copy.deepcopy(module), DataLoader(_SameBatch(batch, most), batch_size=None))
+        trainer.fit(copy.deepcopy(module), trainer_module.repeated(batch, most))
     except SystemExit as stopped:  # Lightning's answer to Ctrl-C
         raise KeyboardInterrupt from stopped
     return watch

@@ -65,7 +65,7 @@ def _address(encoder: str) -> str:
 
 
 def _has_cache(encoder: str) -> bool:
-    """Return whether the client uses its cache alone: the hub's where told to, torch's where the file is there."""
+    """Return whether the client uses its cache alone: the hub's if it is told to, torch's if the file is there."""
     if not encoder.startswith("tv-"):
         return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON")
     return Path(torch.hub.get_dir(), "checkpoints", Path(urlsplit(_address(encoder)).path).name).is_file()
@@ -117,7 +117,7 @@ def _plain(key: str) -> str:
 
 
 def for_channels(weight: Tensor, own: Tensor) -> Tensor:
-    """Turn a kernel of RGB (O, 3, h, w) into one for `own`'s channels: a gray picture gets the same answer (smp's)."""
+    """Turn a kernel of RGB (O, 3, h, w) into one for `own`'s channels: gray pictures get the same answer (as smp's)."""
     channels = own.shape[1] if own.ndim == 4 else 0
     of_rgb = weight.ndim == 4 and weight.shape[1] == 3 and weight.shape[2:] == own.shape[2:]
     if not of_rgb or channels == 3:

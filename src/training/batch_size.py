@@ -70,7 +70,7 @@ def train_steps(
     from training import callbacks, trainer
 
     hooks = [callbacks.AveragedWeights(ema)] if ema else []
-    batches = [batch] * STEPS * update.accumulate
+    batches = trainer.repeated(batch, STEPS * update.accumulate)
     trainer.bare(STEPS, update, hardware, hooks).fit(copy.deepcopy(module), batches)
 
 

@@ -40,7 +40,7 @@ class AveragedWeights(WeightAveraging):
 
     def __init__(self, decay: float) -> None:
         def average(means: Sequence[Tensor], news: Sequence[Tensor], count: Tensor | int) -> None:
-            """Average all of one kind at once, in place: a large network's step on the CPU is 1 to 2% shorter for it."""
+            """Average all of one kind at once, in place: a large network's step on the CPU is 1 to 2 % shorter."""
             if means[0].is_floating_point():
                 seen = int(count)  # costs no waiting: AveragedModel has looked at it before
                 get_ema_multi_avg_fn(min(decay, (1 + seen) / (10 + seen)))(means, news, count)

@@ -15,7 +15,8 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from pytorch_lightning import profilers
 from pytorch_lightning.callbacks import Callback, EarlyStopping, LearningRateMonitor
 from pytorch_lightning.strategies import DDPStrategy
-from torch import nn
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from tools import distributed
@@ -192,6 +193,12 @@ def bare(
         enable_progress_bar=False,
         use_distributed_sampler=False,
     )
+
+
+def repeated(batch: dict[str, Tensor], count: int) -> DataLoader:
+    """Return a loader that gives the same batch `count` times, for `bare`."""
+    batches: Any = [batch] * count  # a list has all that a loader asks of a Dataset
+    return DataLoader(batches, batch_size=None)
 
 
 def leaves_out(network: nn.Module, channels: int, size: tuple[int, int]) -> bool:

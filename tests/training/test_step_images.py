@@ -157,16 +157,13 @@ def test_without_held_out_images_the_first_training_ones_are_drawn(tmp_path, dra
 
 def test_classes_have_their_colours_and_what_is_not_labelled_is_grey(tmp_path):
     spec = CLASSES
-    images = StepImages(tmp_path, spec, 1)
+    images = StepImages(tmp_path, Validation(spec), 1)
     mask = np.zeros((1, 40, 40), np.uint8)
     mask[0, :20, :20], mask[0, 20:, 20:], mask[0, :10, 20:] = 1, 2, 255
     probability = np.zeros((3, 40, 40), np.float32)
     probability[1, :20, :20], probability[2, 20:, 20:], probability[0] = 0.9, 0.5, 0.4
 
-    class Params:
-        threshold, empty = 0.5, "one"
-
-    caption, (_, truth, heat, answer) = images._row(7, np.full((40, 40, 3), 100, np.uint8), mask, probability, Params)
+    caption, (_, truth, heat, answer) = images._row(7, np.full((40, 40, 3), 100, np.uint8), mask, probability)
     assert "row 7" in caption and "Dice 1.0000" in caption
     red, blue = (np.array(pictures.colour_of(index, 2)) for index in (0, 1))
     middle, corner = (70, 70), (210, 210)  # of 280 pixels
@@ -179,7 +176,7 @@ def test_classes_have_their_colours_and_what_is_not_labelled_is_grey(tmp_path):
     assert [name for name, _ in images._legend([mask])][:2] == ["red", "blue"]
     assert "not labelled" in [name for name, _ in images._legend([mask])]
     assert "not labelled" not in [name for name, _ in images._legend([mask * 0])]
-    assert len(StepImages(tmp_path, SPEC, 1)._legend([mask])) == 1  # nothing but the heat map's bar
+    assert len(StepImages(tmp_path, Validation(SPEC), 1)._legend([mask])) == 1  # nothing but the heat map's bar
 
 
 def test_a_heat_map_rises_in_brightness():

@@ -38,9 +38,8 @@ def train_small(batch, accumulate, epochs=2):
     """Weights after plain training of a network without batch statistics."""
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Tanh(), nn.Conv2d(4, 1, 1))
-    module = SegmentationModule(
-        network, loss_sum.Loss("bce + dice"), Optimization(0.05, weight_decay=0.0), Schedule(warmup=0.0)
-    )
+    optimization, schedule = Optimization(0.05, weight_decay=0.0), Schedule(warmup=0.0)
+    module = SegmentationModule(network, loss_sum.Loss("bce + dice"), optimization, schedule)
     trainer = pl.Trainer(
         max_epochs=epochs,
         accumulate_grad_batches=accumulate,
