@@ -98,31 +98,40 @@ def choose(
     before = read_json(path.with_suffix(".json"), "").get("made_with") if there and not own else None
     same, adopted = before == made_with, bool(table) and Path(table) == path
     if there and not (same or adopted or overwrite):
-        then = before or {}
-        differ = [
-            f"{name}: {then.get(name)} there, {now} now" for name, now in made_with.items() if then.get(name) != now
-        ]
-        raise UserError(
-            f"{path} was made otherwise:{listing(differ)}\n"
-            "Keep both with OUTPUT=folder, or replace it: make folds OVERWRITE=1"
-        )
+        _refuse_made_otherwise(path, before or {}, made_with)
     old = splits.read(path) if same and not overwrite else None
     if "kfold" in frame:
         result = splits.check(frame, Path(table))
     else:
         result = split(frame, areas, settings.N_FOLDS, settings.FOLDS_SEED, old)
-    if there and not overwrite and as_csv(result) != path.read_text(encoding="utf-8"):
-        used = run_folders.tables_in_use(settings.LOGS, sha256(path))
-        if used:
-            raise UserError(
-                f"{path} would change, and these runs were trained on it:{listing(used)}\n"
-                "Replace it all the same: make folds OVERWRITE=1"
-            )
+    if there and not overwrite:
+        _refuse_used(path, result, settings.LOGS)
     if old is not None:
         new = len(set(result["image"]) - set(old["image"]))
         change = "unchanged" if result.equals(old) else f"{new} new images, the others keep their folds"
         print(f"{path} is there already: {change}.")
     return result
+
+
+def _refuse_made_otherwise(path: Path, then: dict[str, Any], made_with: dict[str, Any]) -> None:
+    """Refuse to replace a table that was made with other constants, or by the user; say which differ."""
+    differ = [f"{name}: {then.get(name)} there, {now} now" for name, now in made_with.items() if then.get(name) != now]
+    raise UserError(
+        f"{path} was made otherwise:{listing(differ)}\n"
+        "Keep both with OUTPUT=folder, or replace it: make folds OVERWRITE=1"
+    )
+
+
+def _refuse_used(path: Path, result: "pd.DataFrame", logs: str) -> None:
+    """Refuse to change a table that runs were trained on."""
+    if as_csv(result) == path.read_text(encoding="utf-8"):
+        return
+    used = run_folders.tables_in_use(logs, sha256(path))
+    if used:
+        raise UserError(
+            f"{path} would change, and these runs were trained on it:{listing(used)}\n"
+            "Replace it all the same: make folds OVERWRITE=1"
+        )
 
 
 def as_csv(table: "pd.DataFrame") -> str:

@@ -81,7 +81,7 @@ def scan_pairs(
     read: Callable[[str, str], DecodedPair[Notes]],
     keep: int = 0,
 ) -> DataScan[Notes]:
-    """Decode each pair (image, mask's reference) below `root` by `read`; one that it refuses is listed as broken.
+    """Decode each pair (image, mask's reference) below `root` by `read`; list what it refuses as broken.
 
     keep: bytes of decoded images that may stay for the leak audit, which would decode some of them again.
     """
@@ -113,6 +113,7 @@ def scan_pairs(
 
 
 def _areas(spec: DataSpec, mask: np.ndarray) -> np.ndarray:
+    """Measure the share (S,) of each scored class among the labelled pixels of a mask (K, H, W)."""
     labelled = spec.labelled(mask)
     pixels = mask[0].size if labelled is None else max(1, int(labelled.sum()))
     return np.array([np.count_nonzero(plane) for plane in spec.class_planes(mask)]) / pixels  # axis= is slower

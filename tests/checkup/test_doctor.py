@@ -21,7 +21,6 @@ from formats import decode
 from loading import augmentations
 from modeling import segmenter
 from scoring import score_rows
-from training import run_record
 
 REPORT = Path("output/demo/doctor.json")
 NAMES = Path("input/demo/train_hq")
@@ -368,10 +367,10 @@ def test_a_batch_that_memory_does_not_hold_is_not_tried(demo_data, check, monkey
 
 
 def test_versions_are_looked_up_before_anything_is_imported(demo_data, data_only, check, monkeypatch):
-    real = run_record.installed
+    real = environment.installed
 
     def pretend(**versions):
-        monkeypatch.setattr(run_record, "installed", lambda name: versions.get(name.replace("-", "_"), real(name)))
+        monkeypatch.setattr(environment, "installed", lambda name: versions.get(name.replace("-", "_"), real(name)))
 
     pretend(pytorch_lightning="2.6.3")
     said, found = check(1)
