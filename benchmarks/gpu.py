@@ -64,7 +64,7 @@ WAYS = {
 
 
 class Training:
-    """A network, its loss and its optimiser, under one way."""
+    """A network, its loss and its optimizer, under one way."""
 
     def __init__(self, name: str, way: Way, device: str) -> None:
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = way.precision == "tf32"
@@ -76,18 +76,18 @@ class Training:
         self.network = built.to(device, memory_format=self.memory).train()
         self.step_network = torch.compile(self.network) if way.compiled else self.network
         self.loss, self.way, self.device = Loss("ce + dice", "binary", (0,), 1), way, device
-        self.optimiser = torch.optim.AdamW(self.network.parameters())
+        self.optimizer = torch.optim.AdamW(self.network.parameters())
         self.scaler = torch.amp.GradScaler(device, enabled=way.precision == "16")
         kinds = {"16": torch.float16, "bf16": torch.bfloat16}
         self.kind = kinds.get(way.precision)
 
     def step(self, images: torch.Tensor, masks: torch.Tensor) -> None:
         """images float in [0, 1] (N, 3, H, W), masks uint8 (N, 1, H, W), both on the device."""
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(self.device, self.kind or torch.float16, enabled=self.kind is not None):
             logits = self.step_network(images.contiguous(memory_format=self.memory))
         self.scaler.scale(self.loss(logits.float(), masks)).backward()
-        self.scaler.step(self.optimiser)
+        self.scaler.step(self.optimizer)
         self.scaler.update()
 
 

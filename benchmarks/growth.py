@@ -113,7 +113,7 @@ def draw(figures: dict[int, dict[str, dict[str, float]]], path: Path) -> None:
         left.plot(counts, [figures[count][name]["seconds"] for count in counts], "o-", label=name)
         right.plot(counts, [figures[count][name]["megabytes"] for count in counts], "o-", label=name)
     first = figures[counts[-1]]["folds"]["seconds"] / counts[-1]
-    left.plot(counts, [first * count for count in counts], ":", color="grey", label="linear")
+    left.plot(counts, [first * count for count in counts], ":", color="gray", label="linear")
     left.set(xscale="log", yscale="log", xlabel="images", ylabel="seconds, the start of Python included")
     right.set(xscale="log", xlabel="images", ylabel="MB at most, all processes", ylim=(0, None))
     left.legend(fontsize=8)

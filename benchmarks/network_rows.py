@@ -101,7 +101,7 @@ def _plain(pairs: list[tuple[Path, Path]], steps: int, beside: _Beside) -> None:
 
 
 class _Bare:
-    """The step on a tensor that is already there: forward, loss, backward, optimiser."""
+    """The step on a tensor that is already there: forward, loss, backward, optimizer."""
 
     def __init__(self) -> None:
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -115,17 +115,17 @@ class _Bare:
         self.network = network.to(self.device, memory_format=torch.channels_last).train()
         self.loss = Loss("ce + dice", "binary", (0,), 1)
         fused = self.device == "cpu" or None  # as ours
-        self.optimiser = torch.optim.AdamW(self.network.parameters(), fused=fused)
+        self.optimizer = torch.optim.AdamW(self.network.parameters(), fused=fused)
         x = torch.rand(BATCH, 3, SIZE, SIZE, device=self.device)
         self.x = x.contiguous(memory_format=torch.channels_last)
         self.mask = (torch.rand(BATCH, 1, SIZE, SIZE, device=self.device) < 0.5).to(torch.uint8)
 
     def step(self) -> None:
-        self.optimiser.zero_grad()
+        self.optimizer.zero_grad()
         with torch.autocast(self.device, torch.float16, enabled=self.device == "cuda"):
             logits = self.network(self.x)
         self.loss(logits.float(), self.mask).backward()
-        self.optimiser.step()
+        self.optimizer.step()
 
 
 def training_step(words: list[str], pairs: list[tuple[Path, Path]], turns: int) -> Row:
@@ -143,7 +143,7 @@ def training_step(words: list[str], pairs: list[tuple[Path, Path]], turns: int) 
         BATCH,
         "images",
         at_limit=0.95,
-        note="limit: forward, loss, backward and optimiser on a tensor that is there, after each step of ours; plain: "
+        note="limit: forward, loss, backward and optimizer on a tensor that is there, after each step of ours; plain: "
         "smp's example and its loader, by the bare steps between its own",
     )
 

@@ -19,11 +19,11 @@ Pair = tuple[Path, Path]
 
 
 class Pairs(torch.utils.data.Dataset):
-    """Opens with Pillow, resizes and normalises by albumentations, transposes; as float32 (3, H, W) and (1, H, W)."""
+    """Opens with Pillow, resizes and normalizes by albumentations, transposes; as float32 (3, H, W) and (1, H, W)."""
 
     def __init__(self, pairs: list[Pair], size: int, augment: Callable[..., Any] | None = None) -> None:
         self.pairs, self.augment = pairs, augment
-        self.resize, self.normalise = A.Compose([A.Resize(size, size)]), A.Compose([A.Normalize()])
+        self.resize, self.normalize = A.Compose([A.Resize(size, size)]), A.Compose([A.Normalize()])
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -36,12 +36,12 @@ class Pairs(torch.utils.data.Dataset):
         if self.augment is not None:
             image, masks = self.augment(image, mask[None], (0, 0, index))
             mask = masks[0]
-        image = self.normalise(image=image)["image"]
+        image = self.normalize(image=image)["image"]
         return {"image": image.transpose(2, 0, 1), "mask": mask[None].astype(np.float32)}
 
 
 class Module(pl.LightningModule):
-    """The example's module: normalises, Dice loss, Adam; counts its statistics in each step."""
+    """The example's module: normalizes, Dice loss, Adam; counts its statistics in each step."""
 
     def __init__(self, encoder: str) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ def decode(text: str, shape: tuple[int, int]) -> np.ndarray:
 
 @torch.inference_mode()
 def predict(network: torch.nn.Module, files: list[Path], size: tuple[int, int]) -> list[str]:
-    """One image after the other: open, resize, normalise, forward, resize, cut at one half, run lengths."""
+    """One image after the other: open, resize, normalize, forward, resize, cut at one half, run lengths."""
     import cv2
 
     prepare, texts = A.Compose([A.Resize(*size), A.ToTensorV2()]), []

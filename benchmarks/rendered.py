@@ -17,7 +17,7 @@ from scenes import car_studio, cars
 BASES = 40
 
 
-Planes = tuple[np.ndarray, np.ndarray]  # colours uint8 (H, W, 3), mask of 0 and 1 (H, W)
+Planes = tuple[np.ndarray, np.ndarray]  # colors uint8 (H, W, 3), mask of 0 and 1 (H, W)
 
 
 def _base(number: int, height: int, width: int) -> Planes:

@@ -18,7 +18,7 @@ LOGGER = "tensorboard"  # tensorboard | wandb (pip install wandb; WANDB_MODE=off
 STEP_IMAGES = 4  # held-out images drawn into steps/ after each epoch, and as steps.gif; 0: none
 # a training stops cleanly after so many, for RESUME=1 to go on; 0: no limit. Kaggle ends a kernel at 720
 MAX_MINUTES = 0.0
-CHECKPOINT_MINUTES = 10.0  # a checkpoint for RESUME=1 at least so often, at an optimiser step; 0: after each epoch only
+CHECKPOINT_MINUTES = 10.0  # a checkpoint for RESUME=1 at least so often, at an optimizer step; 0: after each epoch only
 PROFILER = ""  # "" | simple | advanced | pytorch: Lightning's report, in the run folder; of the first device
 SUBMISSION = "{OUTPUT}/submission.csv"
 
@@ -35,8 +35,8 @@ FOLDS_SEED = 42  # of the split; SEED is the training's, so that seeds can be re
 # the name) | column:NAME of the table that TABLE= names
 GROUP = "auto"
 TASK = "auto"  # auto (as make folds finds it) | binary | multiclass (one class a pixel) | multilabel (classes overlap)
-IGNORE = 255  # the value of a class map that is not labelled; -1: none
-IN_CHANNELS = 0  # 0: as make folds finds them (3; a stack's slices) | 1: grey | 3: RGB | n: all of a file's channels
+IGNORE = 255  # the value of a class map that is not labeled; -1: none
+IN_CHANNELS = 0  # 0: as make folds finds them (3; a stack's slices) | 1: gray | 3: RGB | n: all of a file's channels
 MAX_PIXELS = 100_000_000  # an image whose header promises more is refused before it is decoded
 LIMIT = 0  # 0: all; n: only n batches of everything (make smoke)
 
@@ -57,7 +57,7 @@ EXPERIMENT = "{DATASET}"  # name of the folder below LOGS
 EPOCHS = 20
 TRAIN_BATCH_SIZE = 8
 VALID_BATCH_SIZE = 16
-ACCUMULATE = 1  # batches per optimiser step
+ACCUMULATE = 1  # batches per optimizer step
 SYNC_BATCHNORM = 1  # 1: on several GPUs batch norms see the whole batch, as on one; 0: each its own share
 LOSS = "ce + dice"  # names joined by +, with weights and arguments: 0.5*dice + focal(gamma=2); README lists them
 OPTIMIZER = "adamw"  # adam | adamw | sgd | radam | nadam
@@ -94,13 +94,13 @@ EMPTY = "one"  # Dice of an empty prediction on an empty mask: one | zero | skip
 TTA = "none"  # the mean over views of each image: none | flips | d4 | scales | d4+scales
 TTA_MEAN = "probability"  # probability | logit: what is averaged over the views
 TILE = 0  # n: network frames larger than n x n are predicted in tiles of that size; a multiple of 32; 0: whole
-OVERLAP = 0.25  # of neighbouring tiles, as a share of one
+OVERLAP = 0.25  # of neighboring tiles, as a share of one
 POSTPROCESS = "settings"  # settings (the seven lines below) | tuned (what make tune found; inference and submission)
 THRESHOLD = 0.5  # a pixel is foreground where the probability reaches it; multiclass takes the likeliest class
 MIN_AREA = 0  # objects of fewer pixels are removed; 0: none
 FILL_HOLES = 0  # 1: holes in a mask are filled
 KEEP_LARGEST = 0  # n: only the n largest objects of an image stay; 0: all
-SPLIT = 0  # n: touching objects are cut apart where their centres lie at least n px apart (watershed); 0: none
+SPLIT = 0  # n: touching objects are cut apart where their centers lie at least n px apart (watershed); 0: none
 TOP_THRESHOLD = 0.0  # an image's mask is empty unless TOP_AREA pixels reach this probability; 0: no such test
 TOP_AREA = 0
 # auto (the layout's) | carvana | dsb2018 | tgs | airbus | siim | hubmap | uwmgi | contrails | vesuvius; also how a

@@ -97,7 +97,7 @@ def whole_path(settings: Settings, layout: str, forwarded: list[str]) -> None:
     console.step("[3/6] make tester", tester.main, ["FOLD=0", *forwarded])
     if settings.OVERFIT:
         print(f"""
-The demo took {(time.monotonic() - start) / 60:.1f} minutes; a network that learnt its images by heart submits nothing.
+The demo took {(time.monotonic() - start) / 60:.1f} minutes; a network that learned its images by heart submits nothing.
 Look at:
   {run / "steps.gif"}
   {run / "val" / "worst.png"}""")

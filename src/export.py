@@ -107,7 +107,7 @@ def hub(argv: list[str]) -> None:
     print(
         f"\nLoaded back by smp, and compared on {len(paths)} images such as {paths[0]}: logits within {off:.1e} of the "
         f"largest\n{megabytes:.1f} MB, with the scores above in its README.md -> {folder}\n"
-        f"Next: read {folder / 'README.md'} and give it a licence; then hf upload <you>/{folder.name} {folder}"
+        f"Next: read {folder / 'README.md'} and give it a license; then hf upload <you>/{folder.name} {folder}"
     )
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 FLAGS = {
     "FOLD": "on this fold's training images (default 0; full: on all)",
-    "STEPS": "optimiser steps from 1e-7 to 1 (default 100)",
+    "STEPS": "optimizer steps from 1e-7 to 1 (default 100)",
 }
 
 
@@ -25,7 +25,7 @@ def main(argv: list[str] | None = None) -> None:
     settings, flags = settings_module.command_line(argv, __doc__, FLAGS)
     fold = flags.FOLD or "0"
     if flags.STEPS and not (flags.STEPS.isdecimal() and 20 <= int(flags.STEPS) <= 100_000):
-        raise UserError(f"STEPS={flags.STEPS}: expected a number of optimiser steps, 20 or more; 100 do in most cases.")
+        raise UserError(f"STEPS={flags.STEPS}: expected a number of optimizer steps, 20 or more; 100 do in most cases.")
     # LR=1: the optimizer's groups then have their shares of it as their rates
     training = FoldTraining(dataclasses.replace(settings, LR=1.0), fold)
     training.refuse_seen_weights()

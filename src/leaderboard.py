@@ -1,6 +1,6 @@
 """make leaderboard: every experiment of the data set, by its cross-fitted score, with what differs and what it cost.
 
-Writes output/<dataset>/leaderboard.csv. Left out, with the reason: what learnt its images by heart, what is not scored
+Writes output/<dataset>/leaderboard.csv. Left out, with the reason: what learned its images by heart, what is not scored
 out of fold, and what was scored by another METRIC or on a folds table that holds out something else.
 """
 

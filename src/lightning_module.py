@@ -79,7 +79,7 @@ class SegmentationModule(pl.LightningModule):
         Plain values, because a checkpoint is read without unpickling anything else.
         """
         values = asdict(self.optimization) | asdict(self.schedule)
-        values |= {"optimiser": values.pop("optimizer"), "schedule": values.pop("name")}
+        values |= {"optimizer": values.pop("optimizer"), "schedule": values.pop("name")}
         values |= {"mix": self.mixing.kind, "mix_alpha": self.mixing.alpha, "seed": self.seed}
         values |= {name: getattr(self.validation.spec, name) for name in ("task", "classes", "scored")}
         return values | {"threshold": self.validation.threshold, "empty": self.validation.empty}
@@ -175,8 +175,8 @@ class SegmentationModule(pl.LightningModule):
         mask, logits, spec = batch["mask"], self(batch["image"]), self.validation.spec
         loss = self._loss(logits, mask)
         if spec.task == "multiclass":
-            labelled, scored = mask != IGNORED, torch.tensor(spec.scored, device=mask.device).view(1, -1, 1, 1)
-            predicted, truth = (logits.argmax(1, keepdim=True) == scored) & labelled, mask == scored
+            labeled, scored = mask != IGNORED, torch.tensor(spec.scored, device=mask.device).view(1, -1, 1, 1)
+            predicted, truth = (logits.argmax(1, keepdim=True) == scored) & labeled, mask == scored
         else:
             predicted, truth = logits.float().sigmoid() >= self.validation.threshold, mask > 0
         tp, fp, fn = (  # (N, S) each
@@ -197,7 +197,7 @@ class SegmentationModule(pl.LightningModule):
         counts = np.concatenate([counts for counts, _ in batches], axis=1)  # (3, N, S)
         spec, empty = self.validation.spec, self.validation.empty
         tp, fp, fn = counts
-        summary = overlap.summarise(tp, fp, fn, empty)
+        summary = overlap.summarize(tp, fp, fn, empty)
         self.log("valid_loss", sum(loss for _, loss in batches) / counts.shape[1], prog_bar=True)
         self.log("valid_dice", summary["image"]["dice"], prog_bar=True)
         self.log("valid_iou", summary["image"]["iou"])
@@ -207,18 +207,18 @@ class SegmentationModule(pl.LightningModule):
         if len(spec.scored) > 1:
             for column, index in enumerate(spec.scored):
                 only = slice(column, column + 1)
-                of_class = overlap.summarise(tp[:, only], fp[:, only], fn[:, only], empty)
+                of_class = overlap.summarize(tp[:, only], fp[:, only], fn[:, only], empty)
                 self.log(f"valid_dice_{spec.classes[index]}", of_class["image"]["dice"])
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         groups = optimizers.parameter_groups(self.network, self.optimization)
         # in 16 bits a fused step means to unscale the gradients itself, so that Lightning would refuse to clip them
         fusible = self.trainer.precision == "32-true" or not self.trainer.gradient_clip_val
-        optimiser = optimizers.make_optimiser(self.optimization, groups, fusible)
+        optimizer = optimizers.make_optimizer(self.optimization, groups, fusible)
         steps = int(self.trainer.estimated_stepping_batches)
-        rates = optimizers.make_schedule(self.schedule, optimiser, steps)
+        rates = optimizers.make_schedule(self.schedule, optimizer, steps)
         if self.schedule.name == "plateau":
-            self._plateau = optimizers.make_plateau(optimiser, self.schedule.patience)
-            if self._plateau_state:  # of the checkpoint, which Lightning loads before it asks for optimisers
+            self._plateau = optimizers.make_plateau(optimizer, self.schedule.patience)
+            if self._plateau_state:  # of the checkpoint, which Lightning loads before it asks for optimizers
                 self._plateau.load_state_dict(self._plateau_state)
-        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": rates, "interval": "step"}}
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rates, "interval": "step"}}

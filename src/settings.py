@@ -40,7 +40,7 @@ class Settings:
     STEP_IMAGES: Annotated[int, Range(0, 64)]
     # a training stops cleanly after so many, for RESUME=1 to go on; 0: no limit. Kaggle ends a kernel at 720
     MAX_MINUTES: Annotated[float, Range(0.0, 1e6)]
-    # a checkpoint for RESUME=1 at least so often, at an optimiser step; 0: after each epoch only
+    # a checkpoint for RESUME=1 at least so often, at an optimizer step; 0: after each epoch only
     CHECKPOINT_MINUTES: Annotated[float, Range(0.0, 1e6)]
     # "" | simple | advanced | pytorch: Lightning's report, in the run folder; of the first device
     PROFILER: Literal["", "simple", "advanced", "pytorch"]
@@ -62,8 +62,8 @@ class Settings:
     GROUP: str
     # auto (as make folds finds it) | binary | multiclass (one class a pixel) | multilabel (classes overlap)
     TASK: Literal["auto", "binary", "multiclass", "multilabel"]
-    IGNORE: Annotated[int, Range(-1, 65535)]  # the value of a class map that is not labelled; -1: none
-    # 0: as make folds finds them (3; a stack's slices) | 1: grey | 3: RGB | n: all of a file's channels
+    IGNORE: Annotated[int, Range(-1, 65535)]  # the value of a class map that is not labeled; -1: none
+    # 0: as make folds finds them (3; a stack's slices) | 1: gray | 3: RGB | n: all of a file's channels
     IN_CHANNELS: Annotated[int, Range(0, 1024)]
     MAX_PIXELS: Annotated[int, Range(1, 10**10)]  # an image whose header promises more is refused before it is decoded
     LIMIT: Annotated[int, Range(0, 10**9)]  # 0: all; n: only n batches of everything (make smoke)
@@ -88,7 +88,7 @@ class Settings:
     EPOCHS: Annotated[int, Range(1, 10**6)]
     TRAIN_BATCH_SIZE: Annotated[int, Range(1, 10**5)]
     VALID_BATCH_SIZE: Annotated[int, Range(1, 10**5)]
-    ACCUMULATE: Annotated[int, Range(1, 10**5)]  # batches per optimiser step
+    ACCUMULATE: Annotated[int, Range(1, 10**5)]  # batches per optimizer step
     # 1: on several GPUs batch norms see the whole batch, as on one; 0: each its own share
     SYNC_BATCHNORM: Annotated[int, Range(0, 1)]
     LOSS: str  # names joined by +, with weights and arguments: 0.5*dice + focal(gamma=2); README lists them
@@ -139,7 +139,7 @@ class Settings:
     TTA_MEAN: Literal["probability", "logit"]  # probability | logit: what is averaged over the views
     # n: network frames larger than n x n are predicted in tiles of that size; a multiple of 32; 0: whole
     TILE: Annotated[int, Range(0, 20000)]
-    OVERLAP: Annotated[float, Range(0.0, 0.75)]  # of neighbouring tiles, as a share of one
+    OVERLAP: Annotated[float, Range(0.0, 0.75)]  # of neighboring tiles, as a share of one
     # settings (the seven lines below) | tuned (what make tune found; inference and submission)
     POSTPROCESS: Literal["settings", "tuned"]
     # a pixel is foreground where the probability reaches it; multiclass takes the likeliest class
@@ -147,7 +147,7 @@ class Settings:
     MIN_AREA: Annotated[int, Range(0, 10**9)]  # objects of fewer pixels are removed; 0: none
     FILL_HOLES: Annotated[int, Range(0, 1)]  # 1: holes in a mask are filled
     KEEP_LARGEST: Annotated[int, Range(0, 10**6)]  # n: only the n largest objects of an image stay; 0: all
-    # n: touching objects are cut apart where their centres lie at least n px apart (watershed); 0: none
+    # n: touching objects are cut apart where their centers lie at least n px apart (watershed); 0: none
     SPLIT: Annotated[int, Range(0, 20000)]
     # an image's mask is empty unless TOP_AREA pixels reach this probability; 0: no such test
     TOP_THRESHOLD: Annotated[float, Range(0.0, 1.0)]

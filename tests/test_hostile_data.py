@@ -87,7 +87,7 @@ def test_background_alone_is_no_class_and_is_background_however_it_is_written(wo
     assert folds.main(["DATASET=y", "N_FOLDS=2"]) == 0
     assert "2 classes (background, line)" in capsys.readouterr().out
     Path("input/y/classes.csv").write_text("name,r,g,b\nbackground,0,0,0\nline,300,0,0\n")
-    refused(folds.main, ["DATASET=y", "N_FOLDS=2", "OVERWRITE=1"], "colours to 255")
+    refused(folds.main, ["DATASET=y", "N_FOLDS=2", "OVERWRITE=1"], "colors to 255")
 
 
 def test_copies_over_given_folds_are_not_tied(workplace, refused):

@@ -40,7 +40,7 @@ def test_overfit_learns_its_images_by_heart_in_a_folder_of_its_own(folds_table, 
     refused(cv.main, [*TINY, "OVERFIT=8"], "nothing to cross-validate")
 
 
-def test_overfit_fails_where_nothing_is_learnt(folds_table, capsys):
+def test_overfit_fails_where_nothing_is_learned(folds_table, capsys):
     assert train.main(["FOLD=0", *SHORT, "OVERFIT=8", "LR=1e-7"]) == 1
     assert "did not learn 8 images by heart: Dice" in capsys.readouterr().err
     run = Path("lightning_logs/demo_overfit/fold0_seed42")

@@ -26,16 +26,16 @@ from tools.errors import UserError
 COMMON = [argument for argument in TINY if not argument.startswith(("DATASET", "EPOCHS", "AUGMENT"))]
 COMMON += ["DATASET=x", "EPOCHS=1", "AUGMENT=turns", "DIALECT=uwmgi", "FOLD=0"]
 ROOT, RUN = Path("input/x"), Path("lightning_logs/x/fold0_seed42")
-COLOURS = np.array([[90, 90, 90], [200, 60, 60], [60, 60, 200]])
+COLORS = np.array([[90, 90, 90], [200, 60, 60], [60, 60, 200]])
 
 
 def scene(number: int) -> tuple[np.ndarray, np.ndarray]:
-    """A picture (40, 48, 3) and its class map: 0, two rectangles of 1 and 2, and a strip that nobody labelled."""
+    """A picture (40, 48, 3) and its class map: 0, two rectangles of 1 and 2, and a strip that nobody labeled."""
     random, labels = np.random.default_rng(number), np.zeros((40, 48), np.uint8)
     for value in (1, 2):
         top, left = random.integers(0, 24, 2)
         labels[top : top + 14, left : left + 16] = value
-    picture = (COLOURS[labels] + random.integers(-40, 40, (40, 48, 3))).clip(0, 255).astype(np.uint8)
+    picture = (COLORS[labels] + random.integers(-40, 40, (40, 48, 3))).clip(0, 255).astype(np.uint8)
     labels[:, 44:] = 255
     return picture, labels
 
@@ -82,13 +82,13 @@ def check_scores(names: list[str], scored: list[str], truth_of, predict) -> None
         (image, name) for image in set(scores["image"]) for name in scored
     }
     for row in scores.itertuples():
-        truth, labelled = truth_of(row.image, row._2)
+        truth, labeled = truth_of(row.image, row._2)
         predicted = predict(p8_of(RUN / "val", row.image, names), names.index(row._2))
-        assert row.tp == (predicted & truth & labelled).sum()
-        assert row.fp == (predicted & ~truth & labelled).sum()
-        assert row.fn == (~predicted & truth & labelled).sum()
-        assert row.tp + row.fp + row.fn + row.tn == labelled.sum()
-        assert 0 <= row.ceiling_tp <= (truth & labelled).sum()
+        assert row.tp == (predicted & truth & labeled).sum()
+        assert row.fp == (predicted & ~truth & labeled).sum()
+        assert row.fn == (~predicted & truth & labeled).sum()
+        assert row.tp + row.fp + row.fn + row.tn == labeled.sum()
+        assert 0 <= row.ceiling_tp <= (truth & labeled).sum()
     by_class = scores.groupby("class")["dice"].mean()
     assert summary["model"]["image"]["dice"] == pytest.approx(by_class.mean(), abs=1e-5)
     for name in scored:
@@ -110,7 +110,7 @@ def test_one_class_a_pixel_goes_all_the_way(workplace, capsys):
     (ROOT / "classes.csv").write_text("name,value\nbackground,0\nred,1\nblue,2\n")
     run_all()
     said = capsys.readouterr().out
-    assert "Task: multiclass, 3 classes (background, red, blue); pixels of 255 are not labelled" in said
+    assert "Task: multiclass, 3 classes (background, red, blue); pixels of 255 are not labeled" in said
     names, scored = ["background", "red", "blue"], ["red", "blue"]
 
     def truth_of(image, name):
@@ -174,26 +174,26 @@ def test_classes_that_overlap_go_all_the_way(workplace, capsys):
     assert frame["mask"][0] == "masks/{class}/p0.png"
 
 
-def test_class_maps_as_values_palettes_colours_and_planes_are_the_same_masks(workplace):
+def test_class_maps_as_values_palettes_colors_and_planes_are_the_same_masks(workplace):
     """One set of masks, written in four ways, is read as one; binary and multilabel views of it agree too."""
     write(count=4)
-    colours = {"background": (0, 0, 0), "red": (255, 0, 0), "blue": (0, 0, 255), "void": (9, 9, 9)}
+    colors = {"background": (0, 0, 0), "red": (255, 0, 0), "blue": (0, 0, 255), "void": (9, 9, 9)}
     for number in range(4):
         labels = scene(number)[1]
         indexed = Image.fromarray(labels).convert("P")
         indexed.putdata(labels.ravel().tolist())
         indexed.putpalette([10, 200, 30, 200, 10, 30, 30, 10, 200] + [77] * 759)
-        table = np.array([*colours.values()], np.uint8)
+        table = np.array([*colors.values()], np.uint8)
         rgb = table[np.where(labels == 255, 3, labels)]
-        for folder, image in (("palette", indexed), ("colour", Image.fromarray(rgb))):
+        for folder, image in (("palette", indexed), ("color", Image.fromarray(rgb))):
             Path(folder, "masks").mkdir(parents=True, exist_ok=True)
             image.save(Path(folder, "masks", f"p{number}.png"))
-    for folder in ("palette", "colour"):
+    for folder in ("palette", "color"):
         shutil.copytree(ROOT / "images", Path(folder, "images"))
-    lines = [f"{name},{r},{g},{b}" for name, (r, g, b) in colours.items()]
-    Path("colour/classes.csv").write_text("\n".join(["name,r,g,b", *lines]))
+    lines = [f"{name},{r},{g},{b}" for name, (r, g, b) in colors.items()]
+    Path("color/classes.csv").write_text("\n".join(["name,r,g,b", *lines]))
     read = {}
-    for folder in (ROOT, Path("palette"), Path("colour")):
+    for folder in (ROOT, Path("palette"), Path("color")):
         assert folds.main(["DATASET=x", "N_FOLDS=2", f"INPUT={folder}", f"OUTPUT=out/{folder.name}"]) == 0
         spec = dataspec.read(Path(f"out/{folder.name}/train_folds.json"))
         assert spec.task == "multiclass" and len(spec.classes) == 3
@@ -336,9 +336,9 @@ def test_likeliest_class_and_specks():
 
 def test_means_over_classes():
     tp, fp, fn = np.array([[4, 0], [2, 0]]), np.array([[0, 0], [2, 0]]), np.array([[0, 0], [0, 5]])
-    summary = overlap.summarise(tp, fp, fn, "one")
+    summary = overlap.summarize(tp, fp, fn, "one")
     assert summary["image"]["dice"] == pytest.approx(np.mean([(1 + 4 / 6) / 2, (1 + 0) / 2]))
-    assert overlap.summarise(tp, fp, fn, "skip")["image"]["dice"] == pytest.approx(np.mean([(1 + 4 / 6) / 2, 0]))
+    assert overlap.summarize(tp, fp, fn, "skip")["image"]["dice"] == pytest.approx(np.mean([(1 + 4 / 6) / 2, 0]))
     assert summary["pooled"]["dice"] == pytest.approx(np.mean([12 / 14, 0]))
 
 

@@ -56,7 +56,7 @@ def sizes(scan: DoctorScan, frame: Frame, batch: int, cropped: bool) -> Iterator
     yield Finding("modes", ", ".join(f"{mode} ({count})" for mode, count in modes.most_common()), figures=dict(modes))
     plain = [pair.row for pair in scan.pairs if pair.thumbnail.std() < 0.5]
     if plain:
-        yield warning("plain images", f"{len(plain)} show one even colour: look at them", figures={"rows": plain})
+        yield warning("plain images", f"{len(plain)} show one even color: look at them", figures={"rows": plain})
 
 
 def _aspect(shape: tuple[int, int], frame: Frame) -> tuple[float, float]:
@@ -68,8 +68,8 @@ def mask_values(scan: DoctorScan, spec: DataSpec) -> Finding:
     found = [values for note in scan.notes for values in note.masks]
     kinds = Counter(kind for kind, _ in found)
     if not found:
-        what = f"classes {', '.join(map(str, spec.values))}" if spec.values else "colours" if spec.colours else ""
-        nobodys = f"; {','.join(map(str, spec.ignore))} is not labelled" if spec.ignore else ""
+        what = f"classes {', '.join(map(str, spec.values))}" if spec.values else "colors" if spec.colors else ""
+        nobodys = f"; {','.join(map(str, spec.ignore))} is not labeled" if spec.ignore else ""
         return Finding("mask values", what + nobodys if what else "run lengths")
     text = ", ".join(f"{kind} in {count}" for kind, count in kinds.most_common(8)) + " files"
     odd = [kind for kind in kinds if kind not in ("0", "0/1", "0/255")]
@@ -91,13 +91,13 @@ def masks(scan: DoctorScan, spec: DataSpec) -> Iterator[Finding]:
         return
     text = f"{empty} empty, {full} full of {total}; foreground {_percent(areas.sum(1).mean())} of the pixels"
     figures = {"empty": empty, "full": full, "foreground": float(areas.sum(1).mean())}
-    unlabelled = float(np.mean([note.unlabelled for note in scan.notes]))
-    if unlabelled:
-        text += f", {_percent(unlabelled)} are not labelled"
-    if empty > total / 2 and unlabelled > 0.01:
+    unlabeled = float(np.mean([note.unlabeled for note in scan.notes]))
+    if unlabeled:
+        text += f", {_percent(unlabeled)} are not labeled"
+    if empty > total / 2 and unlabeled > 0.01:
         ignored = ",".join(map(str, spec.ignore))
         cure = f"If {ignored} is the foreground: TASK=binary, or IGNORE=-1"
-        yield warning("masks", f"{text}: most show nothing but what is not labelled. {cure}", figures=figures)
+        yield warning("masks", f"{text}: most show nothing but what is not labeled. {cure}", figures=figures)
         return
     inverted = spec.task == "binary" and areas.mean() > 0.9
     if full or inverted:

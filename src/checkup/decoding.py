@@ -32,7 +32,7 @@ class PairNotes:
     mode: str  # RGB of 8 bits, ...
     shape: tuple[int, int]  # H, W
     masks: tuple[tuple[str, str], ...]  # of each mask file: which values it has, its path
-    unlabelled: float  # share of all pixels
+    unlabeled: float  # share of all pixels
     counts: np.ndarray  # (S, 4): tp, fp, fn, tn of the mask that a perfect network would give at its size
     values: np.ndarray  # METRIC of that mask
     objects: np.ndarray
@@ -90,13 +90,13 @@ class PairReader:
         (mask, labels), values = self.stopwatch.noting(
             lambda: self._mask(where, shape, image), mask_values if shows_where else lambda _: ("", "")
         )
-        labelled = self.spec.labelled(mask)
+        labeled = self.spec.labeled(mask)
         against = list(perfect.against(mask, self.spec, labels, self.frame, self.scale))
         notes = PairNotes(
             mode,
             shape,
             tuple(value for value in values if value[0]),
-            unlabelled=0.0 if labelled is None else 1 - np.count_nonzero(labelled) / labelled.size,
+            unlabeled=0.0 if labeled is None else 1 - np.count_nonzero(labeled) / labeled.size,
             counts=np.array([of_class.counts for of_class in against]),
             values=np.array([of_class.value for of_class in against]),
             objects=np.array([of_class.objects for of_class in against]),
@@ -132,15 +132,15 @@ def _has_objects(spec: DataSpec, root: Path, where: MaskReference) -> bool:
 def _mode(samples: Samples) -> str:
     """Name a file's channels and bits: `RGB of 8 bits`."""
     count = samples.values.shape[2]
-    names = {"rgb": {3: "RGB", 4: "RGBA"}, "grey": {1: "grey", 2: "grey with alpha"}, "cmyk": {4: "CMYK"}}
-    kind = "grey" if samples.greys else samples.kind
+    names = {"rgb": {3: "RGB", 4: "RGBA"}, "gray": {1: "gray", 2: "gray with alpha"}, "cmyk": {4: "CMYK"}}
+    kind = "gray" if samples.grays else samples.kind
     name = "palette" if kind == "palette" else names.get(kind, {}).get(count, f"{count} channels")
     return f"{name} of {samples.values.dtype.itemsize * 8} bits" + (", JPEG" if samples.jpeg else "")
 
 
 def mask_values(samples: Samples) -> tuple[str, str]:
     """Say which values a binary mask's file has: `0/255`, `0/7`, smeared ones; and its path."""
-    values = samples.grey() if samples.greys else samples.values[..., 0]
+    values = samples.gray() if samples.grays else samples.values[..., 0]
     top = int(values.max(initial=0))
     if samples.jpeg and ((values > 0) & (values < top)).any():
         return SMEARED, str(samples.path)

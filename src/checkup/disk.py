@@ -13,7 +13,7 @@ from checkup.findings import Finding, problem, warning
 if TYPE_CHECKING:
     from settings import Settings
 
-MOMENTS = {"sgd": 1}  # tensors that an optimiser keeps beside each weight; Adam's kin keeps two
+MOMENTS = {"sgd": 1}  # tensors that an optimizer keeps beside each weight; Adam's kin keeps two
 SHARED_MEMORY = "shared memory"  # the check's name
 
 
@@ -33,7 +33,7 @@ class Needs:
 def needs(settings: "Settings", pixels: int, depth: int, weights: int, runs: int) -> Needs:
     """Count what is to be written: `pixels` of all rows in the network's frame, each `depth` bytes; `weights` in bytes.
 
-    A run keeps two checkpoints (weights, the optimiser's moments, averaged weights) and the shipped weights; a third
+    A run keeps two checkpoints (weights, the optimizer's moments, averaged weights) and the shipped weights; a third
     checkpoint is there while it is written, one run at a time.
     """
     average = 1 if settings.EMA else 0

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, TextIO
 
 OK, WARNING, PROBLEM = "ok", "warning", "problem"
-_COLOURS = {OK: "32", WARNING: "33", PROBLEM: "31"}  # green, yellow, red (ECMA-48)
-_WIDTH = max(map(len, _COLOURS))
+_COLORS = {OK: "32", WARNING: "33", PROBLEM: "31"}  # green, yellow, red (ECMA-48)
+_WIDTH = max(map(len, _COLORS))
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,11 @@ def problem(check: str, text: str, items: Iterable[str] = (), figures: dict[str,
 
 
 class Report:
-    """Findings by part, each printed as it comes; in colour on a terminal only (NO_COLOR: never)."""
+    """Findings by part, each printed as it comes; in color on a terminal only (NO_COLOR: never)."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self.stream = stream or sys.stdout
-        self.colour = self.stream.isatty() and "NO_COLOR" not in os.environ
+        self.color = self.stream.isatty() and "NO_COLOR" not in os.environ
         self.findings: list[tuple[str, Finding]] = []
 
     def take(self, part: str, findings: Iterable[Finding]) -> None:
@@ -50,7 +50,7 @@ class Report:
 
     def _print(self, finding: Finding) -> None:
         level = finding.level.ljust(_WIDTH)
-        shown = f"\x1b[{_COLOURS[finding.level]}m{level}\x1b[0m" if self.colour else level
+        shown = f"\x1b[{_COLORS[finding.level]}m{level}\x1b[0m" if self.color else level
         lines = finding.text.replace("\n", "\n" + " " * (_WIDTH + 4))
         print(f"  {shown}  {finding.check}: {lines}", file=self.stream)
         for item in finding.items:

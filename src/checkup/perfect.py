@@ -43,13 +43,13 @@ def against(
     Without labels, the objects are the connected components.
     """
     if spec.task == "multiclass":
-        labelled, drawn = spec.labelled(mask), score_rows.redrawn(mask, spec, frame.size, frame.resize)
-        pixels = mask[0].size if labelled is None else int(np.count_nonzero(labelled))
+        labeled, drawn = spec.labeled(mask), score_rows.redrawn(mask, spec, frame.size, frame.resize)
+        pixels = mask[0].size if labeled is None else int(np.count_nonzero(labeled))
         for number, (truth, own) in enumerate(zip(spec.class_planes(mask), drawn, strict=True)):
-            kept = own if labelled is None else own & labelled  # what is not labelled is no class's
+            kept = own if labeled is None else own & labeled  # what is not labeled is no class's
             labels = None if there is None else there[number]
             counts, present, gone = _counted(truth, kept, labels, pixels)
-            yield ClassCeiling(counts, _value(scale, counts, own, truth, labelled, labels), present, gone)
+            yield ClassCeiling(counts, _value(scale, counts, own, truth, labeled, labels), present, gone)
         return
     for number, index in enumerate(spec.scored):
         yield _of_plane(mask[index], None if there is None else there[number], frame, scale)
@@ -72,14 +72,14 @@ def _value(
     counts: list[int],
     drawn: np.ndarray,
     truth: np.ndarray,
-    labelled: np.ndarray | None,
+    labeled: np.ndarray | None,
     labels: np.ndarray | None,
 ) -> float:
     """Measure the METRIC, from counts where these tell it."""
     if scale.measure.kind == "counts":
         tp, fp, fn, tn = counts
         return float(scale.measure.from_counts(tp, fp, fn, tn, empty=scale.empty))
-    return scale.value(scale.metric, drawn, truth, labelled, labels)
+    return scale.value(scale.metric, drawn, truth, labeled, labels)
 
 
 def _counted(
@@ -126,7 +126,7 @@ def _vanished(truth: np.ndarray, hits: np.ndarray, labels: np.ndarray | None) ->
         )
         present[0] = False
         return int(present.sum()), int((present & ~seen).sum())
-    # outer outlines of components of 8 neighbours: with few of them, a fraction of the time of labels
+    # outer outlines of components of 8 neighbors: with few of them, a fraction of the time of labels
     outlines, tree = cv2.findContours(truth.view(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     if not outlines:
         return 0, 0

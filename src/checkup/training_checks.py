@@ -45,7 +45,7 @@ def augmentation(
     if not drawn:
         return Finding("augmentation", "AUGMENT=none: every epoch shows the same images")
     if textures[row] < 1:
-        return warning("augmentation", "the pictures that were tried show one colour; they cannot tell")
+        return warning("augmentation", "the pictures that were tried show one color; they cannot tell")
     if module.augment is not None and settings.AUGMENT_ON == "device" and settings.AUGMENT != "none":
         sample = next(iter(trial.loader(settings, spec, trial.Repeated(cache, [row], 8), 8, 0)))
         wrong = trial.frozen_on_device(module.augment, sample, settings.SEED, device)

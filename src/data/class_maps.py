@@ -17,14 +17,14 @@ class ClassKeys:
     names: tuple[str, ...]
     values: tuple[int, ...]
     colors: tuple[tuple[int, int, int], ...]  # RGB; () where there are values
-    ignore: tuple[int, ...]  # the value, or RGB, that is not labelled; () where all are
+    ignore: tuple[int, ...]  # the value, or RGB, that is not labeled; () where all are
     nobodys: int  # the index of pixels that are of no class
     zero_is_nobodys: bool  # whether 0, or black, is of no class, unless it is named
 
     def read(self, path: Path, max_pixels: int) -> np.ndarray:
         """Read a class map -> uint8 (H, W) of class indices, `nobodys` elsewhere. Raises UserError for other values."""
         if self.colors:
-            keys, known = pack(images.read_colours(path, max_pixels)), tuple(pack(np.array(self.colors)).tolist())
+            keys, known = pack(images.read_colors(path, max_pixels)), tuple(pack(np.array(self.colors)).tolist())
             ignored = int(pack(np.array(self.ignore))) if self.ignore else -1
         else:
             keys, known = images.read_labels(path, max_pixels), self.values
@@ -34,7 +34,7 @@ class ClassKeys:
         if (indices < 0).any():
             strange = describe(keys[indices < 0][0], bool(self.colors))
             raise UserError(
-                f"{path} holds the {'colour' if self.colors else 'value'} {strange}, which is no class; there are "
+                f"{path} holds the {'color' if self.colors else 'value'} {strange}, which is no class; there are "
                 f"{self._legend()}. Name it in classes.csv, or set IGNORE to it."
             )
         return indices.astype(np.uint8)

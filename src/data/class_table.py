@@ -1,6 +1,6 @@
 """The table of classes, INPUT/classes.csv with `name,value` or `name,r,g,b` (or class_dict.csv, as CamVid has it).
 
-It names what a class map holds; a row called ignore, void or unlabelled is not labelled.
+It names what a class map holds; a row called ignore, void or unlabeled is not labeled.
 """
 
 import csv
@@ -10,7 +10,7 @@ from data.dataspec import BACKGROUND
 from tools.errors import UserError
 
 FILES = ("classes.csv", "class_dict.csv")
-NOT_LABELLED = ("ignore", "ignored", "void", "unlabelled", "unlabeled")
+NOT_LABELED = ("ignore", "ignored", "void", "unlabeled", "unlabeled")
 
 
 def read_class_table(root: Path) -> dict[str, tuple[int, ...]]:
@@ -35,7 +35,7 @@ def read_class_table(root: Path) -> dict[str, tuple[int, ...]]:
     )
     if not found or len(found) < len(rows) or len(set(found.values())) < len(rows) or not ok:
         raise UserError(
-            f"{path}: expected a row for each class, each name and value once, values from 0 to 65535, colours to 255."
+            f"{path}: expected a row for each class, each name and value once, values from 0 to 65535, colors to 255."
         )
     return found
 

@@ -32,6 +32,9 @@ BACKGROUND = "background"  # the class that is predicted, but neither scored nor
 MOST_CLASSES = 250  # indices are bytes
 
 
+JSON_NAMES = {"colors": "colours"}  # as tables and models of before have it
+
+
 @dataclass(frozen=True)
 class DataSpec:
     """The meaning of a data set's pixels; see the module's docstring for masks."""
@@ -39,8 +42,8 @@ class DataSpec:
     task: str = "binary"
     classes: tuple[str, ...] = ("foreground",)  # the network's outputs, in their order
     values: tuple[int, ...] = ()  # a class map's pixel value for each class
-    colours: tuple[tuple[int, int, int], ...] = ()  # RGB for each class, where masks are drawn in colours
-    ignore: tuple[int, ...] = ()  # a class map's value, or RGB, that is not labelled
+    colors: tuple[tuple[int, int, int], ...] = ()  # RGB for each class, where masks are drawn in colors
+    ignore: tuple[int, ...] = ()  # a class map's value, or RGB, that is not labeled
     rle: str = ""  # the dialect of the training masks' run lengths
     channels: int = 3
     stacked: bool = False  # each image is a stack of slices, images/a_{z}.png
@@ -65,7 +68,8 @@ class DataSpec:
 
     def as_json(self) -> dict[str, Any]:
         """Return a JSON-ready dict; `from_json` reads it back."""
-        return json.loads(json.dumps(asdict(self)))
+        values = json.loads(json.dumps(asdict(self)))
+        return {JSON_NAMES.get(name, name): value for name, value in values.items()}
 
     def read_image(self, path: Path, max_pixels: int = 100_000_000) -> np.ndarray:
         """Decode to uint8 (H, W, channels). Raises UserError, also for 16 bits where training saw 8."""
@@ -133,7 +137,7 @@ class DataSpec:
             return mask > 0
         return mask == np.array(self.scored, np.uint8)[:, None, None]
 
-    def labelled(self, mask: np.ndarray) -> np.ndarray | None:
+    def labeled(self, mask: np.ndarray) -> np.ndarray | None:
         """Mark the pixels that count, bool (H, W); None where all do."""
         if self.task != "multiclass" or not self.ignore:
             return None
@@ -151,7 +155,7 @@ class DataSpec:
         """Say what a class map's values or colors stand for."""
         multiclass = self.task == "multiclass"
         nobodys = IGNORED if multiclass else MOST_CLASSES  # equal to no class, where each has a plane
-        return ClassKeys(self.classes, self.values, self.colours, self.ignore, nobodys, zero_is_nobodys=not multiclass)
+        return ClassKeys(self.classes, self.values, self.colors, self.ignore, nobodys, zero_is_nobodys=not multiclass)
 
     def _read_planes(
         self, root: Path, where: MaskReference, shape: tuple[int, int], max_pixels: int, image: str
@@ -221,7 +225,7 @@ def from_json(values: Any, where: str) -> DataSpec:
             task=str(values["task"]),
             classes=tuple(map(str, values["classes"])),
             values=tuple(map(int, values["values"])),
-            colours=tuple((int(red), int(green), int(blue)) for red, green, blue in values["colours"]),
+            colors=tuple((int(red), int(green), int(blue)) for red, green, blue in values[JSON_NAMES["colors"]]),
             ignore=tuple(map(int, values["ignore"])),
             rle=str(values["rle"]),
             channels=int(values["channels"]),
@@ -242,8 +246,8 @@ def from_json(values: Any, where: str) -> DataSpec:
 def _contradictions(spec: DataSpec, values: dict[str, Any]) -> str:
     """Say what cannot be of a DataSpec, "" where nothing is: files are edited by hand."""
     count = len(spec.classes)
-    keys = [*spec.values, *(part for colour in spec.colours for part in colour), *spec.ignore]
-    highest = 255 if spec.colours else 65535
+    keys = [*spec.values, *(part for color in spec.colors for part in color), *spec.ignore]
+    highest = 255 if spec.colors else 65535
     checks = {
         f"task {spec.task}": spec.task in TASKS,
         f"{count} classes": isinstance(values["classes"], list) and 1 <= count <= MOST_CLASSES,
@@ -252,8 +256,8 @@ def _contradictions(spec: DataSpec, values: dict[str, Any]) -> str:
         "a class without a name": all(is_name(name) for name in spec.classes),
         "nothing but background": bool(spec.scored) or spec.task == "binary",
         f"{len(spec.values)} values": len(spec.values) in (0, count),
-        f"{len(spec.colours)} colours": len(spec.colours) in (0, count),
-        f"ignore {spec.ignore}": len(spec.ignore) in (0, 3 if spec.colours else 1),
+        f"{len(spec.colors)} colors": len(spec.colors) in (0, count),
+        f"ignore {spec.ignore}": len(spec.ignore) in (0, 3 if spec.colors else 1),
         f"values up to {highest}": all(0 <= key <= highest for key in keys),
         f"{spec.channels} channels": 1 <= spec.channels <= 1024,
         f"window {spec.window}": -math.inf < spec.window[0] < spec.window[1] < math.inf,

@@ -241,7 +241,7 @@ def _frames(images: Sequence[str]) -> Hint | None:
     step, times = steps.most_common(1)[0] if steps else (0, 0)
     if times < max(4, 0.6 * steps.total()):
         return None
-    # films in folders of their own; then cuts between films; then neighbours, by hundreds or tens
+    # films in folders of their own; then cuts between films; then neighbors, by hundreds or tens
     hundreds, tens = r"^(?:.*/)?([^/]*?)\d{1,2}\.\w+$", r"^(?:.*/)?([^/]*?)\d\.\w+$"
     rules = [("folder", 2), ("folder:2", 2), (f"gap:{5 * step:.0f}", 5), (hundreds, 5), (tens, 2), (hundreds, 2)]
     for rule, least in rules:
@@ -250,7 +250,7 @@ def _frames(images: Sequence[str]) -> Hint | None:
             rule.startswith("folder") and any(map(_SORTED.fullmatch, groups))
         ):
             return Hint(
-                f"Names look like neighbouring frames ({_first_and_last(images)}), and no group is set: neighbours in "
+                f"Names look like neighboring frames ({_first_and_last(images)}), and no group is set: neighbors in "
                 "two folds make the score a fiction. The rule proposed keeps "
                 f"{len(images) / len(groups):.0f} of them together.",
                 rule,

@@ -34,8 +34,8 @@ class Reading:
     relative: bool
     mask: np.ndarray | None = None  # uint8 (H, W) of 0 and 1, None where the run lengths do not fit
     reason: str = ""  # why they do not
-    outline: int = 0  # pixels of the mask with a neighbour outside it
-    edge: float = 0.0  # mean gradient of the picture below the outline, grey levels a pixel
+    outline: int = 0  # pixels of the mask with a neighbor outside it
+    edge: float = 0.0  # mean gradient of the picture below the outline, gray levels a pixel
 
     @property
     def title(self) -> str:
@@ -142,8 +142,8 @@ def _by_size(table: rle_table.RleTable, class_name: str) -> list[str]:
 
 def readings(table: rle_table.RleTable, image_id: str, class_name: str, image: np.ndarray) -> Iterator[Reading]:
     """Read the mask in each order, absolute and relative; `image` is uint8 (H, W, 3)."""
-    grey = cv2.GaussianBlur(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32), (0, 0), 1)
-    slope = cv2.magnitude(cv2.Sobel(grey, -1, 1, 0, scale=1 / 8), cv2.Sobel(grey, -1, 0, 1, scale=1 / 8))
+    gray = cv2.GaussianBlur(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32), (0, 0), 1)
+    slope = cv2.magnitude(cv2.Sobel(gray, -1, 1, 0, scale=1 / 8), cv2.Sobel(gray, -1, 0, 1, scale=1 / 8))
     orders: tuple[rle.Order, ...] = ("C", "F")
     for relative, order in itertools.product((False, True), orders):
         dialect = dataclasses.replace(rle.DIALECTS["tgs"], order=order, relative=relative)

@@ -35,7 +35,7 @@ class ScannedPair(Generic[Notes]):
     """What stays of a pair once it was decoded."""
 
     row: int  # in the table
-    areas: np.ndarray  # (S,) share of each scored class among the labelled pixels
+    areas: np.ndarray  # (S,) share of each scored class among the labeled pixels
     thumbnail: np.ndarray  # for the leak audit
     notes: Notes
     levels: np.ndarray | None  # the decoded image, where there was room to keep it
@@ -113,9 +113,9 @@ def scan_pairs(
 
 
 def _areas(spec: DataSpec, mask: np.ndarray) -> np.ndarray:
-    """Measure the share (S,) of each scored class among the labelled pixels of a mask (K, H, W)."""
-    labelled = spec.labelled(mask)
-    pixels = mask[0].size if labelled is None else max(1, int(labelled.sum()))
+    """Measure the share (S,) of each scored class among the labeled pixels of a mask (K, H, W)."""
+    labeled = spec.labeled(mask)
+    pixels = mask[0].size if labeled is None else max(1, int(labeled.sum()))
     return np.array([np.count_nonzero(plane) for plane in spec.class_planes(mask)]) / pixels  # axis= is slower
 
 

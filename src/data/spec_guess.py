@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data.class_table import NOT_LABELLED, read_class_table
+from data.class_table import NOT_LABELED, read_class_table
 from data.dataspec import BACKGROUND, MOST_CLASSES, DataSpec
 from data.layout_match import LayoutMatch
 from formats import images, rle_table
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from settings import Settings
 
 _SAMPLE = 32  # masks that are looked at to tell a class map from a binary mask
-_HIGHEST = 50  # grey values up to this one may be classes; an outline's blurred ones spread up to 255
+_HIGHEST = 50  # gray values up to this one may be classes; an outline's blurred ones spread up to 255
 
 
 @dataclass(frozen=True)
@@ -100,25 +100,23 @@ def _of_own_masks(base: DataSpec, task: str, classes: tuple[str, ...]) -> DataSp
 
 def _of_table(base: DataSpec, task: str, table: dict[str, tuple[int, ...]], ignore: int) -> DataSpec:
     """Describe class maps by the table of classes."""
-    nobodys = [key for name, key in table.items() if name.lower() in NOT_LABELLED]
-    named = {name: key for name, key in table.items() if name.lower() not in NOT_LABELLED}
+    nobodys = [key for name, key in table.items() if name.lower() in NOT_LABELED]
+    named = {name: key for name, key in table.items() if name.lower() not in NOT_LABELED}
     if len(nobodys) > 1 or len(named) < 2:
-        raise UserError(
-            f"The table of classes needs at least two classes and at most one of {', '.join(NOT_LABELLED)}."
-        )
+        raise UserError(f"The table of classes needs at least two classes and at most one of {', '.join(NOT_LABELED)}.")
     if task == "binary":
         raise UserError(
             f"TASK=binary, but the table of classes names {', '.join(named)}. Remove it, or TASK=multiclass."
         )
-    in_colours = len(next(iter(table.values()))) == 3
-    default = () if in_colours or ignore < 0 or (ignore,) in named.values() else (ignore,)
+    in_colors = len(next(iter(table.values()))) == 3
+    default = () if in_colors or ignore < 0 or (ignore,) in named.values() else (ignore,)
     kept = {name: key for name, key in named.items() if task != "multilabel" or name != BACKGROUND}
     return replace(
         base,
         task="multilabel" if task == "multilabel" else "multiclass",
         classes=tuple(kept),
-        values=() if in_colours else tuple(key[0] for key in kept.values()),
-        colours=tuple((key[0], key[1], key[2]) for key in kept.values()) if in_colours else (),
+        values=() if in_colors else tuple(key[0] for key in kept.values()),
+        colors=tuple((key[0], key[1], key[2]) for key in kept.values()) if in_colors else (),
         ignore=nobodys[0] if nobodys else default,
     )
 
@@ -164,7 +162,7 @@ def _are_class_maps(files: list[Path], task: str, ignore: int) -> bool:
 
 
 def _values(path: Path) -> set[int]:
-    """Collect the values of a class map; none where it is broken or in colours, which the strict decode will say."""
+    """Collect the values of a class map; none where it is broken or in colors, which the strict decode will say."""
     try:
         labels = images.read_labels(path)
     except UserError:
@@ -173,7 +171,7 @@ def _values(path: Path) -> set[int]:
 
 
 def _look_like_classes(samples: Iterable[set[int]], ignore: int) -> bool:
-    """Decide whether these masks' values are classes: several small ones, or one beside pixels that are not labelled.
+    """Decide whether these masks' values are classes: several small ones, or one beside pixels that are not labeled.
 
     A binary mask has 0 and 1 in one file, and may have 0 and 255 in the next.
     """
@@ -194,7 +192,7 @@ def describe(spec: DataSpec, areas: np.ndarray) -> str:
             f"; pixels of {','.join(map(str, spec.ignore))} show none of them (only TASK=multiclass leaves some out)"
         )
     if spec.task == "multiclass" and spec.ignore:
-        said[0] += f"; pixels of {','.join(map(str, spec.ignore))} are not labelled"
+        said[0] += f"; pixels of {','.join(map(str, spec.ignore))} are not labeled"
     if spec.channels != 3 or spec.bits != 8:
         window = f", {spec.window[0]:.0f} to {spec.window[1]:.0f} become black to white" if spec.bits == 16 else ""
         said.append(

@@ -1,19 +1,19 @@
 """One image file -> its samples, upright and as they are stored; strict about broken files.
 
 Nothing else opens an image: decoders disagree on rotation, cut files, palettes and 16 bits, and Pillow alone drops what
-it has no mode for, the low bytes of 16-bit colour and a fifth channel. So each format has one way here:
+it has no mode for, the low bytes of 16-bit color and a fifth channel. So each format has one way here:
 
 | file | decoded by | checked besides |
 |---|---|---|
-| JPEG, grey or colour | simplejpeg where it is installed and finds nothing amiss, else Pillow: the same pixels | |
+| JPEG, gray or color | simplejpeg where it is installed and finds nothing amiss, else Pillow: the same pixels | |
 | other JPEG, GIF, BMP, WebP | Pillow; of a JPEG with several pictures (MPO) the first | one frame |
-| PNG of 8 bits or fewer, 16-bit grey | Pillow | one frame, every checksum, the end mark |
-| PNG, 16-bit colour or alpha | Pillow to check it, OpenCV for the values | the same |
+| PNG of 8 bits or fewer, 16-bit gray | Pillow | one frame, every checksum, the end mark |
+| PNG, 16-bit color or alpha | Pillow to check it, OpenCV for the values | the same |
 | TIFF of 8 or 16 bits (1) | Pillow for the bytes, put together here | one page (2), every strip whole |
 | other TIFF: palette, 1 to 4 bits, JPEG within, YCbCr, LAB, 32-bit integers | Pillow | the same |
 
 (1) Any number of channels, in strips or tiles, interleaved or in planes; uncompressed, LZW, deflate or PackBits.
-(2) Smaller copies and transparency masks, as cloud-optimised files have them, are not counted.
+(2) Smaller copies and transparency masks, as cloud-optimized files have them, are not counted.
 EXIF orientation is applied. Integers of 32 bits are taken where the values fit 16; floats and more frames are refused.
 """
 
@@ -57,7 +57,7 @@ def _never(_: tuple[int, int]) -> int:
 def decode(path: Path, max_pixels: int, halvings: Halvings = _never) -> Samples:
     """Decode one file. Raises UserError naming it and what is wrong with it; see the table above.
 
-    halvings: how often both sides, even ones, may be halved, MOST_HALVINGS at most; the decoder of a grey or colour
+    halvings: how often both sides, even ones, may be halved, MOST_HALVINGS at most; the decoder of a gray or color
     JPEG does it, by leaving out the high frequencies: less work, and less aliasing than by averaging afterwards.
     """
     note = _NOTE.get()
@@ -96,13 +96,13 @@ def _decode(path: Path, max_pixels: int, halvings: Halvings) -> Samples:
                 data = file.read()
                 depth = _checked_depth(data)
                 if depth == 16 and not image.mode.startswith("I"):
-                    values = _upright(_colour16(data), image.getexif().get(_ORIENTATION, 1))
-                    return Samples(path, values, "grey" if values.shape[2] == 2 else "rgb")
+                    values = _upright(_color16(data), image.getexif().get(_ORIENTATION, 1))
+                    return Samples(path, values, "gray" if values.shape[2] == 2 else "rgb")
             return _from_pillow(path, image, depth)
 
 
 def _decode_jpeg(path: Path, file: BinaryIO, image: Image.Image, halvings: Halvings) -> Samples:
-    """Decode grey or colour, by the fast decoder, or by Pillow to the same values."""
+    """Decode gray or color, by the fast decoder, or by Pillow to the same values."""
     orientation = image.getexif().get(_ORIENTATION, 1)
     width, height = image.size
     halved = halvings((width, height) if 5 <= orientation <= 8 else (height, width))
@@ -120,7 +120,7 @@ def _decode_jpeg(path: Path, file: BinaryIO, image: Image.Image, halvings: Halvi
 def _fast_jpeg(file: BinaryIO, image: Image.Image, size: tuple[int, int]) -> np.ndarray | None:
     """Decode uint8 (H, W, 1 or 3) as Pillow does, in less than half the time; None where Pillow has to look itself.
 
-    Both use libjpeg-turbo; Pillow keeps colours in four bytes a pixel, feeds it small blocks, and copies the result.
+    Both use libjpeg-turbo; Pillow keeps colors in four bytes a pixel, feeds it small blocks, and copies the result.
     """
     if simplejpeg is None:
         return None
@@ -192,12 +192,12 @@ def _checked_depth(data: bytes) -> int:
     raise ValueError("it ends too early")
 
 
-def _colour16(data: bytes) -> np.ndarray:
-    """Decode a PNG of 16-bit colour or alpha -> uint16 (H, W, 2 to 4), RGB order."""
+def _color16(data: bytes) -> np.ndarray:
+    """Decode a PNG of 16-bit color or alpha -> uint16 (H, W, 2 to 4), RGB order."""
     values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)  # this flag leaves EXIF alone
     if values is None or values.dtype != np.uint16 or values.ndim != 3:
-        raise ValueError("OpenCV cannot read its 16-bit colours")
-    channels = {2: 3, 4: 2, 6: 4}[data[25]]  # by the header: OpenCV adds an alpha for a transparent colour
+        raise ValueError("OpenCV cannot read its 16-bit colors")
+    channels = {2: 3, 4: 2, 6: 4}[data[25]]  # by the header: OpenCV adds an alpha for a transparent color
     if channels == 2:
         return values[..., [0, 3]]
     return values[..., [2, 1, 0, 3][:channels]]
@@ -207,7 +207,7 @@ def _from_pillow(path: Path, image: Image.Image, depth: int) -> Samples:
     orientation, jpeg = image.getexif().get(_ORIENTATION, 1), image.format in ("JPEG", "MPO")
     if image.mode not in _KINDS:
         image = image.convert("RGB")  # YCbCr, LAB, ...
-    values, palette, greys = np.array(image), None, False
+    values, palette, grays = np.array(image), None, False
     if image.mode[0] == "I":
         if values.min(initial=0) < 0 or values.max(initial=0) > 65535:
             raise UserError(
@@ -219,15 +219,15 @@ def _from_pillow(path: Path, image: Image.Image, depth: int) -> Samples:
     elif image.mode in ("P", "PA"):
         flat = image.getpalette("RGB") or []
         palette = np.array(flat + [0] * (768 - len(flat)), np.uint8).reshape(256, 3)
-        # writers keep the greys that occur, another palette in each file
-        greys = image.format == "GIF" and bool(palette.any() and (palette == palette[:, :1]).all())
+        # writers keep the grays that occur, another palette in each file
+        grays = image.format == "GIF" and bool(palette.any() and (palette == palette[:, :1]).all())
     step = {1: 255, 2: 85, 4: 17}.get(depth, 1) if image.mode in ("1", "L") else 1
     values = values if values.ndim == 3 else values[..., None]
-    return Samples(path, _upright(values, orientation), _KINDS[image.mode], palette, greys, step, jpeg)
+    return Samples(path, _upright(values, orientation), _KINDS[image.mode], palette, grays, step, jpeg)
 
 
 _KINDS = {
-    **dict.fromkeys(("1", "L", "LA", "I", "I;16", "I;16L", "I;16B", "I;16N"), "grey"),
+    **dict.fromkeys(("1", "L", "LA", "I", "I;16", "I;16L", "I;16B", "I;16N"), "gray"),
     **dict.fromkeys(("RGB", "RGBA"), "rgb"),
     **dict.fromkeys(("P", "PA"), "palette"),
     "CMYK": "cmyk",
@@ -262,7 +262,7 @@ def _decode_tiff(path: Path, file: BinaryIO, max_pixels: int) -> Samples:
             image.load()
             return _from_pillow(path, image, max(page.bits))
     raise UserError(
-        f"{path}: {page.samples} x {max(page.bits)} bits, compression {page.compression}, colours by rule "
+        f"{path}: {page.samples} x {max(page.bits)} bits, compression {page.compression}, colors by rule "
         f"{page.photometric}: Pillow cannot read such a TIFF; {_CURE}, uncompressed or with LZW or deflate."
     )
 
@@ -270,8 +270,8 @@ def _decode_tiff(path: Path, file: BinaryIO, max_pixels: int) -> Samples:
 def _from_samples(path: Path, page: tiff.Page, values: np.ndarray) -> Samples:
     if page.photometric == 0:
         values = np.iinfo(values.dtype).max - values
-    colours = page.samples - page.alpha
-    kind = {1: "grey", 3: "rgb"}.get(colours, "bands")
+    colors = page.samples - page.alpha
+    kind = {1: "gray", 3: "rgb"}.get(colors, "bands")
     if page.photometric == 5:
-        kind = "cmyk" if colours == 4 else "bands"
+        kind = "cmyk" if colors == 4 else "bands"
     return Samples(path, _upright(values, page.orientation), kind)

@@ -2,14 +2,14 @@
 
 `decode` opens the file; here its samples become what was asked for:
 
-| file | image, IN_CHANNELS=3 | IN_CHANNELS=1 | IN_CHANNELS=n | class map | mask in colours |
+| file | image, IN_CHANNELS=3 | IN_CHANNELS=1 | IN_CHANNELS=n | class map | mask in colors |
 |---|---|---|---|---|---|
-| grey | repeated | as it is | n=1 | its values | repeated |
-| 1, 2, 4-bit grey | stretched to 0..255, repeated | stretched | n=1 | its values: 0, 1, ... | as the image |
-| grey + alpha | alpha dropped | alpha dropped | n=2 | alpha dropped | as the image |
+| gray | repeated | as it is | n=1 | its values | repeated |
+| 1, 2, 4-bit gray | stretched to 0..255, repeated | stretched | n=1 | its values: 0, 1, ... | as the image |
+| gray + alpha | alpha dropped | alpha dropped | n=2 | alpha dropped | as the image |
 | RGB, YCbCr, LAB | as RGB | luma (ITU-R 601) | n=3 | the value, where R=G=B; else refused | as RGB |
 | RGBA | alpha dropped | alpha dropped, luma | n=4: the fourth is data | as RGB | alpha dropped |
-| palette | looked up | looked up, luma | refused | its indices (a GIF in greys: the greys) | looked up |
+| palette | looked up | looked up, luma | refused | its indices (a GIF in grays: the grays) | looked up |
 | CMYK | as RGB | as RGB, luma | n=4 | as RGB | as RGB |
 | TIFF of other channels | refused | refused | n of them | refused | refused |
 | 16 bits | through the window | through the window | through the window | its values | refused |
@@ -81,15 +81,15 @@ def _levels(path: Path, max_pixels: int, channels: int, *halvings: Halvings) -> 
     if "{z}" in path.name:
         return _read_stack(path, max_pixels, channels), None
     samples = decode(path, max_pixels, *halvings)
-    count = 3 if samples.kind == "palette" and not samples.greys else samples.values.shape[2]
+    count = 3 if samples.kind == "palette" and not samples.grays else samples.values.shape[2]
     if channels not in (1, 3) and count != channels:
         raise UserError(
             f"{path}: has {count} channels, but IN_CHANNELS={channels}. IN_CHANNELS={count} takes all of this "
-            "file's, 3 makes colour of it and 1 grey; every file needs the same number."
+            "file's, 3 makes color of it and 1 gray; every file needs the same number."
         )
     if channels not in (1, 3) or (samples.kind == "bands" and count == channels):
         return samples.values, samples.halved
-    return samples.colours() if channels == 3 else samples.grey()[..., None], samples.halved
+    return samples.colors() if channels == 3 else samples.gray()[..., None], samples.halved
 
 
 def _read_stack(path: Path, max_pixels: int, channels: int) -> np.ndarray:
@@ -98,7 +98,7 @@ def _read_stack(path: Path, max_pixels: int, channels: int) -> np.ndarray:
         raise UserError(
             f"{path}: {len(files)} slices ({_names(files)}), but IN_CHANNELS={channels}; every stack needs as many."
         )
-    planes = [decode(file, max_pixels).grey() for file in files]
+    planes = [decode(file, max_pixels).gray() for file in files]
     for file, plane in zip(files, planes, strict=True):
         if plane.shape != planes[0].shape:
             raise UserError(f"{file}: {_size(plane)} pixels, but {files[0].name} beside it has {_size(planes[0])}.")
@@ -162,30 +162,30 @@ def read_size(path: Path, max_pixels: int = _MAX_PIXELS) -> tuple[int, int]:
 def read_labels(path: Path, max_pixels: int = _MAX_PIXELS) -> np.ndarray:
     """Read a class map's values as stored, uint8 or uint16 (H, W); of a palette its indices. Raises UserError."""
     samples = decode(path, max_pixels)
-    if samples.greys:
-        return samples.grey()
-    if samples.kind in ("grey", "palette"):
+    if samples.grays:
+        return samples.gray()
+    if samples.kind in ("gray", "palette"):
         values = np.ascontiguousarray(samples.values[..., 0])
         return values if samples.step == 1 else values // np.uint8(samples.step)
-    colours = samples.colours()
-    red = np.ascontiguousarray(colours[..., 0])
-    coloured = (colours != red[..., None]).any(-1)
-    if coloured.any():
-        row, column = np.argwhere(coloured)[0]
-        shown = ",".join(map(str, colours[row, column].tolist()))
+    colors = samples.colors()
+    red = np.ascontiguousarray(colors[..., 0])
+    colored = (colors != red[..., None]).any(-1)
+    if colored.any():
+        row, column = np.argwhere(colored)[0]
+        shown = ",".join(map(str, colors[row, column].tolist()))
         raise UserError(
-            f"{path}: a mask in colours (r,g,b = {shown} at row {row}, column {column}); a table of the classes' "
-            "colours is needed: classes.csv with the columns name,r,g,b."
+            f"{path}: a mask in colors (r,g,b = {shown} at row {row}, column {column}); a table of the classes' "
+            "colors is needed: classes.csv with the columns name,r,g,b."
         )
     return red
 
 
-def read_colours(path: Path, max_pixels: int = _MAX_PIXELS) -> np.ndarray:
-    """Read a mask drawn in colours, uint8 (H, W, 3). Raises UserError, also for 16 bits."""
-    colours = decode(path, max_pixels).colours()
-    if colours.dtype != np.uint8:
-        raise UserError(f"{path}: 16 bits a channel; a mask in colours has 8. Save it as an 8-bit PNG.")
-    return colours
+def read_colors(path: Path, max_pixels: int = _MAX_PIXELS) -> np.ndarray:
+    """Read a mask drawn in colors, uint8 (H, W, 3). Raises UserError, also for 16 bits."""
+    colors = decode(path, max_pixels).colors()
+    if colors.dtype != np.uint8:
+        raise UserError(f"{path}: 16 bits a channel; a mask in colors has 8. Save it as an 8-bit PNG.")
+    return colors
 
 
 def read_mask(path: Path, max_pixels: int = _MAX_PIXELS) -> np.ndarray:
@@ -212,7 +212,7 @@ def read_mask(path: Path, max_pixels: int = _MAX_PIXELS) -> np.ndarray:
         shown = ", ".join(map(str, present[:8])) + (", ..." if len(present) > 8 else "")
         raise UserError(
             f"{path}: a binary mask has 0 and one other value; this one has {len(present)}: {shown}. "
-            "Draw it with 0 and 255; where these are classes say TASK=multiclass, where they are colours name them in "
+            "Draw it with 0 and 255; where these are classes say TASK=multiclass, where they are colors name them in "
             "classes.csv (name,r,g,b)."
         )
     return cv2.threshold(values, 0, 1, cv2.THRESH_BINARY)[1].astype(np.uint8, copy=False)
@@ -220,14 +220,14 @@ def read_mask(path: Path, max_pixels: int = _MAX_PIXELS) -> np.ndarray:
 
 def _mask_values(samples: Samples) -> np.ndarray:
     if samples.kind == "palette":
-        # a palette whose colours are all alike tells nothing: its indices are the mask then
+        # a palette whose colors are all alike tells nothing: its indices are the mask then
         indices = samples.indices()
         if samples.luma()[0] == 0 and indices.max(initial=0) <= 1:
             return indices  # black and one other, whichever it is
         present = values_present(indices)
         if len(np.unique(samples.luma()[present])) < len(present):
             return indices
-    return samples.grey()
+    return samples.gray()
 
 
 def _union(files: list[Path], max_pixels: int) -> np.ndarray:
@@ -262,8 +262,8 @@ def write_gray(path: Path, values: np.ndarray) -> None:
 def read_gray(path: Path) -> np.ndarray:
     """Read an 8-bit probability map back, uint8 (H, W). Raises UserError where it is missing or of another kind."""
     samples = decode(path, 10**10)
-    if samples.kind != "grey" or samples.values.shape[2] != 1 or samples.values.dtype != np.uint8 or samples.step != 1:
-        raise UserError(f"{path}: {samples.kind}; a probability map is 8-bit grey. Run make inference again.")
+    if samples.kind != "gray" or samples.values.shape[2] != 1 or samples.values.dtype != np.uint8 or samples.step != 1:
+        raise UserError(f"{path}: {samples.kind}; a probability map is 8-bit gray. Run make inference again.")
     return samples.values[..., 0]
 
 

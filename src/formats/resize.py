@@ -18,7 +18,7 @@ def values_present(values: np.ndarray) -> np.ndarray:
 def content_box(original: tuple[int, int], size: tuple[int, int], resize: str) -> tuple[int, int, int, int]:
     """Find where an image of `original` (H, W) lies in the network's frame: top, left, height, width.
 
-    `size` is IMAGE_SIZE; `resize` is stretch (fills the frame), fit (keeps the aspect, centred) or none (own size).
+    `size` is IMAGE_SIZE; `resize` is stretch (fills the frame), fit (keeps the aspect, centered) or none (own size).
     """
     if resize == "none":
         return 0, 0, *original
@@ -116,7 +116,7 @@ def mask_to_network(mask: np.ndarray, size: tuple[int, int], resize: str) -> np.
 
 
 def labels_to_network(labels: np.ndarray, size: tuple[int, int], resize: str, ignore: int = 255) -> np.ndarray:
-    """Shrink class indices uint8 (H, W), `ignore` where not labelled -> uint8 (h, w); `fit` pads with `ignore`.
+    """Shrink class indices uint8 (H, W), `ignore` where not labeled -> uint8 (h, w); `fit` pads with `ignore`.
 
     Each small pixel takes what covers most of it; of equals the highest class (as mask_to_network), `ignore` last.
     """

@@ -134,7 +134,7 @@ def _painted(starts: np.ndarray, lengths: np.ndarray, shape: tuple[int, int], or
 
 
 def rows(image_id: str, mask: np.ndarray, dialect: Dialect, class_name: str = "") -> list[tuple[str, ...]]:
-    """Write the rows for one image (and class) in the dialect's columns: one, or one per object (8 neighbours).
+    """Write the rows for one image (and class) in the dialect's columns: one, or one per object (8 neighbors).
 
     An empty mask is one row. Raises UserError where only one of the two has a class: the dialect, or the mask.
     """
@@ -148,7 +148,7 @@ def rows(image_id: str, mask: np.ndarray, dialect: Dialect, class_name: str = ""
 
 
 def encode_objects(mask: np.ndarray, order: Order) -> list[str]:
-    """Encode every connected object (8 neighbours), each within its own bounding box's cost."""
+    """Encode every connected object (8 neighbors), each within its own bounding box's cost."""
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
     height, width = mask.shape
     texts = []

@@ -1,4 +1,4 @@
-"""What one image file holds, whatever it is for: its values, upright, and how they make colors or greys."""
+"""What one image file holds, whatever it is for: its values, upright, and how they make colors or grays."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,18 +16,18 @@ class Samples:
 
     path: Path
     values: np.ndarray  # uint8 or uint16 (H, W, n), an alpha last
-    kind: str  # grey, rgb, cmyk, palette, or bands: channels that are no picture by themselves
+    kind: str  # gray, rgb, cmyk, palette, or bands: channels that are no picture by themselves
     palette: np.ndarray | None = None  # uint8 (256, 3)
-    greys: bool = False  # a palette of nothing but greys, as GIFs have it, which know no other grey
+    grays: bool = False  # a palette of nothing but grays, as GIFs have it, which know no other gray
     step: int = 1  # what one unit of the file became here: 255 of 1 bit, 17 of 4 bits
     jpeg: bool = False
     halved: int | None = None  # how often the decoder halved both sides; None of a format that cannot
 
-    def colours(self) -> np.ndarray:
-        """Return uint8 or uint16 (H, W, 3): palettes looked up, grey repeated, alpha dropped. UserError for bands."""
+    def colors(self) -> np.ndarray:
+        """Return uint8 or uint16 (H, W, 3): palettes looked up, gray repeated, alpha dropped. UserError for bands."""
         if self.kind == "palette":
             return cv2.applyColorMap(self.values, self._colors()[:, None])
-        if self.kind == "grey":
+        if self.kind == "gray":
             return cv2.cvtColor(np.ascontiguousarray(self.values[..., 0]), cv2.COLOR_GRAY2RGB)
         if self.kind == "rgb":
             return np.ascontiguousarray(self.values[..., :3])
@@ -37,20 +37,20 @@ class Samples:
             return ((light[..., :3] * light[..., 3:4] + top // 2) // top).astype(self.values.dtype)
         count = self.values.shape[2]
         raise UserError(
-            f"{self.path}: has {count} channels, which are not grey or colour with a marked alpha; "
+            f"{self.path}: has {count} channels, which are not gray or color with a marked alpha; "
             f"of an image, IN_CHANNELS={count} takes them all."
         )
 
-    def grey(self) -> np.ndarray:
+    def gray(self) -> np.ndarray:
         """Return uint8 or uint16 (H, W): the luma of ITU-R 601, as Pillow's "L". UserError for bands."""
-        if self.kind == "grey":
+        if self.kind == "gray":
             return np.ascontiguousarray(self.values[..., 0])
         if self.kind == "palette":
             return cv2.LUT(self.indices(), self.luma())
-        colours = self.colours()
-        if colours.dtype == np.uint8:
-            return np.array(Image.fromarray(colours).convert("L"))
-        luma = colours.astype(np.uint32) @ np.array([19595, 38470, 7471], np.uint32)  # Pillow's weights, of 65536
+        colors = self.colors()
+        if colors.dtype == np.uint8:
+            return np.array(Image.fromarray(colors).convert("L"))
+        luma = colors.astype(np.uint32) @ np.array([19595, 38470, 7471], np.uint32)  # Pillow's weights, of 65536
         return (luma + 32768 >> 16).astype(np.uint16)
 
     def indices(self) -> np.ndarray:
@@ -58,7 +58,7 @@ class Samples:
         return np.ascontiguousarray(self.values[..., 0])
 
     def luma(self) -> np.ndarray:
-        """Return uint8 (256,): what each index of a palette is in grey."""
+        """Return uint8 (256,): what each index of a palette is in gray."""
         return np.array(Image.fromarray(self._colors()[None]).convert("L"))[0]
 
     def _colors(self) -> np.ndarray:

@@ -1,6 +1,6 @@
 """TIFF: the one page of a file, and its 8 or 16-bit samples, any number of them a pixel.
 
-Pillow alone has no mode for most of them; it is given each strip's bytes as a grey picture, which keeps its decoders
+Pillow alone has no mode for most of them; it is given each strip's bytes as a gray picture, which keeps its decoders
 and its strictness about cut files. Tag numbers are those of the TIFF 6.0 specification.
 """
 
@@ -57,7 +57,7 @@ class Page:
 def read_page(path: Path, file: BinaryIO, max_pixels: int) -> Page:
     """Read the one page of a TIFF at full size. Raises UserError where there are several, or too many pixels."""
     pages = list(_directories(file))
-    # bits 0 and 2 mark smaller copies and transparency masks, as cloud-optimised files have them
+    # bits 0 and 2 mark smaller copies and transparency masks, as cloud-optimized files have them
     whole = [index for index, page in enumerate(pages) if not int(page.get(254, 0)) & 5] or [0]
     if len(whole) > 1:
         raise UserError(
@@ -97,7 +97,7 @@ def _directories(file: BinaryIO) -> Iterator[ImageFileDirectory_v2]:
 def read_samples(page: Page, file: BinaryIO) -> np.ndarray:
     """Read uint8 or uint16 (H, W, samples).
 
-    Strips hold bytes, whatever these mean: they are shown to Pillow as a grey image, one pixel a byte, wide enough.
+    Strips hold bytes, whatever these mean: they are shown to Pillow as a gray image, one pixel a byte, wide enough.
     """
     file.seek(0)
     wide = file.read(1) == b"M"
@@ -112,8 +112,8 @@ def read_samples(page: Page, file: BinaryIO) -> np.ndarray:
     for plane in range(planes):
         part = slice(plane * blocks, (plane + 1) * blocks)
         data = [_read(file, offset, count) for offset, count in zip(page.offsets[part], page.counts[part], strict=True)]
-        grey = _grey_tiff(page, per_pixel * kind.itemsize, data)
-        with Image.open(io.BytesIO(grey), formats=("TIFF",)) as image:
+        gray = _gray_tiff(page, per_pixel * kind.itemsize, data)
+        with Image.open(io.BytesIO(gray), formats=("TIFF",)) as image:
             stored = np.array(image).view(kind).reshape(page.height, page.width, per_pixel)
         result.append(_unpredicted(stored.astype(kind.newbyteorder("=")), page))
     return result[0] if len(result) == 1 else np.concatenate(result, 2)
@@ -124,8 +124,8 @@ def _read(file: BinaryIO, offset: int, count: int) -> bytes:
     return file.read(count)
 
 
-def _grey_tiff(page: Page, factor: int, blocks: list[bytes]) -> bytes:
-    """Write a TIFF of 8-bit grey, `factor` times as wide, with these strips or tiles."""
+def _gray_tiff(page: Page, factor: int, blocks: list[bytes]) -> bytes:
+    """Write a TIFF of 8-bit gray, `factor` times as wide, with these strips or tiles."""
     rows, columns = page.block
     ends = list(itertools.accumulate(map(len, blocks), initial=8))
     offsets, counts = ends[:-1], [len(block) for block in blocks]
@@ -145,7 +145,7 @@ def _grey_tiff(page: Page, factor: int, blocks: list[bytes]) -> bytes:
 
 
 def _unpredicted(values: np.ndarray, page: Page) -> np.ndarray:
-    """Undo predictor 2: within a strip or tile each pixel was stored as the difference to its left neighbour."""
+    """Undo predictor 2: within a strip or tile each pixel was stored as the difference to its left neighbor."""
     if page.predictor == 1 or page.compression not in PREDICTING:
         return values
     if page.predictor != 2:

@@ -22,7 +22,7 @@ REASONS = {  # sections of config.py that are not searched
 EXCEPTIONS = {  # constants of the other sections that are not searched either
     "SEED": "the best of many seeds is luck, and its score flatters",
     "EXPERIMENT": "each trial has a folder of its own already",
-    "OVERFIT": "its networks are scored on what they learnt by heart",
+    "OVERFIT": "its networks are scored on what they learned by heart",
     "CHECKPOINT": "the best epoch is chosen on the fold that decides, so it would always look better",
     "VALID_BATCH_SIZE": "it changes no result",
 }

@@ -16,7 +16,7 @@ from tools.errors import UserError
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks PyPI at import otherwise
 
-_COLOUR = {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.05, "p": 0.5}
+_COLOR = {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.05, "p": 0.5}
 _MIRRORED = {"horizontal": {"p": 0.5}, "vertical": {"p": 0.5}}
 _AFFINE = {"scale": (0.9, 1.1), "keep_aspect": True, "rotate": 15.0, "shift": 0.0625, "p": 0.5}
 
@@ -31,12 +31,12 @@ STRENGTHS: dict[str, dict[str, dict[str, Any]]] = {
     "upright": {
         "horizontal": {"p": 0.5},
         "affine": {"scale": (0.9, 1.1), "keep_aspect": False, "rotate": 7.0, "shift": 0.06, "p": 0.5},
-        "colour": _COLOUR,
+        "color": _COLOR,
     },
     "turns": {
         "symmetry": {},
         "affine": {"scale": (0.8, 1.25), "keep_aspect": False, "rotate": 0.0, "shift": 0.1, "p": 0.7},
-        "colour": _COLOUR,
+        "color": _COLOR,
     },
     "affine": {"horizontal": {"p": 0.5}, "affine": _AFFINE},
     "nails": {
@@ -51,7 +51,7 @@ STRENGTHS: dict[str, dict[str, dict[str, Any]]] = {
         "symmetry": {},
         "affine": {"scale": (0.7, 1.4), "keep_aspect": True, "rotate": 30.0, "shift": 0.1, "p": 0.8},
         "elastic": {"sigma": 0.06, "displacement": 0.02, "p": 0.3},
-        "colour": {"brightness": 0.3, "contrast": 0.3, "saturation": 0.3, "hue": 0.05, "p": 0.7},
+        "color": {"brightness": 0.3, "contrast": 0.3, "saturation": 0.3, "hue": 0.05, "p": 0.7},
         "gamma": {"gamma": (0.7, 1.5), "p": 0.3},
         "blur": {"sigma": (0.5, 2.0), "p": 0.2},
         "downscale": {"scale": (0.4, 0.9), "p": 0.2},
@@ -92,7 +92,7 @@ def _geometric(step: str, strength: dict[str, Any], frame: _Frame, labels: bool)
     import albumentations as A
     import cv2
 
-    # a bilinear mask of 0 and 1 is rounded by cv2: cut at one half, without nearest-neighbour's ragged outlines; the
+    # a bilinear mask of 0 and 1 is rounded by cv2: cut at one half, without nearest-neighbor's ragged outlines; the
     # indices of a class map must not be mixed
     interpolation = cv2.INTER_NEAREST if labels else cv2.INTER_LINEAR
     border = {"border_mode": cv2.BORDER_REFLECT_101, "mask_interpolation": interpolation}
@@ -109,16 +109,16 @@ def _geometric(step: str, strength: dict[str, Any], frame: _Frame, labels: bool)
     return [{"horizontal": A.HorizontalFlip, "vertical": A.VerticalFlip}[step](p=p)]
 
 
-def _colours(step: str, strength: dict[str, Any], channels: int) -> list:
+def _colors(step: str, strength: dict[str, Any], channels: int) -> list:
     """Return the transforms of a step that changes colors or brightness; hue and saturation are those of RGB."""
     import albumentations as A
 
     values = {name: value for name, value in strength.items() if name != "p"}
     if step == "saturation":
         return [A.ColorJitter(brightness=(1, 1), contrast=(1, 1), **values, p=strength["p"])] if channels == 3 else []
-    if step == "colour" and channels == 3:
+    if step == "color" and channels == 3:
         return [A.ColorJitter(**values, p=strength["p"])]
-    alone = step == "colour" or channels not in (1, 3)  # CLAHE is defined for grey and RGB
+    alone = step == "color" or channels not in (1, 3)  # CLAHE is defined for gray and RGB
     levels = A.RandomBrightnessContrast(
         brightness_limit=strength["brightness"], contrast_limit=strength["contrast"], p=strength["p"] if alone else 1
     )
@@ -152,8 +152,8 @@ def _transforms(name: str, frame: _Frame, labels: bool) -> list:
     for step, strength in strengths(name).items():
         if step in GEOMETRIC:
             transforms += _geometric(step, strength, frame, labels)
-        elif step in ("colour", "saturation", "light"):
-            transforms += _colours(step, strength, frame.channels)
+        elif step in ("color", "saturation", "light"):
+            transforms += _colors(step, strength, frame.channels)
         else:
             transforms += _texture(step, strength)
     return transforms

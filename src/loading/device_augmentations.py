@@ -1,6 +1,6 @@
 """Augmentation of whole batches where the network runs (Kornia 0.9), with the steps and strengths of augmentations.
 
-What differs from the CPU's pipelines: Kornia has no CLAHE that keeps colours (its own takes each channel by itself), so
+What differs from the CPU's pipelines: Kornia has no CLAHE that keeps colors (its own takes each channel by itself), so
 `light` is brightness and contrast alone; it has no downscaling, which is left out; ColorJitter's four parts come in one
 random order for each batch, not for each sample. Draws are others than the CPU's, from the same ranges.
 """
@@ -62,11 +62,11 @@ def _photometric(step: str, strength: dict[str, Any], channels: int, draw_on: to
     import kornia.augmentation as K
 
     p = strength["p"]
-    if step == "colour" and channels == 3:
+    if step == "color" and channels == 3:
         return [K.ColorJitter(**strength)]
     if step == "saturation":
         return [K.ColorJitter(**strength)] if channels == 3 else []
-    if step in ("colour", "light"):  # ColorJiggle adds to the brightness, as albumentations' RandomBrightnessContrast
+    if step in ("color", "light"):  # ColorJiggle adds to the brightness, as albumentations' RandomBrightnessContrast
         return [K.ColorJiggle(brightness=strength["brightness"], contrast=strength["contrast"], p=p)]
     if step == "gamma":
         return [K.RandomGamma(strength["gamma"], p=p)]

@@ -34,7 +34,7 @@ def crop(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Cut a random part of `size` (h, w) out of image (H, W, C) and mask (K, H, W); a function of `key` alone.
 
-    With probability `foreground` it is centred, as far as the borders allow, on a pixel of a class that is drawn from
+    With probability `foreground` it is centered, as far as the borders allow, on a pixel of a class that is drawn from
     those in the mask (Isensee et al. 2021, nnU-Net). `labels`: the mask holds class indices, of which `background`
     (-1: none) and IGNORED are no foreground. Where the image is smaller than `size`, both are continued by reflection.
     """

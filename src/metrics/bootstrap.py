@@ -62,7 +62,7 @@ def interval(estimate: float, drawn: np.ndarray, groups: float, level: float = 0
 
 
 def _skewness(drawn: np.ndarray) -> float:
-    """Return the third standardised moment, 0 where nothing varies but by rounding."""
+    """Return the third standardized moment, 0 where nothing varies but by rounding."""
     deviation = drawn - drawn.mean()
     spread = deviation.std()
     return float(((deviation / spread) ** 3).mean()) if spread > 1e-12 else 0.0

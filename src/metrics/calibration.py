@@ -11,14 +11,14 @@ BINS = 15  # as in Guo et al. 2017, On Calibration of Modern Neural Networks; 17
 UNSURE = (0.05, 0.95)  # between them lie the pixels about which a network has doubts
 
 
-def count(p8: np.ndarray, truth: np.ndarray, labelled: np.ndarray | None = None) -> np.ndarray:
+def count(p8: np.ndarray, truth: np.ndarray, labeled: np.ndarray | None = None) -> np.ndarray:
     """Count the pixels of uint8 probabilities by their bool truth (S, H, W) -> int64 (S, 256, 2).
 
-    labelled: bool (H, W), which pixels count.
+    labeled: bool (H, W), which pixels count.
     """
     keys = p8.astype(np.int64) * 2 + truth
-    if labelled is not None:
-        keys = keys[:, labelled]
+    if labeled is not None:
+        keys = keys[:, labeled]
     return np.stack([np.bincount(plane.ravel(), minlength=512) for plane in keys]).reshape(-1, 256, 2)
 
 

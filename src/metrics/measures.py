@@ -37,25 +37,25 @@ class Measure:
         prediction: np.ndarray,
         truth: np.ndarray,
         *,
-        labelled: np.ndarray | None = None,
+        labeled: np.ndarray | None = None,
         truth_objects: np.ndarray | None = None,
         empty: str = "one",
     ) -> float:
         """Return the value of one image and class, NaN where the policy `empty` skips it; a pooled measure has none.
 
-        Masks (H, W), any non-zero pixel being foreground. labelled: bool (H, W), the pixels that count, None: all.
+        Masks (H, W), any non-zero pixel being foreground. labeled: bool (H, W), the pixels that count, None: all.
         truth_objects: labels (H, W) as of `objects.read`; None: the connected components of `truth`.
         """
         if self.pooled:
             raise ValueError(f"{self.name} is one ratio of all images; an image has no value of its own.")
         if self.kind == "counts":
-            return float(self.from_counts(**overlap.count(prediction, truth, labelled), empty=empty))
+            return float(self.from_counts(**overlap.count(prediction, truth, labeled), empty=empty))
         policy = self._policy or empty
         if self.kind == "mask":
-            return float(self._of(prediction, truth, labelled, policy))
-        if labelled is not None:
-            prediction, truth = prediction * labelled, truth * labelled
-            truth_objects = None if truth_objects is None else truth_objects * labelled
+            return float(self._of(prediction, truth, labeled, policy))
+        if labeled is not None:
+            prediction, truth = prediction * labeled, truth * labeled
+            truth_objects = None if truth_objects is None else truth_objects * labeled
         true = objects.components(truth) if truth_objects is None else truth_objects
         return self.from_overlap(objects.match(objects.components(prediction), true), policy)
 
@@ -117,10 +117,10 @@ def _thresholds_passed(tp: Numbers, fp: Numbers, fn: Numbers, tn: Numbers, empty
     return (_SCORES["iou"](tp, fp, fn, tn, empty)[..., None] > objects.THRESHOLDS).mean(-1)
 
 
-def _uwmgi(prediction: np.ndarray, truth: np.ndarray, labelled: np.ndarray | None, empty: str) -> float:
-    counts = overlap.count(prediction, truth, labelled)
+def _uwmgi(prediction: np.ndarray, truth: np.ndarray, labeled: np.ndarray | None, empty: str) -> float:
+    counts = overlap.count(prediction, truth, labeled)
     dice = float(overlap.f_score(counts["tp"], counts["fp"], counts["fn"], 1, empty))
-    apart = surface_distances.region_hausdorff(prediction, truth, labelled) / math.hypot(*truth.shape)
+    apart = surface_distances.region_hausdorff(prediction, truth, labeled) / math.hypot(*truth.shape)
     return 0.4 * dice + 0.6 * (1 - apart)  # NaN where Dice is
 
 

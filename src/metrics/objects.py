@@ -1,7 +1,7 @@
 """Scores of objects instead of pixels: instances matched by IoU, and the average precision and F2 of competitions.
 
 Objects are labels: int32 (H, W), 0 where there is none, each other number one object. A predicted mask's objects are
-its connected components (8 neighbours); the truth's are what the data set says, see `read`.
+its connected components (8 neighbors); the truth's are what the data set says, see `read`.
 """
 
 from collections.abc import Iterable
@@ -20,14 +20,14 @@ THRESHOLDS = np.arange(50, 100, 5) / 100  # 0.5 to 0.95, each the nearest number
 
 
 def components(mask: np.ndarray) -> np.ndarray:
-    """Return the connected components (8 neighbours) of a mask (H, W), any non-zero pixel being foreground."""
+    """Return the connected components (8 neighbors) of a mask (H, W), any non-zero pixel being foreground."""
     return cv2.connectedComponents((mask != 0).astype(np.uint8), connectivity=8, ltype=cv2.CV_32S)[1]
 
 
 def match(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Return IoU of every predicted with every true object, float64 (P, T), in the order of their labels.
 
-    An object without a pixel (hidden by others, or where nothing is labelled) is none.
+    An object without a pixel (hidden by others, or where nothing is labeled) is none.
     """
     rows, columns = (int(labels.max(initial=0)) + 1 for labels in (prediction, truth))
     pairs = prediction.ravel().astype(np.int64) * columns + truth.ravel()

@@ -15,14 +15,14 @@ TN_SCORES = ("specificity", "accuracy")  # those that count true negatives too
 POLICIES = {"one": 1.0, "zero": 0.0, "skip": float("nan")}
 
 
-def count(prediction: np.ndarray, truth: np.ndarray, labelled: np.ndarray | None = None) -> dict[str, int]:
+def count(prediction: np.ndarray, truth: np.ndarray, labeled: np.ndarray | None = None) -> dict[str, int]:
     """Count true and false positives and negatives of two masks (H, W), any non-zero pixel being foreground.
 
-    labelled: bool (H, W), the pixels that count; None: all.
+    labeled: bool (H, W), the pixels that count; None: all.
     """
     prediction, truth = prediction != 0, truth != 0
-    if labelled is not None:
-        prediction, truth = prediction[labelled], truth[labelled]
+    if labeled is not None:
+        prediction, truth = prediction[labeled], truth[labeled]
     tp = int(np.count_nonzero(prediction & truth))
     fp = int(np.count_nonzero(prediction)) - tp
     fn = int(np.count_nonzero(truth)) - tp
@@ -36,7 +36,7 @@ def scores(
 
     Where neither mask has foreground, the four are what the policy `empty` says (skip: NaN). Precision without any
     predicted pixel, and recall without any true one, are 0 otherwise. Specificity and accuracy count background as
-    well: there the policy only speaks where the truth has no background, or the image no labelled pixel.
+    well: there the policy only speaks where the truth has no background, or the image no labeled pixel.
     """
     tp, fp, fn = (np.asarray(item, dtype=np.float64) for item in (tp, fp, fn))
     nothing, policy = tp + fp + fn == 0, POLICIES[empty]
@@ -68,7 +68,7 @@ def _ratio(above: np.ndarray, below: np.ndarray, otherwise: float) -> np.ndarray
     return np.divide(above, below, out=np.full_like(below, otherwise), where=below > 0)
 
 
-def summarise(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray, empty: str) -> dict[str, dict[str, float]]:
+def summarize(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray, empty: str) -> dict[str, dict[str, float]]:
     """Return {"image": mean over images, "pooled": all pixels counted together} of the four scores.
 
     Counts are (N,) or (N, S). With several classes (S) both are means over the classes. Images that the policy skips

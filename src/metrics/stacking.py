@@ -1,6 +1,6 @@
 """How much each member of an ensemble counts: stacked regression (Breiman 1996; van der Laan et al. 2007).
 
-The weights are non-negative, sum to 1 and minimise the Brier score, the mean squared error of the probabilities, of
+The weights are non-negative, sum to 1 and minimize the Brier score, the mean squared error of the probabilities, of
 predictions out of fold. As they sum to 1, the ensemble's error is the weighted sum of the members' errors, so all that
 is kept of any number of images is the mean product of each two members' errors, an (M, M) matrix.
 """
@@ -34,11 +34,11 @@ class Gram:
         return Gram(self.products + other.products, self.count + other.count)
 
 
-def gram(maps: np.ndarray, truth: np.ndarray, labelled: np.ndarray | None = None) -> Gram:
+def gram(maps: np.ndarray, truth: np.ndarray, labeled: np.ndarray | None = None) -> Gram:
     """Return the Gram of one image and class.
 
-    maps: 8-bit probabilities (M, H, W), one a member; truth: bool (H, W); labelled: bool (H, W), the pixels that count;
-    None: all. Without a labelled pixel the image counts nowhere. Raises UserError where the sizes differ.
+    maps: 8-bit probabilities (M, H, W), one a member; truth: bool (H, W); labeled: bool (H, W), the pixels that count;
+    None: all. Without a labeled pixel the image counts nowhere. Raises UserError where the sizes differ.
     """
     if maps.shape[1:] != truth.shape:
         raise UserError(
@@ -46,7 +46,7 @@ def gram(maps: np.ndarray, truth: np.ndarray, labelled: np.ndarray | None = None
             "expected maps at the original size. Predict again."
         )
     flat, target = maps.reshape(len(maps), -1), truth.ravel() != 0
-    counted = np.ones(target.size, bool) if labelled is None else labelled.ravel()
+    counted = np.ones(target.size, bool) if labeled is None else labeled.ravel()
     products = np.zeros((len(maps), len(maps)))  # whole numbers up to the division
     for start in range(0, target.size, _BLOCK):
         part = slice(start, start + _BLOCK)

@@ -1,7 +1,7 @@
 """How far the outlines of two masks are apart: surface distances in pixels, surface Dice, boundary IoU.
 
-A mask's surface is those of its pixels that have one of their four neighbours outside the mask or outside the image, as
-in MONAI. Distances are Euclidean, between the centres of pixels. Pixels that are not labelled are background in both
+A mask's surface is those of its pixels that have one of their four neighbors outside the mask or outside the image, as
+in MONAI. Distances are Euclidean, between the centers of pixels. Pixels that are not labeled are background in both
 masks. Whatever lies outside the bounding box of both masks changes nothing, so only that box is looked at.
 """
 
@@ -17,46 +17,46 @@ _CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 
 
 def hausdorff(
-    prediction: np.ndarray, truth: np.ndarray, labelled: np.ndarray | None = None, empty: str = "one"
+    prediction: np.ndarray, truth: np.ndarray, labeled: np.ndarray | None = None, empty: str = "one"
 ) -> float:
     """Return the largest distance from a surface pixel of one mask to the other's surface, in px.
 
-    Masks (H, W), any non-zero pixel being foreground; labelled: bool (H, W), None: all. Two empty masks are 0 apart
+    Masks (H, W), any non-zero pixel being foreground; labeled: bool (H, W), None: all. Two empty masks are 0 apart
     (policy skip: NaN); where only one is empty it is the image's diagonal.
     """
-    return _distance(_farthest, prediction, truth, labelled, empty)
+    return _distance(_farthest, prediction, truth, labeled, empty)
 
 
-def hd95(prediction: np.ndarray, truth: np.ndarray, labelled: np.ndarray | None = None, empty: str = "one") -> float:
+def hd95(prediction: np.ndarray, truth: np.ndarray, labeled: np.ndarray | None = None, empty: str = "one") -> float:
     """Return the 95th percentile of the surface distances in px: the larger one of the two directions'.
 
     Empty masks as in `hausdorff`. Percentiles are interpolated linearly, as MONAI does.
     """
-    return _distance(_percentile_95, prediction, truth, labelled, empty)
+    return _distance(_percentile_95, prediction, truth, labeled, empty)
 
 
-def assd(prediction: np.ndarray, truth: np.ndarray, labelled: np.ndarray | None = None, empty: str = "one") -> float:
+def assd(prediction: np.ndarray, truth: np.ndarray, labeled: np.ndarray | None = None, empty: str = "one") -> float:
     """Return the average symmetric surface distance in px: the mean over both masks' surface pixels taken together.
 
     Empty masks as in `hausdorff`.
     """
-    return _distance(_average, prediction, truth, labelled, empty)
+    return _distance(_average, prediction, truth, labeled, empty)
 
 
 def surface_dice(
     prediction: np.ndarray,
     truth: np.ndarray,
-    labelled: np.ndarray | None = None,
+    labeled: np.ndarray | None = None,
     empty: str = "one",
     tolerance: float = 2.0,
 ) -> float:
     """Return the share, in [0, 1], of both surfaces' pixels that lie at most `tolerance` px from the other surface.
 
-    Normalised surface Dice of Nikolov et al. 2018, who measure a surface by its length; here it is by its pixels, as in
+    Normalized surface Dice of Nikolov et al. 2018, who measure a surface by its length; here it is by its pixels, as in
     MONAI with use_subvoxels=False. Two empty masks are worth what the policy `empty` says (skip: NaN); where only one
     is empty it is 0.
     """
-    masks = _cropped(prediction, truth, labelled)
+    masks = _cropped(prediction, truth, labeled)
     if not all(mask.any() for mask in masks):
         return 0.0 if any(mask.any() for mask in masks) else POLICIES[empty]
     distances = np.concatenate(_both_ways(*masks))
@@ -66,29 +66,29 @@ def surface_dice(
 def boundary_iou(
     prediction: np.ndarray,
     truth: np.ndarray,
-    labelled: np.ndarray | None = None,
+    labeled: np.ndarray | None = None,
     empty: str = "one",
     dilation: float = 0.02,
 ) -> float:
     """Return IoU of what is left of both masks within d px of their outlines (Cheng et al. 2021), [0, 1].
 
-    d is `dilation` times the image's diagonal, rounded, at least 1, in steps to the eight neighbours. Two empty masks
+    d is `dilation` times the image's diagonal, rounded, at least 1, in steps to the eight neighbors. Two empty masks
     are worth what the policy `empty` says (skip: NaN); where only one is empty it is 0.
     """
-    masks = _cropped(prediction, truth, labelled)
+    masks = _cropped(prediction, truth, labeled)
     width = max(1, round(dilation * math.hypot(*truth.shape)))
     inner, outer = (_rim(mask, width) for mask in masks)
     union = np.count_nonzero(inner | outer)
     return np.count_nonzero(inner & outer) / union if union else POLICIES[empty]
 
 
-def region_hausdorff(prediction: np.ndarray, truth: np.ndarray, labelled: np.ndarray | None = None) -> float:
+def region_hausdorff(prediction: np.ndarray, truth: np.ndarray, labeled: np.ndarray | None = None) -> float:
     """Return the largest distance from a pixel of one mask to the nearest of the other, their insides included, in px.
 
     It is the Hausdorff distance of the masks as sets of points, as scipy's directed_hausdorff takes both ways. 0 for
     two empty masks, the image's diagonal where only one is empty.
     """
-    masks = [mask > 0 for mask in _cropped(prediction, truth, labelled)]
+    masks = [mask > 0 for mask in _cropped(prediction, truth, labeled)]
     if not all(mask.any() for mask in masks):
         return _apart(truth.shape) if any(mask.any() for mask in masks) else 0.0
     first, second = masks
@@ -99,10 +99,10 @@ def _distance(
     reduced: Callable[[np.ndarray, np.ndarray], float],
     prediction: np.ndarray,
     truth: np.ndarray,
-    labelled: np.ndarray | None,
+    labeled: np.ndarray | None,
     empty: str,
 ) -> float:
-    masks = _cropped(prediction, truth, labelled)
+    masks = _cropped(prediction, truth, labeled)
     if all(mask.any() for mask in masks):
         return reduced(*_both_ways(*masks))
     if any(mask.any() for mask in masks):
@@ -127,9 +127,9 @@ def _apart(shape: tuple[int, ...]) -> float:
     return math.hypot(*shape)
 
 
-def _cropped(prediction: np.ndarray, truth: np.ndarray, labelled: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+def _cropped(prediction: np.ndarray, truth: np.ndarray, labeled: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     """Return both masks as uint8 0 and 1 in the bounding box of their union; without a pixel where both are empty."""
-    masks = [mask != 0 if labelled is None else (mask != 0) & labelled for mask in (prediction, truth)]
+    masks = [mask != 0 if labeled is None else (mask != 0) & labeled for mask in (prediction, truth)]
     left, top, width, height = cv2.boundingRect((masks[0] | masks[1]).view(np.uint8))
     box = np.s_[top : top + height, left : left + width]
     return masks[0][box].astype(np.uint8), masks[1][box].astype(np.uint8)

@@ -54,7 +54,7 @@ def build(encoder: str, channels: int, download_for: Path | None = None) -> tupl
         library = {"tu": "timm", "tv": "torchvision"}[library]
         raise UserError(f"MODEL_NAME: {library} has no model {name}.{near(name, known)}{other}")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # deprecated names, and GoogLeNet's initialisation
+        warnings.simplefilter("ignore")  # deprecated names, and GoogLeNet's initialization
         return (_torchvision if library == "tv" else _timm)(name, channels, download_for)
 
 

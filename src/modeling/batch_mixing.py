@@ -68,8 +68,8 @@ def _rectangles(shape: torch.Size, alpha: float, random: np.random.Generator) ->
 
     def within(length: int) -> np.ndarray:
         """bool (N, length) of the pixels whose middle is in the rectangle's range along one axis."""
-        centre = random.uniform(0, length, count)
-        distance = np.abs(np.arange(length) + 0.5 - centre[:, None])
+        center = random.uniform(0, length, count)
+        distance = np.abs(np.arange(length) + 0.5 - center[:, None])
         return distance <= side[:, None] * length / 2
 
     return torch.from_numpy(within(height)[:, None, :, None] & within(width)[:, None, None, :])

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, LinearLR, LRScheduler, ReduceLROnPlateau
 
-OPTIMISERS = ("adam", "adamw", "sgd", "radam", "nadam")
+OPTIMIZERS = ("adam", "adamw", "sgd", "radam", "nadam")
 SCHEDULES = ("cosine", "restarts", "onecycle", "poly", "constant", "plateau")
 POWER = 0.9  # of poly (Chen et al. 2017, DeepLab)
 ONECYCLE_START = 1 / 25  # share of the peak that onecycle begins with (Smith and Topin 2019; torch's default)
@@ -21,7 +21,7 @@ class Optimization:
 
     lr: float  # the peak, after the warm-up
     encoder_lr: float = 1.0  # the encoder's share of it
-    optimizer: str = "adamw"  # one of OPTIMISERS
+    optimizer: str = "adamw"  # one of OPTIMIZERS
     momentum: float = 0.9  # of sgd
     weight_decay: float = 1e-2  # not on norms and biases
 
@@ -57,7 +57,7 @@ def parameter_groups(network: nn.Module, optimization: Optimization) -> list[dic
     ]
 
 
-def make_optimiser(
+def make_optimizer(
     optimization: Optimization, groups: list[dict[str, Any]], fusible: bool = True
 ) -> torch.optim.Optimizer:
     """Return the optimizer over `groups`; sgd's momentum is Nesterov's. `fusible`: one kernel may do the whole step.
@@ -72,9 +72,9 @@ def make_optimiser(
         return kind(groups, lr=lr, decoupled_weight_decay=True)
     # one pass over the memory takes half the time of a CPU's step; a GPU's is short as it is
     fused = (fusible and groups[0]["params"][0].device.type == "cpu") or None
-    optimiser = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[name](groups, lr=lr, fused=fused)
-    optimiser.register_load_state_dict_pre_hook(lambda _, state: _as_today(state, fused))
-    return optimiser
+    optimizer = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[name](groups, lr=lr, fused=fused)
+    optimizer.register_load_state_dict_pre_hook(lambda _, state: _as_today(state, fused))
+    return optimizer
 
 
 def _as_today(state: dict[str, Any], fused: bool | None) -> dict[str, Any]:
@@ -104,17 +104,17 @@ def factor(name: str, step: int, total: int, warmup: float, cycles: int = 1) -> 
     return low + (1 - low) * 0.5 * (1 + math.cos(math.pi * t))
 
 
-def make_schedule(schedule: Schedule, optimiser: torch.optim.Optimizer, total: int) -> LRScheduler:
+def make_schedule(schedule: Schedule, optimizer: torch.optim.Optimizer, total: int) -> LRScheduler:
     """Return what sets the rate at each of `total` steps; plateau's is its warm-up."""
     if schedule.name != "plateau":
-        return LambdaLR(optimiser, lambda step: factor(schedule.name, step, total, schedule.warmup, schedule.cycles))
+        return LambdaLR(optimizer, lambda step: factor(schedule.name, step, total, schedule.warmup, schedule.cycles))
     rise = max(1, round(schedule.warmup * total))
-    return LinearLR(optimiser, 1 / rise, total_iters=rise - 1)
+    return LinearLR(optimizer, 1 / rise, total_iters=rise - 1)
 
 
-def make_plateau(optimiser: torch.optim.Optimizer, patience: int) -> ReduceLROnPlateau:
+def make_plateau(optimizer: torch.optim.Optimizer, patience: int) -> ReduceLROnPlateau:
     """Return what halves the rate whenever the Dice that its `step` is given has not risen for `patience` epochs.
 
     It multiplies the present rate, as the warm-up does, so they do not overwrite each other.
     """
-    return ReduceLROnPlateau(optimiser, mode="max", factor=PLATEAU_FACTOR, patience=patience)
+    return ReduceLROnPlateau(optimizer, mode="max", factor=PLATEAU_FACTOR, patience=patience)

@@ -17,8 +17,8 @@ class Rule:
 
     In this order: the whole image's mask is empty where fewer than `top_area` pixels reach `top_threshold` (0: no such
     test; "two thresholds and an area", the winners of Kaggle's pneumothorax competition, 2019); pixels that reach
-    `threshold` are foreground; holes are filled; touching objects are cut apart by a watershed where their centres lie
-    at least `split` pixels apart (0: none is; see `watershed`); objects (8 neighbours) of fewer than `min_area` pixels
+    `threshold` are foreground; holes are filled; touching objects are cut apart by a watershed where their centers lie
+    at least `split` pixels apart (0: none is; see `watershed`); objects (8 neighbors) of fewer than `min_area` pixels
     are removed; the `keep_largest` largest stay (0: all).
     """
 
@@ -41,7 +41,7 @@ class Rule:
         if self.fill_holes:
             parts.append("holes filled")
         if self.split:
-            parts.append(f"touching objects cut apart, centres {self.split} px and more apart")
+            parts.append(f"touching objects cut apart, centers {self.split} px and more apart")
         if self.min_area > 1:
             parts.append(f"objects of {self.min_area} px and more")
         if self.keep_largest:
@@ -113,14 +113,14 @@ def _objects(mask: np.ndarray, rule: Rule) -> np.ndarray:
 
 
 def without_holes(mask: np.ndarray) -> np.ndarray:
-    """Fill the holes of a mask 0/1 (H, W): background (4 neighbours) that does not reach the image's border."""
+    """Fill the holes of a mask 0/1 (H, W): background (4 neighbors) that does not reach the image's border."""
     framed = np.pad(mask, 1)  # so that the outside is one region, found from a corner
     cv2.floodFill(framed, None, (0, 0), 2, flags=4)
     return (framed[1:-1, 1:-1] != 2).astype(np.uint8)
 
 
 def kept_objects(mask: np.ndarray, min_area: int, keep_largest: int = 0) -> np.ndarray:
-    """Keep of a mask 0/1 (H, W) only objects (8 neighbours) of `min_area` pixels, and of them the n largest.
+    """Keep of a mask 0/1 (H, W) only objects (8 neighbors) of `min_area` pixels, and of them the n largest.
 
     Of two equally large ones the first in reading order stays.
     """

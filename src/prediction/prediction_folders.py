@@ -1,6 +1,6 @@
 """Prediction folders: one 8-bit probability PNG an image and class at the original size, and a manifest.
 
-The manifest says which models made it, how, and a fingerprint of the maps, so that others under it are recognised.
+The manifest says which models made it, how, and a fingerprint of the maps, so that others under it are recognized.
 """
 
 import contextlib

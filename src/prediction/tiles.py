@@ -2,7 +2,7 @@
 
 A tile's answer is worst at its edges, where the network lacked the surroundings. So an edge inside the frame counts
 nothing for the outer quarter of the overlap, then more and more (a raised cosine), and fully from three quarters on;
-neighbours at the regular step add up to one. Where the network looks no further than a quarter of the overlap, the
+neighbors at the regular step add up to one. Where the network looks no further than a quarter of the overlap, the
 blend equals the whole frame's answer: tiles begin at multiples of 32, so that the network's grids are the same ones.
 (nnU-Net, Isensee et al. 2021, weighs by a Gaussian instead, which never leaves the edges out.)
 """
@@ -48,7 +48,7 @@ def starts(side: int, tile: int, overlap: float) -> list[int]:
 
 def weights(start: int, side: int, tile: int, overlap: float) -> Tensor:
     """Return float32 (tile,): how much each line of the tile at `start` counts; 1 everywhere without overlap."""
-    shared = tile - _apart(tile, overlap)  # lines that neighbours have in common
+    shared = tile - _apart(tile, overlap)  # lines that neighbors have in common
     line = torch.ones(tile)
     if shared <= 0:
         return line

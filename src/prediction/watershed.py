@@ -65,7 +65,7 @@ def _heights(mask: np.ndarray) -> np.ndarray:
 def _ways(heights: np.ndarray) -> np.ndarray:
     """Return where the way up goes from each pixel, uint8 (H, W): 3 * row + column in the 3 x 3 around it; 4 stays.
 
-    To the highest of itself and its 8 neighbours; of equally high ones to the last in reading order, so that no way
+    To the highest of itself and its 8 neighbors; of equally high ones to the last in reading order, so that no way
     runs in a circle.
     """
     framed = np.pad(heights, 1)
@@ -104,7 +104,7 @@ def _basins(heights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _touching(basins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the pairs of neighbouring pixels (8 directions) of two basins, as flat indices."""
+    """Return the pairs of neighboring pixels (8 directions) of two basins, as flat indices."""
     width = basins.shape[1]
     flat, firsts, seconds = basins.ravel(), [], []
     for step in (1, width - 1, width, width + 1):

@@ -1,6 +1,6 @@
-"""Charts as inline SVG for a page: every axis with its name, colours that the page's own style decides.
+"""Charts as inline SVG for a page: every axis with its name, colors that the page's own style decides.
 
-A chart is drawn in stand-in colours, which become CSS variables (--ink, --soft, --line, --c0 to --c7), so that one page
+A chart is drawn in stand-in colors, which become CSS variables (--ink, --soft, --line, --c0 to --c7), so that one page
 is legible on white and on black. The SVG names no outside address and has ids of its own. matplotlib is imported where
 it is used.
 """
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 INK, SOFT, LINE = "#0a0b01", "#0a0b02", "#0a0b03"  # text; secondary text; grid
 SERIES = tuple(f"#0a0c0{index}" for index in range(8))
-_VARIABLES = {INK: "ink", SOFT: "soft", LINE: "line", **{colour: f"c{i}" for i, colour in enumerate(SERIES)}}
+_VARIABLES = {INK: "ink", SOFT: "soft", LINE: "line", **{color: f"c{i}" for i, color in enumerate(SERIES)}}
 MOST_POINTS = 1500  # in one chart as shapes; more become a picture within it
 _RASTER = "#4c86b8"  # of such points: the page's style does not reach into a picture
 _STYLE = {
@@ -45,12 +45,12 @@ _STYLE = {
 
 
 class Line(NamedTuple):
-    """One line of a chart: its name, x and y of equal length, which colour, and whether it is dashed and faint."""
+    """One line of a chart: its name, x and y of equal length, which color, and whether it is dashed and faint."""
 
     name: str
     x: Sequence[float]
     y: Sequence[float]
-    colour: int = 0
+    color: int = 0
     faint: bool = False
 
 
@@ -96,7 +96,7 @@ def _chart(name: str, width: float = 5.0, height: float = 3.4, **subplots: Any) 
 
 
 def inlined(text: str, name: str) -> str:
-    """An SVG file's text as a part of a page: no header, no addresses, its ids after `name`, colours as variables."""
+    """An SVG file's text as a part of a page: no header, no addresses, its ids after `name`, colors as variables."""
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->|<style.*?</style>", "", text, flags=re.DOTALL)
     head, rest = text.split(">", 1)
@@ -105,13 +105,13 @@ def inlined(text: str, name: str) -> str:
     box = found[1]
     rest = re.sub(r'(\bid="|url\(#|href="#)', rf"\1{name}-", rest.replace("xlink:href", "href"))
     rest = re.sub(r"font-family: [^;\"]+;? ?", "", rest)
-    for colour, variable in _VARIABLES.items():
-        rest = rest.replace(colour, f"var(--{variable})")
+    for color, variable in _VARIABLES.items():
+        rest = rest.replace(color, f"var(--{variable})")
     rest = re.sub(r"\n+\s*", "\n", rest)
     return f'<svg viewBox="{box}" role="img">{rest}'
 
 
-def _colour(index: int) -> str:
+def _color(index: int) -> str:
     return SERIES[index % len(SERIES)]
 
 
@@ -134,10 +134,10 @@ def intervals(name: str, rows: Sequence[Estimate], label: str) -> str:
     with _chart(name, height=0.9 + 0.42 * len(rows)) as chart:
         axes = chart.axes
         for place, row in enumerate(rows):
-            colour = _colour(1) if row.strong else SOFT
+            color = _color(1) if row.strong else SOFT
             if np.isfinite([row.low, row.high]).all():
-                axes.plot([row.low, row.high], [place, place], color=colour, linewidth=2.5, solid_capstyle="round")
-            axes.plot(row.value, place, "o", color=colour, markersize=8 if row.strong else 6)
+                axes.plot([row.low, row.high], [place, place], color=color, linewidth=2.5, solid_capstyle="round")
+            axes.plot(row.value, place, "o", color=color, markersize=8 if row.strong else 6)
         axes.set_yticks(range(len(rows)), [row.name for row in rows])
         axes.tick_params("y", labelcolor=INK)
         axes.set_ylim(len(rows) - 0.5, -0.5)
@@ -161,12 +161,12 @@ def lines(
         for line in series:
             dashes = (0, (4, 2)) if line.faint else "-"
             marker = "o" if len(line.x) < 4 else None  # a line of one epoch would not be seen
-            axes.plot(line.x, line.y, color=_colour(line.colour), linestyle=dashes, marker=marker, markersize=4,
+            axes.plot(line.x, line.y, color=_color(line.color), linestyle=dashes, marker=marker, markersize=4,
                       linewidth=1.2 if line.faint else 1.9, alpha=0.75 if line.faint else 1)  # fmt: skip
         if whole:
             axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
         _finish(axes, xlabel, ylabel)
-        names = {line.name: Line2D([], [], color=_colour(line.colour), linestyle=(0, (4, 2)) if line.faint else "-")
+        names = {line.name: Line2D([], [], color=_color(line.color), linestyle=(0, (4, 2)) if line.faint else "-")
                  for line in series if line.name}  # fmt: skip
         if len(names) > 1:
             chart.axes.figure.legend(names.values(), names, loc="outside upper left", ncols=min(5, len(names)),
@@ -180,14 +180,14 @@ def strips(name: str, labels: Sequence[str], values: Sequence[np.ndarray], xlabe
     with _chart(name, height=3.7) as chart:
         axes = chart.axes
         for place, column in enumerate(values):
-            colour = _colour(place)
+            color = _color(place)
             at = place + random.uniform(-0.3, 0.3, len(column))
-            axes.plot(at, column, "o", markersize=3.6, color=_RASTER if many else colour, alpha=0.4, markeredgewidth=0,
+            axes.plot(at, column, "o", markersize=3.6, color=_RASTER if many else color, alpha=0.4, markeredgewidth=0,
                       rasterized=many)  # fmt: skip
             if len(column):
                 low, middle, high = np.quantile(column, (0.25, 0.5, 0.75))
                 axes.plot([place - 0.36, place + 0.36], [middle, middle], color=INK, linewidth=1.8)
-                axes.fill_between([place - 0.36, place + 0.36], low, high, color=colour, alpha=0.18, linewidth=0)
+                axes.fill_between([place - 0.36, place + 0.36], low, high, color=color, alpha=0.18, linewidth=0)
                 axes.plot(place, column.mean(), "D", color=INK, markersize=5)
         axes.set_xticks(range(len(labels)), labels)
         axes.set_xlim(-0.6, len(labels) - 0.4)
@@ -200,8 +200,8 @@ def rows_of_points(name: str, labels: Sequence[str], values: Sequence[np.ndarray
     with _chart(name, height=1.0 + 0.27 * len(labels)) as chart:
         axes = chart.axes
         for place, row in enumerate(values):
-            axes.plot(row, np.full(len(row), place), "o", markersize=4, color=_colour(0), alpha=0.4, markeredgewidth=0)
-            axes.plot(row.mean(), place, "o", markersize=7, color=_colour(1))
+            axes.plot(row, np.full(len(row), place), "o", markersize=4, color=_color(0), alpha=0.4, markeredgewidth=0)
+            axes.plot(row.mean(), place, "o", markersize=7, color=_color(1))
         axes.set_yticks(range(len(labels)), labels)
         axes.tick_params("y", labelsize=10)
         axes.set_ylim(len(labels) - 0.4, -0.6)
@@ -221,9 +221,9 @@ def reliability(name: str, curves: Sequence[tuple[str, np.ndarray, np.ndarray, n
         above.text(0.76, 0.66, "perfect", color=SOFT, fontsize=10, rotation=40)
         for index, (label, predicted, observed, pixels) in enumerate(curves):
             full = pixels > 0
-            above.plot(predicted[full], observed[full], "o-", color=_colour(index), markersize=5, label=label)
+            above.plot(predicted[full], observed[full], "o-", color=_color(index), markersize=5, label=label)
             edges = np.linspace(0, 1, len(pixels) + 1)
-            below.stairs(np.maximum(pixels, 0.5), edges, baseline=0.5, color=_colour(index), linewidth=1.5,
+            below.stairs(np.maximum(pixels, 0.5), edges, baseline=0.5, color=_color(index), linewidth=1.5,
                          fill=len(curves) == 1, alpha=0.7 if len(curves) == 1 else 1)  # fmt: skip
         if len(curves) > 1:
             above.figure.legend(loc="outside upper left", ncols=min(4, len(curves)))
@@ -248,7 +248,7 @@ def by_area(
     with _chart(name) as chart:
         axes = chart.axes
         for index, (label, x, y) in enumerate(series):
-            axes.plot(x, y, "o", markersize=4.2, color=_RASTER if many else _colour(index), alpha=0.5,
+            axes.plot(x, y, "o", markersize=4.2, color=_RASTER if many else _color(index), alpha=0.5,
                       markeredgewidth=0, rasterized=many, label=label)  # fmt: skip
         if median is not None:
             axes.plot(*median, color=INK, linewidth=1.9, label="median")
@@ -279,9 +279,9 @@ def scatter(
         axes = chart.axes
         if len(best):
             axes.step(x, best, where="post", color=INK, linewidth=1.9)
-        axes.plot(x, y, "o", color=_colour(0), markersize=6, alpha=0.6, markeredgewidth=0)
+        axes.plot(x, y, "o", color=_color(0), markersize=6, alpha=0.6, markeredgewidth=0)
         if mark is not None:
-            axes.plot(x[mark], y[mark], "o", color=_colour(1), markersize=9, markeredgewidth=0)
+            axes.plot(x[mark], y[mark], "o", color=_color(1), markersize=9, markeredgewidth=0)
         if scale.log:
             axes.set_xscale("log")
             axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))

@@ -129,7 +129,7 @@ def survey(found: out_of_fold.OutOfFold, max_pixels: int) -> tuple[np.ndarray, l
         mask = spec.read_mask(found.root, reference, p8.shape[1:], max_pixels, image)
         regions = label_errors.find(p8, mask, spec)
         first = [Suspect(image, fold, regions[0], len(regions) - 1)] if regions else []
-        return calibration.count(p8[list(spec.scored)], spec.class_planes(mask), spec.labelled(mask)), first
+        return calibration.count(p8[list(spec.scored)], spec.class_planes(mask), spec.labeled(mask)), first
 
     columns = found.table[["image", "mask", "kfold"]]
     rows = list(columns.itertuples(index=False, name=None))

@@ -63,8 +63,8 @@ def example(evidence: Evidence, image: str, fold: int, mask: str, max_pixels: in
     truth, predicted = scaled_masks(spec.class_planes(truth_mask)), scaled_masks(predicted)
     cells = {"image": picture, "truth": pictures.overlays(picture, truth)}
     cells["prediction"] = pictures.overlays(picture, predicted)
-    if (labelled := spec.labelled(truth_mask)) is not None:
-        inside = scaled_masks(labelled[None])
+    if (labeled := spec.labeled(truth_mask)) is not None:
+        inside = scaled_masks(labeled[None])
         truth, predicted = truth & inside, predicted & inside
     cells["errors"] = pictures.errors(picture, truth, predicted)
     return [{"title": title, "uri": data_uri(cell)} for title, cell in cells.items()]

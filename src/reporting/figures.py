@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Figure = dict[str, str]  # {"svg": ..., "caption": ...}
-MOST_CLASSES = 8  # as many as there are colours; with more their pixels are drawn together
+MOST_CLASSES = 8  # as many as there are colors; with more their pixels are drawn together
 MOST_GROUPS = 20
 
 
@@ -70,7 +70,7 @@ def _foreground(evidence: Evidence) -> Figure:
 
 
 def _learning(curves: dict[int, dict[str, Any]]) -> list[Figure]:
-    """Loss and Dice over the epochs, a colour a fold; nothing where no fold has curves."""
+    """Loss and Dice over the epochs, a color a fold; nothing where no fold has curves."""
     shown = []
     for name, ylabel, kinds, caption in (
         ("loss", "loss", ("train loss", "held-out loss"),

@@ -52,10 +52,10 @@ def _class_by_class(p8: np.ndarray, mask: np.ndarray, spec: DataSpec) -> Iterato
 
 def _of_one_class_a_pixel(p8: np.ndarray, mask: np.ndarray, spec: DataSpec) -> Iterator[tuple[str, str, np.ndarray]]:
     """The same of a class map: where one class is confidently predicted and the label is another one."""
-    label, best, labelled = mask[0], p8.argmax(0), spec.labelled(mask)
+    label, best, labeled = mask[0], p8.argmax(0), spec.labeled(mask)
     wrong = (p8.max(0) >= _HIGH) & (best != label)
-    if labelled is not None:
-        wrong &= labelled
+    if labeled is not None:
+        wrong &= labeled
     for predicted in np.unique(best[wrong]):
         for true in np.unique(label[wrong & (best == predicted)]):
             plane = wrong & (best == predicted) & (label == true)

@@ -132,7 +132,7 @@ def drawn(evidence: "Evidence", settings: "Settings") -> dict[str, Any]:
         "figures": figures.draw(evidence, curves),
         "without_curves": sorted(set(evidence.folds) - set(curves)) if curves else [],
         "ensemble": len(set(found.folders.values())) == 1,
-        "legend": [{"name": name, "colour": f"rgb{colour}"} for name, colour in pictures.legend(evidence.classes)],
+        "legend": [{"name": name, "color": f"rgb{color}"} for name, color in pictures.legend(evidence.classes)],
         "examples": examples.examples(evidence, settings.MAX_PIXELS),
         "suspects": examples.suspects(evidence, settings.MAX_PIXELS, SUSPECTS),
         "suspect_count": len(evidence.suspects),

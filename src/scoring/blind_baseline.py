@@ -33,20 +33,20 @@ MOST_NAMED = 20  # classes in a sentence
 
 @dataclass(frozen=True)
 class Training:
-    """Training masks, shrunk: 255 where all of a small pixel is a class's, or is labelled.
+    """Training masks, shrunk: 255 where all of a small pixel is a class's, or is labeled.
 
-    cover: uint8 (S, N, SIDE, SIDE), with a pixel above 0 wherever the mask is not empty. labelled: uint8
+    cover: uint8 (S, N, SIDE, SIDE), with a pixel above 0 wherever the mask is not empty. labeled: uint8
     (N, SIDE, SIDE). pixels: (N,), those of the original.
     """
 
     pairs: Pairs
     cover: np.ndarray
-    labelled: np.ndarray
+    labeled: np.ndarray
     pixels: np.ndarray
 
     def part(self, rows: np.ndarray) -> "Training":
         """Return some rows of it, by their numbers."""
-        kept = {"cover": self.cover[:, rows], "labelled": self.labelled[rows], "pixels": self.pixels[rows]}
+        kept = {"cover": self.cover[:, rows], "labeled": self.labeled[rows], "pixels": self.pixels[rows]}
         return replace(self, pairs=self.pairs.of(self.pairs.table.iloc[rows]), **kept)
 
 
@@ -56,16 +56,16 @@ def shrunk(training: Pairs) -> Training:
 
     def small(row: tuple[str, str]) -> tuple[np.ndarray, np.ndarray, int]:
         mask = spec.read_mask(root, row[1], images.read_size(root / row[0], max_pixels), max_pixels, row[0])
-        labelled = spec.labelled(mask)
-        inside = np.ones(mask.shape[1:], bool) if labelled is None else labelled
+        labeled = spec.labeled(mask)
+        inside = np.ones(mask.shape[1:], bool) if labeled is None else labeled
         cover = np.stack([_shrunk(plane) for plane in spec.class_planes(mask)])
         return cover, np.maximum(_shrunk(inside), cover.max(0)), inside.size
 
     rows = list(zip(training.table["image"], training.table["mask"], strict=True))
     with threads.pool() as pool:
         parts = list(console.track(pool.map(small, rows), len(rows), "training masks"))
-    cover, labelled, pixels = zip(*parts, strict=True)
-    return Training(training, np.stack(cover, 1), np.stack(labelled), np.array(pixels))
+    cover, labeled, pixels = zip(*parts, strict=True)
+    return Training(training, np.stack(cover, 1), np.stack(labeled), np.array(pixels))
 
 
 def _shrunk(plane: np.ndarray) -> np.ndarray:
@@ -85,7 +85,7 @@ def masks(training: Training, scale: Scale) -> np.ndarray:
     if scale.measure.kind == "counts":
         best = []
         for cover in training.cover:
-            drawn = _candidates(cover, training.labelled)
+            drawn = _candidates(cover, training.labeled)
             best.append(drawn[_best_by_counts(_counts(drawn, cover, training), scale)])
     else:
         few = [_few(cover, training, scale) for cover in training.cover]
@@ -100,12 +100,12 @@ def by_fold(pairs: Pairs, scale: Scale, folds: Iterable[int]) -> dict[int, np.nd
     return {fold: masks(training.part(splits.split_rows(pairs.table, str(fold))[0]), scale) for fold in folds}
 
 
-def _candidates(cover: np.ndarray, labelled: np.ndarray) -> np.ndarray:
+def _candidates(cover: np.ndarray, labeled: np.ndarray) -> np.ndarray:
     """Return masks 0/1 uint8 (L, SIDE * SIDE) of one class.
 
     The mean mask from its lowest level (everything) up, then nothing.
     """
-    seen = labelled.sum(0, dtype=np.float64)
+    seen = labeled.sum(0, dtype=np.float64)
     mean = np.divide(cover.sum(0, dtype=np.float64), seen, out=np.zeros_like(seen), where=seen > 0).ravel()
     there = mean[mean > 0] if mean.any() else mean
     levels = np.unique(np.append(np.quantile(there, SHARES), mean.min()))
@@ -117,7 +117,7 @@ def _counts(drawn: np.ndarray, cover: np.ndarray, training: Training) -> np.ndar
     planes, parts = drawn.T.astype(np.float32), []  # whose sums are whole numbers below 2 to the 24th: exact
     for start in range(0, len(cover), 64):
         true, inside = (part[start : start + 64].reshape(-1, len(planes)).astype(np.float32)
-                        for part in (cover, training.labelled))  # fmt: skip
+                        for part in (cover, training.labeled))  # fmt: skip
         tp, area = (part @ planes for part in (true, inside))
         positive, every = (part.sum(1, keepdims=True) for part in (true, inside))
         parts.append(np.stack([tp, area - tp, positive - tp, every - area - positive + tp], axis=-1))
@@ -136,7 +136,7 @@ def _best(counts: np.ndarray, values: np.ndarray, scale: Scale) -> int:
 
 def _few(cover: np.ndarray, training: Training, scale: Scale) -> np.ndarray:
     """Return the candidates (L, SIDE * SIDE) that are looked at: the best by Dice, levels from all, nothing."""
-    drawn = _candidates(cover, training.labelled)
+    drawn = _candidates(cover, training.labeled)
     best = _best_by_counts(_counts(drawn, cover, training), replace(scale, metric="dice"))
     nothing = len(drawn) - 1
     levels = np.linspace(0, nothing - 1, FEW_LEVELS).astype(int).tolist()
@@ -149,9 +149,9 @@ def _looked_at(training: Training, drawn: list[np.ndarray], scale: Scale) -> lis
     rows = table.iloc[np.unique(np.linspace(0, len(table) - 1, FEW_IMAGES).astype(int))]
 
     def look(row: tuple[str, str]) -> list[np.ndarray]:
-        truths, labelled, there = _truth(training.pairs, row, scale)
+        truths, labeled, there = _truth(training.pairs, row, scale)
         return [
-            np.array([_value(scale, mask.reshape(SIDE, SIDE), truth, labelled, its) for mask in of_class])
+            np.array([_value(scale, mask.reshape(SIDE, SIDE), truth, labeled, its) for mask in of_class])
             for of_class, truth, its in zip(drawn, truths, there, strict=True)
         ]
 
@@ -168,16 +168,16 @@ def _truth(
     (image, reference), root, spec, max_pixels = row, pairs.root, pairs.spec, pairs.max_pixels
     shape = images.read_size(root / image, max_pixels)
     mask = spec.read_mask(root, reference, shape, max_pixels, image)
-    planes, labelled = spec.class_planes(mask), spec.labelled(mask)
+    planes, labeled = spec.class_planes(mask), spec.labeled(mask)
     if scale.measure.kind != "objects":
-        return planes, labelled, [None] * len(planes)
-    return planes, labelled, list(objects.read(spec, root, reference, shape, max_pixels, image))
+        return planes, labeled, [None] * len(planes)
+    return planes, labeled, list(objects.read(spec, root, reference, shape, max_pixels, image))
 
 
 def _value(
-    scale: Scale, small: np.ndarray, truth: np.ndarray, labelled: np.ndarray | None, truth_objects: np.ndarray | None
+    scale: Scale, small: np.ndarray, truth: np.ndarray, labeled: np.ndarray | None, truth_objects: np.ndarray | None
 ) -> float:
-    return scale.value(scale.metric, score_rows.stretched(small, truth.shape), truth, labelled, truth_objects)
+    return scale.value(scale.metric, score_rows.stretched(small, truth.shape), truth, labeled, truth_objects)
 
 
 def on_held_out(
@@ -189,11 +189,11 @@ def on_held_out(
 
     def score(row: tuple[str, str, int]) -> tuple[list[list[int]], list[float]]:
         image, reference, fold = row
-        truths, labelled, there = _truth(pairs, (image, reference), scale)
+        truths, labeled, there = _truth(pairs, (image, reference), scale)
         counts, values = [], []
         for small, truth, its in zip(constants[fold], truths, there, strict=True):
-            counts.append(list(overlap.count(score_rows.stretched(small, truth.shape), truth, labelled).values()))
-            values.append(_value(scale, small, truth, labelled, its))
+            counts.append(list(overlap.count(score_rows.stretched(small, truth.shape), truth, labeled).values()))
+            values.append(_value(scale, small, truth, labeled, its))
         return counts, values
 
     rows = list(zip(found.table["image"], found.table["mask"], found.table["kfold"], strict=True))

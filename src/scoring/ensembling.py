@@ -52,9 +52,9 @@ def weigh(parts: list[OutOfFold], max_pixels: int) -> tuple[dict[int, np.ndarray
     for image, reference, fold in console.track(columns, len(columns), "weighing"):
         maps = np.stack([part.maps(image, fold) for part in parts])  # (M, C, H, W)
         mask = first.spec.read_mask(first.root, reference, maps.shape[2:], max_pixels, image)
-        labelled = first.spec.labelled(mask)
+        labeled = first.spec.labeled(mask)
         for index, truth in zip(first.spec.scored, first.spec.class_planes(mask), strict=True):
-            gram = stacking.gram(maps[:, index], truth, labelled)
+            gram = stacking.gram(maps[:, index], truth, labeled)
             grams[fold] = grams[fold] + gram if fold in grams else gram
     return stacking.crossfitted(grams), stacking.weights(functools.reduce(operator.add, grams.values()))
 
@@ -114,7 +114,7 @@ def keep(
 def pays(scores: "dict[str, pd.DataFrame]", names: tuple[str, ...], scale: score_rows.Scale) -> bool:
     """Return whether the weighted mean scores better, out of fold, than the equal one, which is kept otherwise.
 
-    The weights minimise a squared error, which members that are sure of themselves win; METRIC may think otherwise.
+    The weights minimize a squared error, which members that are sure of themselves win; METRIC may think otherwise.
     """
     weighted, equal = (score_summary.score(scores[way], names, scale) for way in (WEIGHTED, EQUAL))
     return weighted > equal if scale.measure.higher else weighted < equal

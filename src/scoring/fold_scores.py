@@ -77,7 +77,7 @@ def score_fold(settings: "Settings", fold: str) -> dict[str, Any]:
             "tta": predictor.about()["tta"],
             "weights": model.about["weights"],
             weights_origin.SAID: str(weights_origin.began(model.about, settings.LOGS)),
-            **score_summary.summarise(scores, spec.scored_names, scale),
+            **score_summary.summarize(scores, spec.scored_names, scale),
         }
         write_scores(partial, scores, summary)
         worst_sheet(partial / WORST, scores, pairs, maps, rules, scale)

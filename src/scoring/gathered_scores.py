@@ -92,7 +92,7 @@ def publish(
         "weights": found.weights,
         weights_origin.SAID: found.origin,
         "provenance": found.provenance,
-        **score_summary.summarise(scores, names, scale),
+        **score_summary.summarize(scores, names, scale),
     }
     folder = Path(settings.LOGS, found.experiment, f"oof_seed{found.seed}")
     write_scores(folder, scores, summary)

@@ -90,7 +90,7 @@ def _why_unscored(place: Path) -> str:
         heart = any(run_folders.read_model(path.parent).get("overfit") for path in place.glob(f"*/{run_folders.MODEL}"))
     except UserError as error:
         return str(error)
-    return "learnt its images by heart (OVERFIT)" if heart else "not scored out of fold: make cv"
+    return "learned its images by heart (OVERFIT)" if heart else "not scored out of fold: make cv"
 
 
 def table(lines: list[dict[str, Any]], differ: dict[str, list[str]]) -> list[dict[str, Any]]:

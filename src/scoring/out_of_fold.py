@@ -111,8 +111,8 @@ def held_out(frame: "pd.DataFrame", folder: Path, table: Path) -> "tuple[pd.Data
         kept = weights_origin.HeldOut(frame.iloc[inside], about["fold"], table, root, logs)
         weights_origin.check(weights_origin.began(about, logs), kept)
     if about.get("overfit"):
-        learnt = frame.iloc[train].head(about["overfit"]).reset_index(drop=True)
-        return learnt, learnt
+        learned = frame.iloc[train].head(about["overfit"]).reset_index(drop=True)
+        return learned, learned
     return frame.iloc[inside].reset_index(drop=True), frame.iloc[train]
 
 
@@ -147,7 +147,9 @@ def _of_folds(
         held_out(frame, run, Path(settings.TRAIN_FOLDS))
         about = run_folders.read_model(run)
         if about.get("overfit"):
-            raise UserError(f"{run} learnt its images by heart (OVERFIT); its training scores are no out-of-fold ones.")
+            raise UserError(
+                f"{run} learned its images by heart (OVERFIT); its training scores are no out-of-fold ones."
+            )
         again = f"Score it again: make tester FOLD={fold} EXPERIMENT={experiment}"
         folder = run / VALIDATION
         manifest = run_folders.read_manifest(folder, again)

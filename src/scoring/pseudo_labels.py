@@ -46,8 +46,8 @@ def _shifted(p8: np.ndarray, spec: DataSpec, rules: tuple[Rule, ...], by: float)
 def labels(p8: np.ndarray, spec: DataSpec, masks: np.ndarray, least: float) -> np.ndarray:
     """Return what is to be trained on, a mask uint8 (K, H, W) as dataspec has it.
 
-    Of a class map with a value for "not labelled", pixels are that whose likeliest class does not reach the probability
-    `least`. Pixels of an object that the rule removed are background, or not labelled, where there is such a thing.
+    Of a class map with a value for "not labeled", pixels are that whose likeliest class does not reach the probability
+    `least`. Pixels of an object that the rule removed are background, or not labeled, where there is such a thing.
     """
     if spec.task != "multiclass":
         return masks.astype(np.uint8)
@@ -56,20 +56,20 @@ def labels(p8: np.ndarray, spec: DataSpec, masks: np.ndarray, least: float) -> n
     removed = np.isin(likeliest, spec.scored) & ~masks.any(0)
     if BACKGROUND in spec.classes:
         label[removed] = spec.classes.index(BACKGROUND)
-    elif knows_unlabelled(spec):
+    elif knows_unlabeled(spec):
         label[removed] = IGNORED
-    if knows_unlabelled(spec) and least > 0:
+    if knows_unlabeled(spec) and least > 0:
         label[p8.max(0) < postprocess.level(least)] = IGNORED
     return label[None]
 
 
 def is_class_map(spec: DataSpec) -> bool:
-    """Return whether masks are files of class values or colours; else of 0 and 255, one for each class."""
-    return spec.task == "multiclass" and bool(spec.values or spec.colours)
+    """Return whether masks are files of class values or colors; else of 0 and 255, one for each class."""
+    return spec.task == "multiclass" and bool(spec.values or spec.colors)
 
 
-def knows_unlabelled(spec: DataSpec) -> bool:
-    """Return whether a pixel of a mask can be not labelled."""
+def knows_unlabeled(spec: DataSpec) -> bool:
+    """Return whether a pixel of a mask can be not labeled."""
     return is_class_map(spec) and bool(spec.ignore)
 
 
@@ -102,11 +102,11 @@ def _file_values(mask: np.ndarray, spec: DataSpec) -> np.ndarray:
     """Turn a plane (H, W) of 0 and 1, or of class indices, into its file's pixels: (H, W), or RGB (H, W, 3)."""
     if spec.task == "binary":
         return mask * np.uint8(255)
-    keys = np.array(spec.colours or [(value,) for value in spec.values], np.uint16)
+    keys = np.array(spec.colors or [(value,) for value in spec.values], np.uint16)
     table = np.zeros((256, keys.shape[1]), np.uint16)
     table[: len(keys)] = keys
     if spec.ignore:
         table[IGNORED] = spec.ignore
     pixels = table[mask]
-    pixels = pixels.astype(np.uint8) if spec.colours or table.max() < 256 else pixels
-    return np.ascontiguousarray(pixels if spec.colours else pixels[..., 0])
+    pixels = pixels.astype(np.uint8) if spec.colors or table.max() < 256 else pixels
+    return np.ascontiguousarray(pixels if spec.colors else pixels[..., 0])

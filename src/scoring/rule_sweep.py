@@ -16,20 +16,20 @@ from prediction.postprocess import Rule
 
 
 def counts_by_rule(
-    p8: np.ndarray, truth: np.ndarray, labelled: np.ndarray | None, rules: tuple[Rule, ...]
+    p8: np.ndarray, truth: np.ndarray, labeled: np.ndarray | None, rules: tuple[Rule, ...]
 ) -> np.ndarray:
     """Count tp, fp, fn, tn, int32 (R, 4), of one map uint8 (H, W) cut by each rule.
 
-    Equal to `metrics.count` of `postprocess.to_mask`. truth: 0/1 or bool (H, W); labelled: the pixels that count.
+    Equal to `metrics.count` of `postprocess.to_mask`. truth: 0/1 or bool (H, W); labeled: the pixels that count.
     """
-    inside = np.ones(p8.shape, bool) if labelled is None else labelled
-    true = truth.astype(bool) if labelled is None else truth.astype(bool) & inside
+    inside = np.ones(p8.shape, bool) if labeled is None else labeled
+    true = truth.astype(bool) if labeled is None else truth.astype(bool) & inside
     every = histogram(p8)
     # pixels at or above each level: all of them, the true ones, the ones that count
     by_level = {
         "area": every,
         "tp": histogram(p8, true),
-        "counted": every if labelled is None else histogram(p8, inside),
+        "counted": every if labeled is None else histogram(p8, inside),
     }
     reached = {name: counts[::-1].cumsum()[::-1] for name, counts in by_level.items()}
     sizes: dict[Rule, np.ndarray] = {}
@@ -63,7 +63,7 @@ def objects_by_rule(
     p8: np.ndarray,
     truth: np.ndarray,
     true_objects: np.ndarray,
-    labelled: np.ndarray | None,
+    labeled: np.ndarray | None,
     rules: tuple[Rule, ...],
     measure: Measure,
     empty: str,
@@ -72,7 +72,7 @@ def objects_by_rule(
 
     Equal to `measure.value` of `postprocess.to_mask`. true_objects: labels (H, W) as of `objects.read`.
     """
-    inside = np.ones(p8.shape, bool) if labelled is None else labelled
+    inside = np.ones(p8.shape, bool) if labeled is None else labeled
     true, there = truth.astype(bool) & inside, true_objects * inside
     looked_at: dict[Rule, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
     found, values = np.zeros((len(rules), 2), np.int64), np.zeros(len(rules))
@@ -80,7 +80,7 @@ def objects_by_rule(
         drawn = _drawn_alike(rule)
         if drawn not in looked_at:
             labels, sizes = _objects(p8, drawn, true, inside)
-            parts, whole = _labelled_parts(labels, len(sizes), labelled)
+            parts, whole = _labeled_parts(labels, len(sizes), labeled)
             looked_at[drawn] = sizes, objects.match(parts, there), whole
         sizes, overlap, whole = looked_at[drawn]
         keep = postprocess.kept(sizes[:, 0], rule.min_area, rule.keep_largest)
@@ -105,11 +105,11 @@ def _objects(p8: np.ndarray, rule: Rule, true: np.ndarray, inside: np.ndarray) -
     return labels, np.stack([areas, np.bincount(labels[true], minlength=number), counted], axis=1)[1:]
 
 
-def _labelled_parts(labels: np.ndarray, number: int, labelled: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Return what unlabelled pixels leave of objects 1 to `number`: parts 1, 2, ... and whose they are, from 0."""
-    if labelled is None:
+def _labeled_parts(labels: np.ndarray, number: int, labeled: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Return what unlabeled pixels leave of objects 1 to `number`: parts 1, 2, ... and whose they are, from 0."""
+    if labeled is None:
         return labels, np.arange(number)
-    parts = objects.components(labels * labelled)  # several of one object, or none
+    parts = objects.components(labels * labeled)  # several of one object, or none
     whole = np.zeros(int(parts.max(initial=0)) + 1, np.int64)
     whole[parts.ravel()] = labels.ravel()
     return parts, whole[1:] - 1

@@ -22,7 +22,7 @@ FINE = tuple(round(0.02 * step, 2) for step in range(1, 50))  # thresholds that 
 COARSE = (0.1, 0.2, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.8, 0.9)  # those whose objects are looked at
 FEW = (0.3, 0.4, 0.5, 0.6, 0.7)  # for measures that need each mask drawn
 SHARES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)  # of an image's pixels: smallest objects, and the area of a top threshold
-SPACINGS = (0.02, 0.05)  # of an image's side: the least distance between the centres of objects that are cut apart
+SPACINGS = (0.02, 0.05)  # of an image's side: the least distance between the centers of objects that are cut apart
 Row = TypeVar("Row")
 Result = TypeVar("Result")
 
@@ -101,20 +101,20 @@ def _of_image(
     (image, reference, fold), spec = row, found.spec
     p8 = found.maps(image, fold)
     mask = spec.read_mask(found.root, reference, p8.shape[1:], max_pixels, image)
-    truths, labelled = spec.class_planes(mask), spec.labelled(mask)
+    truths, labeled = spec.class_planes(mask), spec.labeled(mask)
     planes = list(zip(_planes(p8, spec), truths, strict=True))
     if scale.measure.kind == "counts":
-        counts = np.stack([rule_sweep.counts_by_rule(*plane, labelled, rules) for plane in planes])
+        counts = np.stack([rule_sweep.counts_by_rule(*plane, labeled, rules) for plane in planes])
         return counts, scale.measure.from_counts(*np.moveaxis(counts, -1, 0), empty=scale.empty)
     if scale.measure.kind == "objects":
         there = objects.read(spec, found.root, reference, p8.shape[1:], max_pixels, image)
         parts = [
-            rule_sweep.objects_by_rule(*plane, true, labelled, rules, scale.measure, scale.empty)
+            rule_sweep.objects_by_rule(*plane, true, labeled, rules, scale.measure, scale.empty)
             for plane, true in zip(planes, there, strict=True)
         ]
         counts, values = (np.stack(part) for part in zip(*parts, strict=True))
         return counts, values
-    return _drawn(p8, spec, truths, labelled, rules, scale)
+    return _drawn(p8, spec, truths, labeled, rules, scale)
 
 
 def _planes(p8: np.ndarray, spec: DataSpec) -> list[np.ndarray]:
@@ -129,7 +129,7 @@ def _drawn(
     p8: np.ndarray,
     spec: DataSpec,
     truths: np.ndarray,
-    labelled: np.ndarray | None,
+    labeled: np.ndarray | None,
     rules: tuple[Rule, ...],
     scale: Scale,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -139,6 +139,6 @@ def _drawn(
     for at, rule in enumerate(rules):
         masks = postprocess.to_masks(p8, spec.task, spec.scored, (rule,) * len(truths))
         for index, (drawn, truth) in enumerate(zip(masks, truths, strict=True)):
-            counts[index, at] = list(overlap.count(drawn, truth, labelled).values())
-            values[index, at] = scale.value(scale.metric, drawn, truth, labelled, None)
+            counts[index, at] = list(overlap.count(drawn, truth, labeled).values())
+            values[index, at] = scale.value(scale.metric, drawn, truth, labeled, None)
     return counts, values

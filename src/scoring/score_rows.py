@@ -70,17 +70,17 @@ class Scale:
         name: str,
         prediction: np.ndarray,
         truth: np.ndarray,
-        labelled: np.ndarray | None,
+        labeled: np.ndarray | None,
         truth_objects: np.ndarray | None,
     ) -> float:
         """Return the measure `name` of one image and class.
 
-        Masks 0/1 (H, W); labelled: bool (H, W), the pixels that count, None: all; the truth's objects int32 (H, W).
+        Masks 0/1 (H, W); labeled: bool (H, W), the pixels that count, None: all; the truth's objects int32 (H, W).
         """
         measure = measures.get(name)
         if measure.pooled:
-            return float(measure.from_counts(**overlap.count(prediction, truth, labelled), empty=self.empty))
-        return measure.value(prediction, truth, labelled=labelled, truth_objects=truth_objects, empty=self.empty)
+            return float(measure.from_counts(**overlap.count(prediction, truth, labeled), empty=self.empty))
+        return measure.value(prediction, truth, labeled=labeled, truth_objects=truth_objects, empty=self.empty)
 
     def total(self, counts: np.ndarray, values: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """Return the METRIC over images for each row of their weights: (N, S, 4), (N, S), (B, N) -> (B,)."""
@@ -117,7 +117,7 @@ def rows(
         shape = images.read_size(root / image, pairs.max_pixels)
         _refuse_other_size(image, p8.shape[1:], shape)
         mask = spec.read_mask(root, reference, shape, pairs.max_pixels, image)
-        truths, labelled = spec.class_planes(mask), spec.labelled(mask)
+        truths, labeled = spec.class_planes(mask), spec.labeled(mask)
         truth_objects: Sequence[np.ndarray | None] = [None] * len(truths)
         if scale.has_objects:
             truth_objects = list(objects.read(spec, root, reference, shape, pairs.max_pixels, image))
@@ -131,23 +131,23 @@ def rows(
                 "class": name,
                 "kfold": fold,
                 "group": group,
-                **_figures(masks, truths[index], labelled, truth_objects[index], scale),
+                **_figures(masks, truths[index], labeled, truth_objects[index], scale),
             }
 
 
 def _figures(
     masks: dict[str, np.ndarray],
     truth: np.ndarray,
-    labelled: np.ndarray | None,
+    labeled: np.ndarray | None,
     truth_objects: np.ndarray | None,
     scale: Scale,
 ) -> dict[str, Any]:
     """Return the columns of one image and class; masks: by the columns' prefix, "" for the model's."""
-    counts = {prefix: overlap.count(drawn, truth, labelled) for prefix, drawn in masks.items()}
+    counts = {prefix: overlap.count(drawn, truth, labeled) for prefix, drawn in masks.items()}
     values = overlap.scores(counts[""]["tp"], counts[""]["fp"], counts[""]["fn"], scale.empty)
 
     def value(name: str, prefix: str) -> float:
-        return scale.value(name, masks[prefix], truth, labelled, truth_objects)
+        return scale.value(name, masks[prefix], truth, labeled, truth_objects)
 
     return {
         **counts[""],

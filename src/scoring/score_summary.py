@@ -27,7 +27,7 @@ def values_of(scores: "pd.DataFrame", classes: int, column: str = "score") -> np
     return scores[column].to_numpy(float).reshape(-1, classes)
 
 
-def summarise(scores: "pd.DataFrame", classes: tuple[str, ...], scale: Scale) -> dict[str, Any]:
+def summarize(scores: "pd.DataFrame", classes: tuple[str, ...], scale: Scale) -> dict[str, Any]:
     """Return the mean over images and pooled over pixels, of the model, the constant mask and the size's ceiling.
 
     `scores` has the rows of an image together, one for each of `classes` in their order; with several the figures are
@@ -66,7 +66,7 @@ def summarise(scores: "pd.DataFrame", classes: tuple[str, ...], scale: Scale) ->
 
 def _of_counts(counts: np.ndarray, empty: str) -> dict[str, dict[str, float]]:
     tp, fp, fn, _ = np.moveaxis(counts, -1, 0)
-    return overlap.summarise(tp, fp, fn, empty)
+    return overlap.summarize(tp, fp, fn, empty)
 
 
 def score(scores: "pd.DataFrame", classes: tuple[str, ...], scale: Scale) -> float:

@@ -38,8 +38,8 @@ def worst_sheet(
         truth, picture = spec.class_planes(mask), pictures.as_rgb(pixels)
         predicted = postprocess.to_masks(read_maps(image, fold), spec.task, spec.scored, rules)
         cells = [picture, pictures.overlays(picture, truth), pictures.overlays(picture, predicted)]
-        if (labelled := spec.labelled(mask)) is not None:
-            truth, predicted = truth & labelled, predicted * labelled
+        if (labeled := spec.labeled(mask)) is not None:
+            truth, predicted = truth & labeled, predicted * labeled
         caption = f"{scale.metric} {value:.4f}   {Path(image).name}"
         lines.append((caption, [*cells, pictures.errors(picture, truth, predicted)]))
     note = f"the {len(lines)} worst images by {scale.metric}; {pictures.LEGEND}"

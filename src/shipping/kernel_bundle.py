@@ -82,7 +82,7 @@ def take_wheels(folder: Path, files: list[Path], extra: str) -> list[str]:
 
 
 def store_model(run: Path, folder: Path, half: bool) -> None:
-    """Copy model.json and model.safetensors; `half`: floats become 16 bits, but for statistics and normalisation.
+    """Copy model.json and model.safetensors; `half`: floats become 16 bits, but for statistics and normalization.
 
     Raises UserError for weights that 16 bits cannot hold.
     """

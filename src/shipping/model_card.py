@@ -203,7 +203,7 @@ It sees images of {height} x {width} px (RESIZE={network["RESIZE"]}), {_images(s
 
 
 def _images(spec: DataSpec) -> str:
-    kind = "stacks of slices, a channel each" if spec.stacked else {1: "grey", 3: "RGB"}.get(spec.channels, "")
+    kind = "stacks of slices, a channel each" if spec.stacked else {1: "gray", 3: "RGB"}.get(spec.channels, "")
     bits = f"; 16-bit values from {spec.window[0]:g} to {spec.window[1]:g} become 0 to 255" if spec.bits == 16 else ""
     return f"{spec.channels} channels{f' ({kind})' if kind else ''}, 8 bits each{bits}"
 

@@ -118,7 +118,7 @@ def metadata_of(
         "task": spec.task,
         "classes": list(spec.classes),
         "scored_classes": list(spec.scored_names),
-        "input": "images: uint8 (batch, height, width, channels), 0 to 255; normalisation is inside",
+        "input": "images: uint8 (batch, height, width, channels), 0 to 255; normalization is inside",
         "output": "probabilities: float32 (batch, classes, height, width)",
         "size": [height, width],
         "any_size": way.any_size,

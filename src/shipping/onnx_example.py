@@ -24,9 +24,9 @@ def area(old, new):  # how much of each new pixel each old one covers
     return np.diff(np.clip(np.arange(old + 1) * new / old - np.arange(new)[:, None], 0, 1))
 
 
-def linear(old, new):  # bilinear, between the pixels' centres
-    centres = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
-    return np.clip(1 - abs(centres[:, None] - np.arange(old)), 0, 1)
+def linear(old, new):  # bilinear, between the pixels' centers
+    centers = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
+    return np.clip(1 - abs(centers[:, None] - np.arange(old)), 0, 1)
 
 
 def resized(planes, size, weights):
@@ -131,12 +131,12 @@ def reading(spec: DataSpec, opened: str = "Image.open(paths[0])") -> str:
     """The lines that make `image`, uint8 (H, W, channels), of the files `paths`; `opened`: of the picture."""
     if spec.bits == 16:
         low, high = spec.window
-        grey = "image = np.repeat(image, 3, 2)  # grey\n" if spec.channels == 3 and not spec.stacked else ""
+        gray = "image = np.repeat(image, 3, 2)  # gray\n" if spec.channels == 3 and not spec.stacked else ""
         return (
             "image = np.dstack([np.asarray(Image.open(path)) for path in paths])"
-            "  # Pillow reads 16 bits of grey files only\n"
+            "  # Pillow reads 16 bits of gray files only\n"
             f"levels = (image.astype(float) - {low:g}) * {255 / (high - low)!r}  # 16 bits: the training's range\n"
-            "image = image if image.dtype == np.uint8 else np.clip(np.rint(levels), 0, 255).astype(np.uint8)\n" + grey
+            "image = image if image.dtype == np.uint8 else np.clip(np.rint(levels), 0, 255).astype(np.uint8)\n" + gray
         )
     if spec.stacked:
         return 'image = np.dstack([np.asarray(Image.open(path).convert("L")) for path in paths])\n'

@@ -50,7 +50,7 @@ WAYS = (Way(any_size=True, tracing=True), Way(any_size=False, tracing=True), Way
 
 
 class Graph(nn.Module):
-    """What the file computes: bytes / 255, each network with its own normalisation, activation, mean of probabilities.
+    """What the file computes: bytes / 255, each network with its own normalization, activation, mean of probabilities.
 
     `any_size`: pad to multiples of 32 by an index that depends on the image's size; the networks' own padding decides
     in Python, and a trace would keep what it decided for the traced size.

@@ -94,7 +94,7 @@ def _resizes(size: tuple[int, int], resize: str, shapes: set[tuple[int, int]]) -
 
 
 def _to_tensor(model: "Model") -> list[Any]:
-    """Sides that are multiples of 32, normalisation, channels first."""
+    """Sides that are multiples of 32, normalization, channels first."""
     import albumentations as A
     import cv2
 

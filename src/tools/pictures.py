@@ -14,7 +14,7 @@ PALETTE = (  # of classes: distinct for most eyes, Okabe and Ito's and some more
     (120, 94, 240), (148, 203, 61), (166, 86, 40), (250, 110, 130), (90, 200, 190),
 )  # fmt: skip
 LEGEND = "green: right, red: predicted but not true, blue: missed"
-PAPER, INK, GREY = (250, 250, 248), (25, 25, 28), (105, 105, 110)
+PAPER, INK, GRAY = (250, 250, 248), (25, 25, 28), (105, 105, 110)
 
 
 def thumbnail(image: np.ndarray, width: int) -> np.ndarray:
@@ -25,42 +25,42 @@ def thumbnail(image: np.ndarray, width: int) -> np.ndarray:
     return cv2.resize(image, (width, max(1, height)), interpolation=cv2.INTER_AREA)
 
 
-def overlay(image: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int] = HIT, alpha: float = 0.45) -> np.ndarray:
+def overlay(image: np.ndarray, mask: np.ndarray, color: tuple[int, int, int] = HIT, alpha: float = 0.45) -> np.ndarray:
     """The image (H, W, 3) with the mask's pixels tinted and its outline drawn."""
     tinted = image.copy()
     inside = mask > 0
-    tinted[inside] = (tinted[inside] * (1 - alpha) + np.array(colour) * alpha).astype(np.uint8)
+    tinted[inside] = (tinted[inside] * (1 - alpha) + np.array(color) * alpha).astype(np.uint8)
     outline, _ = cv2.findContours(inside.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-    return cv2.drawContours(np.ascontiguousarray(tinted), outline, -1, colour, max(1, image.shape[1] // 400))
+    return cv2.drawContours(np.ascontiguousarray(tinted), outline, -1, color, max(1, image.shape[1] // 400))
 
 
 def as_rgb(image: np.ndarray) -> np.ndarray:
-    """uint8 (H, W, C) -> RGB: grey repeated, the first three of four channels, the middle one of a stack."""
+    """uint8 (H, W, C) -> RGB: gray repeated, the first three of four channels, the middle one of a stack."""
     channels = image.shape[2]
     if channels in (3, 4):
         return np.ascontiguousarray(image[..., :3])
     return np.repeat(image[..., channels // 2, None], 3, axis=2)
 
 
-def colour_of(index: int, classes: int) -> tuple[int, int, int]:
-    """The colour of a class: green where there is one only."""
+def color_of(index: int, classes: int) -> tuple[int, int, int]:
+    """The color of a class: green where there is one only."""
     return HIT if classes == 1 else PALETTE[index % len(PALETTE)]
 
 
 def overlays(image: np.ndarray, masks: np.ndarray, alpha: float = 0.45) -> np.ndarray:
-    """RGB (H, W, 3) with each class of `masks` (S, H, W) tinted and outlined in its own colour."""
+    """RGB (H, W, 3) with each class of `masks` (S, H, W) tinted and outlined in its own color."""
     for index, mask in enumerate(masks):
-        image = overlay(image, mask, colour_of(index, len(masks)), alpha)
+        image = overlay(image, mask, color_of(index, len(masks)), alpha)
     return image
 
 
 def legend(names: tuple[str, ...]) -> list[tuple[str, tuple[int, int, int]]]:
-    """Each class with its colour, for `sheet`; nothing where there is one only."""
-    return [(name, colour_of(index, len(names))) for index, name in enumerate(names)] if len(names) > 1 else []
+    """Each class with its color, for `sheet`; nothing where there is one only."""
+    return [(name, color_of(index, len(names))) for index, name in enumerate(names)] if len(names) > 1 else []
 
 
 def errors(image: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
-    """RGB in grey with right, extra and missed pixels of 0/1 (S, H, W) coloured.
+    """RGB in gray with right, extra and missed pixels of 0/1 (S, H, W) colored.
 
     Where one class is missed and another one is predicted instead, the pixel is extra.
     """
@@ -68,8 +68,8 @@ def errors(image: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> np.n
     truth, prediction = truth > 0, prediction > 0
     extra, missed = (prediction & ~truth).any(0), (truth & ~prediction).any(0)
     right = (truth & prediction).any(0) & ~extra & ~missed
-    for where, colour in ((right, HIT), (missed, MISSED), (extra, EXTRA)):
-        shown[where] = (shown[where] * 0.35 + np.array(colour) * 0.65).astype(np.uint8)
+    for where, color in ((right, HIT), (missed, MISSED), (extra, EXTRA)):
+        shown[where] = (shown[where] * 0.35 + np.array(color) * 0.65).astype(np.uint8)
     return shown
 
 
@@ -83,7 +83,7 @@ def sheet(
 ) -> None:
     """Write a contact sheet: one row a caption with its pictures (uint8, any size), `titles` above the columns.
 
-    `legend` names classes beside patches of their colour, in the line of `note`.
+    `legend` names classes beside patches of their color, in the line of `note`.
     """
     gap, line = 8, 16
     cells = [(caption, [thumbnail(picture, width) for picture in pictures]) for caption, pictures in rows]
@@ -95,8 +95,8 @@ def sheet(
         draw.text((gap + column * (width + gap), 2), title, fill=(20, 20, 20))
     draw.text((gap, line), note, fill=(110, 110, 110))
     left = gap + (int(draw.textlength(note)) + 2 * gap if note else 0)
-    for name, colour in legend:
-        draw.rectangle((left, line + 2, left + 10, line + 12), fill=colour)
+    for name, color in legend:
+        draw.rectangle((left, line + 2, left + 10, line + 12), fill=color)
         draw.text((left + 14, line), name, fill=(60, 60, 60))
         left += 14 + int(draw.textlength(name)) + 2 * gap
     top = 2 * line + gap // 2
@@ -121,21 +121,21 @@ def outlines(image: np.ndarray, masks: np.ndarray) -> np.ndarray:
     for index, mask in enumerate(masks.astype(np.uint8)):
         if len(masks) == 1:
             shown[cv2.dilate(mask, around[line:, line:]) != cv2.erode(mask, around, borderValue=1)] = INK
-        shown[(mask > 0) & (cv2.erode(mask, around, borderValue=1) == 0)] = colour_of(index, len(masks))
+        shown[(mask > 0) & (cv2.erode(mask, around, borderValue=1) == 0)] = color_of(index, len(masks))
     return cv2.resize(shown, image.shape[1::-1], interpolation=cv2.INTER_AREA)
 
 
 def heat(probability: np.ndarray) -> np.ndarray:
-    """Probabilities in [0, 1] (S, H, W) -> RGB: a heat map of one class, of several their colours mixed as light.
+    """Probabilities in [0, 1] (S, H, W) -> RGB: a heat map of one class, of several their colors mixed as light.
 
-    Black is 0 in both; 1 is the heat map's lightest colour, or the class's own.
+    Black is 0 in both; 1 is the heat map's lightest color, or the class's own.
     """
     if len(probability) == 1:
         p8 = (probability[0] * 255 + 0.5).astype(np.uint8)
         return cv2.cvtColor(cv2.applyColorMap(p8, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
     dark = np.ones((*probability.shape[1:], 3), np.float32)
     for index, plane in enumerate(probability):
-        dark *= 1 - plane[..., None] * (np.array(colour_of(index, len(probability)), np.float32) / 255)
+        dark *= 1 - plane[..., None] * (np.array(color_of(index, len(probability)), np.float32) / 255)
     return ((1 - dark) * 255 + 0.5).astype(np.uint8)
 
 
@@ -173,8 +173,8 @@ def balance(path: Path, kfold: np.ndarray, areas: np.ndarray, groups: np.ndarray
         wide = 0.8 / len(classes)
         for index, name in enumerate(classes):
             shown = [int((areas[kfold == fold, index] > 0).sum()) for fold in folds]
-            colour = tuple(part / 255 for part in colour_of(index, len(classes)))
-            axes[2].bar(np.arange(len(folds)) - 0.4 + (index + 0.5) * wide, shown, wide, color=colour, label=name)
+            color = tuple(part / 255 for part in color_of(index, len(classes)))
+            axes[2].bar(np.arange(len(folds)) - 0.4 + (index + 0.5) * wide, shown, wide, color=color, label=name)
         axes[2].set(xlabel="fold", ylabel="images that show the class", xticks=range(len(folds)), xticklabels=folds)
         if len(classes) <= 12:
             axes[2].legend(fontsize=7)

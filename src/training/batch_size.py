@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from settings import Settings
     from training.trainer import Hardware, Update
 
-STEPS = 2  # the optimiser's own memory is there from the second on
+STEPS = 2  # the optimizer's own memory is there from the second on
 # torch's words, and those of cuBLAS and cuDNN, which ask the driver by themselves
 NO_MEMORY = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 

@@ -41,7 +41,7 @@ def data_spec(settings: "Settings") -> DataSpec:
     return spec
 
 
-def normalisation(settings: "Settings", spec: DataSpec) -> "Normalization":
+def normalization(settings: "Settings", spec: DataSpec) -> "Normalization":
     """Return the channels' mean and deviation: the constants, or what make folds measured."""
     from modeling.segmenter import Normalization
 
@@ -75,7 +75,7 @@ def build_network(settings: "Settings", spec: DataSpec, encoder_weights: str | N
         settings.MODEL_NAME,
         classes=len(spec.classes),
         channels=spec.channels,
-        normalization=normalisation(settings, spec),
+        normalization=normalization(settings, spec),
         encoder_weights=settings.ENCODER_WEIGHTS if encoder_weights is None else encoder_weights,
         weights_folder=settings.WEIGHTS,
         max_features=settings.MAX_FEATURES,

@@ -29,7 +29,7 @@ CLEAR = 0.05  # share of the first loss by which it has to fall
 class RangeTest:
     """What a range test saw. All but `losses` and `smoothed` are learning rates.
 
-    rates, losses, smoothed: one an optimiser step. suggestion: where the smoothed loss falls most steeply over the
+    rates, losses, smoothed: one an optimizer step. suggestion: where the smoothed loss falls most steeply over the
     logarithm of the rate; tenth: a tenth of the rate with the lowest loss, the usual second opinion; both None where
     the loss never clearly falls. diverged_at: where the test was stopped, None where it reached its end.
     """
@@ -52,7 +52,7 @@ def range_test(
     update: Update | None = None,
     hardware: Hardware | None = None,
 ) -> RangeTest:
-    """Train `module` for `steps` optimiser steps from rate `lowest` to `highest`; its weights are put back afterwards.
+    """Train `module` for `steps` optimizer steps from rate `lowest` to `highest`; its weights are put back afterwards.
 
     module: its `lr` (above 0) is what the groups' own rates are measured in, so that an encoder keeps its share. Stops
     once the smoothed loss is 4 times the best, or is no number.
@@ -82,7 +82,7 @@ class _Sweep(Callback):
         self.rates, self.base = rates, base
         self.losses: list[float] = []
         self.smoothed = Smoothed()
-        self.window: list[float] = []  # losses of the batches of one optimiser step
+        self.window: list[float] = []  # losses of the batches of one optimizer step
         self.finite, self.diverged = True, False
         self.shares: list[list[float]] = []  # each group's own rate in units of `base`
         self.progress = console.track(rates, len(rates), "range test")
@@ -100,16 +100,16 @@ class _Sweep(Callback):
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         trainer.strategy.lr_scheduler_configs = []  # plateau would ask for a validation
         self.shares = [
-            [group.get("initial_lr", group["lr"]) / self.base for group in optimiser.param_groups]
-            for optimiser in trainer.optimizers
+            [group.get("initial_lr", group["lr"]) / self.base for group in optimizer.param_groups]
+            for optimizer in trainer.optimizers
         ]
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, module: pl.LightningModule, batch: dict[str, Tensor], batch_idx: int
     ) -> None:
         rate = self.rates[len(self.losses)]
-        for optimiser, shares in zip(trainer.optimizers, self.shares, strict=True):
-            for group, share in zip(optimiser.param_groups, shares, strict=True):
+        for optimizer, shares in zip(trainer.optimizers, self.shares, strict=True):
+            for group, share in zip(optimizer.param_groups, shares, strict=True):
                 group["lr"] = rate * share
 
     def on_train_batch_end(
@@ -143,7 +143,7 @@ class Smoothed:
         self._mean = SMOOTHING * self._mean + (1 - SMOOTHING) * loss
         self.values.append(self._mean / (1 - SMOOTHING ** (len(self.values) + 1)))
         best = min(self.values)
-        # a loss may be negative, or learnt to nearly nothing, where any noise would be four times the best
+        # a loss may be negative, or learned to nearly nothing, where any noise would be four times the best
         return self.values[-1] > best + (DIVERGED - 1) * max(abs(best), 0.1 * abs(self.values[0]))
 
 
@@ -181,16 +181,16 @@ def draw(path: Path, result: RangeTest, title: str) -> None:
     figure, axes = plt.subplots(figsize=(8, 4.6), layout="constrained")
     axes.plot(result.rates, result.losses, color="#b9c4d0", linewidth=1, label="loss of each step")
     axes.plot(result.rates, result.smoothed, color="#2f6690", linewidth=2.2, label="smoothed")
-    for rate, name, colour, style in (
+    for rate, name, color, style in (
         (result.suggestion, "falls most steeply", "#c8442e", "-"),
         (result.tenth, "a tenth of the lowest's", "#d99a2b", "--"),
         (result.diverged_at, "stopped: it diverged", "#808080", ":"),
     ):
         if rate is not None:
-            axes.axvline(rate, color=colour, linestyle=style, linewidth=1.6, label=f"{name}: {typed(rate)}")
+            axes.axvline(rate, color=color, linestyle=style, linewidth=1.6, label=f"{name}: {typed(rate)}")
     low, high = min(result.smoothed), max(result.smoothed[: max(1, len(result.smoothed) * 2 // 3)])
     room = max(high - low, 1e-3 * max(1.0, abs(high)))
-    axes.set(xscale="log", xlabel="learning rate (per optimiser step, logarithmic)", ylabel="training loss")
+    axes.set(xscale="log", xlabel="learning rate (per optimizer step, logarithmic)", ylabel="training loss")
     axes.set_ylim(low - 0.25 * room, high + 0.5 * room)
     axes.set_title(title, loc="left", fontsize=11)
     axes.grid(alpha=0.25)

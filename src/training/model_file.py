@@ -51,8 +51,8 @@ def ship(training: "FoldTraining", trainer: "pl.Trainer", origin: dict[str, Any]
         "settings": origin["settings"],
     }
     write_json(folder / run_folders.MODEL, manifest, durable=True)
-    learnt = len(training.train_rows)
-    what = f"Dice on the {learnt} images it was trained on" if settings.OVERFIT else "validation Dice"
+    learned = len(training.train_rows)
+    what = f"Dice on the {learned} images it was trained on" if settings.OVERFIT else "validation Dice"
     height, width = settings.IMAGE_SIZE
     reached = f"{what} {dice:.4f} at {height} x {width} px, " if dice is not None else ""
     print(
@@ -60,7 +60,7 @@ def ship(training: "FoldTraining", trainer: "pl.Trainer", origin: dict[str, Any]
         f"{folder / run_folders.WEIGHTS}",
         flush=True,
     )
-    refuse_unlearned(settings, learnt, dice, folder)
+    refuse_unlearned(settings, learned, dice, folder)
 
 
 def _chosen_weights(training: "FoldTraining", trainer: "pl.Trainer", network: "nn.Module") -> tuple[str, float | None]:
@@ -85,7 +85,7 @@ def _chosen_weights(training: "FoldTraining", trainer: "pl.Trainer", network: "n
 
 def _network_settings(settings: "Settings", spec: DataSpec) -> dict[str, Any]:
     """Return what prediction has to know to build the network and to give it images."""
-    normalization = builders.normalisation(settings, spec)
+    normalization = builders.normalization(settings, spec)
     return {
         "MODEL_NAME": settings.MODEL_NAME,
         "MAX_FEATURES": settings.MAX_FEATURES,
@@ -122,11 +122,11 @@ def last_dice(folder: Path) -> float | None:
     return float(values[-1]) if values else None
 
 
-def refuse_unlearned(settings: "Settings", learnt: int, dice: float | None, folder: Path) -> None:
+def refuse_unlearned(settings: "Settings", learned: int, dice: float | None, folder: Path) -> None:
     """Make OVERFIT's own test. Raises UnlearnedError where it fails."""
     if settings.OVERFIT and not settings.LIMIT and dice is not None and not dice >= OVERFIT_DICE:
         raise UnlearnedError(
-            f"The network did not learn {learnt} images by heart: Dice {dice:.4f}, expected at least {OVERFIT_DICE}. "
+            f"The network did not learn {learned} images by heart: Dice {dice:.4f}, expected at least {OVERFIT_DICE}. "
             f"Look at {folder / 'steps.gif'}; with AUGMENT=none and more EPOCHS it should get there, or masks and "
             "images do not belong together."
         )

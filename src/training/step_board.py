@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from tools.pictures import GREY, INK, PAPER
+from tools.pictures import GRAY, INK, PAPER
 
 Patch = tuple[int, int, int] | np.ndarray  # RGB, or a strip of pixels uint8 (14, W, 3)
 Entry = tuple[int, str, Patch]  # of a legend's line: x, name, patch
@@ -21,7 +21,7 @@ def board(
 ) -> Image.Image:
     """Draw a page: a heading, a note, a legend, and rows of pictures of equal width, each with a caption.
 
-    `legend`: names beside a patch of their colour, or beside a strip of pixels (H, W, 3).
+    `legend`: names beside a patch of their color, or beside a strip of pixels (H, W, 3).
     """
     margin, gap, width = 28, 12, rows[0][1][0].shape[1]
     page = len(titles) * (width + gap) - gap
@@ -31,7 +31,7 @@ def board(
     canvas = Image.new("RGB", (page + 2 * margin, top + sum(heights) + margin - 14), PAPER)
     draw = ImageDraw.Draw(canvas)
     draw.text((margin, margin - 6), _cut(heading, page, 22, True), INK, _font(22, True))
-    draw.text((margin, margin + 30), _cut(note, page, 14), GREY, _font(14))
+    draw.text((margin, margin + 30), _cut(note, page, 14), GRAY, _font(14))
     for number, line in enumerate(lines):
         _draw_legend(canvas, (margin, margin + 60 + 24 * number), line)
     for column, title in enumerate(titles):
@@ -39,7 +39,7 @@ def board(
     for (caption, pictures), height in zip(rows, heights, strict=True):
         for column, picture in enumerate(pictures):
             canvas.paste(Image.fromarray(picture), (margin + column * (width + gap), top))
-        draw.text((margin, top + height - 30), _cut(caption, page, 13), GREY, _font(13))
+        draw.text((margin, top + height - 30), _cut(caption, page, 13), GRAY, _font(13))
         top += height
     return canvas
 

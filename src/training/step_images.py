@@ -21,7 +21,7 @@ from training import callbacks, step_board
 
 WIDTH = 280  # of a picture on the page, in pixels
 TITLES = ["image", "truth", "probability", "prediction"]
-UNLABELLED = (128, 128, 132)  # RGB of the pixels that count nowhere
+UNLABELED = (128, 128, 132)  # RGB of the pixels that count nowhere
 MOST_FRAMES, MOST_WIDTH, MOST_BYTES = 120, 900, 5_000_000  # of the animation
 
 
@@ -80,15 +80,15 @@ class StepImages(Callback):
         self, row: int, image: np.ndarray, mask: np.ndarray, probability: np.ndarray
     ) -> tuple[str, list[np.ndarray]]:
         """Return caption and pictures of an image: itself, its truth, the probabilities, the predicted outline."""
-        truth, labelled = self.spec.class_planes(mask), self.spec.labelled(mask)
+        truth, labeled = self.spec.class_planes(mask), self.spec.labeled(mask)
         predicted = decide(probability, self.validation)
-        counts = [overlap.count(*planes, labelled) for planes in zip(predicted, truth, strict=True)]
+        counts = [overlap.count(*planes, labeled) for planes in zip(predicted, truth, strict=True)]
         tp, fp, fn = (np.array([[count[name] for count in counts]]) for name in ("tp", "fp", "fn"))
-        dice = overlap.summarise(tp, fp, fn, self.validation.empty)["image"]["dice"]
+        dice = overlap.summarize(tp, fp, fn, self.validation.empty)["image"]["dice"]
         small = enlarged(pictures.as_rgb(image), WIDTH)
         shown = pictures.overlays(small, _smooth(truth, small.shape[:2]))
-        if labelled is not None:
-            shown[_smooth(~labelled[None], small.shape[:2])[0]] = UNLABELLED
+        if labeled is not None:
+            shown[_smooth(~labeled[None], small.shape[:2])[0]] = UNLABELED
         likely = np.stack([_scaled(plane, small.shape[:2]) for plane in probability[list(self.spec.scored)]])
         answer = pictures.outlines(small, _smooth(predicted, (2 * small.shape[0], 2 * small.shape[1])))
         said = f"Dice {dice:.4f}" if math.isfinite(dice) else "nothing there, nothing predicted"
@@ -101,10 +101,10 @@ class StepImages(Callback):
         if len(names) == 1:
             entries.append(("probability, from 0 to 1", pictures.heat(ramp)))
         else:
-            entries.append(("probability: black is 0, the class's full colour 1", (0, 0, 0)))
-        labelled = [self.spec.labelled(mask) for mask in masks]  # None where all pixels count
-        if any(pixels is not None and not pixels.all() for pixels in labelled):
-            entries.append(("not labelled", UNLABELLED))
+            entries.append(("probability: black is 0, the class's full color 1", (0, 0, 0)))
+        labeled = [self.spec.labeled(mask) for mask in masks]  # None where all pixels count
+        if any(pixels is not None and not pixels.all() for pixels in labeled):
+            entries.append(("not labeled", UNLABELED))
         return entries
 
 
@@ -143,7 +143,7 @@ def scored_network(trainer: pl.Trainer, module: pl.LightningModule) -> Iterator[
 def animate(frames: list[Path], path: Path, most: int = MOST_BYTES) -> None:
     """Write pictures as one GIF that pauses on the last, shrunk to at most `most` bytes or a side of 320 pixels.
 
-    All share one palette of 256 colours, so that what does not change does not flicker. Of many frames at most
+    All share one palette of 256 colors, so that what does not change does not flicker. Of many frames at most
     MOST_FRAMES are taken, evenly spaced.
     """
     frames = [frames[index] for index in _spread(len(frames), MOST_FRAMES)]
@@ -153,7 +153,7 @@ def animate(frames: list[Path], path: Path, most: int = MOST_BYTES) -> None:
     with atomic_write(path) as temporary:
         while True:
             small = (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
-            first, *rest = _quantised(frames, small)
+            first, *rest = _quantized(frames, small)
             first.save(temporary, "GIF", save_all=True, append_images=rest, duration=duration, loop=0, optimize=False)
             bytes_ = temporary.stat().st_size
             if bytes_ <= most or max(small) <= 320:
@@ -161,10 +161,10 @@ def animate(frames: list[Path], path: Path, most: int = MOST_BYTES) -> None:
             scale *= min(0.9, math.sqrt(most / bytes_))
 
 
-def _quantised(frames: list[Path], size: tuple[int, int]) -> list[Image.Image]:
+def _quantized(frames: list[Path], size: tuple[int, int]) -> list[Image.Image]:
     """Return the frames at `size`, in one palette made from some of them."""
     palette = _palette([frames[index] for index in _spread(len(frames), 6)])
-    # the nearest colour of each of 32 levels a channel: thirty times faster than a search for each pixel
+    # the nearest color of each of 32 levels a channel: thirty times faster than a search for each pixel
     levels = np.stack(np.meshgrid(*[np.arange(32) * 8 + 4] * 3, indexing="ij"), -1).reshape(-1, 3)
     nearest = ((palette**2).sum(1) - 2 * levels @ palette.T).argmin(1).astype(np.uint8)
     made = []
@@ -178,7 +178,7 @@ def _quantised(frames: list[Path], size: tuple[int, int]) -> list[Image.Image]:
 
 def _palette(frames: list[Path]) -> np.ndarray:
     """Return int (256, 3): the colors that mean something, however few their pixels, and the most common ones."""
-    fixed = [pictures.HIT, *pictures.PALETTE, UNLABELLED, pictures.PAPER, pictures.INK, pictures.GREY]
+    fixed = [pictures.HIT, *pictures.PALETTE, UNLABELED, pictures.PAPER, pictures.INK, pictures.GRAY]
     montage = Image.fromarray(np.concatenate([np.asarray(_on_paper(path, (320, 320))) for path in frames]))
     common = montage.quantize(256 - len(fixed), Image.Quantize.MEDIANCUT).getpalette("RGB") or []
     rest = np.array(common[: 3 * (256 - len(fixed))]).reshape(-1, 3)

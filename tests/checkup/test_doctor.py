@@ -176,11 +176,11 @@ def test_masks_smeared_by_jpeg_and_of_strange_values_are_warned_of(demo_data, da
     assert found["masks"]["level"] == "warning" and "1 empty, 1 full of 20" in found["masks"]["text"]
 
 
-def test_a_foreground_that_is_read_as_not_labelled_is_warned_of(demo_data, data_only, check):
+def test_a_foreground_that_is_read_as_not_labeled_is_warned_of(demo_data, data_only, check):
     for value, mask in ((1, masks()[0]), (7, masks()[2])):  # 1, 7 and 255 look like classes, and 255 is IGNORE
         replaced(mask, outline(mask) * value)
     _, found = check(0)
-    assert "classes 0, 1, 7; 255 is not labelled" in found["mask values"]["text"]
+    assert "classes 0, 1, 7; 255 is not labeled" in found["mask values"]["text"]
     assert found["masks"]["level"] == "warning" and "TASK=binary" in found["masks"]["text"]
     assert found["classes of the folds"]["level"] == "warning"
     shutil.rmtree("input/demo/test_hq")
@@ -413,7 +413,7 @@ def test_weights_that_are_not_here_are_looked_for_and_not_fetched(demo_data, che
     assert fetch.weights is not None
 
 
-def test_colours_are_for_a_terminal(capsys):
+def test_colors_are_for_a_terminal(capsys):
     from checkup.findings import Finding, Report, problem
 
     class Terminal:

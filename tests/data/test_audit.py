@@ -114,7 +114,7 @@ def test_two_cars_or_two_views_are_never_called_copies(grouped):
 
 
 def test_two_hundred_pairs_of_different_cars_compared_at_full_resolution_are_not_copies():
-    """Same and neighbouring views, all of them compared, whatever the thumbnails say."""
+    """Same and neighboring views, all of them compared, whatever the thumbnails say."""
     names, images = list(pictures()), list(pictures().values())
     alike = [
         (one, two)
@@ -163,10 +163,10 @@ def test_a_folder_of_equal_copies_is_compared_with_the_first_only():
 
 
 def test_pictures_without_texture_are_copies_only_to_the_pixel():
-    black, grey = np.zeros((30, 40, 3), np.uint8), np.full((30, 40, 3), 90, np.uint8)
+    black, gray = np.zeros((30, 40, 3), np.uint8), np.full((30, 40, 3), 90, np.uint8)
     speck = black.copy()
     speck[3, 4] = 1
-    images = [black, grey, speck, black.copy(), black[:20], np.ascontiguousarray(speck[:, ::-1]), black[:, :30]]
+    images = [black, gray, speck, black.copy(), black[:20], np.ascontiguousarray(speck[:, ::-1]), black[:, :30]]
     pairs = {(pair.first, pair.second): pair for pair in found(images)}
     assert set(pairs) == {(0, 3), (2, 5)}
     assert pairs[2, 5].how == "mirrored"
@@ -190,7 +190,7 @@ def test_an_empty_and_a_single_set():
     assert found([pictures()[0, 1]]) == []
 
 
-def test_a_grey_copy_of_a_colour_picture():
+def test_a_gray_copy_of_a_color_picture():
     image = pictures()[0, 2]
     pairs = found([image, cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None], pictures()[1, 2]])
     assert [(pair.first, pair.second, pair.sure) for pair in pairs] == [(0, 1, True)]

@@ -113,7 +113,7 @@ def test_any_path_has_a_group_whatever_the_order_or_is_refused(images, rule, kno
 
 
 @given(numbers=st.lists(st.integers(0, 300), min_size=1, unique=True), gap=st.integers(0, 20))
-def test_neighbours_share_a_group_exactly_where_the_gap_is_small(numbers, gap):
+def test_neighbors_share_a_group_exactly_where_the_gap_is_small(numbers, gap):
     found = dict(zip(numbers, groups.assign([f"f{number}.png" for number in numbers], f"gap:{gap}"), strict=True))
     order = sorted(numbers)
     for first, second in itertools.pairwise(order):

@@ -16,7 +16,7 @@ BASE = ["DATASET=demo"]
 
 
 def picture(height, width, seed):
-    """A bright disc on dark noise, off the centre, and its mask."""
+    """A bright disc on dark noise, off the center, and its mask."""
     random = np.random.default_rng(seed)
     y, x = np.mgrid[0:height, 0:width]
     mask = ((y - height // 3) ** 2 + (x - width * 2 // 3) ** 2 <= (6 + seed) ** 2).astype(np.uint8)

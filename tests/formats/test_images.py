@@ -110,17 +110,17 @@ def tiff(
     return path
 
 
-def luma(colours):
-    return np.array(Image.fromarray(np.ascontiguousarray(colours)).convert("L"))
+def luma(colors):
+    return np.array(Image.fromarray(np.ascontiguousarray(colors)).convert("L"))
 
 
-def thrice(grey):
-    return np.dstack([grey] * 3)
+def thrice(gray):
+    return np.dstack([gray] * 3)
 
 
 def pictures():
     """Mode -> Pillow's image, (H, W, 3) and (H, W) as they are expected, and its channels as stored."""
-    grey, alpha = RGB[..., 0], RGB[..., 1]
+    gray, alpha = RGB[..., 0], RGB[..., 1]
     rgba, palette = np.dstack([RGB, alpha]), with_palette(MASK, PALETTE)
     looked_up = np.array(PALETTE, np.uint8).reshape(2, 3)[MASK]
     cmyk = Image.fromarray(RGB).convert("CMYK")
@@ -131,8 +131,8 @@ def pictures():
     )
     found = {
         "1": (Image.fromarray(MASK * np.uint8(255)).convert("1"), thrice(MASK * 255), MASK * 255, None),
-        "L": (Image.fromarray(grey), thrice(grey), grey, None),
-        "LA": (Image.fromarray(np.dstack([grey, alpha])), thrice(grey), grey, np.dstack([grey, alpha])),
+        "L": (Image.fromarray(gray), thrice(gray), gray, None),
+        "LA": (Image.fromarray(np.dstack([gray, alpha])), thrice(gray), gray, np.dstack([gray, alpha])),
         "RGB": (Image.fromarray(RGB), RGB, luma(RGB), None),
         "RGBA": (Image.fromarray(rgba), RGB, luma(RGB), rgba),
         "P": (palette, looked_up, luma(looked_up), None),
@@ -160,13 +160,13 @@ CASES += [("tif", "1", "group4")]
 
 @pytest.mark.parametrize(("ending", "mode", "pack"), CASES)
 def test_every_mode_in_every_format_by_the_stated_rules(tmp_path, ending, mode, pack):
-    image, rgb, grey, stored = PICTURES[mode]
+    image, rgb, gray, stored = PICTURES[mode]
     options = {"webp": {"lossless": True, "exact": True}, "tif": {"compression": pack}}.get(ending, {})
     path = save(tmp_path / f"a.{ending}", image, **options)
     within = mode == "YCbCr"  # of compressed ones libtiff makes RGB, which rounds otherwise than Pillow
     np.testing.assert_allclose(images.read_image(path), rgb, atol=within)
-    np.testing.assert_allclose(images.read_image(path, channels=1), grey[..., None], atol=within)
-    np.testing.assert_allclose(images.read_colours(path), rgb, atol=within)
+    np.testing.assert_allclose(images.read_image(path, channels=1), gray[..., None], atol=within)
+    np.testing.assert_allclose(images.read_colors(path), rgb, atol=within)
     assert images.read_size(path) == rgb.shape[:2]
     count = stored.shape[2] if stored is not None else 1 if mode in ("1", "L") else 3
     for channels in (2, 4, 5):
@@ -201,7 +201,7 @@ def test_jpegs_come_out_as_they_went_in(tmp_path):
     np.testing.assert_array_equal(images.read_image(two), images.read_image(tmp_path / "RGB.jpg"))
 
 
-PNG16 = {"grey": (0, [0]), "grey + alpha": (4, [0, 3]), "rgb": (2, [0, 1, 2]), "rgba": (6, [0, 1, 2, 3])}
+PNG16 = {"gray": (0, [0]), "gray + alpha": (4, [0, 3]), "rgb": (2, [0, 1, 2]), "rgba": (6, [0, 1, 2, 3])}
 
 
 @pytest.mark.parametrize("kind", PNG16)
@@ -213,18 +213,18 @@ def test_16_bit_pngs_keep_every_bit(tmp_path, kind):
     got = images.read_levels(path, 10**6, 3)
     assert got.dtype == np.uint16
     np.testing.assert_array_equal(got, rgb)
-    grey = images.read_levels(path, 10**6, 1)[..., 0]
+    gray = images.read_levels(path, 10**6, 1)[..., 0]
     if color in (0, 4):
-        np.testing.assert_array_equal(grey, values[..., 0])
+        np.testing.assert_array_equal(gray, values[..., 0])
         np.testing.assert_array_equal(images.read_labels(path), values[..., 0])
     else:
-        np.testing.assert_allclose(grey, rgb @ [0.299, 0.587, 0.114], atol=1)
+        np.testing.assert_allclose(gray, rgb @ [0.299, 0.587, 0.114], atol=1)
     if len(columns) in (2, 4):
         np.testing.assert_array_equal(images.read_levels(path, 10**6, len(columns)), values)
     np.testing.assert_array_equal(images.read_image(path), np.rint(rgb / 257).astype(np.uint8))
 
 
-def test_a_transparent_colour_adds_no_channel(tmp_path):
+def test_a_transparent_color_adds_no_channel(tmp_path):
     path = png(tmp_path / "a.png", WIDE[..., :3], 2, chunks=[(b"tRNS", WIDE[0, 0, :3].astype(">u2").tobytes())])
     np.testing.assert_array_equal(images.read_levels(path, 10**6, 3), WIDE[..., :3])
     with pytest.raises(UserError, match="has 3 channels"):
@@ -357,17 +357,17 @@ def stack(folder, numbers, array=RGB):
 
 
 def test_a_stack_is_read_in_the_order_of_its_numbers(tmp_path):
-    grey = RGB[..., 0] // 2
-    path = stack(tmp_path, ["2", "10", "01", "100"], grey)
+    gray = RGB[..., 0] // 2
+    path = stack(tmp_path, ["2", "10", "01", "100"], gray)
     for name in ("a_2.jpg", "a_.png", "a_x.png", "ba_3.png", "a_3.png.bak"):
         (tmp_path / name).write_text("not a slice")
     assert [file.name for file in images.slices(path)] == ["a_01.png", "a_2.png", "a_10.png", "a_100.png"]
     got = images.read_image(path, channels=4)
-    np.testing.assert_array_equal(got, np.dstack([grey + np.uint8(add) for add in (1, 2, 10, 100)]))
-    assert images.read_size(path) == grey.shape
+    np.testing.assert_array_equal(got, np.dstack([gray + np.uint8(add) for add in (1, 2, 10, 100)]))
+    assert images.read_size(path) == gray.shape
 
 
-def test_a_stack_of_16_bits_in_colour_files(tmp_path):
+def test_a_stack_of_16_bits_in_color_files(tmp_path):
     for number in range(2):
         png(tmp_path / f"a{number}.png", WIDE[..., [number] * 3], 2)
     np.testing.assert_array_equal(images.read_levels(tmp_path / "a{z}.png", 10**6, 2), WIDE[..., :2])
@@ -394,10 +394,10 @@ def test_a_stack_that_is_none_says_what_is_there(tmp_path):
 def test_class_maps_give_the_stored_values(tmp_path):
     labels = (RGB[..., 0] % 4).astype(np.uint8)
     files = {
-        "grey.png": save(tmp_path / "grey.png", labels),
+        "gray.png": save(tmp_path / "gray.png", labels),
         "palette.png": save(tmp_path / "palette.png", with_palette(labels, [9, 9, 9, 8, 0, 0, 0, 7, 0, 5, 5, 5])),
         "palette.gif": save(tmp_path / "palette.gif", with_palette(labels, [9, 9, 9, 8, 0, 0, 0, 7, 0, 5, 5, 5])),
-        "grey.gif": save(tmp_path / "grey.gif", labels * np.uint8(20)),
+        "gray.gif": save(tmp_path / "gray.gif", labels * np.uint8(20)),
         "alpha.png": save(tmp_path / "alpha.png", np.dstack([labels, RGB[..., 1]])),
         "rgb.png": save(tmp_path / "rgb.png", thrice(labels)),
         "rgba.png": save(tmp_path / "rgba.png", np.dstack([labels] * 3 + [RGB[..., 1]])),
@@ -409,8 +409,8 @@ def test_class_maps_give_the_stored_values(tmp_path):
     for name, path in files.items():
         got = images.read_labels(path)
         assert got.dtype == (np.uint16 if "wide" in name or "int" in name else np.uint8)
-        # GIF has no grey: Pillow stores 0, 20, 40, ... as indices 0, 1, 2, ... of a grey palette
-        np.testing.assert_array_equal(got, labels * (20 if name == "grey.gif" else 1), name)
+        # GIF has no gray: Pillow stores 0, 20, 40, ... as indices 0, 1, 2, ... of a gray palette
+        np.testing.assert_array_equal(got, labels * (20 if name == "gray.gif" else 1), name)
     np.testing.assert_array_equal(images.read_labels(save(tmp_path / "1.png", MASK * np.uint8(255), "1")), MASK)
     two = np.arange(12, dtype=np.uint8).reshape(2, 6) % 4  # four values of two bits in a byte
     packed = two.reshape(-1, 4)[:, :, None] << np.array([6, 4, 2, 0])[:, None]
@@ -419,13 +419,13 @@ def test_class_maps_give_the_stored_values(tmp_path):
     np.testing.assert_array_equal(images.read_image(bits, channels=1)[..., 0], two.reshape(3, 4) * 85)
 
 
-def test_a_class_map_in_colours_asks_for_their_table(tmp_path):
+def test_a_class_map_in_colors_asks_for_their_table(tmp_path):
     path = save(tmp_path / "m.png", np.array([[[7, 7, 7], [1, 2, 3]]], np.uint8))
     with pytest.raises(UserError, match=r"r,g,b = 1,2,3 at row 0, column 1.*classes\.csv"):
         images.read_labels(path)
-    np.testing.assert_array_equal(images.read_colours(path), [[[7, 7, 7], [1, 2, 3]]])
+    np.testing.assert_array_equal(images.read_colors(path), [[[7, 7, 7], [1, 2, 3]]])
     with pytest.raises(UserError, match="16 bits a channel"):
-        images.read_colours(png(tmp_path / "w.png", WIDE[..., :3], 2))
+        images.read_colors(png(tmp_path / "w.png", WIDE[..., :3], 2))
 
 
 @pytest.mark.parametrize("kind", [
@@ -583,7 +583,7 @@ def hostile(tmp_path):
 
 def test_hostile_files_end_in_a_sentence_that_names_them(tmp_path):
     for name, words in hostile(tmp_path).items():
-        for read in (images.read_image, images.read_labels, images.read_colours, images.read_gray):
+        for read in (images.read_image, images.read_labels, images.read_colors, images.read_gray):
             if read is images.read_gray and ("large" in name or "bomb" in name):
                 continue  # it reads what we wrote, of any size
             with pytest.raises(UserError, match=words) as error:
@@ -615,12 +615,12 @@ def test_flipped_bytes_give_a_picture_or_a_sentence(tmp_path_factory, data):
             assert "flipped" in str(error)
 
 
-def test_a_map_that_is_not_8_bit_grey_is_refused(tmp_path):
+def test_a_map_that_is_not_8_bit_gray_is_refused(tmp_path):
     np.testing.assert_array_equal(images.read_gray(save(tmp_path / "a.png", RGB[..., 0])), RGB[..., 0])
     png(tmp_path / "wide.png", WIDE[..., :1], 0)
     save(tmp_path / "rgb.png", RGB)
     for name in ("wide.png", "rgb.png"):
-        with pytest.raises(UserError, match="a probability map is 8-bit grey"):
+        with pytest.raises(UserError, match="a probability map is 8-bit gray"):
             images.read_gray(tmp_path / name)
 
 
@@ -709,7 +709,7 @@ def test_two_classes_are_a_mask_but_for_ties(height, width, resize, seed):
 def test_each_small_pixel_takes_the_class_that_covers_most_of_it():
     labels = np.repeat(np.repeat([[0, 1], [2, 255]], 4, 0), 4, 1).astype(np.uint8)
     labels[0, :3], labels[4:6, :4], labels[4, 4:] = 3, 255, 3  # 3 of 16, half and a quarter of a small pixel
-    expected = [[0, 1], [2, 255]]  # 2 shares its pixel with what is not labelled: it wins the tie
+    expected = [[0, 1], [2, 255]]  # 2 shares its pixel with what is not labeled: it wins the tie
     np.testing.assert_array_equal(labels_to_network(labels, (2, 2), "stretch"), expected)
     half = np.array([[0, 5]], np.uint8)
     np.testing.assert_array_equal(labels_to_network(half, (1, 1), "stretch"), [[5]])
@@ -734,11 +734,11 @@ def jpeg(path: Path, image: np.ndarray, **options) -> Path:
     ids=str,
 )
 @pytest.mark.parametrize("orientation", [1, 6])
-@pytest.mark.parametrize("grey", [False, True])
-def test_a_jpeg_has_the_same_pixels_with_and_without_simplejpeg(tmp_path, monkeypatch, options, orientation, grey):
+@pytest.mark.parametrize("gray", [False, True])
+def test_a_jpeg_has_the_same_pixels_with_and_without_simplejpeg(tmp_path, monkeypatch, options, orientation, gray):
     y, x = np.mgrid[0:53, 0:75]
     image = np.dstack([y * 4, x * 3, (x * y) % 256]).astype(np.uint8)
-    image = image[..., 1] if grey else image
+    image = image[..., 1] if gray else image
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = jpeg(tmp_path / "a.jpg", image, quality=80, exif=exif, **options)
@@ -758,16 +758,16 @@ FRAMES = [((32, 48), "stretch"), ((128, 192), "stretch"), ((40, 40), "fit"), ((8
 
 @pytest.mark.parametrize("fast", [True, False], ids=["simplejpeg", "Pillow"])
 @pytest.mark.parametrize("orientation", [1, 6])
-@pytest.mark.parametrize("grey", [False, True])
-def test_a_large_jpeg_is_halved_by_its_decoder_for_each_frame(tmp_path, monkeypatch, fast, orientation, grey):
+@pytest.mark.parametrize("gray", [False, True])
+def test_a_large_jpeg_is_halved_by_its_decoder_for_each_frame(tmp_path, monkeypatch, fast, orientation, gray):
     y, x = np.mgrid[0:256, 0:384]
     image = 127 + 100 * np.dstack([np.sin(y / 21), np.cos(x / 33), np.sin((x + y) / 27)])
-    image = image[..., 0] if grey else image
+    image = image[..., 0] if gray else image
     exif = Image.Exif()
     exif[0x0112] = orientation
     turned = image if orientation == 1 else np.rot90(image)  # 6 is shown turned clockwise
     path = jpeg(tmp_path / "a.jpg", turned.astype(np.uint8), quality=92, exif=exif)
-    spec, whole, decoded = DataSpec(channels=1 if grey else 3), images.read_image(path, channels=1 if grey else 3), []
+    spec, whole, decoded = DataSpec(channels=1 if gray else 3), images.read_image(path, channels=1 if gray else 3), []
     with decode.noting(lambda samples, _: decoded.append((samples.halved, samples.values.shape[:2]))):
         shape, both = spec.read_frames(path, FRAMES)
         first = [spec.read_frames(path, [frame])[1][0] for frame in FRAMES]
@@ -831,7 +831,7 @@ def test_whole_blocks_are_averaged_and_nothing_moves(exponent, extra, seed):
     assert np.abs(frame - (255 * (y + 0.5) / 12 / 2 + 255 * (x + 0.5) / 8 / 2))[1:-1, 1:-1].max() < 3
 
 
-def test_fine_stripes_become_grey_not_other_stripes():
+def test_fine_stripes_become_gray_not_other_stripes():
     for width, factor in ((1024, 4), (960, 3.75), (1000, 3.9)):
         stripes = np.zeros((width, width, 1), np.uint8)
         stripes[:, ::2] = 255

@@ -243,7 +243,7 @@ def test_what_is_asked_next_depends_on_the_trials_alone(tmp_path):
     ] * 2
     assert {part["LOSS"] for part in first} == {"dice", "ce + dice"} and len({part["EPOCHS"] for part in first}) >= 6
     late, early = (sum(score(trial) for trial in part) / 5 for part in (one[10:], one[:5]))
-    assert late > early  # TPE learnt something
+    assert late > early  # TPE learned something
 
 
 def test_less_is_better_where_the_measure_says_so_and_the_first_wins_a_tie(tmp_path):

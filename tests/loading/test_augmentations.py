@@ -20,15 +20,15 @@ def noise(shape, seed=0):
 
 def by_hand(name, square):
     """The pipelines as they were before there was a table of strengths."""
-    colour = A.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2, hue=0.05, p=0.5)
+    color = A.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2, hue=0.05, p=0.5)
     affine = {"border_mode": cv2.BORDER_REFLECT_101, "mask_interpolation": cv2.INTER_LINEAR}
     flips = [A.HorizontalFlip(p=0.5), A.VerticalFlip(p=0.5)]
     upright = A.Affine(scale=(0.9, 1.1), rotate=(-7, 7), translate_percent=(-0.06, 0.06), p=0.5, **affine)
     turned = A.Affine(scale=(0.8, 1.25), translate_percent=(-0.1, 0.1), p=0.7, **affine)
     return {
         "flips": flips,
-        "upright": [A.HorizontalFlip(p=0.5), upright, colour],
-        "turns": [*([A.SquareSymmetry(p=1)] if square else flips), turned, colour],
+        "upright": [A.HorizontalFlip(p=0.5), upright, color],
+        "turns": [*([A.SquareSymmetry(p=1)] if square else flips), turned, color],
     }[name]
 
 
@@ -111,7 +111,7 @@ def test_hue_and_saturation_are_changed_in_rgb_alone(channels, monkeypatch):
     assert np.array_equal(picture, image) == (channels != 3)
 
 
-def test_clahe_is_for_grey_and_rgb(monkeypatch):
+def test_clahe_is_for_gray_and_rgb(monkeypatch):
     strength = {**augmentations.STRENGTHS["nails"]["light"], "brightness": 0.0, "contrast": 0.0, "p": 1.0}
     monkeypatch.setitem(augmentations.STRENGTHS, "nails", {"light": strength})
     augment, mask = augmentations.make("nails"), np.zeros((1, 32, 32), np.uint8)

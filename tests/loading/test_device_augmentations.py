@@ -143,7 +143,7 @@ def both(name, images, masks):
 
 
 def pose(mask):
-    """Area, angle in degrees and centre (y, x) of what is in a mask (H, W)."""
+    """Area, angle in degrees and center (y, x) of what is in a mask (H, W)."""
     y, x = torch.nonzero(mask, as_tuple=True)
     y, x = y.double(), x.double()
     angle = 0.5 * torch.atan2(2 * ((x - x.mean()) * (y - y.mean())).mean(), x.var() - y.var())
@@ -171,7 +171,7 @@ def test_shift_scale_and_rotation_agree_with_the_cpus(name, monkeypatch):
 
 
 def statistic(step, pictures):
-    """A number for each sample that tells how strong the step was, from a batch of grey or of noise."""
+    """A number for each sample that tells how strong the step was, from a batch of gray or of noise."""
     if step in ("blur", "noise"):
         return pictures.flatten(1).std(1)
     if step == "saturation":
@@ -182,16 +182,16 @@ def statistic(step, pictures):
 @pytest.mark.parametrize(
     ("name", "step", "channels"),
     [
-        ("turns", "colour", 1), ("turns", "colour", 3), ("nails", "light", 5), ("strong", "gamma", 3),
+        ("turns", "color", 1), ("turns", "color", 3), ("nails", "light", 5), ("strong", "gamma", 3),
         ("strong", "blur", 3), ("strong", "noise", 3), ("strong", "erase", 3), ("nails", "saturation", 3),
     ],
 )  # fmt: skip
-def test_colours_and_grain_agree_with_the_cpus(name, step, channels, monkeypatch):
+def test_colors_and_grain_agree_with_the_cpus(name, step, channels, monkeypatch):
     only(monkeypatch, name, step)
     images, masks = batch(160, channels, (32, 32))
     if step != "blur":
-        colour = [128] * channels if step != "saturation" else [180, 120, 60]
-        images = torch.tensor(colour, dtype=torch.uint8).view(1, -1, 1, 1).expand(160, -1, 32, 32).contiguous()
+        color = [128] * channels if step != "saturation" else [180, 120, 60]
+        images = torch.tensor(color, dtype=torch.uint8).view(1, -1, 1, 1).expand(160, -1, 32, 32).contiguous()
     (cpu, _), (device, _) = both(name, images, masks)
     theirs, ours = statistic(step, cpu).numpy(), statistic(step, device).numpy()
     spread = np.ptp(theirs)

@@ -24,10 +24,10 @@ def example(seed, sharpness, size=SIZE):
     return members(random, sharpness, truth), truth
 
 
-def brier_of(maps, truth, weights, labelled=None):
+def brier_of(maps, truth, weights, labeled=None):
     """By the definition, for one image."""
     error = (np.tensordot(weights, maps / 255, 1) - truth) ** 2
-    return float(error.mean() if labelled is None else error[labelled].mean())
+    return float(error.mean() if labeled is None else error[labeled].mean())
 
 
 def test_the_gram_knows_the_brier_score_of_any_mean():
@@ -39,20 +39,20 @@ def test_the_gram_knows_the_brier_score_of_any_mean():
 
 def test_blocks_of_pixels_are_one_image(monkeypatch):
     maps, truth = example(1, (1, 3))
-    labelled = np.random.default_rng(1).random(SIZE) < 0.5
-    whole = stacking.gram(maps, truth, labelled)
+    labeled = np.random.default_rng(1).random(SIZE) < 0.5
+    whole = stacking.gram(maps, truth, labeled)
     monkeypatch.setattr(stacking, "_BLOCK", 100)
-    np.testing.assert_allclose(stacking.gram(maps, truth, labelled).products, whole.products, rtol=1e-12)
+    np.testing.assert_allclose(stacking.gram(maps, truth, labeled).products, whole.products, rtol=1e-12)
 
 
 def test_pixels_without_a_label_count_nowhere():
     maps, truth = example(2, (1, 2))
-    labelled = np.zeros(SIZE, bool)
-    labelled[:10] = True
-    changed = truth ^ ~labelled
-    gram, same = stacking.gram(maps, truth, labelled), stacking.gram(maps, changed, labelled)
+    labeled = np.zeros(SIZE, bool)
+    labeled[:10] = True
+    changed = truth ^ ~labeled
+    gram, same = stacking.gram(maps, truth, labeled), stacking.gram(maps, changed, labeled)
     assert (gram.products == same.products).all() and gram.count == 1
-    assert stacking.brier(gram, np.array([0.5, 0.5])) == pytest.approx(brier_of(maps, truth, [0.5, 0.5], labelled))
+    assert stacking.brier(gram, np.array([0.5, 0.5])) == pytest.approx(brier_of(maps, truth, [0.5, 0.5], labeled))
     nothing = stacking.gram(maps, truth, np.zeros(SIZE, bool))
     assert nothing.count == 0 and not nothing.products.any()
     assert (stacking.weights(nothing) == 0.5).all()
@@ -79,7 +79,7 @@ def test_weights_are_on_the_simplex_and_never_worse_than_one_member_or_the_equal
 
 
 @given(st.integers(0, 10_000), st.integers(2, 6))
-def test_weights_agree_with_a_general_optimiser(seed, count):
+def test_weights_agree_with_a_general_optimizer(seed, count):
     sharpness = np.random.default_rng(seed).uniform(0, 4, count)
     gram = stacking.gram(*example(seed, sharpness, (9, 11)))
     found = minimize(

@@ -159,19 +159,19 @@ def test_what_is_symmetric(pair):
     assert precision.value(*pair) == recall.value(*pair[::-1])
 
 
-def test_pixels_that_are_not_labelled_do_not_count():
+def test_pixels_that_are_not_labeled_do_not_count():
     prediction, truth = ((labels > 0).astype(np.uint8) for labels in similar_labels(3))
-    true_objects, labelled = objects.components(truth), np.ones(truth.shape, bool)
-    labelled[:, 30:] = False
+    true_objects, labeled = objects.components(truth), np.ones(truth.shape, bool)
+    labeled[:, 30:] = False
     for measure in map(measures.get, measures.NAMES):
         if measure.pooled:
             continue
-        value = measure.value(prediction, truth, labelled=labelled)
+        value = measure.value(prediction, truth, labeled=labeled)
         assert value != measure.value(prediction, truth), measure.name
-        garbled = np.where(labelled, prediction, 1 - prediction)
-        assert value == measure.value(garbled, truth, labelled=labelled), measure.name
-    kept = measures.get("dsb2018").value(prediction, truth, labelled=labelled, truth_objects=true_objects)
-    overlap = objects.match(objects.components(prediction * labelled), true_objects * labelled)
+        garbled = np.where(labeled, prediction, 1 - prediction)
+        assert value == measure.value(garbled, truth, labeled=labeled), measure.name
+    kept = measures.get("dsb2018").value(prediction, truth, labeled=labeled, truth_objects=true_objects)
+    overlap = objects.match(objects.components(prediction * labeled), true_objects * labeled)
     assert kept == objects.average_precision(overlap)
 
 
@@ -227,7 +227,7 @@ def test_touching_objects_are_one_only_where_nothing_says_otherwise():
     measure = measures.get("dsb2018")
     assert measure.value(truth, truth) == 1
     assert measure.value(truth, truth, truth_objects=labels.astype(np.int32)) == 0  # one object, two wanted
-    corner = square(2, 2, 4) | square(6, 6, 4)  # eight neighbours
+    corner = square(2, 2, 4) | square(6, 6, 4)  # eight neighbors
     assert objects.components(corner).max() == 1
 
 
@@ -335,7 +335,7 @@ def test_total_against_loops(name, policy, seed):
 @pytest.mark.parametrize("seed", range(4))
 def test_with_weights_of_one_it_is_the_plain_score(policy, seed):
     counts = some_counts(seed)
-    plain = overlap.summarise(*np.moveaxis(counts, 2, 0)[:3], policy)
+    plain = overlap.summarize(*np.moveaxis(counts, 2, 0)[:3], policy)
     ones = np.ones((1, len(counts)))
     for kind, name, key in [(kind, f"{kind}{key}", key) for kind in ("", "pooled_") for key in ("dice", "iou")]:
         measure = measures.get(name)

@@ -34,14 +34,14 @@ def test_scores_agree_with_sklearn(pair):
 @pytest.mark.parametrize(("policy", "mean"), [("one", 0.75), ("zero", 0.25), ("skip", 0.5)])
 def test_the_empty_policy_decides_what_an_empty_pair_is_worth(policy, mean):
     tp, fp, fn = np.array([1, 0]), np.array([1, 0]), np.array([1, 0])  # Dice 0.5, and an empty pair
-    summary = overlap.summarise(tp, fp, fn, policy)
+    summary = overlap.summarize(tp, fp, fn, policy)
     assert summary["image"]["dice"] == pytest.approx(mean)
     assert summary["pooled"]["dice"] == pytest.approx(0.5)
 
 
 def test_nothing_but_skipped_images_is_no_number():
     zeros = np.zeros(3, int)
-    assert np.isnan(overlap.summarise(zeros, zeros, zeros, "skip")["image"]["dice"])
+    assert np.isnan(overlap.summarize(zeros, zeros, zeros, "skip")["image"]["dice"])
 
 
 @given(st.floats(0.01, 1.0) | st.integers(1, 255).map(lambda p8: p8 / 255))

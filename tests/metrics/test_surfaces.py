@@ -163,15 +163,15 @@ def test_a_larger_tolerance_never_takes_away():
     assert shares[-1] == 1
 
 
-def test_pixels_that_are_not_labelled_are_background_in_both():
+def test_pixels_that_are_not_labeled_are_background_in_both():
     prediction, truth = blobs(3)
-    labelled = np.ones(truth.shape, bool)
-    labelled[:, 60:] = False
+    labeled = np.ones(truth.shape, bool)
+    labeled[:, 60:] = False
     for name, function in EVERY.items():
-        expected = function(prediction * labelled, truth * labelled)
-        assert function(prediction, truth, labelled) == expected != function(prediction, truth), name
-    masked = surface_distances.region_hausdorff(prediction * labelled, truth * labelled)
-    assert surface_distances.region_hausdorff(prediction, truth, labelled) == masked
+        expected = function(prediction * labeled, truth * labeled)
+        assert function(prediction, truth, labeled) == expected != function(prediction, truth), name
+    masked = surface_distances.region_hausdorff(prediction * labeled, truth * labeled)
+    assert surface_distances.region_hausdorff(prediction, truth, labeled) == masked
 
 
 def test_masks_may_be_bool_or_255_and_lie_in_memory_as_run_lengths_leave_them():

@@ -19,7 +19,7 @@ MASK = torch.tensor(Y, dtype=torch.uint8).view(1, 1, 1, 4)
 CE = -np.log([0.8, 0.4, 0.6, 0.8])
 # of them: tp 1.2, fp 0.6, fn 0.8, tn 1.4
 DICE = 1 - (2 * 1.2 + 1) / (1.8 + 2 + 1)
-GENERALISED = 1 - 2 * (1.2 + 1.4) / (1.8 + 2 + 2.2 + 2)  # two pixels of each label weigh the same
+GENERALIZED = 1 - 2 * (1.2 + 1.4) / (1.8 + 2 + 2.2 + 2)  # two pixels of each label weigh the same
 TVERSKY = 1 - (1.2 + 1) / (1.2 + 1 + 0.3 * 0.6 + 0.7 * 0.8)
 BY_HAND = {
     "ce": CE.mean(),
@@ -32,9 +32,9 @@ BY_HAND = {
     "distance_ce": (CE * [1, 2, 2, 1]).mean(),
     "dice": DICE,
     "squared_dice": 1 - (2 * 1.2 + 1) / (0.64 + 0.16 + 0.16 + 0.04 + 2 + 1),
-    "generalised_dice": GENERALISED,
-    "generalised_dice_v2": GENERALISED,
-    "penalty_dice(k=2)": GENERALISED / (1 + 2 * (1 - GENERALISED)),
+    "generalized_dice": GENERALIZED,
+    "generalized_dice_v2": GENERALIZED,
+    "penalty_dice(k=2)": GENERALIZED / (1 + 2 * (1 - GENERALIZED)),
     "iou": 1 - (1.2 + 1) / (1.8 + 2 - 1.2 + 1),
     "tversky": TVERSKY,
     "focal_tversky": TVERSKY**0.75,
@@ -64,9 +64,9 @@ def test_every_loss_has_a_value_by_hand():
 
 
 def test_values_of_one_class_a_pixel_by_hand():
-    """Two pixels of class 0, one of class 1, one not labelled; three classes, every probability one third."""
+    """Two pixels of class 0, one of class 1, one not labeled; three classes, every probability one third."""
     logits = torch.zeros(1, 3, 2, 2)
-    logits[0, 2, 1, 1] = 50  # where nothing is labelled any prediction will do
+    logits[0, 2, 1, 1] = 50  # where nothing is labeled any prediction will do
     mask = torch.tensor([[[[0, 0], [1, 255]]]], dtype=torch.uint8)
 
     def value(text, scored=None):
@@ -82,9 +82,9 @@ def test_values_of_one_class_a_pixel_by_hand():
     assert value("dice", (1, 2)) == pytest.approx(np.mean(dice[1:]))
     assert value("iou", (1,)) == pytest.approx(1 - (1 / 3 + 1) / (1 + 2 / 3 + 1))
     # weights 1/4, 1 and, for the label without a pixel, 1
-    assert value("generalised_dice") == pytest.approx(1 - 2 * (2 / 3 / 4 + 1 / 3) / (3 / 4 + 2 + 1), abs=1e-6)
+    assert value("generalized_dice") == pytest.approx(1 - 2 * (2 / 3 / 4 + 1 / 3) / (3 / 4 + 2 + 1), abs=1e-6)
     # class 1 and the rest, which has twice its probability
-    assert value("generalised_dice", (1,)) == pytest.approx(1 - 2 * (4 / 3 / 4 + 1 / 3) / (4 / 4 + 2), abs=1e-6)
+    assert value("generalized_dice", (1,)) == pytest.approx(1 - 2 * (4 / 3 / 4 + 1 / 3) / (4 / 4 + 2), abs=1e-6)
     rare = 0.2 * each**0.3 * (2 * np.sqrt(3 / 2) + np.sqrt(3)) / 3
     assert value("exp_log", (1,)) == pytest.approx(0.8 * (-np.log(1 - dice[1])) ** 0.3 + rare)
     assert value("lovasz", (1,)) == pytest.approx(2 / 3)  # every step of the IoU: 1 from 2/3, or what remains at 1/3
@@ -199,9 +199,9 @@ def test_monai_agrees(text, task):
 
 
 @pytest.mark.parametrize("over_batch", [False, True])
-def test_monais_generalised_dice_agrees(over_batch):
+def test_monais_generalized_dice_agrees(over_batch):
     monai = pytest.importorskip("monai.losses")
-    name = "generalised_dice_v2" if over_batch else "generalised_dice"
+    name = "generalized_dice_v2" if over_batch else "generalized_dice"
     logits, mask = random_batch("multiclass", 3)
     mask[0] = mask[0] % 2  # a class that an image lacks
     peer = monai.GeneralizedDiceLoss(softmax=True, batch=over_batch, smooth_nr=0, smooth_dr=0)
@@ -252,7 +252,7 @@ def test_the_lovasz_extension_keeps_its_digits_in_a_large_image():
     assert loss_sum.Loss("lovasz")(logits, mask).item() == pytest.approx(expected.sum(), rel=1e-5)
 
 
-def test_distances_agree_with_scipys_and_go_to_labelled_pixels_alone():
+def test_distances_agree_with_scipys_and_go_to_labeled_pixels_alone():
     ndimage = pytest.importorskip("scipy.ndimage")
     mask = random_batch("binary", 1, size=24)[1]
     mask[0, :, 4:20, 4:20] = 1

@@ -11,7 +11,7 @@ from tools.errors import UserError
 
 TASKS = ("binary", "multiclass", "multilabel")
 EVERY = [(name, task) for name in loss_sum.LOSSES for task in TASKS if (name, task) != ("bce", "multiclass")]
-OVER_THE_BATCH = {"generalised_dice_v2", "dice(batch=True)"}
+OVER_THE_BATCH = {"generalized_dice_v2", "dice(batch=True)"}
 # 0 for a mask that is empty or full, or for a class that an image does not show, as their docstrings say
 SILENT = re.compile(r"boundary|hausdorff|.*present")
 OPTIONS = {
@@ -47,8 +47,8 @@ def classes_of(task):
 def masks(task, number=4, size=12):
     """Uint8 (number, K, size, size) with a disc in each plane, or a class map of three."""
     y, x = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
-    centres = torch.arange(number).view(-1, 1, 1, 1) + torch.tensor([4, 5, 6]).view(1, 3, 1, 1)
-    discs = ((y - centres) ** 2 + (x - 5) ** 2 <= 10).byte()
+    centers = torch.arange(number).view(-1, 1, 1, 1) + torch.tensor([4, 5, 6]).view(1, 3, 1, 1)
+    discs = ((y - centers) ** 2 + (x - 5) ** 2 <= 10).byte()
     if task == "multiclass":
         return (discs[:, :1] + discs[:, 2:]).contiguous()
     return discs[:, : classes_of(task)].contiguous()
@@ -113,7 +113,7 @@ def test_empty_and_full_masks_teach(text, task):
 
 
 @pytest.mark.parametrize("text", [text for text, task in EVERY if task == "multiclass"])
-def test_what_is_not_labelled_does_not_count(text):
+def test_what_is_not_labeled_does_not_count(text):
     loss, mask = loss_sum.Loss(text, "multiclass", (1, 2)), masks("multiclass")
     mask[:, :, 3:6, 2:7] = 255
     mask[3] = 255
@@ -125,12 +125,12 @@ def test_what_is_not_labelled_does_not_count(text):
     assert slope[ignored].abs().max() == 0 and slope[~ignored].abs().max() > 0
     other = torch.where(ignored, torch.randn_like(logits) * 100, logits)
     torch.testing.assert_close(loss(other, mask), before)
-    assert loss(logits[3:], mask[3:]).item() == pytest.approx(0, abs=0.01)  # nothing at all is labelled
+    assert loss(logits[3:], mask[3:]).item() == pytest.approx(0, abs=0.01)  # nothing at all is labeled
 
 
 @pytest.mark.parametrize("text", [text for text, task in EVERY if task == "multiclass"])
-def test_a_crop_is_worth_what_its_unlabelled_surroundings_leave(text):
-    """Pixels that are not labelled are as if the image ended there."""
+def test_a_crop_is_worth_what_its_unlabeled_surroundings_leave(text):
+    """Pixels that are not labeled are as if the image ended there."""
     mask, size = masks("multiclass"), 8
     logits = torch.randn(4, 3, 12, 12)
     mask[:, :, size:] = 255
@@ -145,7 +145,7 @@ def test_accumulated_batches_equal_the_large_one_unless_it_says_over_the_batch(t
     loss, mask = loss_sum.Loss(text, task), masks(task, 6)
     mask[4] = 0
     if task == "multiclass":
-        mask[1, :, :7] = mask[2, :, :, 3:] = 255  # so that images differ in how much of them is labelled
+        mask[1, :, :7] = mask[2, :, :, 3:] = 255  # so that images differ in how much of them is labeled
     torch.manual_seed(0)
     logits = torch.randn(6, classes_of(task), 12, 12)
     parts = torch.stack([loss(logits[i : i + 2], mask[i : i + 2]) for i in range(0, 6, 2)])
@@ -185,6 +185,12 @@ def test_a_sum_is_the_weighted_sum_of_its_terms():
     )
     assert value("tversky( alpha = 1 , beta = 1 )") == pytest.approx(value("iou"))
     assert value("focal(gamma=0)") == pytest.approx(value("ce"))
+
+
+def test_a_loss_keeps_its_former_name():
+    logits, mask = torch.randn(2, 1, 4, 4), torch.ones(2, 1, 4, 4, dtype=torch.uint8)
+    now, then = (loss_sum.Loss(name)(logits, mask) for name in ("generalized_dice", "generalised_dice"))
+    assert torch.equal(now, then)
 
 
 @pytest.mark.parametrize(

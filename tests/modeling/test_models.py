@@ -142,7 +142,7 @@ def test_encoder_weights_of_rgb_serve_other_channels(name, channels, tmp_path):
     for key in theirs.keys() - set(different):
         torch.testing.assert_close(ours[key], theirs[key])
     first = theirs[different[0]]
-    expected = first.sum(1) if channels == 1 else first[:, 0] * 3 / 4  # the answer to a grey picture stays
+    expected = first.sum(1) if channels == 1 else first[:, 0] * 3 / 4  # the answer to a gray picture stays
     torch.testing.assert_close(ours[different[0]][:, 0], expected)
     assert network.eval()(torch.rand(1, channels, 32, 32)).shape == (1, 1, 32, 32)
     with pytest.raises(UserError, match="NORMALISE=measured"):

@@ -67,7 +67,7 @@ def test_odd_sizes_and_any_channels_give_logits_of_that_size(name):
 
 
 @pytest.mark.parametrize("name", ["unet", "unetify_test_convnext"])
-def test_grey_images(name):
+def test_gray_images(name):
     network = network_of(name, channels=1, max_features=32).eval()
     dark, bright = torch.zeros(1, 1, 40, 40), torch.ones(1, 1, 40, 40)
     assert not torch.allclose(network(dark), network(bright))
@@ -105,12 +105,12 @@ def test_it_learns_one_picture_by_heart(name):
     torch.manual_seed(0)
     network, (image, mask) = network_of(name, max_features=32).train(), disc(64)
     images, masks = torch.cat([image, image.flip(3)]), torch.cat([mask, mask.flip(3)])
-    optimiser = torch.optim.AdamW(network.parameters(), lr=2e-2)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=2e-2)
     for _ in range(32):
         loss = torch.nn.functional.binary_cross_entropy_with_logits(network(images), masks)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
     predicted = network(images) > 0
     assert (predicted & (masks > 0)).sum() / (predicted | (masks > 0)).sum() > 0.8
 

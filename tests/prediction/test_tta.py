@@ -131,7 +131,7 @@ def test_scales_show_the_network_other_sizes_and_keep_a_ramp_where_it_was():
 
 
 @pytest.mark.parametrize(("scale", "width"), [(0.75, 128), (1.25, 192)])
-def test_scaled_pixels_show_what_was_at_their_centre(scale, width):
+def test_scaled_pixels_show_what_was_at_their_center(scale, width):
     columns = torch.arange(160.0).expand(1, 1, 96, 160)
     expected = (torch.arange(width) + 0.5) * (160 / width) - 0.5
     seen = tta.View(scale=scale).apply(columns)[0, 0, 0]

@@ -55,11 +55,11 @@ BAR = np.pad(np.ones((9, 100), np.uint8), 5)
         (discs((30, 40, 12), (30, 48, 12)), 5, 1),  # 0.94
         (discs((30, 40, 12), (30, 54, 12)), 5, 2),  # 0.81
         (discs((30, 40, 12), (30, 62, 12)), 5, 2),  # 0.40
-        (discs((30, 40, 12), (30, 62, 12)), 21, 2),  # the centres are 22 px apart
+        (discs((30, 40, 12), (30, 62, 12)), 21, 2),  # the centers are 22 px apart
         (discs((30, 40, 12), (30, 62, 12)), 25, 1),
         (discs((20, 40, 12), (36, 56, 12)), 5, 2),  # diagonally
         (discs((30, 20, 12), (30, 40, 12), (30, 60, 12)), 5, 3),  # a chain
-        (discs((30, 20, 12), (30, 40, 10), (30, 60, 12)), 30, 2),  # only the outer centres are as far apart
+        (discs((30, 20, 12), (30, 40, 10), (30, 60, 12)), 30, 2),  # only the outer centers are as far apart
         (discs((30, 20, 16), (30, 42, 8)), 5, 2),  # a small one on a large one
         (discs((0, 30, 12), (0, 50, 12)), 5, 2),  # cut off by the image's edge
         (discs((0, 0, 20)), 5, 1),
@@ -96,7 +96,7 @@ def random_discs(seed: int):
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_a_crowd_of_discs_is_told_apart_along_the_lines_between_their_centres(seed):
+def test_a_crowd_of_discs_is_told_apart_along_the_lines_between_their_centers(seed):
     circles, mask = random_discs(seed)
     cut = watershed.apart(mask, 5)
     labels, number = ndimage.label(cut, EIGHT)
@@ -126,7 +126,7 @@ def test_whatever_the_mask(mask, spacing, size):
         assert left.any()
         if count(left) == 1 and left.sum() < (before == part).sum():
             raise AssertionError("an object that was not cut apart lost pixels")
-    assert (watershed.apart(mask, 1000) == mask).all()  # no two centres are as far apart
+    assert (watershed.apart(mask, 1000) == mask).all()  # no two centers are as far apart
 
 
 def test_isolated_discs_stay_as_they_are_and_a_line_is_thin():
@@ -178,23 +178,23 @@ LEVELS = st.integers(0, 6).map(lambda step: step * 40)
     st.sampled_from(["dsb2018", "airbus"]),
 )
 @settings(max_examples=15, deadline=None)
-def test_values_without_drawing_are_those_of_the_drawn_mask(p8, truth, labelled, name):
+def test_values_without_drawing_are_those_of_the_drawn_mask(p8, truth, labeled, name):
     p8 = np.kron(p8, np.ones((2, 2), np.uint8))
-    truth, labelled = (
+    truth, labeled = (
         np.kron(truth, np.ones((2, 2), bool)),
-        None if labelled is None else np.kron(labelled, EIGHT[:2, :2]),
+        None if labeled is None else np.kron(labeled, EIGHT[:2, :2]),
     )
-    labelled = None if labelled is None else labelled > 0
+    labeled = None if labeled is None else labeled > 0
     rules = rule_trials.candidates(Rule(0.4, 3, 1, 2, 0.6, 4, 3), "binary", "objects", 4000)[::11]
     rules += (Rule(0.4, 3, 1, 2, 0.6, 4, 3), Rule(0.3, 2, 0, 2), Rule(0.3, split=2))
     measure, there = measures.get(name), objects.components(truth)
     there[:, 5] = 0  # true objects need not be the mask's components
-    counts, values = rule_sweep.objects_by_rule(p8, truth, there, labelled, rules, measure, "skip")
-    assert (counts == rule_sweep.counts_by_rule(p8, truth, labelled, rules)).all()
+    counts, values = rule_sweep.objects_by_rule(p8, truth, there, labeled, rules, measure, "skip")
+    assert (counts == rule_sweep.counts_by_rule(p8, truth, labeled, rules)).all()
     for at, rule in enumerate(rules):
         drawn = postprocess.to_mask(p8, rule)
-        assert counts[at].tolist() == list(overlap.count(drawn, truth, labelled).values()), rule
-        expected = measure.value(drawn, truth, labelled=labelled, truth_objects=there, empty="skip")
+        assert counts[at].tolist() == list(overlap.count(drawn, truth, labeled).values()), rule
+        expected = measure.value(drawn, truth, labeled=labeled, truth_objects=there, empty="skip")
         assert values[at] == pytest.approx(expected, abs=1e-12, nan_ok=True), rule
 
 

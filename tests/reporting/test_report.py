@@ -223,7 +223,7 @@ def test_nothing_but_empty_masks_is_held_out(workplace):
 
 
 def test_classes_with_names_that_look_like_html(workplace):
-    """Several classes, unlabelled pixels, and names of images and classes that have to be escaped."""
+    """Several classes, unlabeled pixels, and names of images and classes that have to be escaped."""
     random = np.random.default_rng(0)
     (Path("input/x/images")).mkdir(parents=True)
     (Path("input/x/masks")).mkdir()
@@ -346,7 +346,7 @@ def test_reliability_against_counts_by_hand():
     assert calibration.calibration_error(counts[0]) == pytest.approx((4 * 0.25 + 2 * (128 / 255 - 0.5)) / 8)
     assert calibration.brier(counts[0]) == pytest.approx((1 + (128 / 255) ** 2 + (127 / 255) ** 2) / 8)
     assert calibration.unsure(counts[0]).sum() == 2
-    half = calibration.count(p8, truth, labelled=np.array([[1, 1, 1, 1, 0, 0, 0, 0]], bool))
+    half = calibration.count(p8, truth, labeled=np.array([[1, 1, 1, 1, 0, 0, 0, 0]], bool))
     assert half.sum() == 4 and half[0, 255].sum() == 0
 
 
@@ -373,7 +373,7 @@ def test_suspects_are_regions_and_no_seams():
     assert [region.label for region in label_errors.find(p8, mask, spec)] == ["foreground"]
 
 
-def test_unlabelled_pixels_are_no_suspects():
+def test_unlabeled_pixels_are_no_suspects():
     spec = dataspec.DataSpec("multiclass", ("background", "a"), values=(0, 1), ignore=(255,))
     mask = np.full((1, 30, 30), dataspec.IGNORED, np.uint8)
     p8 = np.stack([sure(np.zeros((30, 30))), sure(np.ones((30, 30)))])

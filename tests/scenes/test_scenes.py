@@ -148,22 +148,22 @@ def class_maps(root, suffix=".png"):
 VALUES = [{"name": name, "value": str(value)} for value, name in enumerate(blobs.LAND)]
 
 
-def test_class_maps_hold_the_same_in_grey_palette_and_colours(written):
+def test_class_maps_hold_the_same_in_gray_palette_and_colors(written):
     roots = [written[name][0] for name in ("classmap", "palette", "colours")]
     assert rows(roots[0] / "classes.csv") == rows(roots[1] / "classes.csv") == VALUES
-    colours = {row["name"]: [int(row[part]) for part in "rgb"] for row in rows(roots[2] / "classes.csv")}
-    assert list(colours) == [*blobs.LAND, "ignore"]
+    colors = {row["name"]: [int(row[part]) for part in "rgb"] for row in rows(roots[2] / "classes.csv")}
+    assert list(colors) == [*blobs.LAND, "ignore"]
     table = np.zeros((256, 3), int)
-    table[: len(blobs.LAND)] = [colours[name] for name in blobs.LAND]
+    table[: len(blobs.LAND)] = [colors[name] for name in blobs.LAND]
     seen = set()
-    for (image, grey), (_, palette), (_, coloured) in zip(*map(class_maps, roots), strict=True):
+    for (image, gray), (_, palette), (_, colored) in zip(*map(class_maps, roots), strict=True):
         opened(image, "RGB")
-        labels = opened(grey, "L")
+        labels = opened(gray, "L")
         seen |= set(np.unique(labels).tolist())
         assert np.array_equal(opened(palette, "P"), labels)
-        assert np.array_equal(opened(coloured, "RGB"), table[labels])
+        assert np.array_equal(opened(colored, "RGB"), table[labels])
     assert {0, 3, 4, 255} <= seen <= {0, 1, 2, 3, 4, 255}
-    assert Image.open(class_maps(roots[1])[0][1]).getpalette()[:3] == colours["field"]
+    assert Image.open(class_maps(roots[1])[0][1]).getpalette()[:3] == colors["field"]
 
 
 def test_near_infrared_is_a_fourth_channel_that_is_no_alpha(written):
@@ -297,8 +297,8 @@ def test_organs_overlap_and_are_not_on_every_slice():
 def test_pictures_of_a_person_share_the_polish():
     def tint(number, person):
         picture, mask = hands.nails(42, number, "polished", person)
-        colour = np.median(picture[mask > 0], axis=0)
-        return colour / colour.sum()
+        color = np.median(picture[mask > 0], axis=0)
+        return color / color.sum()
 
     people = [[tint(number, person) for number in (0, 1)] for person in (0, 3)]
     within = max(np.abs(first - second).sum() for first, second in people)

@@ -11,7 +11,7 @@ from scoring import blind_baseline, score_rows
 
 
 def write(root, masks, spec, strip=0):
-    """A training table of class maps or 0/1 masks (N, H, W); the last `strip` columns are not labelled."""
+    """A training table of class maps or 0/1 masks (N, H, W); the last `strip` columns are not labeled."""
     rows = []
     for number, mask in enumerate(masks):
         file, labels = f"{number}.png", mask.astype(np.uint8) * (255 if spec.task == "binary" else 1)
@@ -66,7 +66,7 @@ def test_a_speck_is_no_empty_mask(tmp_path):
     assert blind_baseline.masks(training, score_rows.scale("dice", "", "one"))[0].any()
 
 
-def test_each_class_has_its_own_and_pixels_that_nobody_labelled_count_nowhere(tmp_path):
+def test_each_class_has_its_own_and_pixels_that_nobody_labeled_count_nowhere(tmp_path):
     spec = DataSpec("multiclass", ("background", "red", "blue"), values=(0, 1, 2), ignore=(255,))
     labels = np.zeros((10, 64, 64), np.uint8)
     labels[:, :, 16:], labels[0, :8, :8] = 2, 1

@@ -176,7 +176,7 @@ def test_an_overfit_run_is_left_out_of_the_leaderboard(trained, refused, capsys)
     capsys.readouterr()
     assert leaderboard.main(TINY) == 0
     said = capsys.readouterr().out
-    assert "left out: demo_overfit: learnt its images by heart" in said
+    assert "left out: demo_overfit: learned its images by heart" in said
     assert said.count("demo_overfit") == 1
     refused(compare.main, [*TINY, "A=demo", "B=demo_overfit"], "no out-of-fold scores")
     refused(cv.main, [*TINY, "OVERFIT=4"], "nothing to cross-validate")
@@ -211,7 +211,7 @@ def test_scores_of_another_policy_or_metric_do_not_stand_beside_each_other(train
 
 
 def test_pseudo_labels_of_validation_images(folds_table, demo_data, refused):
-    """kfold -1 is trained on in every fold: a held-out image among such rows would be learnt by heart."""
+    """kfold -1 is trained on in every fold: a held-out image among such rows would be learned by heart."""
     table = read(TABLE)
     source = table.iloc[0]
     copy = Path("input/demo/pseudo/new.jpg")

@@ -40,9 +40,9 @@ def read(path):
 
 
 @pytest.fixture(scope="session")
-def labelled_source(trained_source, tmp_path_factory):
+def labeled_source(trained_source, tmp_path_factory):
     """The trained working folder with pseudo-labels, and both folds trained and scored on them."""
-    place = tmp_path_factory.mktemp("labelled") / "copy"
+    place = tmp_path_factory.mktemp("labeled") / "copy"
     shutil.copytree(trained_source, place)
     with contextlib.chdir(place):
         assert pseudo.main([*TINY, SOME]) == 0
@@ -51,9 +51,9 @@ def labelled_source(trained_source, tmp_path_factory):
 
 
 @pytest.fixture
-def labelled(labelled_source, tmp_path, monkeypatch):
+def labeled(labeled_source, tmp_path, monkeypatch):
     place = tmp_path / "copy"
-    shutil.copytree(labelled_source, place)
+    shutil.copytree(labeled_source, place)
     monkeypatch.chdir(place)
     return place
 
@@ -71,7 +71,7 @@ def seal(folder):
     write_json(folder / run_folders.MANIFEST, manifest)
 
 
-def test_each_fold_trains_on_the_labels_of_its_own_model_only(labelled):
+def test_each_fold_trains_on_the_labels_of_its_own_model_only(labeled):
     """What the loaders hand out, against the maps that each model made."""
     loaded = settings.load([*TINY, *ON_NEW])
     frame, spec = splits.read(NEW), dataspec.read(NEW.with_suffix(".json"))
@@ -101,7 +101,7 @@ def batch_rows(data, epoch):
     return [row for batch in loader for row in batch["row"].tolist()]
 
 
-def test_no_pseudo_label_is_ever_scored_nor_in_the_constant_mask_of_another_fold(labelled):
+def test_no_pseudo_label_is_ever_scored_nor_in_the_constant_mask_of_another_fold(labeled):
     held_out = {fold: set(part["image"]) for fold, part in read(TABLE).groupby("kfold")}
     for fold in ("0", "1"):
         run = LOGS / f"demo_pseudo/fold{fold}_seed42"
@@ -112,7 +112,7 @@ def test_no_pseudo_label_is_ever_scored_nor_in_the_constant_mask_of_another_fold
     assert sorted(scores["image"]) == sorted(read(TABLE)["image"])
 
 
-def test_the_rows_that_were_there_are_unchanged(labelled, trained_source):
+def test_the_rows_that_were_there_are_unchanged(labeled, trained_source):
     assert TABLE.read_bytes() == (trained_source / TABLE).read_bytes()
     before, after = TABLE.read_text().splitlines(), NEW.read_text().splitlines()
     assert after[0] == f"{before[0]},for_fold"
@@ -122,11 +122,11 @@ def test_the_rows_that_were_there_are_unchanged(labelled, trained_source):
     assert {line["for fold"]: line["test images"] for line in about["pseudo"]["folds"]} == dict.fromkeys(FOLDS, 16)
 
 
-def test_the_sheet_shows_kept_and_rejected_ones(labelled):
+def test_the_sheet_shows_kept_and_rejected_ones(labeled):
     assert Image.open(OUTPUT / "pseudo/demo_pseudo.png").size[1] > 12 * 150
 
 
-def test_base_and_pseudo_are_compared_on_what_both_hold_out(labelled, capsys):
+def test_base_and_pseudo_are_compared_on_what_both_hold_out(labeled, capsys):
     assert compare.main([*TINY, "A=demo", "B=demo_pseudo"]) == 0
     said = capsys.readouterr().out
     assert "TRAIN_FOLDS" in said and str(NEW) in said
@@ -161,7 +161,7 @@ def another_group(frame):
 
 
 @pytest.mark.parametrize("change", [swap_masks, another_group])
-def test_other_held_out_rows_are_not_compared(labelled, refused, capsys, change):
+def test_other_held_out_rows_are_not_compared(labeled, refused, capsys, change):
     forge(lambda frame: None)
     assert compare.main([*TINY, "A=demo", "B=demo_pseudo"]) == 0
     before = sha256(NEW)
@@ -172,7 +172,7 @@ def test_other_held_out_rows_are_not_compared(labelled, refused, capsys, change)
     assert "left out: demo_pseudo, seed 42" in capsys.readouterr().out
 
 
-def test_masks_that_were_redrawn_in_between_are_not_compared(labelled, refused):
+def test_masks_that_were_redrawn_in_between_are_not_compared(labeled, refused):
     path = LOGS / "demo_pseudo/oof_seed42/scores.csv"
     scores = pd.read_csv(path, dtype={"image": str, "group": str})
     scores.loc[0, ["fn", "tn"]] += [5, -5]
@@ -180,8 +180,8 @@ def test_masks_that_were_redrawn_in_between_are_not_compared(labelled, refused):
     refused(compare.main, [*TINY, "A=demo", "B=demo_pseudo"], "different masks")
 
 
-def test_predictions_of_another_fold_under_this_fold_s_name_are_made_again(labelled, capsys):
-    """The cheat that would hurt most: fold 1's model has learnt the masks that fold 0 holds out."""
+def test_predictions_of_another_fold_under_this_fold_s_name_are_made_again(labeled, capsys):
+    """The cheat that would hurt most: fold 1's model has learned the masks that fold 0 holds out."""
     assert inference.main([*TINY, "FOLD=1", "NAME=demo_fold0_seed42"]) == 0
     forged = {path.name: path.read_bytes() for path in maps_of("0").glob("*.png")}
     assert pseudo.main([*TINY, SOME, "NAME=p"]) == 0
@@ -191,7 +191,7 @@ def test_predictions_of_another_fold_under_this_fold_s_name_are_made_again(label
     assert any((maps_of("0") / name).read_bytes() != old for name, old in forged.items())
 
 
-def test_what_is_there_is_used_and_what_was_exchanged_is_made_again(labelled, capsys):
+def test_what_is_there_is_used_and_what_was_exchanged_is_made_again(labeled, capsys):
     times = {fold: (maps_of(fold) / run_folders.MANIFEST).stat().st_mtime_ns for fold in FOLDS}
     victim = sorted(maps_of("1").glob("*.png"))[0]
     Image.fromarray(np.full((64, 96), 255, np.uint8)).save(victim)
@@ -206,7 +206,7 @@ def test_what_is_there_is_used_and_what_was_exchanged_is_made_again(labelled, ca
     assert [text.replace("/again/", "/demo_pseudo/") for text in again["mask"]] == list(first["mask"])
 
 
-def test_a_second_round_replaces_the_labels_of_the_first(labelled):
+def test_a_second_round_replaces_the_labels_of_the_first(labeled):
     assert pseudo.main([*TINY, *ON_NEW, "CONFIDENCE=0", "NAME=second"]) == 0
     table = splits.read(OUTPUT / "train_folds_second.csv")
     assert len(table) == 64 + 3 * 16
@@ -215,7 +215,7 @@ def test_a_second_round_replaces_the_labels_of_the_first(labelled):
     assert all("/second/" in mask for mask in table["mask"][table["for_fold"] != ""])
 
 
-def test_names_that_are_taken_are_kept(labelled, refused):
+def test_names_that_are_taken_are_kept(labeled, refused):
     before = NEW.read_bytes()
     refused(pseudo.main, [*TINY, "CONFIDENCE=0.05"], "these runs were trained on it", "OVERWRITE=1")
     refused(pseudo.main, [*TINY, "NAME=demo"], "another NAME")
@@ -231,7 +231,7 @@ def test_names_that_are_taken_are_kept(labelled, refused):
     assert len(read(NEW)) > len(before.splitlines()) - 1
 
 
-def test_make_folds_leaves_the_new_table_alone(labelled, refused):
+def test_make_folds_leaves_the_new_table_alone(labeled, refused):
     before = NEW.read_bytes()
     refused(folds.main, [*TINY, f"TRAIN_FOLDS={NEW}"], "each for one fold", "TRAIN_FOLDS=")
     refused(folds.main, [*TINY, f"TABLE={NEW}", "OUTPUT=other"], "each for one fold")
@@ -248,7 +248,7 @@ def test_make_folds_leaves_the_new_table_alone(labelled, refused):
         ("kfold", "0", ["for rows of kfold -1"]),
     ],
 )
-def test_a_table_that_would_leak_is_refused(labelled, refused, column, value, words):
+def test_a_table_that_would_leak_is_refused(labeled, refused, column, value, words):
     frame = read(NEW)
     twice = frame["image"][frame["image"].duplicated()].iloc[0]
     frame.loc[frame.index[frame["image"] == twice][0], column] = value
@@ -256,7 +256,7 @@ def test_a_table_that_would_leak_is_refused(labelled, refused, column, value, wo
     refused(train.main, [*TINY, "FOLD=0", *ON_NEW, "OVERWRITE=1"], *words)
 
 
-def test_nothing_confident_writes_nothing(labelled, refused):
+def test_nothing_confident_writes_nothing(labeled, refused):
     said = refused(
         pseudo.main, [*TINY, "CONFIDENCE=1", "NAME=sure"], "No test image reaches CONFIDENCE=1", "the highest is 0."
     )
@@ -304,7 +304,7 @@ def another_table():
         (TABLE.unlink, [], ["make folds"]),
     ],
 )
-def test_what_cannot_be_labelled_is_said(trained, refused, break_it, arguments, words):
+def test_what_cannot_be_labeled_is_said(trained, refused, break_it, arguments, words):
     break_it()
     refused(pseudo.main, [*TINY, *arguments], *words)
     assert not list(OUTPUT.glob("*pseudo*")) and not (OUTPUT / "predictions").exists()
@@ -323,8 +323,8 @@ def test_test_images_and_links_outside_input_are_found_again(trained):
         assert spec.read_pair(Path("input/demo"), row.image, row.mask)[0].shape == (64, 96, 3)
 
 
-def test_one_class_a_pixel_leaves_what_is_unsure_unlabelled(workplace):
-    """Maps as a sure model would have made them, with a strip where it is not: red is right, the strip not labelled."""
+def test_one_class_a_pixel_leaves_what_is_unsure_unlabeled(workplace):
+    """Maps as a sure model would have made them, with a strip where it is not: red is right, the strip not labeled."""
     test_tasks.write()
     (test_tasks.ROOT / "classes.csv").write_text("name,value\nbackground,0\nred,10\nblue,20\n")
     for path in (test_tasks.ROOT / "masks").iterdir():
@@ -359,7 +359,7 @@ def test_one_class_a_pixel_leaves_what_is_unsure_unlabelled(workplace):
 CLASSES = ("background", "red", "blue")
 SPECS = {
     "values": DataSpec("multiclass", CLASSES, values=(0, 7, 900), ignore=(255,)),
-    "colours": DataSpec("multiclass", CLASSES, colours=((0, 0, 0), (9, 8, 7), (1, 2, 3)), ignore=(255, 0, 255)),
+    "colours": DataSpec("multiclass", CLASSES, colors=((0, 0, 0), (9, 8, 7), (1, 2, 3)), ignore=(255, 0, 255)),
     "planes of a class map": DataSpec("multiclass", CLASSES),
     "multilabel": DataSpec("multilabel", ("red", "light blue")),
     "binary": DataSpec(),
@@ -408,7 +408,7 @@ def test_confidence_by_hand():
     assert pseudo_labels.confidence(p8, three, (Rule(),) * 2) == pytest.approx(200 / 250)
 
 
-def test_an_object_that_the_rule_removes_is_background_or_not_labelled():
+def test_an_object_that_the_rule_removes_is_background_or_not_labeled():
     p8 = np.zeros((3, 6, 6), np.uint8)
     p8[0], p8[1, 0, 0], p8[2, 2:, 2:] = 100, 200, 200
     rules = (Rule(min_area=4),) * 2

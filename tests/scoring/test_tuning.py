@@ -31,12 +31,12 @@ LEVELS = st.integers(0, 6).map(lambda step: step * 40)
     st.none() | stnp.arrays(np.bool_, (9, 11)),
 )
 @settings(max_examples=40, deadline=None)
-def test_counts_without_drawing_are_those_of_the_drawn_mask(p8, truth, labelled):
+def test_counts_without_drawing_are_those_of_the_drawn_mask(p8, truth, labeled):
     rules = rule_trials.candidates(Rule(0.4, 3, 1, 2, 0.6, 4), "binary", "counts", 4000)
     rules += (Rule(0.3, 2, 1, 1), Rule(0.3, 5, 0, 2), Rule(0.3, split=2), Rule(0.3, 2, 1, 1, 0.5, 9, 2))
-    counted = rule_sweep.counts_by_rule(p8, truth, labelled, rules)
+    counted = rule_sweep.counts_by_rule(p8, truth, labeled, rules)
     for rule, counts in zip(rules, counted, strict=True):
-        drawn = overlap.count(postprocess.to_mask(p8, rule), truth, labelled)
+        drawn = overlap.count(postprocess.to_mask(p8, rule), truth, labeled)
         assert counts.tolist() == list(drawn.values()), rule
 
 

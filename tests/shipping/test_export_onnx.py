@@ -133,7 +133,7 @@ def test_the_example_makes_the_same_mask_without_this_repository(trained):
     assert (mask != expected).mean() < 5e-3  # bytes of a resized image may be one apart
 
 
-@pytest.mark.parametrize(("kind", "resize", "orientation"), [("classes", "fit", 6), ("grey", "stretch", 1)])
+@pytest.mark.parametrize(("kind", "resize", "orientation"), [("classes", "fit", 6), ("gray", "stretch", 1)])
 def test_a_large_jpeg_is_halved_by_its_decoder_in_the_example_too(workplace, kind, resize, orientation):
     ship(RUN, SPECS[kind], resize=resize)
     folder, random = Path("input/demo/test"), np.random.default_rng(5)
@@ -143,7 +143,7 @@ def test_a_large_jpeg_is_halved_by_its_decoder_in_the_example_too(workplace, kin
     exif = Image.Exif()
     exif[0x0112] = orientation
     picture = Image.fromarray(noisy.astype(np.uint8))
-    (picture.convert("L") if kind == "grey" else picture).save(folder / "p.jpg", quality=90, exif=exif)
+    (picture.convert("L") if kind == "gray" else picture).save(folder / "p.jpg", quality=90, exif=exif)
     _, (probabilities,) = by_torch([RUN], [folder / "p.jpg"])
     threshold = round(float(np.median(probabilities)), 2)
     assert export.main([*TINY, "FOLD=0", f"THRESHOLD={threshold}"]) == 0
@@ -158,12 +158,12 @@ SPECS = {
     "classes": DataSpec("multiclass", ("background", "red", "blue"), mean=(0.4,) * 3, std=(0.2,) * 3),
     "stack": DataSpec("multilabel", ("left lung", "heart"), channels=2, stacked=True, mean=(0.4,) * 2, std=(0.2,) * 2),
     "16 bits": DataSpec(channels=1, bits=16, window=(1000.0, 45000.0), mean=(0.4,), std=(0.2,)),
-    "grey": DataSpec(channels=1, mean=(0.4,), std=(0.2,)),
+    "gray": DataSpec(channels=1, mean=(0.4,), std=(0.2,)),
 }
 
 
 @pytest.mark.parametrize(
-    ("kind", "resize"), [("classes", "fit"), ("stack", "none"), ("16 bits", "stretch"), ("grey", "fit")]
+    ("kind", "resize"), [("classes", "fit"), ("stack", "none"), ("16 bits", "stretch"), ("gray", "fit")]
 )
 def test_other_tasks_channels_and_frames_are_read_and_cut_by_the_example_too(workplace, kind, resize):
     spec = SPECS[kind]
@@ -172,7 +172,7 @@ def test_other_tasks_channels_and_frames_are_read_and_cut_by_the_example_too(wor
     stacks = [Path("input/demo/test/p0_{z}.png")] if spec.stacked else [Path("input/demo/test/p0.png")]
     files = [Path(f"input/demo/test/p0_{part}.png") for part in range(2)] if spec.stacked else stacks
     _, (probabilities,) = by_torch([RUN], stacks)
-    threshold = round(float(np.median(probabilities)), 2)  # the network has learnt nothing: cut where it differs
+    threshold = round(float(np.median(probabilities)), 2)  # the network has learned nothing: cut where it differs
     assert export.main([*TINY, "FOLD=0", f"THRESHOLD={threshold}"]) == 0
     rules = (Rule(threshold=threshold),) * len(spec.scored)
     expected = postprocess.to_masks(postprocess.to_p8(probabilities), spec.task, spec.scored, rules)

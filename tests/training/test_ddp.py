@@ -67,7 +67,7 @@ def test_two_ranks_are_one_device(folds_table, quick, monkeypatch):
 
 @pytest.mark.slow
 def test_the_score_of_equal_weights_is_equal_to_the_last_digit(folds_table):
-    """32 held-out images in batches of 5 over three ranks; nothing is learnt."""
+    """32 held-out images in batches of 5 over three ranks; nothing is learned."""
     arguments = [*BOTH, "LR=0", "VALID_BATCH_SIZE=5", "EPOCHS=1", "EMA=0", "TRAIN_BATCH_SIZE=6"]
     undo = rank.patched()
     try:

@@ -88,7 +88,7 @@ LOADER = torch.utils.data.DataLoader(Batches(), batch_size=4)
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_rates_rise_exponentially_by_the_optimiser_step_and_the_network_is_put_back(accumulate, monkeypatch):
+def test_rates_rise_exponentially_by_the_optimizer_step_and_the_network_is_put_back(accumulate, monkeypatch):
     used, module = [], module_of()
     before = {name: value.clone() for name, value in module.state_dict().items()}
     step = torch.optim.AdamW.step

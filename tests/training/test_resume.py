@@ -68,7 +68,7 @@ class PowerCutError(BaseException):
 
 
 class StruckAfter(callbacks.EpochLine):
-    """Strikes between two steps, once `step` optimiser steps are done."""
+    """Strikes between two steps, once `step` optimizer steps are done."""
 
     step = 0
     signal = 0
@@ -174,16 +174,16 @@ def test_what_stopped_early_stays_stopped(folds_table, monkeypatch):
 
 def test_the_best_weights_are_of_the_epoch_that_is_said(folds_table, monkeypatch, refused):
     """Cut off between a better epoch and its checkpoint; when it comes again, rounded otherwise, it is a worse one."""
-    arguments, summarise = [*TINY, "FOLD=0", "CHECKPOINT=best"], lightning_module.metrics.summarise
+    arguments, summarize = [*TINY, "FOLD=0", "CHECKPOINT=best"], lightning_module.metrics.summarize
 
     def dices(*given):
         left = iter(given)
 
         def scored(*counts):
-            found = summarise(*counts)
+            found = summarize(*counts)
             return {**found, "image": {**found["image"], "dice": next(left)}}
 
-        monkeypatch.setattr(lightning_module.metrics, "summarise", scored)
+        monkeypatch.setattr(lightning_module.metrics, "summarize", scored)
 
     class Cut(callbacks.EpochLine):
         def on_train_epoch_end(self, trainer, module):
@@ -259,7 +259,7 @@ def cut_off(cut_source, tmp_path, monkeypatch):
     "harm",
     ["cut", "flipped", "missing", "code", *(pytest.param(harm, marks=SLOW) for harm in ("empty", "text", "other"))],
 )
-def test_a_torn_checkpoint_is_recognised_and_the_one_before_is_used_aloud(cut_off, harm, capsys):
+def test_a_torn_checkpoint_is_recognized_and_the_one_before_is_used_aloud(cut_off, harm, capsys):
     last = cut_off / "last.ckpt"
     data = bytearray(last.read_bytes())
     if harm == "cut":

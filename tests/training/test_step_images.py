@@ -155,7 +155,7 @@ def test_without_held_out_images_the_first_training_ones_are_drawn(tmp_path, dra
     assert (tmp_path / "steps.gif").is_file()
 
 
-def test_classes_have_their_colours_and_what_is_not_labelled_is_grey(tmp_path):
+def test_classes_have_their_colors_and_what_is_not_labeled_is_gray(tmp_path):
     spec = CLASSES
     images = StepImages(tmp_path, Validation(spec), 1)
     mask = np.zeros((1, 40, 40), np.uint8)
@@ -165,17 +165,17 @@ def test_classes_have_their_colours_and_what_is_not_labelled_is_grey(tmp_path):
 
     caption, (_, truth, heat, answer) = images._row(7, np.full((40, 40, 3), 100, np.uint8), mask, probability)
     assert "row 7" in caption and "Dice 1.0000" in caption
-    red, blue = (np.array(pictures.colour_of(index, 2)) for index in (0, 1))
+    red, blue = (np.array(pictures.color_of(index, 2)) for index in (0, 1))
     middle, corner = (70, 70), (210, 210)  # of 280 pixels
     np.testing.assert_allclose(heat[middle], red * 0.9, atol=2)
     np.testing.assert_allclose(heat[corner], blue * 0.5, atol=2)
     np.testing.assert_allclose(truth[middle], 55 + red * 0.45, atol=2)
-    assert tuple(truth[30, 210]) == step_images.UNLABELLED
+    assert tuple(truth[30, 210]) == step_images.UNLABELED
     assert (answer[middle] == 100).all() and (answer[0, 5] == 100).all()  # neither inside nor along the image's edge
     assert np.abs(answer[70, 130:140].astype(int) - red).max(1).min() < 30  # the outline
     assert [name for name, _ in images._legend([mask])][:2] == ["red", "blue"]
-    assert "not labelled" in [name for name, _ in images._legend([mask])]
-    assert "not labelled" not in [name for name, _ in images._legend([mask * 0])]
+    assert "not labeled" in [name for name, _ in images._legend([mask])]
+    assert "not labeled" not in [name for name, _ in images._legend([mask * 0])]
     assert len(StepImages(tmp_path, Validation(SPEC), 1)._legend([mask])) == 1  # nothing but the heat map's bar
 
 
@@ -227,7 +227,7 @@ def test_frames_of_several_sizes_are_fitted_into_the_last_ones(tmp_path):
         assert made.size == (200, 200) and made.n_frames == 3
 
 
-def test_a_colour_of_few_pixels_keeps_its_place_in_the_animation(tmp_path):
+def test_a_color_of_few_pixels_keeps_its_place_in_the_animation(tmp_path):
     (frame,) = frames_of(tmp_path / "a", 1)
     pixels = np.asarray(Image.open(frame)).copy()
     pixels[:3, :3] = pictures.PALETTE[4]

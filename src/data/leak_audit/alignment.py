@@ -36,7 +36,7 @@ VERSIONS = (
 )
 
 
-def grey(image: np.ndarray) -> np.ndarray:
+def gray(image: np.ndarray) -> np.ndarray:
     """Turn uint8 (H, W, C) or (H, W) into uint8 (H, W); three channels are RGB, of others the mean is taken."""
     if image.ndim == 2:
         return image
@@ -78,7 +78,7 @@ def _window(image: np.ndarray, margins: np.ndarray, height: int, width: int) -> 
 
 
 def _refine(fixed: np.ndarray, moving: np.ndarray, margins: np.ndarray, steps: int) -> np.ndarray:
-    """Fit by Gauss-Newton on pixels the margins of grey `moving` (H, W) at which it is `fixed` (h, w), float32."""
+    """Fit by Gauss-Newton on pixels the margins of gray `moving` (H, W) at which it is `fixed` (h, w), float32."""
     height, width = fixed.shape
     u, v = (
         (np.arange(width, dtype=np.float32) + 0.5) / width,
@@ -162,7 +162,7 @@ def compare(outer: np.ndarray, inner: np.ndarray, margins: np.ndarray) -> tuple[
     height, width = min(inner.shape[0], round(seen[0])), min(inner.shape[1], round(seen[1]))
     shrink = min(1, LONGEST / max(height, width))
     height, width = max(1, round(height * shrink)), max(1, round(width * shrink))
-    moving, fixed = grey(outer).astype(np.float32), grey(inner).astype(np.float32)
+    moving, fixed = gray(outer).astype(np.float32), gray(inner).astype(np.float32)
     for longest, steps in ((128, 8), (480, 3)):
         size = min(1, longest / max(height, width))
         shape = max(1, round(width * size)), max(1, round(height * size))
@@ -172,7 +172,7 @@ def compare(outer: np.ndarray, inner: np.ndarray, margins: np.ndarray) -> tuple[
             if size < 1 and _coarse_disagreement(small, moving, margins) > HOPELESS:
                 return HOPELESS, margins, 1.0
     if outer.shape[2] != inner.shape[2] or outer.shape[2] > 4:  # cv2 resizes up to four channels
-        outer, inner = grey(outer)[..., None], grey(inner)[..., None]
+        outer, inner = gray(outer)[..., None], gray(inner)[..., None]
     pair = cv2.resize(inner, (width, height), interpolation=cv2.INTER_AREA), _window(outer, margins, height, width)
     one, two = (
         cv2.GaussianBlur(part.astype(np.float32), (0, 0), 1.0).reshape(height, width, -1) for part in pair

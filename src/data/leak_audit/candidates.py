@@ -1,6 +1,6 @@
 """Thumbnails of many pictures -> the few pairs that may be copies, in far less than a comparison of each with each.
 
-Invariant frequencies of each picture, and of crops of it, are neighbours in a tree; what is near is fitted as a
+Invariant frequencies of each picture, and of crops of it, are neighbors in a tree; what is near is fitted as a
 thumbnail. Pictures of a turntable are all alike at that size, so this only nominates.
 """
 
@@ -13,7 +13,7 @@ from data.leak_audit.alignment import VERSIONS
 from data.leak_audit.spectra import COARSE, FINE, SIDE, align, cropped, invariants, spectra_of, turned
 from tools import threads
 
-DIMENSIONS, NEIGHBOURS = 10, 4
+DIMENSIONS, NEIGHBORS = 10, 4
 # Residual of two aligned thumbnails. Of rendered cars 480 and 240 wide copies stay below 0.027 (overexposed: 0.04) and
 # two cars begin at 0.032; microscopy recompressed to noise reaches 0.15, different microscopy begins at 0.6.
 NEAR, FAR, FAR_CHECKS = 0.04, 0.2, 100
@@ -54,23 +54,23 @@ def _axes(thumbnails: np.ndarray) -> tuple[np.ndarray, float]:
     whole = invariants(cropped(plain, WINDOWS[0]))
     within = changes.T @ changes / len(changes)
     within += np.eye(len(within)) * (0.03 * np.trace(within) / len(within) + 1e-7)
-    centred = whole - whole.mean(0)
-    axes = eigh(centred.T @ centred / len(whole), within)[1][:, : -DIMENSIONS - 1 : -1].astype(np.float32)
+    centered = whole - whole.mean(0)
+    axes = eigh(centered.T @ centered / len(whole), within)[1][:, : -DIMENSIONS - 1 : -1].astype(np.float32)
     return axes, 1.3 * float(np.quantile(np.linalg.norm(changes @ axes, axis=1), 0.995))
 
 
-def _neighbours(spectra: np.ndarray, thumbnails: np.ndarray, groups: np.ndarray) -> np.ndarray:
+def _neighbors(spectra: np.ndarray, thumbnails: np.ndarray, groups: np.ndarray) -> np.ndarray:
     """Find candidates, int (M, 3): outer, window, inner; each pair once, few a picture."""
     from scipy.spatial import cKDTree
 
     count, (axes, radius) = len(spectra), _axes(thumbnails)
     points = invariants(cropped(spectra, WINDOWS[0])) @ axes
     tree, found = cKDTree(points), []
-    slack = 2.0 if count > 5000 else 0.0  # a quarter of the time, and seldom another neighbour
+    slack = 2.0 if count > 5000 else 0.0  # a quarter of the time, and seldom another neighbor
     for number, window in enumerate(WINDOWS):
         rows = np.arange(count)
         queries = points if number == 0 else invariants(cropped(spectra, window)) @ axes
-        wanted = max(NEIGHBOURS, 20_000 // count)  # a small set can afford more
+        wanted = max(NEIGHBORS, 20_000 // count)  # a small set can afford more
         while len(rows) and wanted <= max(64, 20_000 // count):
             distance, inner = tree.query(
                 queries[rows], min(wanted, count), eps=slack, distance_upper_bound=radius, workers=-1
@@ -100,7 +100,7 @@ def _thinned(found: np.ndarray, count: int) -> np.ndarray:
     """
     found = found[np.argsort(found[:, 3], kind="stable")].astype(np.int64)
     found = found[_rank(found[:, 0] * count + found[:, 2]) < 2]
-    few = 2 * max(NEIGHBOURS, 20_000 // count)
+    few = 2 * max(NEIGHBORS, 20_000 // count)
     return found[(_rank(found[:, 0]) < few) | (_rank(found[:, 2]) < few), :3]
 
 
@@ -161,7 +161,7 @@ def nominate(thumbnails: np.ndarray, groups: np.ndarray) -> list[Nominee]:
     if len(thumbnails) < 2:
         return []
     spectra = spectra_of(thumbnails)
-    found, versions = _likely_versions(spectra, _neighbours(spectra, thumbnails, groups))
+    found, versions = _likely_versions(spectra, _neighbors(spectra, thumbnails, groups))
     margins = WINDOWS[found[:, 1]]
     for steps, limit in FITS:  # most are soon seen not to come together
         margins, residual = _fit(spectra, found, versions, margins, steps)

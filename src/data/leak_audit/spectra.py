@@ -5,7 +5,7 @@ import functools
 import cv2
 import numpy as np
 
-from data.leak_audit.alignment import VERSIONS, grey
+from data.leak_audit.alignment import VERSIONS, gray
 
 SIDE = 64
 SOURCE, FINE, COARSE = 24, 12, 8  # lowest frequencies kept of a thumbnail, compared in an alignment, and in the search
@@ -13,11 +13,11 @@ STEP, BEYOND, NODES = 0.01, 2, 19  # margins of a crop are tabulated from -0.02 
 
 
 def thumbnail(image: np.ndarray) -> np.ndarray:
-    """Turn uint8 (H, W, C), C of any number, into uint8 (64, 64): grey, averaged over areas, stretched to a square.
+    """Turn uint8 (H, W, C), C of any number, into uint8 (64, 64): gray, averaged over areas, stretched to a square.
 
-    Four rows a cell are enough; making all of them grey would be most of the time.
+    Four rows a cell are enough; making all of them gray would be most of the time.
     """
-    shrunk = grey(image[:: max(1, len(image) // (4 * SIDE))])
+    shrunk = gray(image[:: max(1, len(image) // (4 * SIDE))])
     while min(shrunk.shape) >= 4 * SIDE:  # halving is much faster than any other ratio; an odd last line is left out
         height, width = (side // 2 for side in shrunk.shape)
         shrunk = cv2.resize(shrunk[: 2 * height, : 2 * width], (width, height), interpolation=cv2.INTER_AREA)

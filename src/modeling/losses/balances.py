@@ -1,4 +1,4 @@
-"""Losses that balance labels by their size: generalised Dice, and the exponential-logarithmic loss.
+"""Losses that balance labels by their size: generalized Dice, and the exponential-logarithmic loss.
 
 Their labels are foreground and background of each class in binary and multilabel; in multiclass the scored classes and
 what is none of them.
@@ -10,26 +10,26 @@ from torch import Tensor
 from modeling.losses.grammar import Amount, Exponent, Share
 from modeling.losses.target import Target
 
-_TINY = 1e-6  # where nothing is labelled, 0 / 0 is 1
+_TINY = 1e-6  # where nothing is labeled, 0 / 0 is 1
 _FLOOR = 1e-10  # keeps the gradient of a power below 1 finite at 0
 
 
-def generalised_dice(logits: Tensor, target: Target, scored: list[int]) -> Tensor:
+def generalized_dice(logits: Tensor, target: Target, scored: list[int]) -> Tensor:
     """1 - Dice pooled over the labels, each weighed by 1 / (its pixels in the image)^2 (Sudre et al. 2017)."""
-    return _generalised(*_labels(logits, target, scored), over_batch=False).mean()
+    return _generalized(*_labels(logits, target, scored), over_batch=False).mean()
 
 
-def generalised_dice_v2(logits: Tensor, target: Target, scored: list[int]) -> Tensor:
-    """Generalised Dice over the batch, whose images are counted as one (Sudre et al. 2017; Ma et al. 2021's second).
+def generalized_dice_v2(logits: Tensor, target: Target, scored: list[int]) -> Tensor:
+    """Generalized Dice over the batch, whose images are counted as one (Sudre et al. 2017; Ma et al. 2021's second).
 
     Accumulated batches differ from one large batch.
     """
-    return _generalised(*_labels(logits, target, scored), over_batch=True).mean()
+    return _generalized(*_labels(logits, target, scored), over_batch=True).mean()
 
 
 def penalty_dice(logits: Tensor, target: Target, scored: list[int], k: Amount = 2.5) -> Tensor:
-    """G / (1 + k (1 - G)) of each image's generalised Dice loss G: steepest where G is large (Yang et al. 2019)."""
-    loss = _generalised(*_labels(logits, target, scored), over_batch=False)
+    """G / (1 + k (1 - G)) of each image's generalized Dice loss G: steepest where G is large (Yang et al. 2019)."""
+    loss = _generalized(*_labels(logits, target, scored), over_batch=False)
     return (loss / (1 + k * (1 - loss))).mean()
 
 
@@ -66,8 +66,8 @@ def _labels(logits: Tensor, target: Target, scored: list[int]) -> tuple[Tensor, 
     return probability[:, None], truth[:, None]
 
 
-def _generalised(probability: Tensor, truth: Tensor, over_batch: bool) -> Tensor:
-    """1 - generalised Dice, (N, G) or, over the batch, (G,). A label without a pixel weighs as the rarest one."""
+def _generalized(probability: Tensor, truth: Tensor, over_batch: bool) -> Tensor:
+    """1 - generalized Dice, (N, G) or, over the batch, (G,). A label without a pixel weighs as the rarest one."""
     pixels = (0, 3) if over_batch else 3
     size = truth.sum(pixels)  # (N, G, L) or (G, L)
     weight = torch.where(size > 0, 1 / size.clamp(min=1).square(), 0.0)

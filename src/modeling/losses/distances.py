@@ -61,16 +61,16 @@ def hausdorff(
 
 
 def _average(each: Tensor, target: Target) -> Tensor:
-    """(N, S, H, W) -> the mean over each image's labelled pixels, over classes and images."""
+    """(N, S, H, W) -> the mean over each image's labeled pixels, over classes and images."""
     return target.average(each.mean(1, keepdim=True))
 
 
 @torch.no_grad()
 def _depth(planes: Tensor, valid: Tensor | None) -> Tensor:
-    """(N, S, H, W) of 0 and 1 -> float32 distance from each pixel to the nearest labelled one of the other kind."""
+    """(N, S, H, W) of 0 and 1 -> float32 distance from each pixel to the nearest labeled one of the other kind."""
     inside = planes.detach().cpu().numpy() > 0
-    labelled = np.ones_like(inside[:, :1]) if valid is None else valid.cpu().numpy() > 0
-    outside = ~inside & labelled
+    labeled = np.ones_like(inside[:, :1]) if valid is None else valid.cpu().numpy() > 0
+    outside = ~inside & labeled
     depth = np.zeros(inside.shape, np.float32)
     for index in np.ndindex(*inside.shape[:2]):
         if inside[index].any() and outside[index].any():

@@ -2,8 +2,8 @@
 
 Every loss takes logits (N, C, H, W), a Target and the indices of the scored classes, and returns the mean over images
 of a value in float32, so that a batch split over accumulation steps has the same gradient as the whole one; those that
-count over the batch say so. Pixels that are not labelled count nowhere. smp's losses are means over batches or know
-neither scored classes nor what is not labelled, so these are written after the papers and tested against smp and MONAI.
+count over the batch say so. Pixels that are not labeled count nowhere. smp's losses are means over batches or know
+neither scored classes nor what is not labeled, so these are written after the papers and tested against smp and MONAI.
 """
 
 import functools
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from modeling.losses import grammar
-from modeling.losses.balances import exp_log, generalised_dice, generalised_dice_v2, penalty_dice
+from modeling.losses.balances import exp_log, generalized_dice, generalized_dice_v2, penalty_dice
 from modeling.losses.distances import boundary, distance_ce, hausdorff
 from modeling.losses.lovasz_extension import lovasz, symmetric_lovasz
 from modeling.losses.pixels import bce, ce, focal, topk
@@ -32,10 +32,12 @@ from tools.errors import UserError, nearest
 
 _TERMS = (
     *(ce, bce, topk, focal, distance_ce),
-    *(dice, squared_dice, generalised_dice, generalised_dice_v2, penalty_dice, iou, tversky, focal_tversky),
+    *(dice, squared_dice, generalized_dice, generalized_dice_v2, penalty_dice, iou, tversky, focal_tversky),
     *(asymmetric, sensitivity_specificity, mcc, exp_log, lovasz, symmetric_lovasz, boundary, hausdorff),
 )
 LOSSES: dict[str, Callable[..., Tensor]] = {term.__name__: term for term in _TERMS}
+# what runs and recipes of before call them
+FORMER = {"generalised_dice": "generalized_dice", "generalised_dice_v2": "generalized_dice_v2"}
 
 
 def describe() -> list[tuple[str, str, str]]:
@@ -65,12 +67,13 @@ class Loss(torch.nn.Module):
 
     def _bound(self, term: grammar.Term) -> Callable[[Tensor, Target, list[int]], Tensor]:
         """Return the function that `term` names, with its arguments."""
-        if term.name not in LOSSES:
+        name = FORMER.get(term.name, term.name)
+        if name not in LOSSES:
             hint = nearest(term.name, LOSSES)
             raise UserError(f"LOSS: there is no loss '{term.name}'.{hint} There are: {', '.join(LOSSES)}.")
         if term.name == "bce" and self.task == "multiclass":
             raise UserError("LOSS: bce takes each class by itself, and TASK=multiclass has one class a pixel; say ce.")
-        function = LOSSES[term.name]
+        function = LOSSES[name]
         return functools.partial(function, **grammar.checked_arguments(term, function))
 
     def forward(self, logits: Tensor, mask: Tensor) -> Tensor:

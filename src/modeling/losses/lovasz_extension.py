@@ -26,7 +26,7 @@ def symmetric_lovasz(logits: Tensor, target: Target, scored: list[int], present:
 
 
 def _errors(logits: Tensor, target: Target, scored: list[int]) -> tuple[Tensor, Tensor]:
-    """Errors >= 0, 0 where nothing is labelled, and truth of each image and scored class, (N, S, P) each."""
+    """Errors >= 0, 0 where nothing is labeled, and truth of each image and scored class, (N, S, P) each."""
     probability, truth = target.regions(logits, scored)
     if target.task == "multiclass":
         return (truth - probability).abs(), truth

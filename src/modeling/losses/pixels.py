@@ -23,7 +23,7 @@ _TINY = 1e-8  # keeps the gradient of a power below 1 finite at 0
 
 
 def ce(logits: Tensor, target: Target, scored: list[int], weights: Weights = (), smoothing: Smoothing = 0.0) -> Tensor:
-    """Cross-entropy, the mean over all labelled pixels of each image: of the softmax, or binary for each class.
+    """Cross-entropy, the mean over all labeled pixels of each image: of the softmax, or binary for each class.
 
     `weights`, one a class of the network: a weighted mean, within each image. `smoothing`: the share of the truth that
     is spread evenly over the classes (Szegedy et al. 2016).
@@ -34,7 +34,7 @@ def ce(logits: Tensor, target: Target, scored: list[int], weights: Weights = (),
     each = F.cross_entropy(
         logits, target.labels, of_class, ignore_index=IGNORED, reduction="none", label_smoothing=smoothing
     )
-    share = (target.planes * of_class[:, None, None]).sum(1)  # each pixel's weight, 0 where it is not labelled
+    share = (target.planes * of_class[:, None, None]).sum(1)  # each pixel's weight, 0 where it is not labeled
     total = share.flatten(1).sum(1)
     return (each.flatten(1).sum(1) / torch.where(total > 0, total, 1.0)).mean()
 
@@ -62,7 +62,7 @@ def bce(
 
 
 def topk(logits: Tensor, target: Target, scored: list[int], k: WorstShare = 0.1) -> Tensor:
-    """Cross-entropy of the worst pixels: the share `k` of each image's labelled ones (Wu et al. 2016, bootstrapping).
+    """Cross-entropy of the worst pixels: the share `k` of each image's labeled ones (Wu et al. 2016, bootstrapping).
 
     In binary and multilabel the worst of each class by itself. Sorts every image's pixels.
     """

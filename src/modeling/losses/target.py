@@ -1,4 +1,4 @@
-"""A batch of masks as the losses need it: planes, what is labelled, and means over images."""
+"""A batch of masks as the losses need it: planes, what is labeled, and means over images."""
 
 import torch
 from torch import Tensor
@@ -29,27 +29,27 @@ class Target:
         self.planes.scatter_(1, indices, 1.0).mul_(self.valid)
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Sigmoid where classes are independent, softmax where a pixel has one; 0 where it is not labelled."""
+        """Sigmoid where classes are independent, softmax where a pixel has one; 0 where it is not labeled."""
         probability = logits.softmax(1) if self.task == "multiclass" else logits.sigmoid()
         return probability if self.valid is None else probability * self.valid
 
     def regions(self, logits: Tensor, scored: list[int]) -> tuple[Tensor, Tensor]:
-        """Probabilities and planes of the scored classes, (N, S, P) each, P pixels; both 0 where not labelled."""
+        """Probabilities and planes of the scored classes, (N, S, P) each, P pixels; both 0 where not labeled."""
         return self.probabilities(logits)[:, scored].flatten(2), self.planes[:, scored].flatten(2)
 
     def counted(self) -> Tensor:
-        """(N, 1, P) of 0 and 1: the labelled pixels."""
+        """(N, 1, P) of 0 and 1: the labeled pixels."""
         valid = torch.ones_like(self.planes[:, :1]) if self.valid is None else self.valid
         return valid.flatten(2)
 
     def cross_entropies(self, logits: Tensor, scored: list[int]) -> Tensor:
-        """Each pixel's: (N, 1, H, W) of the softmax, or (N, S, H, W), binary for each class; 0 where not labelled."""
+        """Each pixel's: (N, 1, H, W) of the softmax, or (N, S, H, W), binary for each class; 0 where not labeled."""
         if self.task == "multiclass":
             return F.cross_entropy(logits, self.labels, ignore_index=IGNORED, reduction="none")[:, None]
         return F.binary_cross_entropy_with_logits(logits[:, scored], self.planes[:, scored], reduction="none")
 
     def average(self, each: Tensor) -> Tensor:
-        """(N, K, H, W), 0 where not labelled -> the mean over each image's labelled pixels, then over images."""
+        """(N, K, H, W), 0 where not labeled -> the mean over each image's labeled pixels, then over images."""
         if self.valid is None:
             return each.mean()
         return (each.flatten(1).sum(1) / self.valid.flatten(1).sum(1).clamp(min=1)).mean()

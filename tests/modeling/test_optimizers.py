@@ -1,4 +1,4 @@
-"""Optimisers and schedules: groups, shapes of the curves, and that each of them really learns."""
+"""Optimizers and schedules: groups, shapes of the curves, and that each of them really learns."""
 
 import contextlib
 import copy
@@ -50,25 +50,25 @@ def test_a_network_without_an_encoder_has_one_rate():
     assert {group["lr"] for group in groups} == {1e-2}
 
 
-@pytest.mark.parametrize("name", optimizers.OPTIMISERS)
-def test_each_optimiser_finds_the_bottom_of_a_bowl(name):
+@pytest.mark.parametrize("name", optimizers.OPTIMIZERS)
+def test_each_optimizer_finds_the_bottom_of_a_bowl(name):
     point = nn.Parameter(torch.tensor([3.0, -2.0]))
-    optimiser = optimizers.make_optimiser(
+    optimizer = optimizers.make_optimizer(
         Optimization(0.05, optimizer=name), [{"params": [point], "weight_decay": 0.0}]
     )
     for _ in range(300):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         (point**2).sum().backward()
-        optimiser.step()
+        optimizer.step()
     assert point.abs().max() < 0.3
 
 
 @pytest.mark.parametrize("name", ["adamw", "radam", "nadam"])
 def test_weight_decay_is_decoupled_from_the_gradient(name):
     point = nn.Parameter(torch.tensor([2.0]))
-    optimiser = optimizers.make_optimiser(Optimization(0.5, optimizer=name), [{"params": [point], "weight_decay": 0.1}])
+    optimizer = optimizers.make_optimizer(Optimization(0.5, optimizer=name), [{"params": [point], "weight_decay": 0.1}])
     point.grad = torch.zeros(1)
-    optimiser.step()
+    optimizer.step()
     assert point.item() == pytest.approx(2 * (1 - 0.5 * 0.1))  # lr x decay, and nothing else
 
 
@@ -96,13 +96,13 @@ def test_a_share_is_never_negative_nor_above_the_peak(name, total, warmup, cycle
 
 
 def test_plateau_rises_and_is_halved_when_the_dice_stalls():
-    optimiser = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.8)
-    warm = optimizers.make_schedule(Schedule("plateau", warmup=0.1), optimiser, 40)
-    reduce = optimizers.make_plateau(optimiser, patience=1)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.8)
+    warm = optimizers.make_schedule(Schedule("plateau", warmup=0.1), optimizer, 40)
+    reduce = optimizers.make_plateau(optimizer, patience=1)
     rates = []
     for step in range(40):
-        rates.append(optimiser.param_groups[0]["lr"])
-        optimiser.step()
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
         warm.step()
         if step % 10 == 9:
             reduce.step(0.5)  # never better
@@ -163,7 +163,7 @@ def trained_for_two_epochs(parts, folder, *, precision, clip, accumulate=1, ema=
 def options(name, whole):
     """Clipping, accumulation, average, frozen encoder: each with each, or four of the sixteen.
 
-    In the four, of an optimiser each meets each but accumulation and freezing, which do in the next optimiser's.
+    In the four, of an optimizer each meets each but accumulation and freezing, which do in the next optimizer's.
     """
     for clip, accumulate, ema, frozen in itertools.product((0, CLIP), (1, 2), (0, 0.99), (0, 1)):
         bits = (clip > 0, accumulate > 1, ema > 0)
@@ -173,8 +173,8 @@ def options(name, whole):
 
 @pytest.mark.parametrize("whole", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("precision", ["32", "bf16", "16"])
-@pytest.mark.parametrize("name", optimizers.OPTIMISERS)
-def test_every_optimiser_with_clipping_accumulation_average_and_frozen_encoder(parts, name, precision, whole, tmp_path):
+@pytest.mark.parametrize("name", optimizers.OPTIMIZERS)
+def test_every_optimizer_with_clipping_accumulation_average_and_frozen_encoder(parts, name, precision, whole, tmp_path):
     cuda = hardware.choose_device() == "cuda"
     if precision == "16" and not cuda:
         with pytest.raises(UserError, match="PRECISION=16 needs a CUDA GPU"):
