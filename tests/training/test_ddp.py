@@ -23,7 +23,7 @@ from lightning_module import SegmentationModule
 from loading.samplers import RankBatches, ShapeBatches
 from tools import locks
 from tools.errors import UserError
-from training import launch
+from training import builders, launch
 
 BOTH = [*TINY, "FOLD=0", "DEVICE=cpu", "OPTIMIZER=sgd", "LR=0.05", "MODEL_NAME=unet", "MAX_FEATURES=16", "LOGGER=none"]
 
@@ -172,7 +172,7 @@ def test_under_torchrun_too_a_folder_that_is_taken_is_one_sentence(folds_table):
 
 
 def test_who_ends_before_the_training_is_said_by_the_others(folds_table):
-    dies = (train.assembly, "fold_rows", lambda *_: os._exit(9))
+    dies = (builders, "loss", lambda *_: os._exit(9))
     codes, said = as_torchrun([*BOTH, "DEVICES=2"], ((), (dies,)))
     assert codes == [2, 9]
     assert said[0].splitlines()[-1].startswith(f"error: {launch.LOST}. RESUME=1") and "Traceback" not in said[0]

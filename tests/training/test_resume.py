@@ -21,15 +21,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import lightning_module
 import settings
 import train
 from conftest import ROOT, TINY
 from data import splits
 from data.dataspec import DataSpec
 from loading.datamodule import DataOrder, MaskDataModule
+from metrics import overlap
 from tools import locks, signals
-from training import builders, callbacks
+from training import builders, callbacks, model_file
 
 EACH_STEP = "CHECKPOINT_MINUTES=0.00001"
 HARD = [
@@ -165,7 +165,7 @@ def test_what_stopped_early_stays_stopped(folds_table, monkeypatch):
     arguments = [*TINY, "FOLD=0", "EPOCHS=6", "EARLY_STOPPING=1", "THRESHOLD=1"]
     assert train.main([*arguments, "EXPERIMENT=whole"]) == 0
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train.shipping, "ship", lambda *_: (_ for _ in ()).throw(PowerCutError))
+        patch.setattr(model_file, "ship", lambda *_: (_ for _ in ()).throw(PowerCutError))
         with pytest.raises(PowerCutError):
             train.main([*arguments, "EXPERIMENT=cut"])
     assert train.main([*arguments, "EXPERIMENT=cut", "RESUME=1"]) == 0
@@ -174,7 +174,7 @@ def test_what_stopped_early_stays_stopped(folds_table, monkeypatch):
 
 def test_the_best_weights_are_of_the_epoch_that_is_said(folds_table, monkeypatch, refused):
     """Cut off between a better epoch and its checkpoint; when it comes again, rounded otherwise, it is a worse one."""
-    arguments, summarize = [*TINY, "FOLD=0", "CHECKPOINT=best"], lightning_module.metrics.summarize
+    arguments, summarize = [*TINY, "FOLD=0", "CHECKPOINT=best"], overlap.summarize
 
     def dices(*given):
         left = iter(given)
@@ -183,7 +183,7 @@ def test_the_best_weights_are_of_the_epoch_that_is_said(folds_table, monkeypatch
             found = summarize(*counts)
             return {**found, "image": {**found["image"], "dice": next(left)}}
 
-        monkeypatch.setattr(lightning_module.metrics, "summarize", scored)
+        monkeypatch.setattr(overlap, "summarize", scored)
 
     class Cut(callbacks.EpochLine):
         def on_train_epoch_end(self, trainer, module):
