@@ -430,7 +430,7 @@ def test_samples_of_excel_and_of_two_names(trained, refused):
 @pytest.mark.parametrize(
     "argument", ["SUBMISSION=output/s.json", "SUBMISSION=input/demo/train_hq/x.jpg", "TRAIN_FOLDS=."]
 )
-def test_tables_are_written_as_csv_only(trained, refused, argument):
+def test_tables_are_written_as_csv_only(untouched, refused, argument):
     refused(submission.main, [*TINY, argument], ".csv")
 
 

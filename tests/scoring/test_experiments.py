@@ -16,7 +16,7 @@ import leaderboard
 import submission
 import tester
 import tune
-from conftest import TINY, cross_validate
+from conftest import TINY, cross_validate, left_alone
 from prediction import prediction_folders
 from scoring import ensembling
 from tools.files import write_json
@@ -41,6 +41,13 @@ def two(two_source, tmp_path, monkeypatch):
     shutil.copytree(two_source, place)
     monkeypatch.chdir(place)
     return place
+
+
+@pytest.fixture
+def untouched(two_source):
+    """The same folder, for a test that changes nothing in it."""
+    with left_alone(two_source):
+        yield
 
 
 def score(experiment, seed=42):
@@ -122,7 +129,7 @@ def test_the_weights_of_a_fold_are_chosen_on_the_others(two, monkeypatch):
         (["OF=../x,demo", "NAME=x"], ["folder's name"]),
     ],
 )
-def test_what_is_no_ensemble_is_refused(two, refused, arguments, words):
+def test_what_is_no_ensemble_is_refused(untouched, refused, arguments, words):
     refused(ensemble.main, [*TINY, *arguments], *words)
     assert not (LOGS / "x").exists()
 
@@ -173,7 +180,7 @@ def test_an_experiment_is_no_better_than_itself(two, capsys):
         (["A=demo", "B=../other"], ["folder's name"]),
     ],
 )
-def test_what_cannot_be_compared_is_said(two, refused, arguments, words):
+def test_what_cannot_be_compared_is_said(untouched, refused, arguments, words):
     refused(compare.main, [*TINY, *arguments], *words)
 
 
