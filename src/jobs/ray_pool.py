@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from jobs import job_table
 from jobs.job_table import Event, Job
 from tools import run_folders
-from tools.errors import UserError, listing
+from tools.errors import UserError, first_line, listing
 from tools.files import sha256, write_text
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class Ray:
         try:
             answers = self.ray.get(asked, timeout=SETUP)
         except self.ray.exceptions.RayError as error:
-            raise UserError(f"A node of the Ray cluster did not answer: {_first_line(error)}") from error
+            raise UserError(f"A node of the Ray cluster did not answer: {first_line(error)}") from error
         lacking = [f"{node}: {problem}" for node, (problem, _) in zip(self.nodes, answers, strict=True) if problem]
         if lacking:
             raise UserError(
@@ -127,7 +127,7 @@ class Ray:
         try:
             return self.ray.get(self.news.take.remote(), timeout=SETUP)
         except self.ray.exceptions.RayError as error:
-            raise UserError(f"The Ray cluster is gone ({_first_line(error)}). The same command goes on.") from error
+            raise UserError(f"The Ray cluster is gone ({first_line(error)}). The same command goes on.") from error
 
     def _ended(self, reference: "ray.ObjectRef") -> Event:
         job = self.running.pop(reference)
@@ -136,7 +136,7 @@ class Ray:
             if packed:
                 unpack(packed, job.takes, anew=job.flags.get("OVERWRITE") == "1")
         except self.ray.exceptions.RayError as error:
-            return Event(job, job_table.FAILED, _first_line(error))
+            return Event(job, job_table.FAILED, first_line(error))
         except (OSError, tarfile.TarError, UserError) as error:
             return Event(job, job_table.FAILED, f"what it made could not be brought home from {node} ({error})")
         where = f"on {node}" + (", brought home" if packed else "")
@@ -170,7 +170,7 @@ def _connect(address: str) -> Any:
         ray.init(address, runtime_env=code, log_to_driver=False, logging_level="ERROR")
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:
         raise UserError(
-            f"RAY={address}: no Ray cluster answers there ({_first_line(error)}). ray start --head on one computer "
+            f"RAY={address}: no Ray cluster answers there ({first_line(error)}). ray start --head on one computer "
             "makes one, ray start --address=... on the others joins it; see docs/scale.md."
         ) from error
     return ray
@@ -180,11 +180,6 @@ def _place(logs: str, tables: list[str], folders: list[str]) -> Place:
     token = Path(logs).absolute() / f".storage_{uuid.uuid4().hex}"
     write_text(token, token.name)
     return Place(str(Path.cwd()), {table: sha256(Path(table)) for table in tables}, tuple(folders), str(token))
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).split("\n") if line.strip()]
-    return (lines or [type(error).__name__])[0]
 
 
 class _News:

@@ -34,8 +34,7 @@ _STYLE = {
     "text.color": INK,
     "xtick.color": LINE,
     "ytick.color": LINE,
-    "xtick.labelcolor": SOFT,
-    "ytick.labelcolor": SOFT,
+    **dict.fromkeys(("xtick.labelcolor", "ytick.labelcolor"), SOFT),
     "grid.color": LINE,
     "grid.linewidth": 0.6,
     "legend.frameon": False,
@@ -100,9 +99,7 @@ def inlined(text: str, name: str) -> str:
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->|<style.*?</style>", "", text, flags=re.DOTALL)
     head, rest = text.split(">", 1)
-    found = re.search(r'viewBox="([^"]*)"', head)
-    assert found is not None  # matplotlib writes one
-    box = found[1]
+    box = head.split('viewBox="')[1].split('"')[0]
     rest = re.sub(r'(\bid="|url\(#|href="#)', rf"\1{name}-", rest.replace("xlink:href", "href"))
     rest = re.sub(r"font-family: [^;\"]+;? ?", "", rest)
     for color, variable in _VARIABLES.items():

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from data import images_to_predict, splits
 from prediction import chosen_rule, prediction_folders, submission_file
 from prediction.inference_job import choose_dialect, chosen_folds, load_predictor
-from shipping import kernel_bundle, kernel_pages, kernel_run
+from shipping import kernel_bundle, kernel_pages, kernel_training
 from shipping.onnx_check import real_images
 from tools import constants, recipes, run_folders
 from tools.errors import UserError
@@ -208,7 +208,7 @@ def training(settings: "Settings", flags: "Flags", partial: Path) -> str:
     goes_on = run_folders.resumable(run)
     if goes_on:  # where a session before, here or there, stopped
         words.append("RESUME=1")
-        whole, copied = checkpoints.choose(run / "checkpoints"), partial / "dataset" / kernel_run.RUN
+        whole, copied = checkpoints.choose(run / "checkpoints"), partial / "dataset" / kernel_training.RUN
         shutil.copytree(run, copied, ignore=shutil.ignore_patterns("*.ckpt", "val"))
         shutil.copyfile(whole, copied / "checkpoints" / run_folders.LAST)
     builders.begun_from(settings, splits.read(table), flags.FOLD)  # there, the runs that weights are of are not at hand
@@ -224,7 +224,7 @@ def training(settings: "Settings", flags: "Flags", partial: Path) -> str:
     for suffix in (".csv", ".json"):
         (partial / "dataset").mkdir(parents=True, exist_ok=True)
         shutil.copyfile(table.with_suffix(suffix), partial / "dataset" / f"train_folds{suffix}")
-    files = kernel_bundle.modules_of("train", "tester", "shipping.kernel_run")
+    files = kernel_bundle.modules_of("train", "tester", "shipping.kernel_run", "shipping.kernel_training")
     kernel_bundle.copy_source(partial / "dataset", [*files, *recipes.FOLDER.glob("*.cfg")])
     packed_names = kernel_bundle.take_wheels(partial / "dataset", files, flags.WHEELS)
     about |= {"words": words, "hours": 12.0, "versions": versions()}

@@ -48,15 +48,18 @@ PREDICT = [
     ),
 ]
 TRAIN = [
-    ("Data, folds table and encoder weights, laid out as at home", "words = kernel_run.lay_out(bundle)"),
+    (
+        "Data, folds table and encoder weights, laid out as at home",
+        "from shipping import kernel_training\n\nwords = kernel_training.lay_out(bundle)",
+    ),
     (
         "The training, until it is done or the time is over; then the score of its held-out masks",
         'os.environ["MPLCONFIGDIR"] = tempfile.gettempdir()\n'
-        "for script in kernel_run.scripts(bundle):\n"
+        "for script in kernel_training.scripts(bundle):\n"
         '    subprocess.run([sys.executable, str(BUNDLE / "source" / script), *words], cwd=WORKING, check=True)\n'
         '    words = [word for word in words if word != "RESUME=1"]',
     ),
-    ("The run folder, packed for the way home: make kernel-fetch", "kernel_run.bring_back(bundle)"),
+    ("The run folder, packed for the way home: make kernel-fetch", "kernel_training.bring_back(bundle)"),
 ]
 
 

@@ -5,7 +5,6 @@ Lightning, albumentations or a network. The notebook calls `open_bundle`, then `
 `predict`; everything is written below /kaggle/working.
 """
 
-import csv
 import os
 import shutil
 import sys
@@ -18,13 +17,10 @@ from typing import Any
 
 from data import dataspec, images_to_predict
 from formats import archives, rle
-from formats.mask_reference import MaskReference
 from prediction import postprocess, prediction_folders, resumable, submission_file
-from tools import run_folders
 from tools.errors import UserError, listing
 from tools.files import read_json, sha256
 
-RUN = "run"  # in the bundle of a training that goes on
 MARKER, CHECKSUMS = "maskfold.json", "checksums.json"
 DEPTH = 4  # /kaggle/input/datasets/<owner>/<slug>/ and what lies below
 _STARTED = time.monotonic()  # the notebook's first cells have run for a few seconds by then
@@ -271,53 +267,3 @@ def say_unread(unread: dict[str, str], count: int) -> None:
         more = f" and {len(said) - MOST_SAID:,} more" if len(said) > MOST_SAID else ""
         which = ", ".join(said[:MOST_SAID]) + more
         print(f"{len(said):,} of {count:,} images could not be read and have an empty mask: {which}", flush=True)
-
-
-def lay_out(bundle: Bundle) -> list[str]:
-    """For a training: input/, output/ and the folds table below working, as they are at home; returns train's words.
-
-    The folds table's own images have to be in the competition's data.
-    """
-    about, working = bundle.about, bundle.working
-    with (bundle.folder / "train_folds.csv").open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    masks = [MaskReference.parse(row["mask"]).path for row in rows]
-    tops = dict.fromkeys(Path(name).parts[0] for name in (*(row["image"] for row in rows), *masks) if name)
-    data, link = find_data(bundle, *tops), working / about["input"]
-    link.parent.mkdir(parents=True, exist_ok=True)
-    if not link.is_symlink():
-        link.symlink_to(data, target_is_directory=True)
-    table = working / about["table"]
-    table.parent.mkdir(parents=True, exist_ok=True)
-    for suffix in (".csv", ".json"):
-        shutil.copyfile(bundle.folder / f"train_folds{suffix}", table.with_suffix(suffix))
-    if (bundle.folder / "weights").is_dir():
-        shutil.copytree(bundle.folder / "weights", working / about["weights"], dirs_exist_ok=True)
-    if (bundle.folder / RUN).is_dir():  # what an earlier session reached
-        shutil.copytree(bundle.folder / RUN, working / about["run"], dirs_exist_ok=True)
-    return about["words"]
-
-
-def scripts(bundle: Bundle) -> Iterator[str]:
-    """What to run one after the other: the training, and, where that came to its end, the tester."""
-    run = bundle.working / bundle.about["run"]
-    yield "train.py"
-    if (run / run_folders.MODEL).is_file():
-        yield "tester.py"
-    else:
-        print(f"The time is over before the training was done; {run} goes home as it is, to go on from there.")
-
-
-def bring_back(bundle: Bundle) -> Path:
-    """Pack the run folder for the way home, and remove what would only fill the kernel's output."""
-    about, working = bundle.about, bundle.working
-    run = working / about["run"]
-    if not (run / run_folders.MODEL).is_file() and not run_folders.resumable(run):
-        raise UserError(f"{run} has neither a {run_folders.MODEL} nor a checkpoint: the training did not get that far.")
-    target = working / f"{about['title']}.zip"
-    (working / about["input"]).unlink()
-    made = shutil.make_archive(str(target.with_suffix("")), "zip", working, run.parent.relative_to(working))
-    for folder in ("input", "output", ".unpacked", Path(about["run"]).parts[0]):
-        shutil.rmtree(working / folder, ignore_errors=True)
-    print(f"{Path(made).stat().st_size / 1e6:.1f} MB -> {made}")
-    return Path(made)

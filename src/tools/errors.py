@@ -35,6 +35,12 @@ def listing(items: Sequence[str], most: int = 20) -> str:
     return "".join(lines)
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says, or its kind where it says nothing."""
+    lines = [line.strip() for line in str(error).split("\n") if line.strip()]
+    return (lines or [type(error).__name__])[0]
+
+
 def command(main: Callable[..., None]) -> Callable[..., int]:
     """Make a script's `main(argv)` return its exit code: 0, 1 (UnlearnedError), 2 (UserError), 130 (Ctrl-C)."""
 

@@ -25,7 +25,7 @@ from conftest import ROOT, TINY, left_alone
 from data.dataspec import DataSpec
 from formats.rle import DIALECTS
 from prediction import resumable
-from shipping import kernel_build, kernel_pages, kernel_push, kernel_rehearsal, kernel_run, wheels
+from shipping import kernel_build, kernel_pages, kernel_push, kernel_rehearsal, kernel_run, kernel_training, wheels
 from shipping import kernel_bundle as bundle_module
 from tools.errors import UserError
 from tools.files import sha256
@@ -480,14 +480,14 @@ def test_a_fold_trained_in_a_kernel_comes_home(folds_table, tmp_path, refused, m
     packed = {path.name.partition("-")[0] for path in (KERNEL / "dataset" / "wheels").iterdir()}
     assert packed == {"filelock", "segmentation_models_pytorch"}
     bundle = kaggle(tmp_path / "kaggle", zipped=True)
-    words = kernel_run.lay_out(bundle)
+    words = kernel_training.lay_out(bundle)
     assert "FOLD=1" in words and "EPOCHS=1" in words
     import tester
     import train
 
     with contextlib.chdir(bundle.working):
         assert train.main(words) == 0
-    packed = kernel_run.bring_back(bundle)
+    packed = kernel_training.bring_back(bundle)
     assert [path.name for path in bundle.working.iterdir()] == [packed.name]
     refused(kaggle_kernel.fetch, [f"ZIP={tmp_path}/none.zip"], "no such file")
     shutil.copytree(packed.parent, KERNEL / "back")  # as an earlier call left it
@@ -515,14 +515,14 @@ def test_a_training_longer_than_a_session_goes_on_in_the_next_one(trained, tmp_p
     for session, minutes in enumerate(("MAX_MINUTES=0.00001", "CHECKPOINT_MINUTES=5")):
         assert kaggle_kernel.main([*argv, minutes]) == 0
         bundle = kaggle(tmp_path / f"kaggle{session}")
-        words = kernel_run.lay_out(bundle)
+        words = kernel_training.lay_out(bundle)
         assert ("RESUME=1" in words) == (session == 1)
         assert ("MAX_MINUTES=690.0" in words) == (session == 1)
         with contextlib.chdir(bundle.working):
-            for script in kernel_run.scripts(bundle):
+            for script in kernel_training.scripts(bundle):
                 assert {"train.py": train, "tester.py": tester}[script].main(words) == 0
                 words = [word for word in words if word != "RESUME=1"]
-        packed = kernel_run.bring_back(bundle)
+        packed = kernel_training.bring_back(bundle)
         capsys.readouterr()
         assert kaggle_kernel.fetch([f"ZIP={packed}"]) == 0
         said = capsys.readouterr().out
