@@ -17,7 +17,7 @@ GIVEN = $(foreach name,$(.VARIABLES),$(if $(filter command%line,$(subst $() ,%,$
 ARGS = $(foreach name,$(filter-out VENV PYTHON,$(GIVEN)),$(call quoted,$(name)))
 RUN = $(PYTHON) src/$@.py $(ARGS)
 
-.PHONY: help demo data rle-check doctor folds train reproduce tester oof cv search tune ensemble compare leaderboard report inference pseudo merge submission kernel kernel-rehearsal kernel-push kernel-fetch onnx hub samples summary lr batch smoke weights test test-slow lint bench audit install
+.PHONY: help demo data rle-check doctor folds train reproduce tester oof cv search tune ensemble compare leaderboard report inference pseudo merge submission kernel kernel-rehearsal kernel-push kernel-fetch onnx hub samples summary lr batch smoke weights test test-main test-slow lint bench audit install
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | while IFS=$$'\t' read -r name text; do printf '  make %-16s %s\n' "$$name" "$$text"; done
@@ -127,8 +127,14 @@ smoke: $(READY)  ## two batches of everything, in folders of its own: does it ru
 weights: $(READY)  ## pack the encoder's ImageNet weights for working offline
 	@$(PYTHON) src/fetch.py weights $(ARGS)
 
+# three processes, forked from one that has done the imports (tests/forked.py); whole files go to one of them
+TESTS = $(PYTHON) -m pytest --tx '3*popen//python=$(PYTHON) -I -S tests/forked.py' --dist loadfile --no-loadscope-reorder
+
 test: $(READY)  ## the tests
-	@$(PYTHON) -m pytest -m "not slow" -n 3 --dist loadfile --no-loadscope-reorder
+	@$(TESTS) -m "not slow"
+
+test-main: $(READY)  ## the main path and what matters most, in a minute: what is marked main
+	@$(TESTS) -m main $$(grep -rl --include='test_*.py' 'mark\.main' tests)
 
 test-slow: $(READY)  ## the tests that take long
 	@$(PYTHON) -m pytest -m slow

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 import forked
+import linked
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny networks wait for each other's threads more than they compute
 
@@ -56,6 +57,12 @@ def quick(tmp_path_factory):
     return str(path)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _sources_stay():
+    yield
+    assert not linked.changed()
+
+
 @pytest.fixture(scope="session")
 def once(tmp_path_factory):
     """Call `make(folder)` in the process of this run that comes first; returns the folder, which no test may change."""
@@ -94,8 +101,7 @@ def workplace(tmp_path, monkeypatch):
 @pytest.fixture
 def demo_data(workplace, demo_source):
     """The working folder with the tiny demo below input/demo."""
-    shutil.copytree(demo_source, workplace / "input" / "demo")
-    return workplace / "input" / "demo"
+    return linked.copy(demo_source, workplace / "input" / "demo")
 
 
 @pytest.fixture(scope="session")
@@ -105,7 +111,7 @@ def folds_source(demo_source, once):
     def make(place):
         import folds
 
-        shutil.copytree(demo_source, place / "input" / "demo")
+        linked.copy(demo_source, place / "input" / "demo")
         with contextlib.chdir(place):
             assert folds.main(TINY) == 0
 
@@ -115,7 +121,7 @@ def folds_source(demo_source, once):
 @pytest.fixture
 def folds_table(demo_data, folds_source):
     """The tiny demo with its folds table made."""
-    shutil.copytree(folds_source / "output", "output")
+    linked.copy(folds_source / "output", Path("output"))
     return Path("output/demo/train_folds.csv")
 
 
@@ -135,7 +141,7 @@ def trained_source(folds_source, once):
     """A working folder in which both folds of the tiny demo are trained and scored."""
 
     def make(place):
-        shutil.copytree(folds_source, place, dirs_exist_ok=True)
+        linked.copy(folds_source, place)
         with contextlib.chdir(place):
             cross_validate()
 
@@ -147,7 +153,7 @@ def smp_source(folds_source, once):
     """The same by a network of smp, after one epoch: what is packed or shipped differs."""
 
     def make(place):
-        shutil.copytree(folds_source, place, dirs_exist_ok=True)
+        linked.copy(folds_source, place)
         with contextlib.chdir(place):
             cross_validate(*SMP)
 
@@ -157,10 +163,41 @@ def smp_source(folds_source, once):
 @pytest.fixture
 def trained(trained_source, tmp_path, monkeypatch):
     """A copy of the trained working folder that the test may change."""
-    place = tmp_path / "copy"
-    shutil.copytree(trained_source, place)
-    monkeypatch.chdir(place)
-    return place
+    monkeypatch.chdir(linked.copy(trained_source, tmp_path / "copy"))
+    return tmp_path / "copy"
+
+
+@pytest.fixture
+def trained_by_smp(smp_source, tmp_path, monkeypatch):
+    """The same by smp's network."""
+    monkeypatch.chdir(linked.copy(smp_source, tmp_path / "copy"))
+    return tmp_path / "copy"
+
+
+@pytest.fixture(scope="session")
+def trained_here(trained_source, tmp_path_factory):
+    """A copy for all tests of this process that change nothing."""
+    return linked.copy(trained_source, tmp_path_factory.mktemp("here") / "copy")
+
+
+@pytest.fixture
+def untouched(trained_here):
+    """The trained working folder, for a test that changes nothing in it, such as one of refusals: it needs no copy."""
+    with left_alone(trained_here):
+        yield
+
+
+@contextlib.contextmanager
+def left_alone(place):
+    """Be in this folder, and find its files afterwards as they were."""
+
+    def files():
+        return {path: path.stat().st_mtime_ns for path in place.rglob("*") if path.is_file()}
+
+    with contextlib.chdir(place):
+        before = files()
+        yield
+        assert files() == before
 
 
 @pytest.fixture(scope="session")

@@ -23,6 +23,7 @@ def read(path=TABLE):
     return pd.read_csv(path, dtype=str, keep_default_na=False)
 
 
+@pytest.mark.main
 def test_carvanas_layout_is_found_with_its_cars_as_groups(demo_data, capsys):
     assert folds.main(TINY) == 0
     said = capsys.readouterr().out
@@ -51,6 +52,7 @@ def test_one_folder_an_image_is_found_with_its_masks(workplace, capsys):
     assert json.loads(Path("output/cells/train_folds.json").read_text())["dialect"] == "dsb2018"
 
 
+@pytest.mark.main
 def test_the_same_seed_gives_the_same_bytes_whatever_the_order_of_the_files(demo_data, workplace):
     folds.main(TINY)
     first = TABLE.read_bytes()
@@ -99,6 +101,7 @@ def test_empty_masks_only_are_refused(workplace, refused):
     refused(folds.main, ["DATASET=cells", "N_FOLDS=2"], "all 4 masks are empty")
 
 
+@pytest.mark.main
 def test_an_image_mirrored_into_another_fold_is_refused_and_can_be_tied(demo_data, refused, capsys):
     folds.main(TINY)
     frame = read()
@@ -127,6 +130,7 @@ def test_an_image_mirrored_into_another_fold_is_refused_and_can_be_tied(demo_dat
     assert same["group"].nunique() == 1 and same["kfold"].nunique() == 1
 
 
+@pytest.mark.main
 def test_a_group_in_two_folds_is_refused(folds_table, refused):
     frame = read()
     frame.loc[0, "kfold"] = "1" if frame["kfold"][0] == "0" else "0"

@@ -4,7 +4,6 @@ import contextlib
 import csv
 import json
 import resource
-import shutil
 import struct
 import time
 from pathlib import Path
@@ -23,6 +22,7 @@ from test_layouts import tree
 import demo
 import folds
 import inference
+import linked
 import settings
 import submission
 import tester
@@ -115,7 +115,7 @@ def small_source(once):
 @pytest.fixture
 def trained_small(small_source, workplace):
     """A copy that the test may change."""
-    shutil.copytree(small_source, workplace, dirs_exist_ok=True)
+    linked.copy(small_source, workplace)
 
 
 def train_small(place):

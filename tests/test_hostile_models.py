@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import inference
+import linked
 import model_dispatcher
 import tester
 import train
@@ -41,6 +42,12 @@ def offline(monkeypatch):
 
     monkeypatch.setattr(socket.socket, "connect", reached)
     monkeypatch.setattr(socket, "getaddrinfo", reached)
+
+
+@pytest.fixture
+def trained(trained_by_smp):
+    """Of the network that is exchanged here."""
+    return trained_by_smp
 
 
 def put_weights(state):
@@ -151,7 +158,8 @@ def test_encoder_weights_with_code_in_them_stop_the_training_and_do_not_run(fold
     assert Path("ran.txt").exists()
 
 
-def test_a_checkpoint_with_code_in_it_is_not_resumed_from(trained):
+def test_a_checkpoint_with_code_in_it_is_not_resumed_from(trained_source, tmp_path, monkeypatch):
+    monkeypatch.chdir(linked.copy(trained_source, tmp_path / "copy"))  # two epochs, and so two checkpoints
     state = torch.load(RUN / "checkpoints/last.ckpt", weights_only=True)
     torch.save({**state, "more": Bomb()}, RUN / "checkpoints/last.ckpt")
     (RUN / "checkpoints/previous.ckpt").unlink()

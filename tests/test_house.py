@@ -6,6 +6,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from conftest import ROOT
 
 SRC = ROOT / "src"
@@ -56,6 +58,7 @@ def packages(tree, anywhere=True):
     return {room(name) for name in imported(tree, anywhere)}
 
 
+@pytest.mark.main
 def test_imports_go_down_only():
     known = {room(name) for name in TREES}
     up = []
@@ -67,6 +70,7 @@ def test_imports_go_down_only():
     assert not up
 
 
+@pytest.mark.main
 def test_only_verbs_load_settings_and_only_settings_reads_the_constants():
     for name, tree in TREES.items():
         assert "settings" not in packages(tree) or name in VERBS, name

@@ -35,6 +35,7 @@ def read(path):
     return pd.read_csv(path, dtype={"image": str, "group": str}, keep_default_na=False)
 
 
+@pytest.mark.main
 def test_the_held_out_masks_are_scored_at_their_original_size(trained):
     scores, summary = read(RUN / "val" / "scores.csv"), json.loads((RUN / "val" / "summary.json").read_text())
     table = read(TABLE)
@@ -48,6 +49,7 @@ def test_the_held_out_masks_are_scored_at_their_original_size(trained):
     assert Image.open(RUN / "val" / "worst.png").size[1] > 1000
 
 
+@pytest.mark.main
 def test_the_scores_are_those_of_the_written_predictions(trained):
     """Once more from the PNGs, without any of our scoring."""
     scores, table = read(RUN / "val" / "scores.csv").set_index("image"), read(TABLE).set_index("image")
@@ -111,6 +113,7 @@ def exchange_model():
     write_json(RUN / "model.json", {**about, "weights_sha256": "x"})
 
 
+@pytest.mark.main
 @pytest.mark.parametrize(
     ("break_it", "words"),
     [
@@ -130,6 +133,7 @@ def test_out_of_fold_scores_refuse_another_threshold(trained, refused):
     refused(tester.main, [*TINY, "OOF=1", "THRESHOLD=0.4"], "another threshold")
 
 
+@pytest.mark.main
 def test_a_changed_folds_table_stops_the_tester(trained, refused):
     table = pd.read_csv(TABLE, dtype=str, keep_default_na=False)
     table["kfold"] = table["kfold"].map({"0": "1", "1": "0"})  # every image that the run trained on would be scored
@@ -159,6 +163,7 @@ def test_a_full_run_is_not_scored(folds_table, refused):
     refused(tester.main, [*TINY, "EPOCHS=1", "FOLD=full"], "trained on every image")
 
 
+@pytest.mark.main
 def test_inference_takes_the_mean_of_the_folds(trained, capsys):
     for fold in ("0", "1", "0,1"):
         assert inference.main([*TINY, f"FOLD={fold}"]) == 0
@@ -225,6 +230,7 @@ def test_an_ensemble_over_two_folds_tables_is_refused(trained):
         predictor.Predictor(models)
 
 
+@pytest.mark.main
 def test_the_submission_decodes_to_the_predicted_masks_in_the_samples_order(trained, capsys):
     inference.main([*TINY, "FOLD=0"])
     assert submission.main([*TINY, "FOLD=0"]) == 0
@@ -242,6 +248,7 @@ def test_the_submission_decodes_to_the_predicted_masks_in_the_samples_order(trai
     assert about["sha256"] == sha256(CSV) and about["models"][0]["fold"] == "0"
 
 
+@pytest.mark.main
 def test_a_submission_that_does_not_decode_to_its_masks_is_not_announced(trained, refused, monkeypatch):
     inference.main([*TINY, "FOLD=0"])
     encode = rle.encode
@@ -250,6 +257,7 @@ def test_a_submission_that_does_not_decode_to_its_masks_is_not_announced(trained
     assert not CSV.exists() and not list(CSV.parent.glob(".submission*"))
 
 
+@pytest.mark.main
 def test_ids_that_differ_from_the_sample_are_refused(trained, refused):
     inference.main([*TINY, "FOLD=0"])
     sample = Path("input/demo/sample_submission.csv")
@@ -273,6 +281,7 @@ def test_the_demos_answers_score_themselves_perfectly(folds_table):
     assert demo.score(settings.load([*TINY, "SUBMISSION=wrong.csv"])) == 0
 
 
+@pytest.mark.main
 def test_one_folder_an_image_goes_all_the_way(workplace, capsys):
     write_instances(Path("input/cells"), 12)
     common = [*(argument for argument in TINY if not argument.startswith("DATASET")), "DATASET=cells", "EPOCHS=1"]
@@ -298,6 +307,7 @@ def test_smoke_runs_everything_in_folders_of_its_own(trained, capsys):
     }
 
 
+@pytest.mark.main
 def test_the_whole_demo_in_one_command(workplace, capsys):
     arguments = [*TINY, "RECIPE=demo", "CARS=4", "TEST_CARS=1", "WIDTH=96", "EPOCHS=6", "IMAGE_SIZE=64,96"]
     assert demo.main(arguments) == 0
@@ -373,6 +383,7 @@ def test_a_failure_leaves_the_earlier_predictions_and_scores(trained, refused):
     assert (RUN / "val" / "scores.csv").read_bytes() == scores and (RUN / "val" / "summary.json").is_file()
 
 
+@pytest.mark.main
 def test_predictions_of_a_model_that_was_trained_again_are_not_submitted(trained, refused):
     assert inference.main([*TINY, "FOLD=0"]) == 0
     shutil.rmtree("lightning_logs/demo/fold1_seed42")

@@ -68,6 +68,7 @@ def test_templates_are_filled_in_after_the_overrides():
     assert settings.load([r"GROUP=^(\d{2})_"]).GROUP == r"^(\d{2})_"  # a regex's braces are its own
 
 
+@pytest.mark.main
 @pytest.mark.parametrize(
     ("override", "words"),
     [
@@ -144,6 +145,7 @@ def test_make_forwards_every_variable_as_it_was_typed():
     assert sorted(said[1:]) == sorted(odd)
 
 
+@pytest.mark.main
 def test_make_alone_lists_every_target():
     said = subprocess.run(["make", "-s", "-C", str(ROOT)], capture_output=True, text=True, check=True).stdout
     phony = next(line for line in (ROOT / "Makefile").read_text().splitlines() if line.startswith(".PHONY:"))

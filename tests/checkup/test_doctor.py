@@ -244,7 +244,7 @@ def test_quick_looks_at_a_sample_and_says_so_on_each_line(demo_data, check, monk
     assert len(of_sample) >= 9 and "0 full of 8" in found["masks"]["text"]
     assert "a sample of at most 8" in next(line for line in said.splitlines() if "test images" in line)
     assert json.loads(REPORT.read_text())["quick"] is True
-    assert found["disk"]["figures"]["needed_bytes"] == pytest.approx(39.5e6, rel=0.01)  # of all 20 pairs
+    assert found["disk"]["figures"]["needed_bytes"] == pytest.approx(8.7e5, rel=0.01)  # of all 20 pairs
 
 
 def test_an_output_that_cannot_be_written_is_a_problem_and_a_read_only_input_is_none(demo_data, check, monkeypatch):

@@ -56,6 +56,7 @@ def class_of(dialect):
     return "stomach" if dialect.has_classes else ""
 
 
+@pytest.mark.main
 @given(MASKS, st.sampled_from("CF"))
 def test_encoding_is_the_definition_and_decoding_its_inverse(mask, order):
     text = rle.encode(mask, order)
@@ -63,6 +64,7 @@ def test_encoding_is_the_definition_and_decoding_its_inverse(mask, order):
     np.testing.assert_array_equal(rle.decode(text, mask.shape, order), mask)
 
 
+@pytest.mark.main
 @given(MASKS, DIALECTS)
 def test_every_dialect_reads_what_it_writes(mask, dialect):
     text = rle.to_text(mask, dialect)
@@ -95,6 +97,7 @@ def test_column_order_agrees_with_pycocotools(mask):
     assert coco.area(theirs) == ours[:, 1].sum()
 
 
+@pytest.mark.main
 def test_known_values():
     mask = np.array([[0, 1, 1], [1, 1, 0]], np.uint8)
     assert rle.encode(mask, "C") == "2 4"

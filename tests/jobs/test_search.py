@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 import folds
+import linked
 import report
 import search
 import settings
@@ -70,7 +71,7 @@ def searched_source(demo_source, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         patch.setattr(fold_job, "run_fold", in_process)
-        shutil.copytree(demo_source, place / "input" / "demo")
+        linked.copy(demo_source, place / "input" / "demo")
         assert folds.main(TINY) == 0
         Path("mine.cfg").write_text(RECIPE, encoding="utf-8")
         with contextlib.redirect_stdout(io.StringIO()) as said:
@@ -81,8 +82,13 @@ def searched_source(demo_source, tmp_path_factory):
 
 @pytest.fixture
 def searched_there(searched_source, tmp_path, monkeypatch):
-    shutil.copytree(searched_source, tmp_path / "copy")
-    monkeypatch.chdir(tmp_path / "copy")
+    monkeypatch.chdir(linked.copy(searched_source, tmp_path / "copy"))
+
+
+@pytest.fixture(scope="module")
+def searched_here(searched_source, tmp_path_factory):
+    """A copy for all tests that change nothing but the recipe."""
+    return linked.copy(searched_source, tmp_path_factory.mktemp("searched_here") / "copy")
 
 
 @pytest.fixture(scope="module")

@@ -66,6 +66,7 @@ def test_counted_measures_agree_with_torchmetrics_whose_empty_cases_are_zero(pai
         assert ours == pytest.approx(function(*tensors).item(), abs=1e-6), name
 
 
+@pytest.mark.main
 @settings(max_examples=30, deadline=None)  # sklearn takes 20 ms a pair
 @given(PAIRS)
 def test_counted_measures_agree_with_sklearn(pair):
@@ -136,6 +137,7 @@ def test_scores_without_true_negatives_have_no_specificity():
     assert overlap.scores(1, 2, 3, tn=4)["accuracy"] == 0.5
 
 
+@pytest.mark.main
 @settings(max_examples=40, deadline=None)
 @given(PAIRS)
 def test_every_measure_is_perfect_on_equal_masks_and_within_its_bounds(pair):

@@ -13,7 +13,7 @@ from metrics.paired_comparison import MORE, POWER, _seeds_needed, compare, sente
 from metrics.variance_components import Spread, _degrees, of_recipes, side
 from tools.errors import UserError
 
-WORLDS, DRAWS = 200, 300
+WORLDS, DRAWS = 100, 300
 FOLDS = 5
 
 

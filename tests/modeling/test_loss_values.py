@@ -54,6 +54,7 @@ BY_HAND = {
 }
 
 
+@pytest.mark.main
 @pytest.mark.parametrize("text", BY_HAND)
 def test_values_by_hand(text):
     assert loss_sum.Loss(text)(LOGITS, MASK).item() == pytest.approx(BY_HAND[text], rel=1e-5)

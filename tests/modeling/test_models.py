@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 import fetch
 import model_dispatcher as dispatcher
 import preview
-from conftest import TINY
+from conftest import SMP, TINY
 from modeling import encoder_weights
 from modeling.segmenter import Normalization
 from tools.errors import UserError
@@ -181,11 +181,11 @@ def test_broken_and_hostile_weights_are_refused(tmp_path, monkeypatch):
 
 def test_make_weights_says_what_is_missing_offline(workplace, monkeypatch, refused, capsys):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    refused(fetch.weights, TINY, "cannot be reached")
+    refused(fetch.weights, [*TINY, *SMP], "cannot be reached")
     packed = Path("input/weights/tu-test_resnet.safetensors")
     packed.parent.mkdir()
     packed.write_bytes(b"x")
-    assert fetch.weights(TINY) == 0
+    assert fetch.weights([*TINY, *SMP]) == 0
     assert "is there already" in capsys.readouterr().out
 
 
@@ -194,7 +194,7 @@ def test_make_weights_packs_what_the_hub_gives(workplace, monkeypatch):
     played = dispatcher.build(SMALL)
     real = dispatcher.build
     monkeypatch.setattr(dispatcher, "build", lambda *_, **__: played)
-    assert fetch.weights(TINY) == 0
+    assert fetch.weights([*TINY, *SMP]) == 0
     assert str(weights_origin.of_file(Path("input/weights/tu-test_resnet.safetensors"), "logs")) == "ImageNet's weights"
     monkeypatch.setattr(dispatcher, "build", real)
     loaded = dispatcher.build(SMALL, encoder_weights="imagenet").body.encoder

@@ -201,7 +201,7 @@ SUPERVISED = {
     TINY: 4,
     "smp_unet_tu-test_resnet": 4,
     "smp_linknet_tu-test_resnet": 4,
-    "smp_manet_resnet18": 4,
+    "smp_manet_tu-test_resnet": 4,
 }
 
 

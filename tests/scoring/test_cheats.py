@@ -39,6 +39,7 @@ def maps(run):
     return sorted((run / "val" / "train_hq").glob("*.png"))
 
 
+@pytest.mark.main
 def test_a_car_over_two_folds(folds_table, refused):
     table = read(TABLE)
     table.loc[0, "kfold"] = str(1 - int(table.loc[0, "kfold"]))
@@ -119,6 +120,7 @@ def a_folds_table_changed_since():
     table.to_csv(TABLE, index=False)
 
 
+@pytest.mark.main
 @pytest.mark.parametrize(
     ("cheat", "words"),
     [
@@ -223,6 +225,7 @@ def test_pseudo_labels_of_validation_images(folds_table, demo_data, refused):
     refused(folds.main, [*TINY, "TABLE=mine.csv", "OVERWRITE=1"], "lie in two folds", "new.jpg")
 
 
+@pytest.mark.main
 def test_permuted_labels_do_not_beat_the_constant_mask(folds_table):
     """Images and masks that do not belong together: what is left to learn is the mean mask."""
     table = read(TABLE)

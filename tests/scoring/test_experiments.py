@@ -13,6 +13,7 @@ import compare
 import ensemble
 import inference
 import leaderboard
+import linked
 import submission
 import tester
 import tune
@@ -27,8 +28,7 @@ LOGS = Path("lightning_logs")
 @pytest.fixture(scope="session")
 def two_source(trained_source, tmp_path_factory):
     """The trained working folder with a second experiment, `other`, and a second seed of `demo`."""
-    place = tmp_path_factory.mktemp("two") / "copy"
-    shutil.copytree(trained_source, place)
+    place = linked.copy(trained_source, tmp_path_factory.mktemp("two") / "copy")
     with contextlib.chdir(place):
         cross_validate("SEED=1")
         cross_validate("EXPERIMENT=other", "LOSS=ce", "EPOCHS=1")
@@ -37,10 +37,14 @@ def two_source(trained_source, tmp_path_factory):
 
 @pytest.fixture
 def two(two_source, tmp_path, monkeypatch):
-    place = tmp_path / "copy"
-    shutil.copytree(two_source, place)
-    monkeypatch.chdir(place)
-    return place
+    monkeypatch.chdir(linked.copy(two_source, tmp_path / "copy"))
+
+
+@pytest.fixture
+def untouched(two_source):
+    """The same folder, for a test that changes nothing in it."""
+    with left_alone(two_source):
+        yield
 
 
 @pytest.fixture

@@ -76,6 +76,7 @@ def table_of(dices: np.ndarray) -> rule_trials.Trials:
 SCALE = score_rows.scale("dice", "", "one")
 
 
+@pytest.mark.main
 def test_what_is_used_on_a_fold_was_chosen_on_the_others():
     folds = np.repeat([0, 1, 2], 4)
     dices = np.full((12, 4), 0.5)

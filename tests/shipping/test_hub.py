@@ -29,10 +29,9 @@ CARD = HUB / NAME / "README.md"
 
 
 @pytest.fixture
-def trained(smp_source, tmp_path, monkeypatch):
-    """The working folder that smp can save a network of."""
-    shutil.copytree(smp_source, tmp_path / "copy")
-    monkeypatch.chdir(tmp_path / "copy")
+def trained(trained_by_smp):
+    """Of a network that smp can save."""
+    return trained_by_smp
 
 
 def change(path: Path, **values) -> None:

@@ -19,6 +19,7 @@ from test_images import tiff
 
 import inference
 import kaggle_kernel
+import linked
 import settings as settings_module
 import submission
 from conftest import ROOT, TINY, left_alone
@@ -37,8 +38,7 @@ ARGS = [*TINY, "COMPETITION=carvana-image-masking-challenge", "USER=someone"]
 @pytest.fixture(scope="module")
 def bundled_source(smp_source, tmp_path_factory):
     """The trained working folder with its kernel made, and its own submission."""
-    place = tmp_path_factory.mktemp("bundled") / "copy"
-    shutil.copytree(smp_source, place)
+    place = linked.copy(smp_source, tmp_path_factory.mktemp("bundled") / "copy")
     with contextlib.chdir(place):
         assert kaggle_kernel.main(ARGS) == 0
         assert inference.main([*TINY, "MAPS=0"]) == 0
@@ -48,10 +48,7 @@ def bundled_source(smp_source, tmp_path_factory):
 
 @pytest.fixture
 def bundled(bundled_source, tmp_path, monkeypatch):
-    place = tmp_path / "copy"
-    shutil.copytree(bundled_source, place)
-    monkeypatch.chdir(place)
-    return place
+    monkeypatch.chdir(linked.copy(bundled_source, tmp_path / "copy"))
 
 
 def kaggle(tree, mount="datasets", zipped=False):
@@ -109,7 +106,10 @@ def test_the_notebook_is_valid_python_and_readable(bundled):
         assert max(map(len, code.splitlines())) < 200
 
 
-@pytest.mark.parametrize(("mount", "zipped"), [("datasets", False), ("plain", False), ("datasets", True)])
+@pytest.mark.parametrize(
+    ("mount", "zipped"),
+    [pytest.param("datasets", False, marks=pytest.mark.main), ("plain", False), ("datasets", True)],
+)
 def test_the_kernel_makes_the_submission_that_inference_makes_here(bundled, tmp_path, mount, zipped, capsys):
     bundle = kaggle(tmp_path / "kaggle", mount, zipped)
     root, names, sample = kernel_run.test_images(bundle)

@@ -54,6 +54,7 @@ def train_small(batch, accumulate, epochs=2):
     return trainer.global_step, [parameter.detach().clone() for parameter in network.parameters()]
 
 
+@pytest.mark.main
 @pytest.mark.parametrize(("batch", "accumulate", "large"), [(2, 5, 10), (1, 4, 4), (2, 2, 4), (2, 4, 8)])
 def test_accumulation_is_the_large_batch_the_ragged_last_window_included(batch, accumulate, large):
     steps, weights = train_small(batch, accumulate)
@@ -81,6 +82,7 @@ def curves(run=RUN):
     return pd.read_csv(run / "metrics.csv")
 
 
+@pytest.mark.main
 def test_a_trained_run_holds_all_that_follows_needs(trained):
     about = json.loads((RUN / "model.json").read_text())
     assert about["network"] == {
