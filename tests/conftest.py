@@ -200,32 +200,6 @@ def left_alone(place):
         assert files() == before
 
 
-@pytest.fixture(scope="session")
-def trained_here(trained_source, tmp_path_factory):
-    """A copy for all tests of this process that change nothing."""
-    return shutil.copytree(trained_source, tmp_path_factory.mktemp("here") / "copy")
-
-
-@pytest.fixture
-def untouched(trained_here):
-    """The trained working folder, for a test that changes nothing in it, such as one of refusals: it needs no copy."""
-    with left_alone(trained_here):
-        yield
-
-
-@contextlib.contextmanager
-def left_alone(place):
-    """Be in this folder, and find its files afterwards as they were."""
-
-    def files():
-        return {path: path.stat().st_mtime_ns for path in place.rglob("*") if path.is_file()}
-
-    with contextlib.chdir(place):
-        before = files()
-        yield
-        assert files() == before
-
-
 def write_mask(path: Path, mask: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray((mask * 255).astype(np.uint8)).save(path)

@@ -91,12 +91,6 @@ def searched_here(searched_source, tmp_path_factory):
     return linked.copy(searched_source, tmp_path_factory.mktemp("searched_here") / "copy")
 
 
-@pytest.fixture(scope="module")
-def searched_here(searched_source, tmp_path_factory):
-    """A copy for all tests that change nothing but the recipe."""
-    return shutil.copytree(searched_source, tmp_path_factory.mktemp("searched_here") / "copy")
-
-
 @pytest.fixture
 def ready(folds_table):
     Path("mine.cfg").write_text(RECIPE, encoding="utf-8")

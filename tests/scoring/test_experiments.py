@@ -47,13 +47,6 @@ def untouched(two_source):
         yield
 
 
-@pytest.fixture
-def untouched(two_source):
-    """The same folder, for a test that changes nothing in it."""
-    with left_alone(two_source):
-        yield
-
-
 def score(experiment, seed=42):
     return json.loads((LOGS / experiment / f"oof_seed{seed}" / "summary.json").read_text())["score"]["model"]
 
