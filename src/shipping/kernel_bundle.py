@@ -20,7 +20,8 @@ SOURCE = Path(__file__).parents[1]
 # third-party modules of Kaggle's image (github.com/Kaggle/docker-python, mid 2026); smp is in none of its versions
 KAGGLE_HAS = frozenset({
     *("PIL", "albumentations", "cv2", "huggingface_hub", "jinja2", "kornia", "matplotlib", "numpy", "pandas"),
-    *("lightning_fabric", "pytorch_lightning", "safetensors", "scipy", "sklearn", "tensorboard", "timm", "torch", "torchmetrics"),
+    *("lightning_fabric", "pytorch_lightning", "safetensors", "scipy", "sklearn", "tensorboard", "timm", "torch"),
+    "torchmetrics",
     *("torchvision", "tqdm", "wandb"),
     "ray",  # which nothing there asks for
 })  # fmt: skip
