@@ -201,7 +201,7 @@ def test_what_makes_no_table_is_refused(untouched, refused, words, said):
     refused(cv.main, [*TINY, *words], *said)
 
 
-def test_ray_that_is_not_there_is_a_sentence(untouched, refused, monkeypatch):
+def test_ray_that_is_not_there_is_a_sentence(trained, refused, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     refused(cv.main, [*TINY, "SEEDS=1", "RAY=auto"], "pip install -r requirements-cluster.txt")
 
