@@ -7,19 +7,19 @@ The five headings below are read by settings.py: the folds of one experiment may
 # === machine: where things lie and what they run on; never changes a result on purpose
 INPUT = "input/{DATASET}"  # the competition's files, as downloaded
 OUTPUT = "output/{DATASET}"  # folds, cache, predictions, submission
-LOGS = "lightning_logs"  # one folder an experiment, one below it for each fold and seed
+LOGS = "lightning_logs"  # a folder for each experiment, in it one for each fold and seed
 WEIGHTS = "input/weights"  # ImageNet weights that `make weights` packed for working offline
 DEVICE = "auto"  # auto | cpu | cuda | mps
-DEVICES = 1  # of this computer, which train one fold together (DDP); TRAIN_BATCH_SIZE is divided among them
+DEVICES = 1  # of this computer, to train one fold together (DDP); TRAIN_BATCH_SIZE is divided among them
 NODES = 1  # computers with DEVICES each: start it by torchrun or srun on each
 PRECISION = "auto"  # auto (16 on CUDA, 32 elsewhere) | 16 | bf16 | 32
 WORKERS = -1  # processes that load samples; -1: one a core, at most 8; 0: in the training process
 LOGGER = "tensorboard"  # tensorboard | wandb (pip install wandb; WANDB_MODE=offline) | none; metrics.csv always
-STEP_IMAGES = 4  # held-out images drawn into steps/ after each epoch, and as steps.gif; 0: none
-# a training stops cleanly after so many, for RESUME=1 to go on; 0: no limit. Kaggle ends a kernel at 720
+STEP_IMAGES = 4  # held-out images drawn after each epoch, in steps/ and as steps.gif; 0: none
+# a training stops cleanly after this many, and RESUME=1 continues it; 0: no limit. Kaggle ends a kernel at 720
 MAX_MINUTES = 0.0
-CHECKPOINT_MINUTES = 10.0  # a checkpoint for RESUME=1 at least so often, at an optimizer step; 0: after each epoch only
-PROFILER = ""  # "" | simple | advanced | pytorch: Lightning's report, in the run folder; of the first device
+CHECKPOINT_MINUTES = 10.0  # at most between checkpoints for RESUME=1, at an optimizer step; 0: after each epoch only
+PROFILER = ""  # "" | simple | advanced | pytorch: Lightning's report in the run folder, of the first device
 SUBMISSION = "{OUTPUT}/submission.csv"
 
 # === data: which images, and how they are split
@@ -46,7 +46,7 @@ LIMIT = 0  # 0: all; n: only n batches of everything (make smoke)
 MODEL_NAME = "smp_unet_resnet34"
 MAX_FEATURES = 512  # of the plain unet, at its bottom
 ENCODER_WEIGHTS = "imagenet"  # imagenet | none | a local .safetensors or .pth
-IMAGE_SIZE = (256, 256)  # height, width of what the network sees; IMAGE_SIZE=256 means a square
+IMAGE_SIZE = (256, 256)  # height, width of the network's input; IMAGE_SIZE=256 means a square
 RESIZE = "stretch"  # stretch | fit (keep the aspect, pad) | none (own size; a batch needs equal sizes)
 NORMALISE = "auto"  # auto (measured by make folds for other than 8-bit RGB) | measured | constants: the next two
 MODEL_MEAN = (0.485, 0.456, 0.406)  # of RGB in [0, 1]; ImageNet's
@@ -69,8 +69,8 @@ SCHEDULE = "cosine"  # cosine (to zero) | restarts | onecycle | poly | constant 
 WARMUP = 0.1  # share of all steps over which the learning rate rises
 CYCLES = 3  # of restarts
 PATIENCE = 3  # epochs without a better validation Dice before plateau halves the learning rate
-GRADIENT_CLIP = 1.0  # largest norm of the gradient; 0: off
-FREEZE_ENCODER = 0  # the first epochs, in which the encoder stays as it is, its batch norms too
+GRADIENT_CLIP = 1.0  # the gradient's norm is clipped at this value; 0: off
+FREEZE_ENCODER = 0  # number of first epochs in which the encoder stays as it is, its batch norms too
 EMA = 0.99  # decay of the averaged weights that are scored and shipped; 0: off
 DEEP_SUPERVISION = 0  # coarser levels of the decoder that are trained too, and not shipped; 0: none
 # none | flips | upright (mirrored, a little turned) | turns (no side is up: cells, satellites) | affine (Carvana's) |
@@ -79,17 +79,17 @@ AUGMENT = "turns"
 AUGMENT_ON = "cpu"  # cpu: in the loader's processes | device: with Kornia, a batch at a time, after the transfer
 CROP = (0, 0)  # height, width of random crops to train on, of IMAGE_SIZE's frame or RESIZE=none's; 0,0: whole images
 MIX = "none"  # none | mixup | cutmix | both
-MIX_ALPHA = 0.4  # of the beta distribution of mixup's and CutMix's shares; smaller: one image prevails
+MIX_ALPHA = 0.4  # parameter of the beta distribution of mixup's and CutMix's shares; smaller: one image prevails
 BALANCE = "none"  # none | strata (each as often as any other) | name=2,other=1 (the strata's shares; else 1)
-FOREGROUND = 0.0  # share of the training images (with CROP: of the crops) that show some; 0: as they come
+FOREGROUND = 0.0  # share of training images (with CROP: of crops) that show foreground; 0: as they come
 OVERFIT = 0  # n: train and validate on the first n training images; fails under Dice 0.9; its own folder, ..._overfit
 SEED = 42
 EARLY_STOPPING = 0  # epochs without a better validation Dice before stopping; 0: off, the schedule runs to its end
 CHECKPOINT = "last"  # last | best: the best epoch is chosen on the fold that is reported, and every number says so
 
 # === scoring: from probability to mask to number
-METRIC = "dice"  # what the competition is decided by: dice, dsb2018, contrails, hd95, ...; docs/scores.md lists them
-MEASURES = ""  # more to report beside it: "boundary_iou, surface_dice(tolerance=2)"
+METRIC = "dice"  # the competition's measure: dice, dsb2018, contrails, hd95, ...; docs/scores.md lists them
+MEASURES = ""  # further measures to report: "boundary_iou, surface_dice(tolerance=2)"
 EMPTY = "one"  # Dice of an empty prediction on an empty mask: one | zero | skip (left out of the mean)
 TTA = "none"  # the mean over views of each image: none | flips | d4 | scales | d4+scales
 TTA_MEAN = "probability"  # probability | logit: what is averaged over the views

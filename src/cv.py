@@ -37,7 +37,7 @@ FLAGS = {
 
 
 def table(settings: "Settings", flags: "Flags") -> list[Group]:
-    """Experiments x seeds with their folds. Raises UserError for whatever would fail every run of one of them."""
+    """Return experiments x seeds with their folds. Raises UserError for what would fail every run of one of them."""
     typed = [text.partition("=")[0] for text in flags.overrides]
     if flags.SEEDS and "SEED" in typed:
         raise UserError("SEED= is one seed and SEEDS= several; give one of them.")
@@ -59,10 +59,9 @@ def table(settings: "Settings", flags: "Flags") -> list[Group]:
 
 
 def _settings_of(name: str, flags: "Flags", named: bool) -> tuple[Any, str]:
-    """An experiment's settings and where they come from: what its first run fixed, or a recipe of its name, or neither.
+    """Return an experiment's settings and origin: those that its first run fixed, a recipe of its name, or neither.
 
-    The recipes of RECIPE= and the command line are laid over these; where they contradict what is fixed, `check`
-    refuses.
+    The recipes of RECIPE= and the command line are laid over these; `check` refuses what contradicts the fixed ones.
     """
     recipe = named and (recipes.FOLDER / f"{name}.cfg").is_file()
     first = recipes.read(name) if recipe else []
@@ -83,7 +82,7 @@ def _settings_of(name: str, flags: "Flags", named: bool) -> tuple[Any, str]:
 
 
 def _table_of(experiment: Path, table: str, fixed: dict[str, Any]) -> str:
-    """The folds table that an experiment was trained on, where it is still there; else `table`."""
+    """Return the folds table that an experiment was trained on, where it still exists; else `table`."""
     begun, cure = sorted(experiment.glob(f"fold*/{run_folders.ORIGIN}")), "Remove that run's folder."
     then = [read_json(path, cure, {"settings": dict})["settings"].get("TRAIN_FOLDS") for path in begun]
     return str(run_folders.table_of(Path(table), then, fixed.get("folds_sha256")))
@@ -98,7 +97,7 @@ def _chosen(wanted: str, every: tuple[str, ...], table: str) -> tuple[str, ...]:
 
 
 def perform(overrides: list[str], flags: dict[str, str]) -> str:
-    """One fold, in a process of its own (see jobs.job_table.Job)."""
+    """Train and score one fold in this process (see jobs.job_table.Job); return what is left to do, or ""."""
     overwrite = is_on(flags.get("OVERWRITE", ""))
     return fold_job.perform(settings_module.load(overrides), flags["FOLD"], overwrite)
 

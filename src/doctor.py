@@ -36,7 +36,7 @@ REPORT = "doctor.json"
 
 
 def _deliver(settings: "Settings", report: Report, seconds: float, decoding_seconds: float, quick: bool) -> str:
-    """Write doctor.json where that can be, and say where."""
+    """Write doctor.json where possible, and return where it is."""
     path = Path(settings.OUTPUT, REPORT)
     about = {
         "dataset": settings.DATASET,

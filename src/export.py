@@ -28,7 +28,7 @@ HUB_FLAGS = {"FOLD": "0, 1, ... or full", "OVERWRITE": "1: replace the folder th
 
 @command
 def onnx(argv: list[str]) -> None:
-    """What the module's docstring says."""
+    """Do what the module's docstring says."""
     settings, flags = settings_module.command_line(argv, __doc__, FLAGS)
     folds = inference_job.chosen_folds(settings, flags.FOLD)
     folders = [run_folders.finished_run(settings.LOGS, settings.EXPERIMENT, fold, settings.SEED) for fold in folds]

@@ -26,7 +26,7 @@ FLAGS = {
 
 
 def report(settings: "Settings") -> None:
-    """Say what pairs and test images the new folder holds."""
+    """Print which pairs and test images the new folder holds."""
     try:
         match = layouts.find(settings.INPUT, settings.LAYOUT, settings.TRAIN_PATH, settings.MASK_PATH)
         print(f"Found {match.sentence}: {len(match.pairs)} pairs.")

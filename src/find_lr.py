@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> None:
     fold = flags.FOLD or "0"
     if flags.STEPS and not (flags.STEPS.isdecimal() and 20 <= int(flags.STEPS) <= 100_000):
         raise UserError(f"STEPS={flags.STEPS}: expected a number of optimizer steps, 20 or more; 100 do in most cases.")
-    # LR=1: the optimizer's groups then have their shares of it as their rates
+    # with LR=1 the rate of each optimizer group is its share of LR
     training = FoldTraining(dataclasses.replace(settings, LR=1.0), fold)
     training.refuse_seen_weights()
     from training import lr_range_test, trainer

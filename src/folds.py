@@ -29,7 +29,7 @@ FLAGS = {
 
 
 def say_found(index: index_table.IndexTable) -> None:
-    """Say where images and masks were found, the first pairs of a layout, and whether names hint at groups."""
+    """Print where images and masks were found, the first pairs of a layout, and whether names hint at groups."""
     frame, match = index.frame, index.match
     warning = f"Warning: {index.warning}" if index.hint else ""
     if match.layout == "table":
@@ -43,7 +43,7 @@ def say_found(index: index_table.IndexTable) -> None:
 
 
 def warn_of_rare(kfold: np.ndarray, areas: np.ndarray, classes: tuple[str, ...]) -> None:
-    """Say which classes have images in some folds only: the others cannot be scored on them, or never saw them."""
+    """Warn of classes that only some folds have: the other folds cannot be scored on them, or never trained on them."""
     held_out = splits.numbered_folds(kfold)
     for index, name in enumerate(classes):
         shown = splits.numbered_folds(kfold[areas[:, index] > 0])
@@ -54,7 +54,7 @@ def warn_of_rare(kfold: np.ndarray, areas: np.ndarray, classes: tuple[str, ...])
 
 
 def deliver(result: "pd.DataFrame", areas: np.ndarray, spec: DataSpec, about: dict[str, Any], path: Path) -> None:
-    """Write the table, its JSON and the picture of its balance, and say where they lie."""
+    """Write the table, its JSON and the picture of its balance, and print where they are."""
     from tools import pictures
 
     balance = splits.balance(result, areas, spec.scored_names)

@@ -70,13 +70,13 @@ def merge(argv: list[str] | None) -> None:
 
 
 def perform(overrides: list[str], flags: dict[str, str]) -> str:
-    """Predict one part of the images (see jobs.job_table.Job)."""
+    """Predict one part of the images (see jobs.job_table.Job); return what is left to do, or ""."""
     predict(settings_module.load(overrides), wanted(Flags(**flags)), anew=False)
     return ""
 
 
 def same_words(argv: list[str] | None, flags: Flags) -> str:
-    """Return what was typed, for the next command: FOLD and NAME however they were given, and the constants."""
+    """Return what was typed, as the next command repeats it: FOLD and NAME in either form, and the constants."""
     words = sys.argv[1:] if argv is None else argv
     typed = [text for text in words if re.match(r"[A-Z_]+=", text)]
     typed = [text for text in typed if text.partition("=")[0] not in FLAGS]

@@ -40,7 +40,7 @@ FETCH_FLAGS = {
 
 @command
 def build(argv: list[str]) -> None:
-    """What the module's docstring says."""
+    """Do what the module's docstring says."""
     settings, flags = settings_module.command_line(argv, __doc__, FLAGS)
     train = is_on(flags.TRAIN)
     if train and not flags.FOLD:
@@ -67,7 +67,7 @@ def build(argv: list[str]) -> None:
 
 @command
 def rehearse(argv: list[str]) -> None:
-    """What shipping/kernel_rehearsal.py says."""
+    """Do what shipping/kernel_rehearsal.py says."""
     _, flags = settings_module.command_line(argv, kernel_rehearsal.__doc__, REHEARSAL_FLAGS)
     settings = settings_module.load(kernel_rehearsal.made_with())
     kernel_rehearsal.rehearse(settings, flags.WITH, flags.MOUNT, is_on(flags.ZIPPED))
@@ -75,14 +75,14 @@ def rehearse(argv: list[str]) -> None:
 
 @command
 def push(argv: list[str]) -> None:
-    """What shipping/kernel_push.py says."""
+    """Do what shipping/kernel_push.py says."""
     _, flags = settings_module.command_line(argv, kernel_push.__doc__, PUSH_FLAGS)
     kernel_push.push(flags.ACCELERATOR, flags.MESSAGE)
 
 
 @command
 def fetch(argv: list[str]) -> None:
-    """What shipping/kernel_fetch.py says."""
+    """Do what shipping/kernel_fetch.py says."""
     settings, flags = settings_module.command_line(argv, kernel_fetch.__doc__, FETCH_FLAGS)
     kernel_fetch.bring_home(Path(settings.LOGS), flags.ZIP, is_on(flags.OVERWRITE))
 

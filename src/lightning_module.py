@@ -1,4 +1,4 @@
-"""One step for training and validation, and counts. Knows no settings, files or folds."""
+"""The steps of training and validation, and the counts of pixels. Knows no settings, files or folds."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -26,7 +26,7 @@ Augment = Callable[[Tensor, Tensor, Key], tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Validation:
-    """How the network's answers are scored after each epoch."""
+    """The rules by which the network's output is scored after each epoch."""
 
     spec: DataSpec = field(default_factory=DataSpec)  # what the network's outputs are, and which of them are scored
     threshold: float = 0.5  # a pixel is foreground from this probability on; multiclass takes the likeliest class
@@ -74,9 +74,9 @@ class SegmentationModule(pl.LightningModule):
         self._unlogged_epoch = 0
 
     def _plain_values(self) -> dict[str, Any]:
-        """Return the hyperparameters for loggers, hparams.yaml and checkpoints, under the names that these always had.
+        """Return the hyperparameters for loggers, hparams.yaml and checkpoints, under the names that they always had.
 
-        Plain values, because a checkpoint is read without unpickling anything else.
+        They are plain values, because a checkpoint is read without unpickling anything else.
         """
         values = asdict(self.optimization) | asdict(self.schedule)
         values |= {"optimizer": values.pop("optimizer"), "schedule": values.pop("name")}
@@ -112,7 +112,10 @@ class SegmentationModule(pl.LightningModule):
             self._unlogged = {}
 
     def forward(self, images: Tensor) -> Tensor | list[Tensor]:
-        """uint8, or float in [0, 1], (N, channels, H, W) -> logits (N, C, H, W), or a list of them in training."""
+        """Return logits (N, C, H, W), in training perhaps a list of them, of images (N, channels, H, W).
+
+        Images are uint8, or float in [0, 1].
+        """
         x = images if images.is_floating_point() else images.float().div_(255)
         return self.network(x.contiguous(memory_format=torch.channels_last))
 
@@ -163,9 +166,9 @@ class SegmentationModule(pl.LightningModule):
         return mixed.share * loss + (1 - mixed.share) * self._loss(logits, mixed.partners)
 
     def _window_share(self, index: int) -> float:
-        """Return what a batch's loss is multiplied by: Lightning divides it by `accumulate`.
+        """Return the factor of a batch's loss, which Lightning divides by `accumulate`.
 
-        In the last window of an epoch fewer batches may come. All are of one size.
+        The last window of an epoch may have fewer batches. All batches have the same size.
         """
         accumulate, batches = self.trainer.accumulate_grad_batches, self.trainer.num_training_batches
         in_window = min(accumulate, batches - index // accumulate * accumulate)

@@ -1,4 +1,4 @@
-"""A name -> a fresh network: images in [0, 1] (N, channels, H, W) of any size -> logits (N, C, H, W), no sigmoid.
+"""A fresh network from a name: images in [0, 1] (N, channels, H, W) of any size -> logits (N, C, H, W), no sigmoid.
 
 `smp_<architecture>_<encoder>` names every pair that segmentation_models_pytorch builds, `unet` the plain U-Net, and
 `unetify_<timm name>` or `unetify_tv-<torchvision name>` a U-Net around a backbone. Mean and standard deviation are
@@ -129,14 +129,14 @@ def _create(
     import segmentation_models_pytorch as smp
 
     weights = None if download_for is None else True if encoder.startswith("tu-") else "imagenet"
-    extra = {"dynamic_img_size": True} if architecture == "dpt" else {}  # a ViT takes one size only otherwise
+    extra = {"dynamic_img_size": True} if architecture == "dpt" else {}  # otherwise a ViT accepts only one size
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the tutorials' timm- names are deprecated in smp, and work
         try:
             return smp.create_model(
                 architecture, encoder, encoder_weights=weights, in_channels=in_channels, classes=classes, **extra
             )
-        except Exception as error:  # smp and timm raise what they like; their reason is the message
+        except Exception as error:  # smp and timm raise anything; their reason is the message
             known = _encoder_names(encoder)
             if download_for and encoder in known and not isinstance(error, KeyError):
                 raise UserError(

@@ -64,7 +64,7 @@ def _cells(spec: DataSpec, samples: list["Sample"]) -> list["np.ndarray"]:
 
 @command
 def samples(argv: list[str] | None = None) -> None:
-    """What the module's docstring says."""
+    """Do what the module's docstring says."""
     settings, flags = settings_module.command_line(argv, __doc__, FLAGS)
     frame = splits.read(Path(settings.TRAIN_FOLDS))
     from loading.samplers import epoch_order

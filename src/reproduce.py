@@ -41,7 +41,7 @@ def read_origin(folder: Path) -> dict[str, Any]:
 
 
 def settings_of(origin: dict[str, Any], folder: Path, today: Settings, into: str) -> Settings:
-    """Return the run's settings under the new experiment's name; the machine's are today's, but for where the data lie.
+    """Return the run's settings under the new experiment's name, with today's machine section but the run's data paths.
 
     Raises UserError for a constant that is given and not the run's own, or that config.py no longer has.
     """
@@ -76,7 +76,7 @@ def what_differs(now: Settings, origin: dict[str, Any]) -> tuple[str, list[str]]
 
 
 def compare(folder: Path, again: Path, differ: list[str], device: str) -> None:
-    """Say whether the weights are the same. Raises UnlearnedError where nothing differs on a CPU and they are not."""
+    """Print whether the weights are equal. Raises UnlearnedError where nothing differs, on a CPU, and they are not."""
     import torch
 
     from modeling import encoder_weights
@@ -116,7 +116,7 @@ def main(argv: list[str] | None = None) -> None:
     print(said, flush=True)
     if is_on(flags.CHECK):
         return
-    run_folders.read_model(folder)  # there is something to compare with
+    run_folders.read_model(folder)  # refuses a run without a model to compare with
     from training.fold_training import FoldTraining
 
     training = FoldTraining(now, origin["fold"], resume=is_on(flags.RESUME), overwrite=is_on(flags.OVERWRITE))

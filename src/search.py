@@ -42,11 +42,11 @@ FLAGS = {
     "VERIFY": "0: leave the winner's cross-validation out; the same command without it makes it",
 }
 
-TYPED = ("INPUT", "OUTPUT", "LOGS")  # are not in winner.cfg: they are the computer's
+TYPED = ("INPUT", "OUTPUT", "LOGS")  # are not in winner.cfg: they belong to the computer
 
 
 def prepare(settings: "Settings", flags: "Flags") -> Search:
-    """Everything that is refused before the long work."""
+    """Return the search, after refusing, before the long work, whatever can be refused. Raises UserError."""
     start = time.monotonic()
     trials_module.imported()
     if settings.OVERFIT or settings.CHECKPOINT == "best":
@@ -74,7 +74,7 @@ def prepare(settings: "Settings", flags: "Flags") -> Search:
 
 
 def space_of(flags: "Flags") -> tuple[Parameter, ...]:
-    """What the recipes' search sections name. Raises UserError."""
+    """Return the parameters that the recipes' search sections name. Raises UserError."""
     names = [name for name in flags.RECIPE.split(",") if name]
     named = {name: recipes.parts(name) for name in names}
     found, fixed = search_space.read(named, flags.overrides, settings_module.SECTIONS)
@@ -91,7 +91,7 @@ def space_of(flags: "Flags") -> tuple[Parameter, ...]:
 
 
 def refuse_before_training(settings: "Settings", space: tuple[Parameter, ...], folds: tuple[str, ...]) -> None:
-    """What would fail every trial, or each that has one of the options. Raises UserError."""
+    """Refuse, with UserError, what would fail every trial, or every trial with one of the options."""
     import model_dispatcher
     from modeling.losses.loss_sum import Loss
     from scoring import fold_scores
@@ -118,7 +118,7 @@ def refuse_before_training(settings: "Settings", space: tuple[Parameter, ...], f
 
 
 def _seeds(settings: "Settings", text: str) -> tuple[int, ...]:
-    """The winner's seeds. Raises UserError where the search's own is among them."""
+    """Return the winner's seeds. Raises UserError where the search's own is among them."""
     seeds = tuple(whole_numbers("SEEDS", text)) if text else (settings.SEED + 1, settings.SEED + 2)
     if settings.SEED in seeds:
         raise UserError(
@@ -130,7 +130,7 @@ def _seeds(settings: "Settings", text: str) -> tuple[int, ...]:
 
 
 def conclude(search: Search, trials: Trials, flags: "Flags") -> None:
-    """The winner as a recipe, its cross-validation, and which figure is to be believed."""
+    """Write the winner as a recipe, cross-validate it, and print which figure to believe."""
     winner, have = refuse_all_failed(search, trials), trials.all()
     failed = [trial for trial in have if trial.state == FAILED]
     recipe = write_winner(search, winner)

@@ -25,10 +25,10 @@ class Settings:
     # === machine: where things lie and what they run on; never changes a result on purpose
     INPUT: str  # the competition's files, as downloaded
     OUTPUT: str  # folds, cache, predictions, submission
-    LOGS: str  # one folder an experiment, one below it for each fold and seed
+    LOGS: str  # a folder for each experiment, in it one for each fold and seed
     WEIGHTS: str  # ImageNet weights that `make weights` packed for working offline
     DEVICE: Literal["auto", "cpu", "cuda", "mps"]  # auto | cpu | cuda | mps
-    # of this computer, which train one fold together (DDP); TRAIN_BATCH_SIZE is divided among them
+    # of this computer, to train one fold together (DDP); TRAIN_BATCH_SIZE is divided among them
     DEVICES: Annotated[int, Range(1, 1024)]
     NODES: Annotated[int, Range(1, 4096)]  # computers with DEVICES each: start it by torchrun or srun on each
     PRECISION: Literal["auto", "16", "bf16", "32"]  # auto (16 on CUDA, 32 elsewhere) | 16 | bf16 | 32
@@ -36,13 +36,13 @@ class Settings:
     WORKERS: Annotated[int, Range(-1, 256)]
     # tensorboard | wandb (pip install wandb; WANDB_MODE=offline) | none; metrics.csv always
     LOGGER: Literal["tensorboard", "wandb", "none"]
-    # held-out images drawn into steps/ after each epoch, and as steps.gif; 0: none
+    # held-out images drawn after each epoch, in steps/ and as steps.gif; 0: none
     STEP_IMAGES: Annotated[int, Range(0, 64)]
-    # a training stops cleanly after so many, for RESUME=1 to go on; 0: no limit. Kaggle ends a kernel at 720
+    # a training stops cleanly after this many, and RESUME=1 continues it; 0: no limit. Kaggle ends a kernel at 720
     MAX_MINUTES: Annotated[float, Range(0.0, 1e6)]
-    # a checkpoint for RESUME=1 at least so often, at an optimizer step; 0: after each epoch only
+    # at most between checkpoints for RESUME=1, at an optimizer step; 0: after each epoch only
     CHECKPOINT_MINUTES: Annotated[float, Range(0.0, 1e6)]
-    # "" | simple | advanced | pytorch: Lightning's report, in the run folder; of the first device
+    # "" | simple | advanced | pytorch: Lightning's report in the run folder, of the first device
     PROFILER: Literal["", "simple", "advanced", "pytorch"]
     SUBMISSION: Annotated[str, Ending(".csv")]
 
@@ -74,7 +74,7 @@ class Settings:
     MODEL_NAME: str
     MAX_FEATURES: Annotated[int, Range(1, 8192)]  # of the plain unet, at its bottom
     ENCODER_WEIGHTS: str  # imagenet | none | a local .safetensors or .pth
-    # height, width of what the network sees; IMAGE_SIZE=256 means a square
+    # height, width of the network's input; IMAGE_SIZE=256 means a square
     IMAGE_SIZE: Annotated[tuple[int, int], Range(8, 20000)]
     # stretch | fit (keep the aspect, pad) | none (own size; a batch needs equal sizes)
     RESIZE: Literal["stretch", "fit", "none"]
@@ -103,8 +103,8 @@ class Settings:
     CYCLES: Annotated[int, Range(1, 1000)]  # of restarts
     # epochs without a better validation Dice before plateau halves the learning rate
     PATIENCE: Annotated[int, Range(0, 10**6)]
-    GRADIENT_CLIP: Annotated[float, Range(0.0, 1e9)]  # largest norm of the gradient; 0: off
-    # the first epochs, in which the encoder stays as it is, its batch norms too
+    GRADIENT_CLIP: Annotated[float, Range(0.0, 1e9)]  # the gradient's norm is clipped at this value; 0: off
+    # number of first epochs in which the encoder stays as it is, its batch norms too
     FREEZE_ENCODER: Annotated[int, Range(0, 10**6)]
     EMA: Annotated[float, Range(0.0, 0.999999)]  # decay of the averaged weights that are scored and shipped; 0: off
     # coarser levels of the decoder that are trained too, and not shipped; 0: none
@@ -117,10 +117,10 @@ class Settings:
     # height, width of random crops to train on, of IMAGE_SIZE's frame or RESIZE=none's; 0,0: whole images
     CROP: Annotated[tuple[int, int], Range(0, 20000)]
     MIX: Literal["none", "mixup", "cutmix", "both"]  # none | mixup | cutmix | both
-    # of the beta distribution of mixup's and CutMix's shares; smaller: one image prevails
+    # parameter of the beta distribution of mixup's and CutMix's shares; smaller: one image prevails
     MIX_ALPHA: Annotated[float, Range(0.01, 100.0)]
     BALANCE: str  # none | strata (each as often as any other) | name=2,other=1 (the strata's shares; else 1)
-    # share of the training images (with CROP: of the crops) that show some; 0: as they come
+    # share of training images (with CROP: of crops) that show foreground; 0: as they come
     FOREGROUND: Annotated[float, Range(0.0, 1.0)]
     # n: train and validate on the first n training images; fails under Dice 0.9; its own folder, ..._overfit
     OVERFIT: Annotated[int, Range(0, 10**9)]
@@ -131,8 +131,8 @@ class Settings:
     CHECKPOINT: Literal["last", "best"]
 
     # === scoring: from probability to mask to number
-    METRIC: str  # what the competition is decided by: dice, dsb2018, contrails, hd95, ...; docs/scores.md lists them
-    MEASURES: str  # more to report beside it: "boundary_iou, surface_dice(tolerance=2)"
+    METRIC: str  # the competition's measure: dice, dsb2018, contrails, hd95, ...; docs/scores.md lists them
+    MEASURES: str  # further measures to report: "boundary_iou, surface_dice(tolerance=2)"
     # Dice of an empty prediction on an empty mask: one | zero | skip (left out of the mean)
     EMPTY: Literal["one", "zero", "skip"]
     TTA: str  # the mean over views of each image: none | flips | d4 | scales | d4+scales

@@ -1,1 +1,1 @@
-"""Many runs: a table of them, worked off here, by Ray or by SLURM, and the search. One run belongs to training."""
+"""Many runs: a table of them, run here, by Ray or by SLURM, and the search. A single run belongs to training."""

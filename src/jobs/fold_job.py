@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def perform(settings: "Settings", fold: str, overwrite: bool) -> str:
-    """Train one fold, or go on with it, then score it; returns what is left to do, or "". Raises UserError."""
+    """Train one fold, or continue it, then score it; return what is left to do, or "". Raises UserError."""
     from training.fold_training import FoldTraining
 
     folder = run_folders.run_folder(settings.LOGS, settings.EXPERIMENT, fold, settings.SEED)
@@ -26,20 +26,20 @@ def perform(settings: "Settings", fold: str, overwrite: bool) -> str:
 
 
 def job_of(settings: "Settings", fold: str, overwrite: bool, label: str = "", log: str = "") -> Job:
-    """One run as a job."""
+    """Return one run as a job."""
     folder = run_folders.run_folder(settings.LOGS, settings.EXPERIMENT, fold, settings.SEED)
     paths = (str(folder), str(folder.with_name(run_folders.SETTINGS)))
     values = settings.snapshot()
-    del values["MAX_MINUTES"]  # each gets what remains
+    del values["MAX_MINUTES"]  # each job gets the minutes that remain
     flags = {"FOLD": fold, "OVERWRITE": str(int(overwrite))}
     return Job(label or f"fold {fold}", "cv", tuple(constants.lines_of(values)), flags, log, paths, paths)
 
 
 def run_fold(settings: "Settings", fold: str, label: str, log: str) -> str:
-    """Train and score one fold in a process of its own, which prints to the file `log`; returns what went wrong, or "".
+    """Train and score one fold in a child process that prints to the file `log`; return its problem, or "".
 
-    A terminal shows the last that it printed, under `label`. What MAX_MINUTES stopped is told as a problem too: the
-    same call goes on.
+    A terminal shows the last line that it printed, under `label`. A fold that MAX_MINUTES stopped counts as a problem
+    too; the same call continues it.
     """
     from jobs.local_pool import Processes, places
     from jobs.status import Live

@@ -1,4 +1,4 @@
-"""All parts of a long prediction by a queue, then joined to one prediction folder."""
+"""A long prediction in parts: the parts are run as a table of jobs, then joined to one prediction folder."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def predict_in_parts(settings: "Settings", flags: "Flags") -> Path:
-    """Predict all SHARDS of the images by a queue and join them; return the prediction folder. Raises UserError."""
+    """Predict all SHARDS of the images as jobs and join them; return the prediction folder. Raises UserError."""
     from jobs import pools
     from jobs.status import Status
 
@@ -41,7 +41,7 @@ def predict_in_parts(settings: "Settings", flags: "Flags") -> Path:
 
 
 def _jobs(settings: "Settings", flags: "Flags", count: int) -> list[job_table.Job]:
-    """Return the calls of make inference that predict the parts, each with the files that it needs and gives back."""
+    """Return one job for each part, a call of make inference, with the files that it reads and writes."""
     folds = chosen_folds(settings, flags.FOLD)
     runs = [run_folders.finished_run(settings.LOGS, settings.EXPERIMENT, fold, settings.SEED) for fold in folds]
     stacked = run_folders.read_model(runs[0])["data"].get("stacked") is True

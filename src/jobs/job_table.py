@@ -1,7 +1,7 @@
-"""A table of jobs, worked off by processes of this computer (processes.py) or on a Ray cluster (cluster.py).
+"""A table of jobs, run by child processes of this computer (local_pool.py) or on a Ray cluster (ray_pool.py).
 
-What travels to another process or computer is a job as a dict of texts: NAME=value, no settings and no network. Its
-process makes its own settings of them, and calls `perform` of the script that the job names.
+A job travels to another process or computer as a dict of texts: NAME=value, no settings and no network. That process
+makes settings of them and calls `perform` of the script that the job names.
 """
 
 import importlib
@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from tools import console
 from tools.errors import UserError
 
-FLAGS = {  # of every script that works off a table
+FLAGS = {  # of every script that runs a table of jobs
     "JOBS": "how many at a time; without it one on each CUDA GPU, else one",
     "RAY": "auto or an address: on that Ray cluster (pip install -r requirements-cluster.txt)",
     "GPUS": "with RAY or SLURM: GPUs of each, 0.5 with RAY for two on one; without it 1 where the cluster has GPUs",
@@ -27,16 +27,16 @@ FLAGS = {  # of every script that works off a table
 }
 STARTED, DONE, FAILED, LEFT = "started", "done", "failed", "left"
 
-LONGEST = 4000  # characters of a reason: a pipe's 64 KB would block the job until somebody reads
+LONGEST = 4000  # characters of a reason: more than a pipe's 64 KB would block the job until it is read
 
 
 @dataclass(frozen=True)
 class Job:
-    """One line of a table: a script's `perform(overrides, flags)`, in a process of its own.
+    """One line of a table: a call of a script's `perform(overrides, flags)`, in a child process.
 
-    `perform` returns "" or says what is left to do (its time was up), and raises UserError. `log`: the file that takes
-    what it prints, "": the terminal. `brings` and `takes`: folders and files that it reads and writes below LOGS or
-    OUTPUT, to be carried to and from a computer that does not share them.
+    `perform` returns "", or what is left to do when its time was up, and raises UserError. `log`: the file that it
+    prints to, "": the terminal. `brings` and `takes`: the files and folders below LOGS or OUTPUT that it reads and
+    writes, copied to and from a computer that does not share them.
     """
 
     label: str
@@ -48,13 +48,13 @@ class Job:
     takes: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """What travels."""
+        """Return the job as it travels to another process."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class Event:
-    """A job was started, or ended in one of the other states; `text` is where, or why."""
+    """A job's start, or its end in one of the other states; `text` is where it runs, or why it ended."""
 
     job: Job
     state: str
@@ -62,34 +62,34 @@ class Event:
 
 
 class Pool(Protocol):
-    """Whoever works jobs off."""
+    """A pool of workers that run jobs."""
 
     def room(self) -> bool:
-        """Whether another job may be handed over now."""
+        """Return whether another job may be started now."""
         ...
 
     def start(self, job: Job, deadline: float) -> None:
-        """Hand a job over; it is to end at `deadline` (of time.time(); 0: none)."""
+        """Start a job, which should end at `deadline` (of time.time(); 0: none)."""
         ...
 
     def wait(self, seconds: float) -> list[Event]:
-        """What has happened, after so many seconds at most."""
+        """Return the events since the last call, after `seconds` at most."""
         ...
 
     def stop(self) -> None:
-        """End all that runs, so that it can be gone on with."""
+        """Stop all running jobs, so that they can be resumed."""
         ...
 
     def close(self) -> None:
-        """Nothing more comes."""
+        """Release the workers; no job follows."""
         ...
 
 
 class Show(Protocol):
-    """Whoever tells a person (see job_status)."""
+    """A display that tells a person what the jobs do (see jobs.status)."""
 
     def event(self, event: Event) -> None:
-        """Say what has happened."""
+        """Show one event."""
         ...
 
     def draw(self) -> None:
@@ -102,14 +102,14 @@ class Show(Protocol):
 
 
 def deadline_after(minutes: float) -> float:
-    """The time.time() at which so many minutes are over; 0 where there is no limit."""
+    """Return the time.time() at which `minutes` from now are over; 0 for no limit."""
     return time.time() + 60 * minutes if minutes else 0.0
 
 
 def work_off(jobs: Sequence[Job], pool: Pool, show: Show, deadline: float = 0.0) -> list[Event]:
-    """Work the table off; returns how each job ended, in the table's order.
+    """Run all jobs of the table; return how each one ended, in the table's order.
 
-    A job that fails does not stop the others. After `deadline` none is started. Ctrl-C ends those that run.
+    A job that fails does not stop the others. After `deadline` no job is started. Ctrl-C stops the running ones.
     """
     waiting, ended = deque(jobs), dict[str, Event]()
     try:
@@ -136,9 +136,9 @@ def work_off(jobs: Sequence[Job], pool: Pool, show: Show, deadline: float = 0.0)
 
 
 def perform(job: dict[str, Any], deadline: float) -> tuple[str, str]:
-    """Do a job in this process; returns its state and, where it is not done, why.
+    """Run a job in this process; return its state and, where it is not done, the reason.
 
-    The traceback of what nobody foresaw goes where the job prints, and fails this job only.
+    An unexpected error fails this job only; its traceback goes where the job prints.
     """
     overrides = list(job["overrides"])
     if deadline:
@@ -152,9 +152,9 @@ def perform(job: dict[str, Any], deadline: float) -> tuple[str, str]:
         return FAILED, str(error)[:LONGEST]
     except KeyboardInterrupt:
         return FAILED, "stopped by Ctrl-C"
-    except SystemExit as stopped:  # several devices, whose first process has said why
+    except SystemExit as stopped:  # with several devices rank zero has said why
         return FAILED, f"ended with code {stopped.code}"
-    except Exception as error:  # torch, a driver, a bug of ours
+    except Exception as error:  # from torch, a driver, a bug of ours
         traceback.print_exc()
         return FAILED, f"{type(error).__name__}: {error}"[:LONGEST]
     return (LEFT, left) if left else (DONE, "")
@@ -162,7 +162,7 @@ def perform(job: dict[str, Any], deadline: float) -> tuple[str, str]:
 
 @contextmanager
 def printing_to(log: str) -> Iterator[None]:
-    """Let this process, and those that it starts, print to the end of the file `log`; "": leave it as it is."""
+    """Send what this process and its children print to the end of the file `log`; "" changes nothing."""
     if not log:
         yield
         return
@@ -173,7 +173,7 @@ def printing_to(log: str) -> Iterator[None]:
     with Path(log).open("a", encoding="utf-8", buffering=1) as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-        sys.stdout = sys.stderr = file  # a test, or Ray, may have put something of its own in their place
+        sys.stdout = sys.stderr = file  # a test or Ray may have replaced both streams
         try:
             yield
         finally:
@@ -190,7 +190,7 @@ def _flush() -> None:
 
 
 def last_line(log: str) -> str:
-    """The last line that was printed to `log`, "" where there is none yet."""
+    """Return the last line that was printed to `log`, "" where there is none yet."""
     try:
         with Path(log).open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
@@ -201,5 +201,5 @@ def last_line(log: str) -> str:
 
 
 def words(overrides: Sequence[str]) -> str:
-    """NAME=value as one would type them."""
+    """Return NAME=value as one would type them."""
     return " ".join(map(console.quoted, overrides))

@@ -1,7 +1,7 @@
-"""Jobs in processes of this computer: one a device, or as many as JOBS says, which share devices and cores.
+"""Jobs in child processes on this computer: one for each device, or JOBS of them, which share devices and cores.
 
-A fresh process for each job, because memory is not given back between trainings in one. They are forked by a server
-that has done the imports once.
+Each job gets a fresh process, because a process does not give back all memory between trainings. A server that has
+imported the large packages once forks them.
 """
 
 import multiprocessing
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from multiprocessing.synchronize import Event as StopEvent
 
 PRELOAD = ("segmentation_models_pytorch", "albumentations", "torch.utils.tensorboard", "training.trainer", "cv")
-PATIENCE = 30  # seconds in which a job that is told to stop may end by itself
+PATIENCE = 30  # seconds that a job has to end by itself after it is told to stop
 
 
 @dataclass
 class _Place:
-    """Room for one job: a CUDA device as CUDA_VISIBLE_DEVICES names it ("": whatever there is), and what runs there."""
+    """A device for one job, as CUDA_VISIBLE_DEVICES names it ("": no restriction), and the job that runs there."""
 
     device: str
     child: Any = None
@@ -40,9 +40,9 @@ class _Place:
 
 
 def places(device: str, wanted: int = 0) -> tuple[list[str], str]:
-    """The CUDA_VISIBLE_DEVICES of each of `wanted` processes (0: one a device), and these devices in words.
+    """Return CUDA_VISIBLE_DEVICES for each of `wanted` processes (0: one a device), and these devices in words.
 
-    `device` is the settings' DEVICE. "" stands for no restriction: a computer without CUDA has but one device.
+    device: the DEVICE of the settings. "" stands for no restriction: a computer without CUDA has only one device.
     """
     from tools.hardware import choose_devices
 
@@ -55,15 +55,15 @@ def places(device: str, wanted: int = 0) -> tuple[list[str], str]:
 
 
 def cores_each(count: int) -> int:
-    """The cores of each of `count` processes, at least one; 0, as many as it likes, for a single one."""
+    """Return the cores for each of `count` processes, at least one; 0, which means no limit, for a single process."""
     return max(1, threads.cores() // count) if count > 1 else 0
 
 
 @contextmanager
 def _found_by_the_server() -> Iterator[None]:
-    """Python 3.11's fork server looks for what it is to import where the environment says, not where its parent does.
+    """Put src/ on PYTHONPATH while the fork server starts, where Python 3.11's looks for the modules to preload.
 
-    It passes over what it does not find without a word.
+    It does not look where its parent does, and silently skips the modules that it does not find.
     """
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1]), *([before] if before else [])])
@@ -77,14 +77,14 @@ def _found_by_the_server() -> Iterator[None]:
 
 
 class Processes:
-    """A pool (see jobs.Pool) of one process for each of `devices`; each has `threads` threads (0: as it likes)."""
+    """A pool (see job_table.Pool) of a child process for each of `devices`, each of `threads` threads (0: no limit)."""
 
     def __init__(self, devices: Sequence[str], threads: int = 0, preload: Sequence[str] = PRELOAD) -> None:
         self.places = [_Place(device) for device in devices]
         self.threads = threads
         self.context = multiprocessing.get_context("forkserver")
         self.context.set_forkserver_preload(list(preload))
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is not for the fork server
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C must not end the fork server
         try:
             with _found_by_the_server():
                 forkserver.ensure_running()
@@ -94,11 +94,11 @@ class Processes:
         self.events: list[Event] = []
 
     def room(self) -> bool:
-        """Whether a device is free."""
+        """Return whether a device is free."""
         return any(place.job is None for place in self.places)
 
     def start(self, job: Job, deadline: float) -> None:
-        """Start a job on a device that is free."""
+        """Start a job on a free device."""
         place = next(place for place in self.places if place.job is None)
         outcome = self.context.SimpleQueue()
         about = (job.as_dict(), deadline, place.device, self.threads, outcome, self.stopping)
@@ -109,7 +109,7 @@ class Processes:
         self.events.append(Event(job, job_table.STARTED, f"on GPU {place.device}" if place.device else ""))
 
     def wait(self, seconds: float) -> list[Event]:
-        """What has started, and what ended within so many seconds."""
+        """Return the jobs that have started, and those that end within `seconds`."""
         at_work = {place.child.sentinel: place for place in self.places if place.job is not None}
         if at_work and not self.events:
             for sentinel in wait(list(at_work), seconds):
@@ -120,7 +120,7 @@ class Processes:
     def _ended(self, place: _Place) -> Event:
         place.child.join()
         job, place.job = place.job, None
-        assert job is not None  # one of those at work
+        assert job is not None  # it is one of the running ones
         if not place.outcome.empty():
             return Event(job, *place.outcome.get())
         said = job_table.last_line(job.log) if job.log else ""
@@ -129,9 +129,9 @@ class Processes:
         )
 
     def stop(self) -> None:
-        """Tell all to stop, as Ctrl-C does; who has not after a while, or at a second Ctrl-C, is ended."""
+        """Stop all jobs as Ctrl-C does; kill those that are left after PATIENCE seconds or at a second Ctrl-C."""
         at_work = [place.child for place in self.places if place.job is not None]
-        self.stopping.set()  # for those that do not hear signals yet
+        self.stopping.set()  # for those that do not handle signals yet
         for child in at_work:
             _send(child, signal.SIGINT)
         end = time.monotonic() + PATIENCE
@@ -144,12 +144,12 @@ class Processes:
                     _send(child, signal.SIGKILL)
 
     def close(self) -> None:
-        """Nothing: each process has ended by itself."""
+        """Do nothing: each process has ended by itself."""
 
 
 @contextmanager
 def _ctrl_c_later() -> Iterator[None]:
-    """Keep a Ctrl-C until a process has started: half a start leaves one that nobody knows."""
+    """Hold back a Ctrl-C until a process has started; otherwise it could leave a process unknown to this pool."""
     came: list[int] = []
     before = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
     try:
@@ -175,7 +175,7 @@ def _send(child: "BaseProcess", number: int) -> None:
 def _child(
     job: dict[str, Any], deadline: float, device: str, threads: int, outcome: "SimpleQueue", stopping: "StopEvent"
 ) -> None:
-    """One job's process, in a session of its own: a terminal's Ctrl-C reaches the parent only, which passes it on."""
+    """Run one job in this child process, in a session of its own: a terminal's Ctrl-C comes through the parent only."""
     os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # the fork server ignores it
     parent = multiprocessing.parent_process()

@@ -1,4 +1,4 @@
-"""Who works a table of jobs off, as a command's flags JOBS, RAY, GPUS and CPUS say."""
+"""The pool that runs a table of jobs, by a command's flags JOBS, RAY, GPUS and CPUS."""
 
 import math
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ from tools.flags import whole_number
 if TYPE_CHECKING:
     from tools.flags import Flags
 
-CORES = 2  # of a job on a cluster, without CPUS=
+CORES = 2  # for each job on a cluster, without CPUS=
 
 
 @dataclass(frozen=True)
 class Runner:
-    """Where jobs run, how many at a time (0: as many as a cluster takes), on how many cores each (0: on all)."""
+    """Where jobs run, how many at once (0: as many as the cluster takes), and on how many cores each (0: on all)."""
 
     flags: Any
     devices: tuple[str, ...]
@@ -27,20 +27,20 @@ class Runner:
     cores: int
 
     def pool(self, *, logs: str, tables: list[str], folders: list[str]) -> Pool:
-        """Begin. Raises UserError where a cluster cannot be reached, or a node lacks one of `tables` or `folders`."""
+        """Return a started pool. Raises UserError: no cluster, or a node that lacks one of `tables` or `folders`."""
         if not self.flags.RAY:
             return Processes(self.devices, self.cores)
         return Ray(self.flags.RAY, gpus=gpus_of(self.flags), cpus=self.cores, logs=logs, tables=tables, folders=folders)
 
     def workers(self, wanted: int) -> int:
-        """WORKERS of each job: with -1 the cores are divided, rather than taken by each."""
+        """Return WORKERS for each job; -1 divides the cores among the jobs."""
         from loading.datamodule import workers
 
         return workers(wanted, self.cores) if self.cores else wanted
 
 
 def choose(flags: "Flags", device: str) -> Runner:
-    """The runner that the flags ask for; `device` is the settings' DEVICE. Raises UserError for flags that clash."""
+    """Return the runner that the flags ask for; `device`: the settings' DEVICE. Raises UserError if flags clash."""
     cpus, at_once = cores_of(flags), whole_number("JOBS", flags.JOBS, 0)
     gpus_of(flags)
     if flags.RAY and device == "cpu" and not flags.GPUS:
@@ -58,12 +58,12 @@ def choose(flags: "Flags", device: str) -> Runner:
 
 
 def cores_of(flags: "Flags") -> int:
-    """CPUS. Raises UserError where it is no count."""
+    """Return CPUS as a number. Raises UserError where it is no whole number."""
     return whole_number("CPUS", flags.CPUS, CORES)
 
 
 def gpus_of(flags: "Flags") -> float:
-    """GPUS, NaN where it is not given. Raises UserError unless it is 0, a part of one, or a whole number."""
+    """Return GPUS, NaN where it is not given. Raises UserError unless it is 0, a fraction of one, or a whole number."""
     if not flags.GPUS:
         return math.nan
     try:

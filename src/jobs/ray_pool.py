@@ -1,8 +1,9 @@
 """Jobs as Ray core tasks: the same table on several computers, each job with its share of a GPU and its cores.
 
-Only texts travel: NAME=value, paths, checksums. src/ itself is sent along, so that all nodes run the caller's code. A
-node that shares the caller's storage (it sees a token that the caller wrote) works in it; from any other the folders
-that a job made come back as a tar through Ray's object store. A task of a node that died is started again elsewhere.
+Only texts travel: NAME=value, paths, checksums. Ray sends src/ along, so that all nodes run the caller's code. A node
+that shares the caller's storage (it sees a token file that the caller wrote) works there; from any other node the
+folders that a job made come back as a tar through Ray's object store. When a node dies, its tasks start again on
+others.
 """
 
 import io
@@ -29,17 +30,17 @@ from tools.files import sha256, write_text
 if TYPE_CHECKING:
     import ray
 
-RETRIES = 3  # of a job whose node or process died
-PATIENCE = 30  # seconds in which a job that is told to stop may end by itself
-SETUP = 180  # seconds in which each node is to answer for the first time
+RETRIES = 3  # for a job whose node or process died
+PATIENCE = 30  # seconds that a job has to end by itself after it is told to stop
+SETUP = 180  # seconds that each node has for its first answer
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where tasks work: the caller's working folder, and what must lie at the same path on each node.
+    """Where tasks run: the caller's working folder, and what must lie at the same path on each node.
 
-    `tables`: path -> sha256 of files that must be there and equal; `folders`: input folders; `token` the file by which
-    a node knows the caller's storage.
+    `tables`: path -> sha256 of files that must be there and equal; `folders`: input folders; `token`: the file by which
+    a node recognizes the caller's storage.
     """
 
     folder: str
@@ -49,7 +50,7 @@ class Place:
 
 
 class Ray:
-    """A pool (see jobs.Pool) on the Ray cluster at `address`; each job has `gpus` (NaN: one, where there are any).
+    """A pool (see job_table.Pool) on the Ray cluster at `address`; each job has `gpus` (NaN: one, where there are any).
 
     Raises UserError where there is no cluster, or a node of it lacks one of the `tables` or `folders`.
     """
@@ -67,7 +68,7 @@ class Ray:
             self.news = self.ray.remote(num_cpus=0, scheduling_strategy=here)(_News).remote()
             self.running: dict[Any, Job] = {}
             self.by_label: dict[str, Job] = {}
-            sys.stdout = self.said  # what Ray itself prints of nodes that die; our events say it in a line
+            sys.stdout = self.said  # takes Ray's own messages about dead nodes; our events say it in a line
         except BaseException:
             self.close()
             raise
@@ -78,7 +79,7 @@ class Ray:
         return NodeAffinitySchedulingStrategy(node, soft=False)
 
     def _probe(self) -> bool:
-        """Whether all nodes that could work share the caller's storage. Raises UserError where one lacks the data."""
+        """Return whether all nodes that can run jobs share the caller's storage. Raises UserError if one lacks data."""
         able = [node for node in self.ray.nodes() if node["Alive"] and self._fits(node["Resources"])]
         self.nodes = [f"{node['NodeManagerAddress']} ({node['NodeID'][:6]})" for node in able]
         if not able:
@@ -103,22 +104,22 @@ class Ray:
 
     @property
     def needs(self) -> str:
-        """What a job takes, in words."""
+        """Return what a job needs, in words."""
         return f"{self.gpus:g} GPUs and {self.cpus} cores" if self.gpus else f"{self.cpus} cores"
 
     def room(self) -> bool:
-        """Always: Ray has the queue, and an autoscaler goes by its length."""
+        """Return True: Ray has a queue of its own, and an autoscaler needs to see its length."""
         return True
 
     def start(self, job: Job, deadline: float) -> None:
-        """Hand a job over to Ray."""
+        """Pass a job to Ray."""
         brought = b"" if self.shared else pack(job.brings)
         task = self.ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_calls=1, max_retries=RETRIES)(_task)
         reference = task.remote(self.place, job.as_dict(), deadline, self.gpus, brought, self.news)
         self.running[reference] = self.by_label[job.label] = job
 
     def wait(self, seconds: float) -> list[Event]:
-        """What has started on which node, and what ended."""
+        """Return the jobs that have started, with their nodes, and those that have ended."""
         ready, _ = self.ray.wait(list(self.running), timeout=seconds)
         events = [Event(self.by_label[label], job_table.STARTED, text) for label, text in self._news()]
         return events + [self._ended(reference) for reference in ready]
@@ -143,7 +144,7 @@ class Ray:
         return Event(job, state, f"{text} ({where})" if text else where)
 
     def stop(self) -> None:
-        """Cancel what runs and what waits; each job ends as at Ctrl-C."""
+        """Cancel running and waiting jobs; each one ends as at Ctrl-C."""
         for reference in self.running:
             self.ray.cancel(reference)
         if self.running:
@@ -183,25 +184,25 @@ def _place(logs: str, tables: list[str], folders: list[str]) -> Place:
 
 
 class _News:
-    """An actor beside the caller: which job was started where."""
+    """An actor beside the caller that is told which job has started where."""
 
     def __init__(self) -> None:
         self.begun: set[str] = set()
         self.news: list[tuple[str, str]] = []
 
     def started(self, label: str, node: str) -> None:
-        """A job begins, perhaps again."""
+        """Record that a job has started, perhaps again."""
         self.news.append((label, f"again on {node}" if label in self.begun else f"on {node}"))
         self.begun.add(label)
 
     def take(self) -> list[tuple[str, str]]:
-        """What has not been taken yet."""
+        """Return what was recorded since the last call."""
         news, self.news = self.news, []
         return news
 
 
 def _enter(place: Place) -> tuple[str, bool]:
-    """Go to the caller's folder on this node: what is lacking there, and whether it is the caller's own storage."""
+    """Go to the caller's folder on this node; return what is missing there, and whether it is the caller's storage."""
     try:
         os.chdir(place.folder)
         for table, sha in place.tables.items():
@@ -218,19 +219,22 @@ def _enter(place: Place) -> tuple[str, bool]:
 def _task(
     place: Place, job: dict[str, Any], deadline: float, gpus: float, brought: bytes, news: "ray.actor.ActorHandle"
 ) -> tuple[str, str, str, bytes]:
-    """One job in a worker's process: (state, why it is not done, node, what it made where that has to travel)."""
+    """Run one job in a Ray worker; return its state, the reason if not done, the node, and packed results or b""."""
     import ray
 
     node = f"{socket.gethostname()} ({ray.get_runtime_context().get_node_id()[:6]})"
-    news.started.remote(job["label"], node)  # not waited for: Ray would lend this task's cores out meanwhile
+    news.started.remote(job["label"], node)  # no waiting: Ray would give this task's cores to others meanwhile
     if not gpus:
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray leaves all visible to a task that asked for none
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray hides no GPU from a task that asked for none
     state, text, packed = carry_out(place, job, deadline, brought, node)
     return state, text, node, packed
 
 
 def carry_out(place: Place, job: dict[str, Any], deadline: float, brought: bytes, node: str) -> tuple[str, str, bytes]:
-    """Do a job on a node, for the first time or again; b"" where the caller sees by itself what it made."""
+    """Run a job on a node, for the first time or again; return state, reason and packed results.
+
+    The results are b"" where the caller shares the storage, or where the job failed.
+    """
     problem, shared = _enter(place)
     if problem:
         return job_table.FAILED, problem, b""
@@ -246,19 +250,19 @@ def carry_out(place: Place, job: dict[str, Any], deadline: float, brought: bytes
 
 
 def _was_begun(log: str, call: str) -> bool:
-    """Whether this call's job was tried before, where this node sees it."""
+    """Return whether this call's job was tried before, as far as this node can see."""
     path = Path(log)
     return path.is_file() and call in path.read_text(encoding="utf-8", errors="replace")
 
 
 def _of_retry(job: dict[str, Any]) -> dict[str, str]:
-    """The job's flags without OVERWRITE where the first try has a checkpoint to go on from."""
+    """Return the job's flags, without OVERWRITE where the first try left a checkpoint to continue from."""
     begun = any(run_folders.resumable(Path(path)) for path in job["takes"])
     return {name: value for name, value in job["flags"].items() if name != "OVERWRITE" or not begun}
 
 
 def pack(paths: Sequence[str]) -> bytes:
-    """Files and folders as a tar, each under its number; those that are not there are left out."""
+    """Return files and folders as a tar, each under its number; missing ones are left out."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as archive:
         for number, path in enumerate(paths):
@@ -268,9 +272,9 @@ def pack(paths: Sequence[str]) -> bytes:
 
 
 def unpack(packed: bytes, paths: Sequence[str], anew: bool = False) -> None:
-    """Put back what `pack` took of the same paths: a folder replaces the one there, a file only with `anew`.
+    """Write back what `pack` took of the same paths: a folder replaces an existing one, a file only with `anew`.
 
-    Raises UserError where something else is in the tar, and OSError or TarError where it is not whole.
+    Raises UserError where the tar holds anything else, and OSError or TarError where it is incomplete.
     """
     with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
         members = archive.getmembers()

@@ -1,4 +1,4 @@
-"""What came of a table of runs: scores out of fold, the table of experiments, and what failed."""
+"""Results of a table of runs: scores out of fold, the table of experiments, and the failures."""
 
 import statistics
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from tools.errors import UserError, listing
 
 
 def refuse_failed(groups: list[Group], events: list[Any], problems: list[str], plain: bool, again: str) -> None:
-    """End with a sentence: what failed (raises UserError), or what MAX_MINUTES has left."""
+    """Raise UserError for runs that failed, with their reasons, or print which ones MAX_MINUTES has left."""
     failed = [f"{event.job.label}: {event.text}" for event in events if event.state == job_table.FAILED]
     left = [f"{event.job.label}: {event.text}" for event in events if event.state == job_table.LEFT]
     count = sum(len(group.folds) for group in groups)
@@ -31,9 +31,9 @@ def refuse_failed(groups: list[Group], events: list[Any], problems: list[str], p
 
 
 def gather(groups: list[Group], aloud: bool) -> tuple[list[dict[str, Any]], list[str]]:
-    """Score all folds together of each group that has them all; returns a line for each group, and what went wrong.
+    """Score each group whose folds are all scored, out of fold; return a line for each group, and the problems.
 
-    aloud: print all that is found, rather than into a file.
+    aloud: print the scoring's output rather than write it to a file.
     """
     lines, problems = [], []
     for group in groups:
@@ -62,7 +62,7 @@ def gather(groups: list[Group], aloud: bool) -> tuple[list[dict[str, Any]], list
 
 
 def report(lines: list[dict[str, Any]], typed: Sequence[str]) -> None:
-    """The summary of experiments and seeds, and what to type next. `typed`: the command's NAME=value."""
+    """Print the summary of experiments and seeds, and the next commands. `typed`: the command's NAME=value."""
     metric = list(lines[0])[3]
     names = list(dict.fromkeys(line["experiment"] for line in lines))
     print("Out of fold (nan: not all folds are scored):")

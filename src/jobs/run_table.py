@@ -1,4 +1,4 @@
-"""A table of runs, experiments x seeds x folds: working it off, and what comes out of it. make cv builds it."""
+"""A table of runs, experiments x seeds x folds: its checks, its jobs, and running them. make cv builds it."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,14 +17,14 @@ from training import builders
 if TYPE_CHECKING:
     from jobs.pools import Runner
 
-OF_THE_DATA = ("DATASET", "INPUT", "OUTPUT", "LOGS", "TRAIN_FOLDS", "METRIC", "EMPTY")  # what the next command is told
+OF_THE_DATA = ("DATASET", "INPUT", "OUTPUT", "LOGS", "TRAIN_FOLDS", "METRIC", "EMPTY")  # the next command repeats these
 
 
 @dataclass(frozen=True)
 class Group:
     """The runs of one experiment under one seed.
 
-    origin: where its settings come from. every: the folds of its table; folds: those that were asked for.
+    origin: where its settings come from. every: all folds of its table; folds: those that were asked for.
     """
 
     settings: Any
@@ -34,20 +34,20 @@ class Group:
 
     @property
     def name(self) -> str:
-        """For people."""
+        """Return the group's name for people."""
         return f"{self.settings.EXPERIMENT}, seed {self.settings.SEED}"
 
     def folder(self, fold: str) -> Path:
-        """A run's folder."""
+        """Return a run's folder."""
         return run_folders.run_folder(self.settings.LOGS, self.settings.EXPERIMENT, fold, self.settings.SEED)
 
     def is_scored(self, fold: str) -> bool:
-        """Whether a run is finished and scored."""
+        """Return whether a run is finished and scored."""
         return fold_scores.is_scored(self.folder(fold))
 
 
 def announce(groups: list[Group], where: str) -> None:
-    """The table in a few lines: which experiments, from what, on which devices."""
+    """Print the table in a few lines: which experiments, the origin of their settings, on which devices."""
     names = {group.settings.EXPERIMENT: group for group in groups}
     seeds = list(dict.fromkeys(str(group.settings.SEED) for group in groups))
     count = sum(len(group.folds) for group in groups)
@@ -59,7 +59,7 @@ def announce(groups: list[Group], where: str) -> None:
 
 
 def make_caches(groups: list[Group]) -> None:
-    """Decode all images once, here, rather than in each of the first runs; refuses broken ones before any training."""
+    """Decode all images once, here, rather than in each of the first runs; refuse broken images before any training."""
     done = set()
     for settings in (group.settings for group in groups):
         of = (settings.TRAIN_FOLDS, settings.IMAGE_SIZE, settings.RESIZE, settings.INPUT, settings.OUTPUT)
@@ -69,7 +69,7 @@ def make_caches(groups: list[Group]) -> None:
 
 
 def work_off(groups: list[Group], chosen: list[Job], runner: "Runner", deadline: float, again: str) -> list[Event]:
-    """Train and score what is to be done by `deadline`; returns how each run ended. `again`: the words that go on."""
+    """Run the `chosen` jobs until `deadline`; return how each one ended. `again`: the command that continues."""
     first = groups[0].settings
     if not chosen:
         return []
@@ -89,7 +89,7 @@ def work_off(groups: list[Group], chosen: list[Job], runner: "Runner", deadline:
 
 
 def check(groups: list[Group], overwrite: bool) -> None:
-    """Refuse, before any training, what would stop it or the scoring after it."""
+    """Refuse, with UserError and before any training, what would stop the training or the scoring after it."""
     from training import builders
     from training.preparation import fixed_settings, refuse_what_does_nothing
 
@@ -101,7 +101,7 @@ def check(groups: list[Group], overwrite: bool) -> None:
             )
         fold_scores.refuse_unscorable(group.settings)
         refuse_what_does_nothing(group.settings, group.folds[0])
-        if group.settings.ENCODER_WEIGHTS not in ("none", "imagenet"):  # those would need imports of seconds
+        if group.settings.ENCODER_WEIGHTS not in ("none", "imagenet"):  # checking those takes seconds of imports
             frame = splits.read(Path(group.settings.TRAIN_FOLDS))
             for fold in group.folds:
                 builders.begun_from(group.settings, frame, fold)
@@ -114,7 +114,7 @@ def check(groups: list[Group], overwrite: bool) -> None:
 
 
 def todo(groups: list[Group], overwrite: bool, runner: "Runner", short: bool, aloud: bool) -> list[Job]:
-    """The runs that are to be done, as jobs; says which are finished. short: labels by fold only; aloud: no files."""
+    """Return the runs to do as jobs, and print which are finished. short: labels by fold only; aloud: no log files."""
     chosen = []
     for group in groups:
         name, seed = group.settings.EXPERIMENT, group.settings.SEED

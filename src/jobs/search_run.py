@@ -1,4 +1,4 @@
-"""The runs of make search: trials on some folds, then the winner's cross-validation. It goes on where it stopped."""
+"""The runs of make search: trials on some folds, then the winner's cross-validation. A stopped search can continue."""
 
 import math
 import time
@@ -16,15 +16,15 @@ from tools.errors import UserError, listing
 from tools.files import read_json, write_json, write_text
 
 FIXED, RESULT, WINNER, TABLE = "search.json", "result.json", "winner.cfg", "trials.csv"
-PATIENCE = 5  # trials; where so many have failed and none has not, the others would too
-QUIET = ("STEP_IMAGES=0", "LOGGER=none", "PROFILER=")  # of a trial: what nobody looks at
+PATIENCE = 5  # trials; once so many have failed and none succeeded, the others would fail too
+QUIET = ("STEP_IMAGES=0", "LOGGER=none", "PROFILER=")  # a trial does without what nobody looks at
 
 
 @dataclass(frozen=True)
 class Search:
-    """What is searched: `settings` of the recipe, `space`, by which of `every` fold; the winner's name and seeds.
+    """A search: the recipe's `settings`, the `space`, the trials' `folds`, `every` fold, the winner's name and seeds.
 
-    `deadline`: of time.monotonic(), 0 where there is none.
+    `deadline`: of time.monotonic(), 0 for none.
     """
 
     name: str
@@ -38,18 +38,18 @@ class Search:
 
     @property
     def scale(self) -> Any:
-        """What decides."""
+        """Return the scale of the METRIC, by which trials are compared."""
         from scoring import score_rows
 
         return score_rows.scale(self.settings.METRIC, "", self.settings.EMPTY)
 
     def with_values(self, values: dict[str, str], *more: str) -> Any:
-        """The recipe's settings under a trial's values, and `more` NAME=value; MAX_MINUTES is what remains."""
+        """Return the recipe's settings with a trial's values and `more` NAME=value; MAX_MINUTES is what remains."""
         left = f"MAX_MINUTES={self.minutes_left():.4f}"
         return self.settings.changed(left, *(f"{name}={value}" for name, value in values.items()), *more)
 
     def minutes_left(self) -> float:
-        """0 where there is no limit. Raises TimeOverError."""
+        """Return the minutes that remain, 0 for no limit. Raises TimeOverError."""
         if not self.deadline:
             return 0.0
         if self.is_over():
@@ -57,12 +57,12 @@ class Search:
         return max(1e-4, (self.deadline - time.monotonic()) / 60)
 
     def is_over(self) -> bool:
-        """Whether MAX_MINUTES have passed."""
+        """Return whether MAX_MINUTES have passed."""
         return bool(self.deadline) and time.monotonic() >= self.deadline
 
 
 def fixed_values(search: Search) -> dict[str, Any]:
-    """What must stay the same while a search goes on."""
+    """Return what must stay the same from the start of a search to its end."""
     from training.preparation import fixed_settings
 
     return {
@@ -75,7 +75,7 @@ def fixed_values(search: Search) -> dict[str, Any]:
 
 
 def open_folder(search: Search) -> None:
-    """Fix what is searched and by which folds, or refuse what differs from what was fixed."""
+    """Fix what is searched and on which folds, or refuse, with UserError, what differs from what was fixed."""
     path, now = search.folder / FIXED, fixed_values(search)
     if path.is_file():
         then = read_json(path, f"Remove {search.folder}, or give another NAME=.", {"fixed": dict})["fixed"]
@@ -93,9 +93,9 @@ def open_folder(search: Search) -> None:
 
 
 def next_trial(search: Search, trials: Trials, total: int) -> Trial | None:
-    """The trial that was running when the search ended, or a new one; None where there are `total` already.
+    """Return the trial that was running when the search stopped, or a new one; None where there are `total` already.
 
-    The first is the recipe's own values, so that the winner is never worse than they are on the search's folds.
+    The first trial has the recipe's own values, so that the winner is never worse than they are on the search's folds.
     """
     have = trials.all()
     running = next((trial for trial in have if trial.state == RUNNING), None)
@@ -111,7 +111,7 @@ def next_trial(search: Search, trials: Trials, total: int) -> Trial | None:
 
 
 def run_trial(search: Search, trial: Trial) -> tuple[float, str]:
-    """Train and score a trial's folds, or go on with them: its score, and what went wrong ("": nothing)."""
+    """Train and score a trial's folds, or continue them; return its score and its problem ("" for none)."""
     logs, experiment = search.folder / "runs", f"trial{trial.number:04d}"
     for fold in search.folds:
         settings = search.with_values(trial.values, f"LOGS={logs}", f"EXPERIMENT={experiment}", *QUIET)
@@ -124,9 +124,9 @@ def run_trial(search: Search, trial: Trial) -> tuple[float, str]:
 
 
 def try_all(search: Search, trials: Trials, total: int) -> None:
-    """Work the trials off, a line each. Raises TimeOverError."""
+    """Run the trials, and print a line for each. Raises TimeOverError."""
     for trial in trials.all():
-        if trial.state != RUNNING:  # killed after a trial's end and before what follows it here
+        if trial.state != RUNNING:  # the search was killed after the trial ended, before the steps below
             trial_runs.tidy(search.folder / "runs" / f"trial{trial.number:04d}")
             trial_runs.write_table(search.folder / TABLE, trials.all(), search.scale.metric)
     while following := next_trial(search, trials, total):
@@ -142,7 +142,7 @@ def try_all(search: Search, trials: Trials, total: int) -> None:
 
 
 def refuse_all_failed(search: Search, trials: Trials) -> Trial:
-    """Return the best trial. Raises UserError without one: what fails every trial is no matter of what is searched."""
+    """Return the best trial. Raises UserError where all failed: then the cause lies outside of what is searched."""
     have, best = trials.all(), trials.best()
     if best is None:
         raise UserError(
@@ -153,7 +153,7 @@ def refuse_all_failed(search: Search, trials: Trials) -> Trial:
 
 
 def write_winner(search: Search, winner: Trial) -> Path:
-    """The winner as a recipe: whatever differs from config.py, with the search's reasons."""
+    """Write the winner as a recipe: every value that differs from config.py, with the search's reasons."""
     settings = replace(search, deadline=0.0).with_values(winner.values)
     data = [f"DATASET={settings.DATASET}"]
     default, sections = settings.fresh(*data).snapshot(), ("data", "network", "training", "scoring")

@@ -11,8 +11,8 @@ from typing import Any
 from tools.constants import Constant
 from tools.errors import UserError, nearest
 
-DIGITS = 3  # of a float that is tried: LR=0.00137 can be read and typed, and no network feels the rest
-Lines = list[tuple[str, str]]  # of a recipe, each with its comment
+DIGITS = 3  # significant ones of a sampled float: LR=0.00137 can be read and typed, and more make no difference
+Lines = list[tuple[str, str]]  # a recipe's lines, each with its comment
 REASONS = {  # sections of config.py that are not searched
     "machine": "it says where things lie and what they run on, and is to change no result",
     "data": "the trials would be scored on other images or another split, so their scores could not be compared",
@@ -32,7 +32,7 @@ EXCEPTIONS = {  # constants of the other sections that are not searched either
 class Parameter:
     """One constant that is searched: `options` as texts, or numbers from `low` to `high`.
 
-    `text`: what the recipe says; `reason`: its comment there. log: a factor is what counts; whole: integers.
+    `text`: what the recipe says; `reason`: its comment there. log: searched on a logarithmic scale; whole: integers.
     """
 
     name: str
@@ -45,34 +45,34 @@ class Parameter:
     whole: bool = False
 
     def written(self, value: Constant) -> str:
-        """A sampled value as config.py's text."""
+        """Return a sampled value as config.py's text."""
         return str(value) if self.options else repr(value)
 
     def rounded(self, value: Constant) -> Constant:
-        """A sampled float as it can be typed; anything else as it is."""
+        """Return a sampled float rounded to what one would type; anything else unchanged."""
         if self.options or self.whole:
             return value
         return min(max(float(f"{value:.{DIGITS}g}"), self.low), self.high)
 
     def as_json(self) -> dict[str, Any]:
-        """What `from_json` reads."""
+        """Return the parameter as `from_json` reads it."""
         return asdict(self)
 
 
 def from_json(values: dict[str, Any]) -> Parameter:
-    """The parameter that `as_json` gave."""
+    """Return the parameter that `as_json` wrote."""
     return Parameter(**{**values, "options": tuple(values["options"])})
 
 
 def read(
     recipes: Mapping[str, tuple[Lines, Lines]], typed: Sequence[str], sections: Mapping[str, Sequence[str]]
 ) -> tuple[dict[str, tuple[str, str]], list[str]]:
-    """The search sections of recipes laid over each other: NAME -> (what is written there, its reason).
+    """Merge the search sections of recipes: NAME -> (what is written there, its reason), and the names that are fixed.
 
     recipes: name -> its lines above and below [search], from left to right; typed: the command line's NAME=value;
-    sections: config.py's headings -> the constants below each. Second: the names that a recipe to the right, or the
-    command line, gives a value: they are not searched. Raises UserError for a name that is unknown, stands twice in a
-    section, or is of a constant whose trials could not be compared.
+    sections: config.py's headings -> the constants below each. Fixed are the names to which a recipe to the right, or
+    the command line, gives a value: they are not searched. Raises UserError for a name that is unknown, stands twice in
+    a section, or is of a constant whose trials could not be compared.
     """
     found: dict[str, tuple[str, str]] = {}
     fixed: list[str] = []
@@ -111,9 +111,10 @@ def _refuse_unsearchable(name: str, section: str) -> None:
 
 
 def parameter(name: str, text: str, reason: str, value_of: Callable[[str, str], Any]) -> Parameter:
-    """One line of a search section. `value_of`: (name, text) -> the constant's value, or UserError.
+    """Return a line of a search section as a Parameter. `value_of`: (name, text) -> the constant's value, or UserError.
 
-    Raises UserError for what is neither a range nor a choice, for bounds and options that the constant cannot have.
+    Raises UserError for a text that is neither a range nor a choice, and for bounds or options that the constant
+    forbids.
     """
     if "|" in text:
         return _choice(name, text, reason, value_of)
@@ -145,7 +146,7 @@ def _choice(name: str, text: str, reason: str, value_of: Callable[[str, str], An
 
 
 def place_of(one: Parameter, value: Constant, value_of: Callable[[str, str], Any]) -> Constant | None:
-    """A constant's value as one that could have been sampled, None where it lies outside of what is searched."""
+    """Return a constant's value as one that could have been sampled, None where it lies outside of the space."""
     if one.options:
         return next((option for option in one.options if value_of(one.name, option) == value), None)
     return value if isinstance(value, int | float) and one.low <= value <= one.high else None

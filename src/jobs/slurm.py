@@ -1,4 +1,4 @@
-"""A SLURM job array of a table: a file with a line of words for each job, and the script that runs one line of it."""
+"""A SLURM job array of a table: a file with one command line for each job, and the script that runs one of them."""
 
 import shlex
 import sys
@@ -37,9 +37,9 @@ exec {python} {cv} "${{words[@]}}"
 
 
 def write(folder: Path, lines: Sequence[Sequence[str]], *, name: str, jobs: int, gpus: int, cpus: int) -> Path:
-    """Write the table (each line the words of one job of make cv) and the script; returns the script's path."""
+    """Write the table (each line the words of one job of make cv) and the script; return the script's path."""
     words = [shlex.join(line) for line in lines]
-    # an array that was submitted reads its own table when its elements start, whatever was written since
+    # a submitted array reads its own table when its elements start, so a later table never replaces an earlier one
     which = digest_of(words)[:8]
     table = folder / f"runs_{which}.txt"
     write_text(table, "".join(f"{line}\n" for line in words))
@@ -61,7 +61,7 @@ def write(folder: Path, lines: Sequence[Sequence[str]], *, name: str, jobs: int,
 
 
 def to_slurm(groups: list[Group], flags: "Flags") -> None:
-    """Write the job array script of what is not finished, and say how it is submitted."""
+    """Write the job array's script for the unfinished runs, and print how to submit it."""
     from jobs import pools
 
     if is_on(flags.OVERWRITE) or flags.RAY:

@@ -1,4 +1,4 @@
-"""What a person sees of a table of jobs: in a terminal a line for each that runs, elsewhere a line for each event."""
+"""The display of a table of jobs: in a terminal a line for each running job, elsewhere a line for each event."""
 
 import shutil
 import sys
@@ -16,17 +16,17 @@ _WORDS = {
 
 
 class Status:
-    """Counts and shows `total` jobs, `before` of which were finished earlier."""
+    """A counter and display of `total` jobs, `before` of which were finished earlier."""
 
     def __init__(self, total: int, before: int = 0) -> None:
         self.total, self.done, self.failed = total, before, 0
         self.running: dict[str, tuple[Event, float]] = {}
         self.drawn = 0
-        self.stream = sys.stdout  # Ray's messages are kept out of it (cluster.py)
+        self.stream = sys.stdout  # the real one; ray_pool puts another in its place to catch Ray's messages
         self.live = self.stream.isatty()
 
     def event(self, event: Event) -> None:
-        """Say what has happened, for good."""
+        """Print one event, as a line that stays."""
         label, now = event.job.label, time.monotonic()
         took = ""
         if event.state == job_table.STARTED:
@@ -44,7 +44,7 @@ class Status:
         print(f"[{self._counts()}] {label} {_WORDS[event.state]}{took}{text}{where}", file=self.stream, flush=True)
 
     def draw(self) -> None:
-        """A line for each job that runs, with the last that it printed; in a terminal only."""
+        """Show a line for each running job, with the last line that it printed; in a terminal only."""
         if not self.live:
             return
         width = shutil.get_terminal_size().columns - 1
@@ -59,7 +59,7 @@ class Status:
         self.stream.flush()
 
     def close(self) -> None:
-        """Take the lines of what runs away."""
+        """Erase the lines of the running jobs."""
         self._erase()
 
     def _counts(self) -> str:
@@ -73,7 +73,7 @@ class Status:
 
 
 class Live(Status):
-    """Shows what runs, in a terminal; how it ends is said by who asked for it."""
+    """A display of what runs, in a terminal; the caller reports how it ended."""
 
     def event(self, event: Event) -> None:
         """Remember what runs."""
@@ -84,15 +84,15 @@ class Live(Status):
 
 
 class Silence:
-    """Says only what failed: the one job prints to the terminal itself."""
+    """A display of failures only: the one job prints to the terminal itself."""
 
     def event(self, event: Event) -> None:
-        """Why a job failed, when it did."""
+        """Print why a job failed."""
         if event.state == FAILED:
             print(f"error: {event.job.label}: {event.text}", file=sys.stderr, flush=True)
 
     def draw(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def close(self) -> None:
-        """Nothing."""
+        """Do nothing."""

@@ -1,4 +1,4 @@
-"""A trial's runs: trained and scored in processes of their own, looked at, and tidied up."""
+"""A trial's runs: trained and scored in child processes, summarized, and tidied up."""
 
 import math
 import time
@@ -24,20 +24,20 @@ LOG = ".log"
 
 
 class TimeOverError(Exception):
-    """MAX_MINUTES have passed."""
+    """The end of MAX_MINUTES."""
 
 
 def run_fold(settings: "Settings", fold: str, is_over: Callable[[], bool], label: str, log: Path) -> str:
-    """Train and score a fold where that is not done, or go on with it; returns what went wrong, "" where nothing did.
+    """Train and score a fold unless that is done, or continue it; return its problem, "" for none.
 
-    It prints to the end of the file `log`; `label` is what a terminal calls it meanwhile. Raises KeyboardInterrupt
-    and TimeOverError where it is left unfinished, and UserError where another process has it.
+    It prints to the end of the file `log`; `label` names it in a terminal. Raises KeyboardInterrupt and TimeOverError
+    where it is left unfinished, and UserError where another process works on it.
     """
     folder = run_folders.run_folder(settings.LOGS, settings.EXPERIMENT, fold, settings.SEED)
     if fold_scores.is_scored(folder):
         return ""
     with locks.exclusive(folder, "Wait for it; then the same command goes on."):
-        pass  # of a search that was killed, whose training has not ended yet: no failure of the trial
+        pass  # the training of a killed search has not ended yet: no failure of the trial
     problem = fold_job.run_fold(settings, fold, label, str(log))
     if problem == "stopped by Ctrl-C":
         raise KeyboardInterrupt
@@ -47,7 +47,7 @@ def run_fold(settings: "Settings", fold: str, is_over: Callable[[], bool], label
 
 
 def score_of(settings: "Settings", folds: Sequence[str], scale: "Scale") -> float:
-    """The METRIC over the held-out images of these folds, as the tester scored them; NaN where none has a score."""
+    """Return the METRIC over the held-out images of these folds, as tester scored them; NaN where none has a score."""
     import pandas as pd
 
     parts = []
@@ -58,7 +58,7 @@ def score_of(settings: "Settings", folds: Sequence[str], scale: "Scale") -> floa
 
 
 def tidy(folder: Path) -> None:
-    """Leave curves, scores and logs of a trial's runs: weights, checkpoints and maps of many would fill the disk."""
+    """Remove all but curves, scores and logs of a trial's runs: weights, checkpoints and maps would fill the disk."""
     for path in sorted(folder.rglob("*"), reverse=True):
         if path.is_dir():
             if not any(path.iterdir()):
@@ -68,7 +68,7 @@ def tidy(folder: Path) -> None:
 
 
 def write_table(path: Path, trials: Sequence[Trial], metric: str) -> None:
-    """The trials as a CSV, a row each."""
+    """Write the trials as a CSV, a row for each."""
     import pandas as pd
 
     rows = [
@@ -81,7 +81,7 @@ def write_table(path: Path, trials: Sequence[Trial], metric: str) -> None:
 
 
 def said(trials: Trials, trial: Trial, total: int, metric: str) -> str:
-    """A trial's line: number, values, score, the best so far, how many are to go, minutes left."""
+    """Return a trial's line: number, values, score, the best so far, how many trials and minutes are left."""
     best, have = trials.best(), trials.all()
     outcome = f"{metric} {trial.score:.4f}" if trial.state == FINISHED else f"FAILED: {trial.problem}"
     so_far = f"best so far {best.score:.4f} (trial {best.number})" if best else "none has a score yet"
@@ -94,9 +94,9 @@ def said(trials: Trials, trial: Trial, total: int, metric: str) -> str:
 
 
 def cross_validate(search: "Search", winner: Trial) -> dict[str, Any]:
-    """Train and score the winner of a search (see search.Search) on all folds under new seeds, and say what comes out.
+    """Train and score the winner of a search (see search_run.Search) on all folds under new seeds; return the scores.
 
-    Raises TimeOverError, and UserError where a run fails or the experiment is another winner's.
+    Raises TimeOverError, and UserError where a run fails or the experiment holds another winner's runs.
     """
     experiment, failed, scored = Path(search.settings.LOGS, search.name), [], {}
     _refuse_another_winner(search, winner, experiment)
@@ -104,7 +104,7 @@ def cross_validate(search: "Search", winner: Trial) -> dict[str, Any]:
         for fold in search.every:
             settings = search.with_values(winner.values, f"EXPERIMENT={search.name}", f"SEED={seed}")
             label, start = f"fold {fold}, seed {seed}", time.monotonic()
-            log = Path(settings.OUTPUT, "cv", f"{search.name}_fold{fold}_seed{seed}{LOG}")  # as make cv's
+            log = Path(settings.OUTPUT, "cv", f"{search.name}_fold{fold}_seed{seed}{LOG}")  # as make cv names it
             problem = run_fold(settings, fold, search.is_over, label, log)
             failed += [f"{label}: {problem}"] if problem else []
             outcome = f"FAILED: {problem}" if problem else "trained and scored"
@@ -132,7 +132,7 @@ def cross_validate(search: "Search", winner: Trial) -> dict[str, Any]:
 
 
 def _refuse_another_winner(search: "Search", winner: Trial, experiment: Path) -> None:
-    """Refuse to mix two winners in one experiment: with more trials another one may have won."""
+    """Refuse, with UserError, to mix two winners in one experiment: after more trials another one may have won."""
     from training.preparation import fixed_settings
 
     settings = search.with_values(winner.values, f"EXPERIMENT={search.name}")

@@ -1,8 +1,8 @@
-"""The trials of a search in Optuna's journal: a line a change, so that whatever ends the search, none is lost.
+"""The trials of a search in Optuna's journal, which gets a line for each change, so that no interruption loses any.
 
-What is asked next depends on the finished trials, the seed and the trial's number alone: a search that was killed
-asks what it would have asked. The first ten are spread over the space by a scrambled Halton sequence (QMCSampler; at
-random they clump), then TPE proposes (Bergstra et al. 2011).
+The next trial depends only on the finished trials, the seed and its own number, so a search that was killed continues
+as it would have. The first ten trials are spread over the space by a scrambled Halton sequence (QMCSampler; random
+points clump), then TPE proposes (Bergstra et al. 2011).
 """
 
 import math
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     import optuna
 
 JOURNAL, STUDY = "journal.log", "search"
-SPREAD = 10  # trials before TPE has something to go by
+SPREAD = 10  # trials before TPE has enough to learn from
 RUNNING, FINISHED, FAILED = "RUNNING", "COMPLETE", "FAIL"  # Optuna's words
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One trial: NAME -> its value as text; the score of a finished one, the sentence of a failed one."""
+    """One trial: NAME -> its value as text; the score of a finished one, the problem of a failed one."""
 
     number: int
     state: str
@@ -36,12 +36,12 @@ class Trial:
 
     @property
     def words(self) -> str:
-        """For people."""
+        """Return the values for people."""
         return ", ".join(f"{name}={value}" for name, value in self.values.items())
 
 
 class Trials:
-    """The trials in a search's folder. One process at a time (see locks)."""
+    """The trials in a search's folder. Only one process at a time may use them (see tools.locks)."""
 
     def __init__(self, folder: Path, space: Sequence[Parameter], higher: bool, seed: int) -> None:
         self.space, self.higher, self.seed = space, higher, seed
@@ -61,7 +61,7 @@ class Trials:
         return "maximize" if self.higher else "minimize"
 
     def all(self) -> list[Trial]:
-        """Every trial, in order."""
+        """Return every trial, in order."""
         return [self._told(trial) for trial in self.study.get_trials(deepcopy=False)]
 
     def _told(self, trial: "optuna.trial.FrozenTrial") -> Trial:
@@ -71,13 +71,13 @@ class Trials:
         return Trial(trial.number, trial.state.name, values, score, about.get("problem", ""), about.get("minutes", 0.0))
 
     def best(self) -> Trial | None:
-        """The finished trial with the best score, the earliest among equals; None before one is finished."""
+        """Return the finished trial with the best score, the earliest among equals; None before one is finished."""
         done = [trial for trial in self.all() if trial.state == FINISHED]
         sign = -1 if self.higher else 1
         return min(done, key=lambda trial: (sign * trial.score, trial.number), default=None)
 
     def begin(self, params: dict[str, Any] | None = None) -> Trial:
-        """A new trial, written down as running: of `params`, or of what the sampler asks for."""
+        """Add a new trial to the journal as running: with `params`, or with what the sampler proposes; return it."""
         optuna = imported()
         distributions = {one.name: _distribution(one) for one in self.space}
         number = len(self.study.get_trials(deepcopy=False))
@@ -88,17 +88,17 @@ class Trials:
         return self.all()[-1]
 
     def _spread(self, number: int, distributions: dict[str, Any]) -> dict[str, Any]:
-        """What the trial `number` tries, far from those before it: the sequence's point of that number."""
+        """Return the values of trial `number`: the point of that number in the sequence, far from the earlier ones."""
         optuna = imported()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             sampler = optuna.samplers.QMCSampler(qmc_type="halton", scramble=True, seed=self.seed)
-        study = optuna.create_study()  # in memory, where the sampler counts its points
+        study = optuna.create_study()  # in memory, because the sampler counts its points in a study
         points = [sampler.sample_relative(study, None, distributions) for _ in range(number + 1)]
         return self._typed(points[-1])
 
     def _asked(self, distributions: dict[str, Any]) -> dict[str, Any]:
-        """What TPE wants to try next, from a study in memory: in the journal a trial is to begin in a single line."""
+        """Return TPE's next proposal, from a study in memory: in the journal a trial must begin with a single line."""
         import numpy as np
 
         optuna = imported()
@@ -113,7 +113,7 @@ class Trials:
         return {one.name: one.rounded(asked[one.name]) for one in self.space}
 
     def end(self, trial: Trial, score: float, problem: str, minutes: float) -> Trial:
-        """Write down how a trial ended: with a score, or with a problem in a sentence."""
+        """Record how a trial ended, with a score or with a problem in a sentence; return it."""
         optuna = imported()
         number = self.storage.get_trial_id_from_study_id_trial_number(
             self.storage.get_study_id_from_name(STUDY), trial.number
@@ -127,9 +127,9 @@ class Trials:
         return self.all()[trial.number]
 
     def importances(self) -> dict[str, float]:
-        """Each constant's share of the scores' variance, the largest first (fANOVA, Hutter et al. 2014).
+        """Return each constant's share of the scores' variance, the largest first (fANOVA, Hutter et al. 2014).
 
-        Empty where fewer than three trials are finished, or all have one score: there is no variance to share.
+        Empty where fewer than three trials are finished, or all have the same score: there is no variance to share.
         """
         optuna = imported()
         scores = [trial.score for trial in self.all() if trial.state == FINISHED]
@@ -138,13 +138,13 @@ class Trials:
         evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
         try:
             shares = optuna.importance.get_param_importances(self.study, evaluator=evaluator)
-        except RuntimeError:  # no tree of its forest found anything to split by
+        except RuntimeError:  # no tree of the forest found anything to split on
             return {}
         return {name: float(share) for name, share in shares.items()}
 
 
 def imported() -> Any:
-    """Optuna, which says only what goes wrong. Raises UserError where it is not installed."""
+    """Return Optuna, with only its errors shown. Raises UserError where it is not installed."""
     try:
         import optuna
     except ImportError as error:
@@ -154,7 +154,7 @@ def imported() -> Any:
 
 
 def mend(folder: Path) -> None:
-    """Take half a line off the journal's end, which a full disk or a power cut may have left; nobody may be writing."""
+    """Remove an incomplete last line, left by a full disk or a power cut. No other process may be writing."""
     path = folder / JOURNAL
     if path.is_file() and (text := path.read_bytes()) and not text.endswith(b"\n"):
         with path.open("rb+") as file:

@@ -1,1 +1,1 @@
-"""The parts of make report: what it rests on, its numbers, tables, charts and pictures, and the page."""
+"""The parts of make report: its evidence, its numbers, tables, charts and pictures, and the page."""

@@ -1,8 +1,8 @@
-"""Charts as inline SVG for a page: every axis with its name, colors that the page's own style decides.
+"""Charts as inline SVG for a page: every axis has a name, and the page's own style decides the colors.
 
-A chart is drawn in stand-in colors, which become CSS variables (--ink, --soft, --line, --c0 to --c7), so that one page
-is legible on white and on black. The SVG names no outside address and has ids of its own. matplotlib is imported where
-it is used.
+A chart is drawn in placeholder colors, which become CSS variables (--ink, --soft, --line, --c0 to --c7), so that one
+page is legible on white and on black. The SVG names no outside address and has ids of its own. matplotlib is imported
+where it is used.
 """
 
 import io
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 INK, SOFT, LINE = "#0a0b01", "#0a0b02", "#0a0b03"  # text; secondary text; grid
 SERIES = tuple(f"#0a0c0{index}" for index in range(8))
 _VARIABLES = {INK: "ink", SOFT: "soft", LINE: "line", **{color: f"c{i}" for i, color in enumerate(SERIES)}}
-MOST_POINTS = 1500  # in one chart as shapes; more become a picture within it
-_RASTER = "#4c86b8"  # of such points: the page's style does not reach into a picture
+MOST_POINTS = 1500  # in one chart as shapes; more of them become a picture within it
+_RASTER = "#4c86b8"  # the color of such points: the page's style does not reach into a picture
 _STYLE = {
     "svg.fonttype": "none",
     "text.parse_math": False,  # a name may hold dollars
@@ -44,7 +44,7 @@ _STYLE = {
 
 
 class Line(NamedTuple):
-    """One line of a chart: its name, x and y of equal length, which color, and whether it is dashed and faint."""
+    """A line of a chart: its name, x and y of equal length, its color's index, and whether it is dashed and faint."""
 
     name: str
     x: Sequence[float]
@@ -54,7 +54,7 @@ class Line(NamedTuple):
 
 
 class Estimate(NamedTuple):
-    """A figure with its interval (NaN where there is none); `strong` is the one to look at first."""
+    """A figure with its interval (NaN for none); `strong` marks the one to look at first."""
 
     name: str
     value: float
@@ -64,7 +64,7 @@ class Estimate(NamedTuple):
 
 
 class Scale(NamedTuple):
-    """An axis of x: logarithmic or not, the lowest and highest x that there could be, names of 0, 1, ..., counts."""
+    """An x axis: logarithmic or not, its range, names for 0, 1, ..., and whether it counts in whole numbers."""
 
     log: bool = False
     span: tuple[float, float] | None = None
@@ -73,7 +73,7 @@ class Scale(NamedTuple):
 
 
 class _Chart:
-    """What `_chart` yields: axes to draw on; `svg` is there when the block has ended."""
+    """A chart that `_chart` yields: axes to draw on, and `svg` after the block has ended."""
 
     axes: Any
     svg = ""
@@ -81,7 +81,7 @@ class _Chart:
 
 @contextmanager
 def _chart(name: str, width: float = 5.0, height: float = 3.4, **subplots: Any) -> Iterator[_Chart]:
-    """A figure of `width` x `height` inches in the page's style; afterwards `.svg` holds its text."""
+    """Yield a figure of `width` x `height` inches in the page's style; afterwards its `.svg` holds the text."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -95,7 +95,7 @@ def _chart(name: str, width: float = 5.0, height: float = 3.4, **subplots: Any) 
 
 
 def inlined(text: str, name: str) -> str:
-    """An SVG file's text as a part of a page: no header, no addresses, its ids after `name`, colors as variables."""
+    """Return an SVG file's text for a page: no header or addresses, ids prefixed by `name`, colors as variables."""
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->|<style.*?</style>", "", text, flags=re.DOTALL)
     head, rest = text.split(">", 1)
@@ -113,7 +113,7 @@ def _color(index: int) -> str:
 
 
 def _amount(value: float, _: int = 0) -> str:
-    """A number of pixels on an axis: 100, 10 k, 1 M."""
+    """Return a number of pixels for an axis: 100, 10 k, 1 M."""
     for factor, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
         if value >= factor:
             return f"{value / factor:g}{unit}"
@@ -127,7 +127,7 @@ def _finish(axes: "Axes", xlabel: str, ylabel: str, grid: Literal["both", "x", "
 
 
 def intervals(name: str, rows: Sequence[Estimate], label: str) -> str:
-    """Figures one below the other, each a dot on its 95% interval, on one axis called `label`."""
+    """Draw figures one below the other, each a dot on its 95% interval, on one axis called `label`."""
     with _chart(name, height=0.9 + 0.42 * len(rows)) as chart:
         axes = chart.axes
         for place, row in enumerate(rows):
@@ -147,7 +147,7 @@ def intervals(name: str, rows: Sequence[Estimate], label: str) -> str:
 def lines(
     name: str, series: Sequence[Line], xlabel: str, ylabel: str, marks: Sequence[float] = (), whole: bool = False
 ) -> str:
-    """Lines over one axis, named in a legend; `marks`: places on x that get a vertical line; `whole`: x counts."""
+    """Draw lines over one axis, named in a legend; `marks`: x of vertical lines; `whole`: x counts in whole numbers."""
     from matplotlib.lines import Line2D
     from matplotlib.ticker import MaxNLocator
 
@@ -157,7 +157,7 @@ def lines(
             axes.axvline(mark, color=SOFT, linewidth=1, linestyle=(0, (2, 2)))
         for line in series:
             dashes = (0, (4, 2)) if line.faint else "-"
-            marker = "o" if len(line.x) < 4 else None  # a line of one epoch would not be seen
+            marker = "o" if len(line.x) < 4 else None  # a line of a single epoch would be invisible
             axes.plot(line.x, line.y, color=_color(line.color), linestyle=dashes, marker=marker, markersize=4,
                       linewidth=1.2 if line.faint else 1.9, alpha=0.75 if line.faint else 1)  # fmt: skip
         if whole:
@@ -172,7 +172,7 @@ def lines(
 
 
 def strips(name: str, labels: Sequence[str], values: Sequence[np.ndarray], xlabel: str, ylabel: str) -> str:
-    """Columns of points, one for each label: a dot an image, jittered, with the quartiles' box and the mean."""
+    """Draw a column of points for each label: a jittered dot an image, with a box of the quartiles and the mean."""
     random, many = np.random.default_rng(0), sum(map(len, values)) > MOST_POINTS
     with _chart(name, height=3.7) as chart:
         axes = chart.axes
@@ -193,7 +193,7 @@ def strips(name: str, labels: Sequence[str], values: Sequence[np.ndarray], xlabe
 
 
 def rows_of_points(name: str, labels: Sequence[str], values: Sequence[np.ndarray], xlabel: str) -> str:
-    """A row for each label: its images as small dots, their mean as a large one."""
+    """Draw a row for each label: its images as small dots, their mean as a large one."""
     with _chart(name, height=1.0 + 0.27 * len(labels)) as chart:
         axes = chart.axes
         for place, row in enumerate(values):
@@ -208,7 +208,7 @@ def rows_of_points(name: str, labels: Sequence[str], values: Sequence[np.ndarray
 
 
 def reliability(name: str, curves: Sequence[tuple[str, np.ndarray, np.ndarray, np.ndarray]]) -> str:
-    """Observed frequency against predicted probability, with the number of pixels of each bin below.
+    """Draw observed frequency against predicted probability, with the number of pixels of each bin below.
 
     curves: (name, mean predicted, observed, pixels), each of the three (bins,); empty bins are left out of the lines.
     """
@@ -238,7 +238,7 @@ def by_area(
     ylabel: str,
     median: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> str:
-    """Scores against the area of the true mask in % of the image (log axis), a dot an image; `median`: (x, y)."""
+    """Draw scores against the true mask's area in % of the image (log axis), a dot an image; `median`: (x, y)."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
     many = sum(len(x) for _, x, _ in series) > MOST_POINTS
@@ -269,7 +269,7 @@ def scatter(
     best: Sequence[float] = (),
     mark: int | None = None,
 ) -> str:
-    """Draw a dot for each x and y. best: a stepped line through each x's value; mark: the dot that is drawn larger."""
+    """Draw a dot for each x and y. best: a stepped line through a value at each x; mark: the dot to draw larger."""
     from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
     with _chart(name) as chart:

@@ -1,4 +1,4 @@
-"""What a report rests on: the out-of-fold scores, what was tuned, learning curves, and one look at every prediction."""
+"""The evidence of a report: out-of-fold scores, tuning, learning curves, and one pass over every prediction."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ _CURVES = {"train loss": "train_loss_epoch", "held-out loss": "valid_loss", "hel
 
 @dataclass(frozen=True)
 class Suspect:
-    """The largest region of an image where network and label disagree, and how many further ones it has."""
+    """The largest region of an image where network and label disagree, and the number of its other regions."""
 
     image: str
     fold: int
@@ -33,11 +33,11 @@ class Suspect:
 
 @dataclass(frozen=True)
 class Evidence:
-    """One experiment under one seed.
+    """The evidence for one experiment under one seed.
 
-    scores: a row an image and class, as in scores.csv. tuned: what make tune found, {} where it was not run.
-    counts: pixels at each probability and truth (S, 256, 2) of the scored classes, see `reliability`.
-    suspects: images where a confident network disagrees with the label, the largest region first.
+    scores: a row an image and class, as in scores.csv. tuned: the result of make tune, {} where it was not run. counts:
+    pixels at each probability and truth (S, 256, 2) of the scored classes, see `charts.reliability`. suspects: images
+    where a confident network disagrees with the label, the largest region first.
     """
 
     found: out_of_fold.OutOfFold
@@ -56,9 +56,9 @@ class Evidence:
         return self.found.spec.scored_names
 
     def by_image(self) -> Any:
-        """A row an image: image, kfold, group, score (the mean over its classes), area (share of any foreground).
+        """Return a row an image: image, kfold, group, score (mean over its classes), area (share of any foreground).
 
-        The score is NaN where the empty masks' policy skips every class of the image.
+        The score is NaN where the policy for empty masks skips every class of the image.
         """
         total = self.scores[["tp", "fp", "fn", "tn"]].sum(axis=1)
         table = self.scores.assign(area=(self.scores["tp"] + self.scores["fn"]) / total.where(total > 0))
@@ -69,7 +69,7 @@ class Evidence:
 
 
 def gather(settings: "Settings") -> Evidence:
-    """Read and check what there is of EXPERIMENT and SEED. Raises UserError where it was not cross-validated."""
+    """Read and check the evidence for EXPERIMENT and SEED. Raises UserError where it was not cross-validated."""
     folder = Path(settings.LOGS, settings.EXPERIMENT, f"oof_seed{settings.SEED}")
     named = f"EXPERIMENT={settings.EXPERIMENT} SEED={settings.SEED}"
     if not (folder / fold_scores.SUMMARY).is_file():
@@ -94,7 +94,7 @@ def gather(settings: "Settings") -> Evidence:
 
 
 def _tuned(folder: Path, summary: dict[str, Any], named: str) -> dict[str, Any]:
-    """What make tune found, {} where it was not run. Raises UserError where it is not about what was gathered."""
+    """Return the result of make tune, {} where it was not run. Raises UserError where it belongs to other scores."""
     path = folder / chosen_rule.TUNED
     if not path.is_file():
         return {}
@@ -119,7 +119,7 @@ def _tuned(folder: Path, summary: dict[str, Any], named: str) -> dict[str, Any]:
 
 
 def survey(found: out_of_fold.OutOfFold, max_pixels: int) -> tuple[np.ndarray, list[Suspect]]:
-    """Look at every held-out prediction once: pixels at each probability and truth (S, 256, 2), and the suspects."""
+    """Read every held-out prediction once; return pixels at each probability and truth (S, 256, 2), and suspects."""
     spec = found.spec
     counts, suspicious = np.zeros((len(spec.scored), 256, 2), np.int64), []
 
@@ -141,7 +141,7 @@ def survey(found: out_of_fold.OutOfFold, max_pixels: int) -> tuple[np.ndarray, l
 
 
 def learning_curves(logs: str, experiment: str, seed: int, folds: list[int]) -> dict[int, dict[str, Any]]:
-    """{fold: {curve: (epochs from 1 on, values)}} of each fold that has a metrics.csv; see _CURVES for the names."""
+    """Return {fold: {curve: (epochs from 1 on, values)}} of each fold that has a metrics.csv, named as in _CURVES."""
     import pandas as pd
 
     curves = {}

@@ -1,4 +1,4 @@
-"""A report's pictures: images with truth, prediction and errors, and regions to look at, as data within the page."""
+"""Pictures of a report: images with truth, prediction and errors, and suspect regions, as data within the page."""
 
 import base64
 from pathlib import Path
@@ -12,26 +12,26 @@ from reporting.evidence import Evidence, Suspect
 from reporting.numbers import number, score_name, short
 from tools import pictures
 
-SIDE = 300  # px, of a picture's longer side in the page
+SIDE = 300  # px: the longer side of a picture in the page
 QUALITY = 82
-DARK = 128  # a picture without anything brighter is shown brighter
-MARK = (230, 0, 180)  # RGB of what points at a region: no class, and seldom a subject, has it
+DARK = 128  # a picture with no brighter pixel is brightened
+MARK = (230, 0, 180)  # RGB of a region's frame: no class, and seldom a subject, has this color
 
 
 def data_uri(picture: np.ndarray) -> str:
-    """RGB uint8 (H, W, 3) -> a JPEG as data:image/jpeg;base64,..."""
+    """Return RGB uint8 (H, W, 3) as a JPEG in data:image/jpeg;base64,..."""
     _, coded = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
     return "data:image/jpeg;base64," + base64.b64encode(coded.tobytes()).decode()
 
 
 def _frame(shape: tuple[int, int]) -> tuple[int, int]:
-    """The size (h, w) at which something of `shape` (H, W) is shown: its longer side is SIDE."""
+    """Return the size (h, w) at which something of `shape` (H, W) is shown: its longer side is SIDE."""
     scale = SIDE / max(shape)
     return max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))
 
 
 def brightened(picture: np.ndarray) -> np.ndarray:
-    """A dark picture with its brightest parts at white, so that something is seen; others as they are."""
+    """Return a dark picture with its brightest parts made white, so that it is visible; others unchanged."""
     brightest = float(np.quantile(picture, 0.998))
     if not 0 < brightest < DARK:
         return picture
@@ -39,14 +39,14 @@ def brightened(picture: np.ndarray) -> np.ndarray:
 
 
 def scaled(picture: np.ndarray) -> np.ndarray:
-    """RGB (H, W, 3) at the size at which it is shown."""
+    """Return RGB (H, W, 3) at the size at which it is shown."""
     height, width = _frame(picture.shape[:2])
     method = cv2.INTER_AREA if height < picture.shape[0] else cv2.INTER_CUBIC
     return cv2.resize(picture, (width, height), interpolation=method)
 
 
 def scaled_masks(masks: np.ndarray) -> np.ndarray:
-    """0/1 (S, H, W) -> bool (S, h, w) at the size at which they are shown: what covers half of a pixel."""
+    """Return 0/1 (S, H, W) as bool (S, h, w) at the size shown: true where at least half of a pixel is covered."""
     height, width = _frame(masks.shape[1:])
     method = cv2.INTER_AREA if height < masks.shape[1] else cv2.INTER_LINEAR
     planes = [cv2.resize(plane.astype(np.float32), (width, height), interpolation=method) for plane in masks]
@@ -54,7 +54,7 @@ def scaled_masks(masks: np.ndarray) -> np.ndarray:
 
 
 def example(evidence: Evidence, image: str, fold: int, mask: str, max_pixels: int) -> list[dict[str, str]]:
-    """Four pictures of one image (image, truth, prediction, errors), each a title and a data URI."""
+    """Return four pictures of one image (image, truth, prediction, errors), each a title and a data URI."""
     spec = evidence.found.spec
     pixels, truth_mask = spec.read_pair(evidence.found.root, image, mask, max_pixels)
     rules = tuple(postprocess.from_json(rule, "summary.json") for rule in evidence.summary["rules"])
@@ -71,9 +71,9 @@ def example(evidence: Evidence, image: str, fold: int, mask: str, max_pixels: in
 
 
 def chosen(evidence: Evidence, worst: int = 8, middle: int = 3, best: int = 3) -> dict[str, list[Any]]:
-    """Which images to show: rows of `Evidence.by_image` by score, no image twice; images without a score are left out.
+    """Choose the images to show: rows of `Evidence.by_image` by score, each image once; without a score none.
 
-    {"worst": [...], "median": [...], "best": [...]}; with few images the worst come first.
+    Return {"worst": [...], "median": [...], "best": [...]}; with few images the worst come first.
     """
     ascending = evidence.summary["higher_is_better"]
     table = evidence.by_image().dropna(subset=["score"]).sort_values("score", ascending=ascending, kind="stable")
@@ -85,7 +85,7 @@ def chosen(evidence: Evidence, worst: int = 8, middle: int = 3, best: int = 3) -
 
 
 def examples(evidence: Evidence, max_pixels: int) -> list[dict[str, Any]]:
-    """The chosen images with their pictures and captions, kind by kind; kinds without an image are left out."""
+    """Return the chosen images with their pictures and captions, kind by kind; kinds without images are left out."""
     table = evidence.found.table
     mask_of = dict(zip(table["image"], table["mask"], strict=True))
     grouped = evidence.summary["groups"] < evidence.summary["images"]
@@ -108,7 +108,7 @@ def examples(evidence: Evidence, max_pixels: int) -> list[dict[str, Any]]:
 
 
 def window(box: tuple[int, int, int, int], shape: tuple[int, int]) -> tuple[slice, slice]:
-    """A square around a region's box (top, left, height, width), three times as wide, within an image of `shape`."""
+    """Return a square around a region's box (top, left, height, width), three times as wide, within `shape`."""
     top, left, height, width = box
     side = max(3 * max(height, width), 48)
     slices = []
@@ -119,7 +119,7 @@ def window(box: tuple[int, int, int, int], shape: tuple[int, int]) -> tuple[slic
 
 
 def suspect(evidence: Evidence, item: Suspect, mask: str, max_pixels: int) -> list[dict[str, str]]:
-    """Four pictures of a suspect: the image with the place marked, then that place, its label, its probability.
+    """Return four pictures of a suspect: the image with the place marked, then the place, its label, its probability.
 
     The region's own box is marked on the last three.
     """
@@ -144,7 +144,7 @@ def suspect(evidence: Evidence, item: Suspect, mask: str, max_pixels: int) -> li
 
 
 def marked(shown: np.ndarray, box: tuple[int, int, int, int], shape: tuple[int, int], line: int) -> np.ndarray:
-    """`shown` (h, w, 3), which is a picture of `shape` (H, W), with `box` (top, left, height, width) of it framed."""
+    """Return `shown` (h, w, 3), a picture of `shape` (H, W), with its `box` (top, left, height, width) framed."""
     scale = shown.shape[1] / shape[1]
     top, left, height, width = box
     corners = (round(left * scale), round(top * scale)), (round((left + width) * scale), round((top + height) * scale))
@@ -152,7 +152,7 @@ def marked(shown: np.ndarray, box: tuple[int, int, int, int], shape: tuple[int, 
 
 
 def suspects(evidence: Evidence, max_pixels: int, most: int) -> list[dict[str, Any]]:
-    """The first suspects with their pictures and what is to be said about them."""
+    """Return the first suspects with their pictures and the values of their captions."""
     table = evidence.found.table
     mask_of = dict(zip(table["image"], table["mask"], strict=True))
     return [

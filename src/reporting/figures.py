@@ -1,4 +1,4 @@
-"""A report's charts: what of the evidence is drawn, with the sentence that says what there is to see."""
+"""Charts of a report, each with the sentence that says what there is to see."""
 
 import math
 from typing import TYPE_CHECKING, Any
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Figure = dict[str, str]  # {"svg": ..., "caption": ...}
-MOST_CLASSES = 8  # as many as there are colors; with more their pixels are drawn together
+MOST_CLASSES = 8  # as many as there are colors; the pixels of more classes are drawn together
 MOST_GROUPS = 20
 
 
 def draw(evidence: Evidence, curves: dict[int, dict[str, Any]]) -> dict[str, list[Figure]]:
-    """The figures of each section that has some."""
+    """Return the figures of each section that has any."""
     return {
         "numbers": _numbers(evidence),
         "beside": [_beside(evidence)],
@@ -32,7 +32,7 @@ def draw(evidence: Evidence, curves: dict[int, dict[str, Any]]) -> dict[str, lis
 
 
 def _numbers(evidence: Evidence) -> list[Figure]:
-    """The three numbers with their intervals, and the score against the threshold; nothing before make tune."""
+    """Return the three numbers with their intervals, and the score against the threshold; nothing before make tune."""
     if not evidence.tuned:
         return []
     rows = [Estimate(part["title"], part["score"], part["low"], part["high"], part["strong"])
@@ -70,7 +70,7 @@ def _foreground(evidence: Evidence) -> Figure:
 
 
 def _learning(curves: dict[int, dict[str, Any]]) -> list[Figure]:
-    """Loss and Dice over the epochs, a color a fold; nothing where no fold has curves."""
+    """Return loss and Dice over the epochs, a color a fold; nothing where no fold has curves."""
     shown = []
     for name, ylabel, kinds, caption in (
         ("loss", "loss", ("train loss", "held-out loss"),
@@ -106,7 +106,7 @@ def _by_fold(evidence: Evidence) -> Figure:
 
 
 def _by_group(evidence: Evidence) -> list[Figure]:
-    """The groups with the worst mean; nothing where each image is a group by itself."""
+    """Return the groups with the worst mean; nothing where each image is a group by itself."""
     frame = evidence.by_image().dropna(subset=["score"])
     means = frame.groupby("group")["score"].mean()
     if len(means) in (0, len(frame)):
@@ -132,7 +132,7 @@ def _reliability(evidence: Evidence) -> Figure:
 
 
 def _by_area(evidence: Evidence) -> list[Figure]:
-    """Score against the true mask's area, a dot an image and class; nothing where all masks are empty."""
+    """Return score against the true mask's area, a dot an image and class; nothing where all masks are empty."""
     scores = evidence.scores.dropna(subset=["score"])
     total = scores[["tp", "fp", "fn", "tn"]].sum(axis=1)
     scores = scores.assign(area=100 * (scores["tp"] + scores["fn"]) / total.clip(lower=1))
@@ -150,7 +150,7 @@ def _by_area(evidence: Evidence) -> list[Figure]:
 
 
 def _running_median(area: "pd.Series", score: "pd.Series", parts: int = 10) -> tuple[np.ndarray, np.ndarray] | None:
-    """Median area and score of up to ten equally full parts of the images; None with fewer than twenty images."""
+    """Return the median area and score of up to ten equal parts of the images; None for fewer than twenty images."""
     if len(area) < 20:
         return None
     order = np.argsort(area.to_numpy(float), kind="stable")

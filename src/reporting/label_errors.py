@@ -1,7 +1,7 @@
-"""Where a confident network disagrees with the label: candidates for wrong labels, for a person to look at.
+"""Regions where a confident network disagrees with the label: possible label errors, for a person to look at.
 
-After confident learning (Northcutt et al. 2021), which counts such disagreements; here they are regions of pixels.
-The predictions have to be out of fold: a network that trained on a wrong label agrees with it.
+After confident learning (Northcutt et al. 2021), which counts such disagreements; here they are regions of pixels. The
+predictions must be out of fold: a network that trained on a wrong label agrees with it.
 """
 
 from collections.abc import Iterator
@@ -13,17 +13,17 @@ import numpy as np
 from data.dataspec import DataSpec
 from prediction import postprocess
 
-SURE = 0.95  # probability from which on a network is confident; of the opposite below 1 - SURE
+SURE = 0.95  # a network is confident from this probability on, and of the opposite below 1 - SURE
 _HIGH, _LOW = postprocess.level(SURE), int((1 - SURE) * 255)
-SMALLEST, SHARE = 2.0, 0.008  # radius of a region: so many pixels, and this share of the image's shorter side
+SMALLEST, SHARE = 2.0, 0.008  # radius of a region: at least this many px, and this share of the image's shorter side
 
 
 @dataclass(frozen=True)
 class Region:
-    """One region: what the label says there, what the network says, and how large it is.
+    """A region: what the label says there, what the network says, and how large it is.
 
-    radius: px, of the largest disc within it; seams along an outline have a small one however long they are.
-    box: top, left, height, width in px. size: the radius as a share of the image's mean side, to rank images by.
+    radius: px, of the largest disc within it; a seam along an outline has a small one however long it is. box: top,
+    left, height, width in px. size: the radius as a share of the image's mean side, to rank images by.
     """
 
     label: str
@@ -35,14 +35,17 @@ class Region:
 
 
 def find(p8: np.ndarray, mask: np.ndarray, spec: DataSpec) -> list[Region]:
-    """The regions of one image, largest first: uint8 probabilities (C, H, W), its mask (K, H, W) as `spec` reads it."""
+    """Return an image's regions, largest first, of its uint8 probabilities (C, H, W) and its mask (K, H, W).
+
+    The mask is as `spec` reads it.
+    """
     planes = _of_one_class_a_pixel(p8, mask, spec) if spec.task == "multiclass" else _class_by_class(p8, mask, spec)
     found = [region for label, network, plane in planes for region in _regions(plane, label, network)]
     return sorted(found, key=lambda region: -region.radius)
 
 
 def _class_by_class(p8: np.ndarray, mask: np.ndarray, spec: DataSpec) -> Iterator[tuple[str, str, np.ndarray]]:
-    """What the label says, what the network says, and where, bool (H, W), for each class and both directions."""
+    """Yield what the label says, what the network says, and where, bool (H, W), for each class and both directions."""
     truths = spec.class_planes(mask)
     for index, name in enumerate(spec.scored_names):
         probability, truth = p8[spec.scored[index]], truths[index]
@@ -51,7 +54,7 @@ def _class_by_class(p8: np.ndarray, mask: np.ndarray, spec: DataSpec) -> Iterato
 
 
 def _of_one_class_a_pixel(p8: np.ndarray, mask: np.ndarray, spec: DataSpec) -> Iterator[tuple[str, str, np.ndarray]]:
-    """The same of a class map: where one class is confidently predicted and the label is another one."""
+    """Yield the same for a class map: where one class is confidently predicted and the label is another one."""
     label, best, labeled = mask[0], p8.argmax(0), spec.labeled(mask)
     wrong = (p8.max(0) >= _HIGH) & (best != label)
     if labeled is not None:
@@ -63,10 +66,10 @@ def _of_one_class_a_pixel(p8: np.ndarray, mask: np.ndarray, spec: DataSpec) -> I
 
 
 def _regions(plane: np.ndarray, label: str, network: str) -> list[Region]:
-    """The connected regions of a plane bool (H, W) that are large enough."""
+    """Return the connected regions of a plane bool (H, W) that are large enough."""
     if not plane.any():
         return []
-    framed = np.pad(plane.astype(np.uint8), 1)  # beyond the image's border is no region either
+    framed = np.pad(plane.astype(np.uint8), 1)  # outside of the image there is no region
     inside = cv2.distanceTransform(framed, cv2.DIST_L2, 5)[1:-1, 1:-1]
     count, labels, stats, _ = cv2.connectedComponentsWithStats(plane.astype(np.uint8), connectivity=8)
     radii = np.zeros(count)

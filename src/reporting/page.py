@@ -26,14 +26,14 @@ TITLES = {
     "settings": "Settings",
     "provenance": "Provenance",
 }
-TRAINED = ("machine", "data", "network", "training")  # sections of the settings; how it was scored is in the provenance
+TRAINED = ("machine", "data", "network", "training")  # sections of the settings; those of scoring are in the provenance
 FEW_GROUPS = 10
-SUSPECTS = 12  # are shown as pictures, the next ones in a table
-FLATTERED = "chosen on this fold"  # in the name of weights of CHECKPOINT=best
+SUSPECTS = 12  # this many are shown as pictures, the next ones in a table
+FLATTERED = "chosen on this fold"  # part of the name of weights of CHECKPOINT=best
 
 
 def warnings(evidence: "Evidence", believed: dict[str, Any]) -> list[str]:
-    """What has to be known before the number is believed."""
+    """Return what a reader must know before believing the number."""
     summary, said = evidence.summary, []
     if FLATTERED in evidence.found.weights:
         said.append("The epoch was chosen on the fold that is reported (CHECKPOINT=best): every number here flatters.")
@@ -47,7 +47,7 @@ def warnings(evidence: "Evidence", believed: dict[str, Any]) -> list[str]:
 
 
 def headline(evidence: "Evidence", believed: dict[str, Any], metric: str, units: str) -> str:
-    """The number to believe and its interval, in a sentence."""
+    """Return the number to believe and its interval, in a sentence."""
     summary = evidence.summary
     groups = f" of {summary['groups']} groups" if summary["groups"] < summary["images"] else ""
     how = "cut by rules that were chosen on the other folds" if evidence.tuned else "cut as the settings say"
@@ -63,7 +63,7 @@ def headline(evidence: "Evidence", believed: dict[str, Any], metric: str, units:
 
 
 def empty_said(summary: dict[str, Any], classes: int) -> str:
-    """How many masks are empty, and how they count."""
+    """Return how many masks are empty, and how they count, in words."""
     policy = {"one": "counts as 1", "zero": "counts as 0", "skip": "is left out"}[summary["empty_policy"]]
     of = f" of {summary['images']} x {classes}" if classes > 1 else f" of {summary['images']}"
     return (
@@ -73,7 +73,7 @@ def empty_said(summary: dict[str, Any], classes: int) -> str:
 
 
 def settings_of(evidence: "Evidence", settings: "Settings") -> dict[str, Any]:
-    """The tables of the settings that the first network was trained with."""
+    """Return the tables of the settings that the first network was trained with."""
     from reporting import tables
 
     folder = Path(evidence.found.models[0]["folder"])
@@ -88,7 +88,7 @@ def settings_of(evidence: "Evidence", settings: "Settings") -> dict[str, Any]:
 
 
 def context(evidence: "Evidence", settings: "Settings") -> dict[str, Any]:
-    """Everything that the template shows."""
+    """Return all values that the template shows."""
     from reporting import numbers, search_section, tables
 
     search = search_section.section(Path(settings.OUTPUT, f"search_{settings.EXPERIMENT}"))
@@ -120,7 +120,7 @@ def context(evidence: "Evidence", settings: "Settings") -> dict[str, Any]:
 
 
 def drawn(evidence: "Evidence", settings: "Settings") -> dict[str, Any]:
-    """The part of it that has pictures: charts, examples, suspects, with what their sections say of them."""
+    """Return those values that have pictures: charts, examples and suspects, with the texts of their sections."""
     from reporting import evidence as evidence_module
     from reporting import examples, figures
     from reporting.label_errors import SURE
@@ -142,7 +142,7 @@ def drawn(evidence: "Evidence", settings: "Settings") -> dict[str, Any]:
 
 
 def render(values: dict[str, Any]) -> str:
-    """The page's text; every value is escaped, but for the charts, which are SVG."""
+    """Return the page's text; every value is escaped, except the charts, which are SVG."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     loader = FileSystemLoader(Path(__file__).parent)

@@ -1,4 +1,4 @@
-"""A report's section about the search whose winner the experiment is: what was tried, and what that is worth."""
+"""The section of a report on the search whose winner the experiment is: what was tried, and what that is worth."""
 
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,11 @@ from reporting.charts import Estimate
 from tools.files import read_json
 
 FIXED, RESULT = "search.json", "result.json"
-FEW = 10  # finished trials under which importances are hardly more than a guess
+FEW = 10  # with fewer finished trials importances are hardly more than a guess
 
 
 def section(folder: Path) -> dict[str, Any]:
-    """The charts and sentences of the search in `folder`; {} where there is none. Raises UserError."""
+    """Return the charts and sentences of the search in `folder`; {} where there is none. Raises UserError."""
     if not (folder / FIXED).is_file() or not (folder / JOURNAL).is_file():
         return {}
     cure = f"Remove {folder}: it is what make search left."
@@ -31,7 +31,7 @@ def section(folder: Path) -> dict[str, Any]:
 
 
 def _said(about: dict[str, Any], result: dict[str, Any], trials: Trials) -> list[str]:
-    """What was tried and by what it was chosen; what to believe of it."""
+    """Return sentences on what was tried, how the winner was chosen, and what to believe."""
     have, best, metric = trials.all(), trials.best(), about["metric"]
     folds = f"fold{'s' * (len(about['folds']) > 1)} {', '.join(about['folds'])} of {', '.join(about['every'])}"
     failed = sum(trial.state == FAILED for trial in have)
@@ -76,7 +76,7 @@ def _history(trials: Trials, finished: list[Trial], metric: str) -> dict[str, st
 
 
 def _importances(trials: Trials, finished: int) -> list[dict[str, str]]:
-    """Nothing where there is no variance to be shared, or a single constant that has it all."""
+    """Return the chart of importances; nothing where all scores are equal or only one constant was searched."""
     shares = trials.importances() if len(trials.space) > 1 else {}
     rows = [Estimate(name, share) for name, share in shares.items()]
     if not rows:
@@ -89,7 +89,7 @@ def _importances(trials: Trials, finished: int) -> list[dict[str, str]]:
 
 
 def _scatter(one: Parameter, at: int, finished: list[Trial], best: Trial | None, metric: str) -> dict[str, str]:
-    """Each trial's score over its value of one constant."""
+    """Return a chart of each trial's score against its value of one constant."""
     values = [trial.values[one.name] for trial in finished]
     x = [float(one.options.index(value)) if one.options else float(value) for value in values]
     mark = next((place for place, trial in enumerate(finished) if best and trial.number == best.number), None)

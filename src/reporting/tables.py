@@ -1,4 +1,4 @@
-"""A report's numbers and tables as texts: what to believe, what stands beside it, folds, settings, provenance."""
+"""Tables of a report as texts: measures, classes, folds, strata, calibration, suspects, settings, provenance."""
 
 import math
 from datetime import datetime
@@ -16,12 +16,12 @@ _KINDS = (("model", "networks"), ("constant", "constant mask"), ("ceiling", "cei
 
 
 def table(head: list[str], rows: list[list[Any]], left: int = 1) -> Table:
-    """A table for the page; its first `left` columns are texts, the others numbers."""
+    """Return a table for the page; its first `left` columns are texts, the others numbers."""
     return {"head": head, "rows": [[str(cell) for cell in row] for row in rows], "left": left}
 
 
 def all_tables(evidence: Evidence, suspects_shown: int) -> dict[str, Table | None]:
-    """The tables of all sections but the settings'; None where there is nothing to tell."""
+    """Return the tables of all sections but the settings'; None where there is nothing to show."""
     return {
         "measures": measures_table(evidence),
         "further": further_table(evidence),
@@ -35,7 +35,7 @@ def all_tables(evidence: Evidence, suspects_shown: int) -> dict[str, Table | Non
 
 
 def measures_table(evidence: Evidence) -> Table:
-    """Dice, IoU, precision and recall of the networks, with intervals, and of both references."""
+    """Return Dice, IoU, precision and recall of the networks, with intervals, and of both references."""
     summary, rows = evidence.summary, []
     names = list(summary["model"]["image"])
     for kind, said in _KINDS:
@@ -50,7 +50,7 @@ def measures_table(evidence: Evidence) -> Table:
 
 
 def further_table(evidence: Evidence) -> Table | None:
-    """METRIC, where the table above does not have it, and MEASURES; None where there is neither."""
+    """Return METRIC, where the table above lacks it, and MEASURES; None where there is neither."""
     summary, rows = evidence.summary, []
     if summary["metric"] != "dice":
         score = summary["score"]
@@ -66,7 +66,7 @@ def _plain(value: object) -> str:
 
 
 def classes_table(evidence: Evidence) -> Table | None:
-    """Each class by itself; None where there is one."""
+    """Return a row for each class; None where there is only one."""
     parts = evidence.summary.get("classes", {})
     if len(parts) < 2:
         return None
@@ -82,7 +82,7 @@ def classes_table(evidence: Evidence) -> Table | None:
 
 
 def folds_table(evidence: Evidence) -> Table:
-    """Images, groups, empty masks, foreground, score and, with several classes, who is shown, fold by fold."""
+    """Return a row for each fold: images, groups, empty masks, foreground, score and, of several classes, images."""
     frame, rows, scores = evidence.by_image(), [], evidence.scores
     several = len(evidence.classes) > 1
     for fold in evidence.folds:
@@ -98,7 +98,7 @@ def folds_table(evidence: Evidence) -> Table:
 
 
 def strata_table(evidence: Evidence, most: int = 20) -> Table | None:
-    """How many images of each stratum lie in each fold, the largest strata first; None where there is one stratum."""
+    """Return how many images of each stratum each fold has, the largest strata first; None for a single stratum."""
     frame = evidence.found.table
     counts = frame.groupby(["stratum", "kfold"]).size().unstack(fill_value=0)
     if len(counts) < 2:
@@ -112,7 +112,7 @@ def strata_table(evidence: Evidence, most: int = 20) -> Table | None:
 
 
 def reliability_table(evidence: Evidence) -> Table:
-    """Expected calibration error and Brier score, of all pixels and of the unsure ones, class by class."""
+    """Return expected calibration error and Brier score, of all pixels and of the unsure ones, class by class."""
     rows = []
     for name, counts in zip(evidence.classes, evidence.counts, strict=True):
         unsure, pixels = calibration.unsure(counts), int(counts.sum())
@@ -129,7 +129,7 @@ def _percent(share: float) -> str:
 
 
 def suspects_table(evidence: Evidence, after: int, most: int = 100) -> Table | None:
-    """The suspects that follow the first ones, which are shown as pictures; None where there are no more."""
+    """Return the suspects after the first ones, which are shown as pictures; None where there are no more."""
     rows = [
         [item.image, item.region.label, item.region.network, item.fold, item.region.area, f"{item.region.radius:.1f}"]
         for item in evidence.suspects[after : after + most]
@@ -138,7 +138,7 @@ def suspects_table(evidence: Evidence, after: int, most: int = 100) -> Table | N
 
 
 def settings_tables(values: dict[str, Any], defaults: dict[str, Any], sections: dict[str, list[str]]) -> dict[str, Any]:
-    """What differs from config.py, and all settings under their headings.
+    """Return what differs from config.py, and all settings under their headings.
 
     values: of the experiment's first model; defaults: config.py's for the same data set.
     """
@@ -157,7 +157,7 @@ def _text(value: object) -> str:
 
 
 def models_table(evidence: Evidence) -> Table:
-    """Which models made the predictions: fold, network, weights, how long they were trained, hashes, code, versions."""
+    """Return the models that made the predictions: fold, network, weights, training, hashes, code, versions."""
     rows = []
     for part in evidence.found.models:
         path = Path(part["folder"]) / run_folders.MODEL
@@ -174,7 +174,7 @@ def models_table(evidence: Evidence) -> Table:
 
 
 def provenance(evidence: Evidence, written: datetime) -> list[tuple[str, str]]:
-    """Terms and values of what the numbers depend on."""
+    """Return terms and values of everything that the numbers depend on."""
     found, summary = evidence.found, evidence.summary
     about = found.provenance
     sizes = ", ".join(f"{height} x {width} px ({resize})" for height, width, resize in about["sizes"])

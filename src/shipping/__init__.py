@@ -1,1 +1,1 @@
-"""How a model leaves: Kaggle kernel, ONNX, hub. What predicts there belongs to prediction."""
+"""What takes a model elsewhere: Kaggle kernel, ONNX, hub. How it predicts there belongs to prediction."""

@@ -1,4 +1,4 @@
-"""A Kaggle kernel's two folders, data set and notebook, from runs, rules and source."""
+"""The two folders of a Kaggle kernel, data set and notebook, from runs, rules and source."""
 
 import dataclasses
 import hashlib
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
     from tools.flags import Flags
 
 PLACE = Path("output/kernel")
-BACK = "back"  # in it, what comes from Kaggle
-MADE = "made.json"  # the settings that it was made with, for the rehearsal; it stays at home
-UNKNOWN = "YOUR-NAME"  # whose kernel it is, where nobody said
+BACK = "back"  # the folder in it for what comes from Kaggle
+MADE = "made.json"  # the settings that the kernel was made with, for the rehearsal; it is not uploaded
+UNKNOWN = "YOUR-NAME"  # the kernel's owner where none was given
 TRAINING_MINUTES = 690.0  # of the 720 that Kaggle gives: the rest is for scoring and packing
 OF_THIS_COMPUTER = ("DEVICE", "WORKERS", "PRECISION", "LOGGER", "PROFILER")
 
 
 def owner(user: str) -> str:
-    """The user's name on Kaggle: USER, or the client's token; UNKNOWN where neither is there."""
+    """Return the user's name on Kaggle: USER, or the client's token; UNKNOWN where neither is there."""
     token = Path(os.environ.get("KAGGLE_CONFIG_DIR", Path.home() / ".kaggle"), "kaggle.json")
     if user or os.environ.get("KAGGLE_USERNAME"):
         return kernel_pages.slug(user or os.environ["KAGGLE_USERNAME"])
@@ -43,9 +43,9 @@ def owner(user: str) -> str:
 
 
 def titled(flags: "Flags", experiment: str, what: str) -> dict[str, Any]:
-    """The names on Kaggle, of the data set and of the kernel."""
+    """Return the names of the data set and of the kernel on Kaggle."""
     name, user = kernel_pages.slug(experiment), owner(flags.USER)
-    room = 50 - len(f"maskfold--{what}-kernel")  # Kaggle cuts names at 50; what tells two apart is at their ends
+    room = 50 - len(f"maskfold--{what}-kernel")  # Kaggle cuts names at 50 letters, and ours differ at their ends
     if len(name) > room:
         name = f"{name[: room - 5]}-{hashlib.sha256(experiment.encode()).hexdigest()[:4]}"
     title = kernel_pages.slug(f"maskfold-{name}-{what}")
@@ -64,20 +64,20 @@ def titled(flags: "Flags", experiment: str, what: str) -> dict[str, Any]:
 
 
 def _of_seed(settings: "Settings") -> str:
-    """What tells a seed's kernel from another's; nothing of the usual one."""
+    """Return what distinguishes the kernels of different seeds, "" for the default seed."""
     usual = settings.defaults()["SEED"]
     return "" if usual == settings.SEED else f"-seed-{settings.SEED}"
 
 
 def versions() -> dict[str, str]:
-    """What this was made with."""
+    """Return the versions that the kernel was made with."""
     return {"python": sys.version.split()[0], **{name: metadata.version(name) for name in ("torch", "numpy", "timm")}}
 
 
 def relative(path: Path, below: Path, name: str) -> str:
-    """`path` below `below`. Raises UserError where it is elsewhere: on Kaggle there is nothing else."""
+    """Return `path` relative to `below`. Raises UserError where it lies elsewhere: Kaggle has nothing else."""
     try:
-        return path.absolute().relative_to(below.absolute()).as_posix()  # by name: input/ may be a link to a disk
+        return path.absolute().relative_to(below.absolute()).as_posix()  # no link followed: input/ may be one to a disk
     except ValueError as error:
         raise UserError(
             f"{name}={path} lies outside of {below}; the kernel has the competition's data only."
@@ -85,7 +85,7 @@ def relative(path: Path, below: Path, name: str) -> str:
 
 
 def write_kernel(partial: Path, about: dict[str, Any], cells: list[tuple[str, str]], intro: str, train: bool) -> None:
-    """The notebook with its metadata, and the README."""
+    """Write the notebook with its metadata, and the README."""
     page = partial / "kernel" / f"{about['title']}.ipynb"
     write_text(page, kernel_pages.notebook(about, cells, intro))
     write_json(page.parent / "kernel-metadata.json", kernel_pages.kernel_metadata(about, page.name))
@@ -111,7 +111,7 @@ def _refuse_ensemble(settings: "Settings") -> None:
 
 
 def test_folder(settings: "Settings", stacked: bool) -> Path:
-    """Where the test images are; an empty TEST_PATH will do, as where a competition keeps all of them hidden."""
+    """Return the folder of the test images, or an empty TEST_PATH, as a competition may hide all of its images."""
     path = Path(settings.TEST_PATH)
     if settings.TEST_PATH and path.is_dir() and not any(path.iterdir()):
         return path
@@ -119,7 +119,7 @@ def test_folder(settings: "Settings", stacked: bool) -> Path:
 
 
 def prediction(settings: "Settings", flags: "Flags", partial: Path) -> str:
-    """A kernel that predicts; returns what to say of it."""
+    """Write a kernel that predicts; return what to print about it."""
     _refuse_ensemble(settings)
     folds = chosen_folds(settings, flags.FOLD)
     folders = [run_folders.finished_run(settings.LOGS, settings.EXPERIMENT, fold, settings.SEED) for fold in folds]
@@ -176,12 +176,12 @@ def prediction(settings: "Settings", flags: "Flags", partial: Path) -> str:
 
 
 def rules_line(chosen: tuple[Any, ...]) -> str:
-    """The rules in words, once where all are equal."""
+    """Return the rules in words, once where all are equal."""
     return "; ".join(dict.fromkeys(map(str, chosen)))
 
 
 def training(settings: "Settings", flags: "Flags", partial: Path) -> str:
-    """A kernel that trains one fold; returns what to say of it."""
+    """Write a kernel that trains one fold; return what to print about it."""
     import model_dispatcher
     from modeling import encoder_weights
     from tools import run_folders
@@ -206,12 +206,12 @@ def training(settings: "Settings", flags: "Flags", partial: Path) -> str:
         settings = dataclasses.replace(settings, MAX_MINUTES=TRAINING_MINUTES)
     words = [f"FOLD={flags.FOLD}", *settings.overrides(*OF_THIS_COMPUTER)]
     goes_on = run_folders.resumable(run)
-    if goes_on:  # where a session before, here or there, stopped
+    if goes_on:  # from where an earlier session stopped, here or on Kaggle
         words.append("RESUME=1")
         whole, copied = checkpoints.choose(run / "checkpoints"), partial / "dataset" / kernel_training.RUN
         shutil.copytree(run, copied, ignore=shutil.ignore_patterns("*.ckpt", "val"))
         shutil.copyfile(whole, copied / "checkpoints" / run_folders.LAST)
-    builders.begun_from(settings, splits.read(table), flags.FOLD)  # there, the runs that weights are of are not at hand
+    builders.begun_from(settings, splits.read(table), flags.FOLD)  # checked here: Kaggle has no other runs
     _, encoder = model_dispatcher.parse(settings.MODEL_NAME)
     if encoder and settings.ENCODER_WEIGHTS == "imagenet":
         packed = encoder_weights.packed_weights(encoder, settings.WEIGHTS)

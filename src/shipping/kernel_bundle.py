@@ -1,4 +1,4 @@
-"""What a Kaggle kernel takes along: the source that it needs, models, wheels, and a checksum of each file."""
+"""The contents of a Kaggle kernel's data set: the source that it needs, models, wheels, and a checksum of each file."""
 
 import ast
 import json
@@ -23,16 +23,16 @@ KAGGLE_HAS = frozenset({
     *("lightning_fabric", "pytorch_lightning", "safetensors", "scipy", "sklearn", "tensorboard", "timm", "torch"),
     "torchmetrics",
     *("torchvision", "tqdm", "wandb"),
-    "ray",  # which nothing there asks for
+    "ray",  # which nothing there uses
 })  # fmt: skip
-DISPENSABLE = frozenset({"simplejpeg"})  # what Kaggle lacks and the code does without: Pillow decodes JPEGs there
+DISPENSABLE = frozenset({"simplejpeg"})  # Kaggle lacks it and the code runs without: Pillow decodes JPEGs there
 MARGIN = 0.01  # 1 - Dice between the masks in 32 and in 16 bits, above which 16 are not used
 
 
 def modules_of(*names: str) -> list[Path]:
-    """The files of these modules of src/ (dotted names) and of all that they import from there, in functions too.
+    """Return the files of these modules of src/ (dotted names) and of all that they import from src/, in functions too.
 
-    Module by module: of a folder only what is imported by name, and its __init__.py, which imports nothing.
+    Of a folder come only the modules that are imported by name, and its __init__.py, which imports nothing.
     """
     found: set[Path] = set()
     waiting = list(names)
@@ -50,7 +50,7 @@ def modules_of(*names: str) -> list[Path]:
 
 
 def imports_of(file: Path) -> set[str]:
-    """The dotted names that a file imports, anywhere in it but under TYPE_CHECKING: of `from a import b`, a and a.b."""
+    """Return the dotted names that a file imports, except under TYPE_CHECKING; `from a import b` gives a and a.b."""
     names: set[str] = set()
     waiting: list[ast.AST] = [ast.parse(file.read_text(encoding="utf-8"))]
     while waiting:
@@ -75,7 +75,7 @@ def copy_source(folder: Path, files: list[Path]) -> None:
 
 
 def take_wheels(folder: Path, files: list[Path], extra: str) -> list[str]:
-    """Pack what these files import and Kaggle lacks; returns the wheels' names."""
+    """Pack what these files import and Kaggle lacks; return the wheels' names."""
     own = {path.stem for path in SOURCE.glob("*.py")} | {path.parent.name for path in SOURCE.glob("*/__init__.py")}
     asked = {name.partition(".")[0] for file in files for name in imports_of(file)}
     needed = asked - own - sys.stdlib_module_names - KAGGLE_HAS - DISPENSABLE
@@ -83,7 +83,7 @@ def take_wheels(folder: Path, files: list[Path], extra: str) -> list[str]:
 
 
 def store_model(run: Path, folder: Path, half: bool) -> None:
-    """Copy model.json and model.safetensors; `half`: floats become 16 bits, but for statistics and normalization.
+    """Copy model.json and model.safetensors; `half` stores floats in 16 bits, except statistics and normalization.
 
     Raises UserError for weights that 16 bits cannot hold.
     """
@@ -112,7 +112,7 @@ def store_model(run: Path, folder: Path, half: bool) -> None:
 def half_is_safe(
     predictor: "Predictor", chosen: tuple[Any, ...], paths: list[Path], max_pixels: int
 ) -> tuple[bool, float]:
-    """Whether the models give the same masks in 16 bits, on these images; and 1 - Dice between the two ways' masks."""
+    """Return whether 16-bit models give the same masks on these images, and 1 - Dice between the two sets of masks."""
     import numpy as np
 
     from prediction.predictor import Predictor
@@ -136,7 +136,7 @@ def half_is_safe(
 
 
 def write_bundle(partial: Path, about: dict[str, Any]) -> int:
-    """The marker, the checksums and the data set's metadata; returns the bundle's bytes."""
+    """Write the marker, the checksums and the data set's metadata; return the bundle's size in bytes."""
     folder = partial / "dataset"
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     lines = [f"{path.relative_to(folder)} {sha256(path)}" for path in files]

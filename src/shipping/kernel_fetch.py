@@ -18,11 +18,11 @@ from tools.names import check_name
 
 
 def fetch() -> Path:
-    """The archive of the kernel's output, by Kaggle's client. Raises UserError where it has none."""
+    """Fetch the kernel's output by Kaggle's client; return its archive. Raises UserError where it has none."""
     about = read_json(PLACE / "dataset" / kernel_run.MARKER, "Name the archive: make kernel-fetch ZIP=file")
     back = PLACE / BACK
     client = kaggle_client.find("Kaggle's client is not here", f"Or as {PLACE / 'README.md'} says, with ZIP=file.")
-    (back / f"{about['title']}.zip").unlink(missing_ok=True)  # an older one is not what the kernel has now
+    (back / f"{about['title']}.zip").unlink(missing_ok=True)  # an older archive is not the kernel's present output
     ask(client, "kernels", "output", about["kernel"], "-p", str(back))
     archive = back / f"{about['title']}.zip"
     if not archive.is_file():
@@ -31,10 +31,10 @@ def fetch() -> Path:
 
 
 def put(room: Path, logs: Path, overwrite: bool) -> Path:
-    """Move the one run folder below `room` to its place below `logs`; returns that.
+    """Move the one run folder below `room` to its place below `logs`; return that place.
 
-    A run that is not finished may come, and takes the place of one that is not. Raises UserError where it is no run,
-    does not hold what its model.json says, or belongs to other settings.
+    An unfinished run is accepted too, and replaces an unfinished one. Raises UserError where it is no run, does not
+    match its model.json, or belongs to other settings.
     """
     found = sorted(room.rglob(run_folders.ORIGIN))
     if len(found) != 1:
@@ -60,14 +60,14 @@ def put(room: Path, logs: Path, overwrite: bool) -> Path:
 
 
 def _steps(run: Path) -> int:
-    """How far a run has come; a finished one further than any that is not."""
+    """Return how many steps a run has done; a finished run counts more than any unfinished one."""
     from training import checkpoints
 
     return checkpoints.steps(checkpoints.choose(run / "checkpoints")) if run_folders.resumable(run) else 1 << 62
 
 
 def _refuse_changed(run: Path) -> None:
-    """Raises UserError where a fetched folder is not what its own files say."""
+    """Raise UserError where a fetched folder does not match its own files' checksums."""
     fold = read_json(run / run_folders.ORIGIN, "Fetch it again.", {"fold": str})["fold"]
     if not run.name.startswith(f"fold{fold}_seed"):
         raise UserError(f"{run.name}: its {run_folders.ORIGIN} is of fold {fold}. Fetch it again.")
@@ -82,7 +82,7 @@ def _refuse_changed(run: Path) -> None:
 
 
 def bring_home(logs: Path, zipped: str, overwrite: bool) -> None:
-    """Unpack `zipped`, or the output on Kaggle, check it, put its run folder below `logs`. Raises UserError."""
+    """Unpack `zipped`, or the output on Kaggle, check it, move its run folder below `logs`. Raises UserError."""
     archive = Path(zipped) if zipped else fetch()
     if not archive.is_file():
         raise UserError(f"ZIP={archive}: no such file.")

@@ -1,8 +1,8 @@
-"""Inside the rehearsal: hold a Python process to what a Kaggle kernel may do, and write down what it tried.
+"""A guard inside the rehearsal: it holds a Python process to what a Kaggle kernel may do, and logs what it refuses.
 
 The rehearsal puts a sitecustomize.py on the path of every Python that it starts, which calls `install`. From then on
-Python's own audit events are looked at: a socket to anywhere but this computer, a file written elsewhere than below the
-places allowed, a file read below the places forbidden (the repository). Each is refused and written to a log.
+the guard watches Python's own audit events: a socket to anywhere but this computer, a file written outside of the
+allowed places, a file read below the forbidden places (the repository). Each is refused and logged.
 """
 
 import os
@@ -12,14 +12,14 @@ from typing import Any
 
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _LOOKUPS = ("socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr")
-_CHANGES = {  # audit events that change something, and which of their first arguments are the paths that change
+_CHANGES = {  # audit events that change files, and the positions of the arguments that are the changed paths
     "os.mkdir": (0,), "os.rmdir": (0,), "os.remove": (0,), "os.rename": (0, 1), "os.link": (1,), "os.symlink": (1,),
     "os.truncate": (0,), "os.chmod": (0,), "os.utime": (0,), "shutil.rmtree": (0,),
 }  # fmt: skip
 
 
 def install(log: str, writable: list[str], forbidden: list[str], pip_too: list[str]) -> None:
-    """Watch this process from now on; there is no way back. `pip_too`: where pip may write besides."""
+    """Guard this process from now on; this cannot be undone. `pip_too`: further places where pip may write."""
     is_pip = any(Path(part).name in ("pip", "pip3") for part in sys.orig_argv[:4])
     allowed = [os.path.realpath(place) for place in (*writable, *(pip_too if is_pip else []))]
     closed = [os.path.realpath(place) for place in forbidden]
@@ -30,7 +30,7 @@ def install(log: str, writable: list[str], forbidden: list[str], pip_too: list[s
         raise PermissionError(f"rehearsal: {what}")
 
     def inside(path: Any, places: list[str], entry: bool = False) -> bool:
-        """Whether the file lies there; with `entry` the name itself, wherever a link of that name leads to."""
+        """Return whether the file lies in `places`; `entry` asks for the name itself, where it is a link."""
         name = os.path.abspath(os.fsdecode(path))  # noqa: PTH100
         folder, last = os.path.split(name)
         real = os.path.join(os.path.realpath(folder), last) if entry else os.path.realpath(name)  # noqa: PTH118

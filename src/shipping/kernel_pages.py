@@ -64,12 +64,12 @@ TRAIN = [
 
 
 def slug(text: str) -> str:
-    """A name as Kaggle has it in addresses: lower case, digits and hyphens, at most 50 of them."""
+    """Return a name as Kaggle's addresses have it: lower case, digits and hyphens, at most 50 characters."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:50].strip("-")
 
 
 def notebook(about: dict[str, Any], cells: list[tuple[str, str]], intro: str) -> str:
-    """The .ipynb (nbformat 4.5) as text: an introduction, then a sentence and its code by turns; no magics."""
+    """Return the .ipynb (nbformat 4.5) as text: an introduction, then pairs of a sentence and its code; no magics."""
     find = FIND.replace("{bundle}", about["bundle"]).replace("{dataset}", about["dataset"])
     pages = [
         ("This finds the data set with models and code, wherever Kaggle mounts it", find),
@@ -91,12 +91,12 @@ def _block(kind: str, text: str, number: int) -> dict[str, Any]:
 
 
 def dataset_metadata(about: dict[str, Any]) -> dict[str, Any]:
-    """dataset-metadata.json, as Kaggle's client documents it."""
+    """Return dataset-metadata.json, as Kaggle's client documents it."""
     return {"title": about["title"], "id": about["dataset"], "licenses": [{"name": "other"}]}
 
 
 def kernel_metadata(about: dict[str, Any], code_file: str) -> dict[str, Any]:
-    """kernel-metadata.json; the internet is switched off aloud, because left out it would be on."""
+    """Return kernel-metadata.json; it switches the internet off explicitly, because the default is on."""
     return {
         "id": about["kernel"],
         "title": about["kernel"].partition("/")[2].replace("-", " "),
@@ -115,7 +115,7 @@ def kernel_metadata(about: dict[str, Any], code_file: str) -> dict[str, Any]:
 
 
 def readme(about: dict[str, Any], code_file: str, training: bool) -> str:
-    """What to type, in which order, and what to expect."""
+    """Return the README: what to type, in which order, and what to expect."""
     owner, lines = about["dataset"].partition("/")[0], []
     if owner == "YOUR-NAME":
         lines.append(

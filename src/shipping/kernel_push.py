@@ -14,7 +14,7 @@ PATIENCE, PAUSE = 1200, 5  # seconds
 
 
 def upload(client: str, about: dict[str, Any], message: str) -> str:
-    """Make the data set, or a new version of it where it is there; returns which."""
+    """Create the data set on Kaggle, or a new version of an existing one; return which."""
     code, _ = ask(client, "datasets", "status", about["dataset"], fails=True)
     place = ("-r", "zip", "-p", str(PLACE / "dataset"))
     if code:
@@ -25,7 +25,7 @@ def upload(client: str, about: dict[str, Any], message: str) -> str:
 
 
 def wait_until_ready(client: str, about: dict[str, Any]) -> None:
-    """Kaggle works on an upload for a while; a kernel started before would see the version of before, or none.
+    """Wait until Kaggle has processed an upload: a kernel started before would get the previous version, or none.
 
     Raises UserError where it takes longer than PATIENCE.
     """
@@ -43,7 +43,7 @@ def wait_until_ready(client: str, about: dict[str, Any]) -> None:
 
 
 def push(accelerator: str, message: str) -> None:
-    """Upload the data set and start the notebook of output/kernel/. Raises UserError in the client's words."""
+    """Upload the data set and start the notebook of output/kernel/. Raises UserError with the client's words."""
     about = read_json(PLACE / "dataset" / kernel_run.MARKER, "Make the kernel first: make kernel EXPERIMENT=x")
     if about["dataset"].startswith(f"{UNKNOWN}/"):
         raise UserError("Whose kernel is it? Make it again with your name on Kaggle: make kernel ... USER=name")

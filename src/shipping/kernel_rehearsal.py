@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 ENVIRONMENT = Path(".venv-kaggle")
 REQUIREMENTS = Path(__file__).parents[2] / "requirements-kaggle.txt"
-AT_HOME = "kernel-rehearsal"  # name of the prediction folder that ours are compared in
-TOLERANCE = 1e-4  # of an image's pixels: another torch rounds otherwise, and a probability may cross the threshold
+AT_HOME = "kernel-rehearsal"  # name of the prediction folder made here for the comparison
+TOLERANCE = 1e-4  # of an image's pixels: another torch rounds differently, and a probability may cross the threshold
 HALF_TOLERANCE = 1e-3  # where the weights themselves were rounded (HALF=1)
 CELLS = """
 import json, sys, time
@@ -46,7 +46,7 @@ for number, cell in enumerate(json.load(open(sys.argv[1]))["cells"]):
 
 
 def find_python() -> str:
-    """A Python 3.12, which Kaggle has, where one works; else this one."""
+    """Return a Python 3.12, as Kaggle has, where one works; else this one."""
     home = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
     for candidate in ("python3.12", *map(str, sorted(home.glob("versions/3.12*/bin/python")))):
         asked = shutil.which(candidate)
@@ -56,7 +56,7 @@ def find_python() -> str:
 
 
 def environment(given: str) -> str:
-    """The Python with Kaggle's versions: WITH, or that of .venv-kaggle, which is made where it is missing."""
+    """Return the Python with Kaggle's versions: WITH, or that of .venv-kaggle, which is made if it is missing."""
     if given:
         found = shutil.which(given)
         if not found:
@@ -76,9 +76,9 @@ def environment(given: str) -> str:
 
 
 def clean_environment(tree: Path, python: str) -> str:
-    """An environment of its own above that Python's packages, which pip may fill; its Python.
+    """Make an environment on top of that Python's packages, for pip to install into; return its Python.
 
-    Raises UserError where those have smp: Kaggle's have not, and the kernel has to bring it.
+    Raises UserError where that Python has smp: Kaggle's has not, and the kernel must bring it.
     """
     ask = "import sysconfig, importlib.util as u; print(sysconfig.get_path('purelib')); "
     ask += "print(u.find_spec('segmentation_models_pytorch') is not None)"
@@ -98,7 +98,7 @@ def clean_environment(tree: Path, python: str) -> str:
 
 
 def build_tree(tree: Path, about: dict[str, Any], settings: "Settings", mount: str, zipped: bool) -> None:
-    """Lay out input/ (links to the same bytes, or copies), working/, tmp/ and another user's home/ below `tree`."""
+    """Make input/ (hard links or copies), working/, tmp/ and another user's home/ below `tree`."""
     if mount not in ("datasets", "plain"):
         raise UserError(f"MOUNT={mount}: expected datasets or plain.")
     base = tree / "input" / ("datasets" if mount == "datasets" else "")
@@ -108,7 +108,7 @@ def build_tree(tree: Path, about: dict[str, Any], settings: "Settings", mount: s
     (ours / "dataset-metadata.json").unlink()
     slug = about["competition"] or settings.DATASET
     theirs = tree / "input" / ("competitions" if mount == "datasets" else "") / slug
-    for path in sorted(Path(settings.INPUT).iterdir()):  # a prediction gets what it may look at, a training all
+    for path in sorted(Path(settings.INPUT).iterdir()):  # a prediction gets only what it may see, a training everything
         needed = "test_path" not in about or path.name == Path(about["test_path"]).parts[0]
         if path.is_dir() and needed:
             _copy(path, theirs / path.name)
@@ -127,19 +127,19 @@ def build_tree(tree: Path, about: dict[str, Any], settings: "Settings", mount: s
 
 
 def _copy(source: Path, target: Path) -> None:
-    """A tree of hard links, or of copies where the disk has none; links within are followed."""
+    """Copy a tree as hard links, or as files where the disk has none; symbolic links in it are followed."""
     shutil.copytree(source, target, copy_function=lambda one, other: link(Path(one), Path(other)))
 
 
 def can_unshare() -> bool:
-    """Whether this user may have a network of its own without any way out."""
+    """Return whether this user can start a process in a network of its own, without access to any other."""
     if not shutil.which("unshare"):
         return False
     return subprocess.run(["unshare", "-r", "-n", "true"], capture_output=True, check=False).returncode == 0
 
 
 def run_cells(tree: Path, python: str, page: Path, alone: bool) -> int:
-    """The notebook's cells in one process, watched; what it says is shown and kept in tree/log.txt."""
+    """Run the notebook's cells in one guarded process, show and log (tree/log.txt) its output; return its exit code."""
     places = {
         "log": str(tree / "guard" / "refused.txt"),
         "writable": [str(tree / "working"), str(tree / "tmp"), "/dev"],
@@ -178,7 +178,7 @@ def run_cells(tree: Path, python: str, page: Path, alone: bool) -> int:
 
 
 def refuse_breaches(tree: Path, code: int) -> None:
-    """Raises UserError where the kernel failed, or tried what Kaggle does not let it."""
+    """Raise UserError where the kernel failed, or tried something that Kaggle forbids."""
     log = tree / "guard" / "refused.txt"
     tried = list(dict.fromkeys(log.read_text(encoding="utf-8").splitlines())) if log.is_file() else []
     if tried:
@@ -191,9 +191,9 @@ def refuse_breaches(tree: Path, code: int) -> None:
 def compare(
     here: Path, there: Path, dialect: rle.Dialect, shapes: dict[str, tuple[int, int]], tolerance: float = TOLERANCE
 ) -> str:
-    """Say how two submissions agree; `shapes`: id -> (H, W). Raises UserError where ids differ, or masks too much.
+    """Return how two submissions agree; `shapes`: id -> (H, W). Raises UserError where ids differ, or masks too much.
 
-    Too much is more than two pixels and more than `tolerance` of the mask's.
+    Too much is more than two pixels and more than `tolerance` of the mask's pixels.
     """
     if there.is_file() and here.read_bytes() == there.read_bytes():
         return "its submission is, byte for byte, the one that inference makes here"
@@ -219,7 +219,7 @@ def compare(
 
 
 def at_home(settings: "Settings", about: dict[str, Any], tree: Path) -> tuple[Path, dict[str, tuple[int, int]]]:
-    """The submission that inference makes here of the same models, and each image's size by its id."""
+    """Return the submission that inference makes here with the same models, and each image's size by its id."""
     target = tree / "home_submission.csv"
     folds = ",".join(model.partition("_")[0].removeprefix("fold") for model in about["models"])
     print("\nmake inference", flush=True)
@@ -234,21 +234,21 @@ def at_home(settings: "Settings", about: dict[str, Any], tree: Path) -> tuple[Pa
 
 
 def made_with() -> list[str]:
-    """The NAME=value that the kernel of output/kernel/ was made with. Raises UserError where there is none."""
+    """Return the NAME=value that the kernel of output/kernel/ was made with. Raises UserError where there is none."""
     return read_json(PLACE / MADE, "Make the kernel first: make kernel EXPERIMENT=x", {"settings": list})["settings"]
 
 
 def rehearse(settings: "Settings", python: str, mount: str, zipped: bool) -> None:
     """Run the kernel as Kaggle would, by `python` ("": Kaggle's versions, installed), and compare. Raises UserError.
 
-    `settings`: those that it was made with; `mount`: datasets or plain; `zipped`: the competition's folders are zips.
+    settings: those that it was made with; mount: datasets or plain; zipped: the competition's folders are zips.
     """
     about = read_json(PLACE / "dataset" / kernel_run.MARKER, "Make the kernel first: make kernel EXPERIMENT=x")
     pages = sorted((PLACE / "kernel").glob("*.ipynb"))
     if len(pages) != 1:
         raise UserError(f"{PLACE / 'kernel'} holds {len(pages)} notebooks, expected one. Make it again: make kernel")
     python, alone, start = environment(python), can_unshare(), time.monotonic()
-    tree = Path(tempfile.mkdtemp(prefix=".rehearsal-", dir=Path.cwd()))  # on the same disk: links instead of copies
+    tree = Path(tempfile.mkdtemp(prefix=".rehearsal-", dir=Path.cwd()))  # on the same disk, for links instead of copies
     try:
         build_tree(tree, about, settings, mount or "datasets", zipped)
         own = clean_environment(tree, python)
@@ -271,7 +271,7 @@ def rehearse(settings: "Settings", python: str, mount: str, zipped: bool) -> Non
 
 
 def check_prediction(tree: Path, about: dict[str, Any], settings: "Settings") -> str:
-    """Compare the kernel's submission with ours."""
+    """Compare the kernel's submission with ours; return the outcome in words."""
     made = tree / "working" / "submission.csv"
     left = sorted(path.name for path in (tree / "working").iterdir())
     if left != ["submission.csv"]:
@@ -285,11 +285,11 @@ def check_prediction(tree: Path, about: dict[str, Any], settings: "Settings") ->
 
 
 def check_training(tree: Path, about: dict[str, Any]) -> str:
-    """Whether the run folder is packed for the way home."""
+    """Check that the run folder is packed, and keep the archive; return the outcome in words."""
     made = tree / "working" / f"{about['title']}.zip"
     if not made.is_file():
         raise UserError(f"The kernel made no {made.name}.")
-    kept = PLACE / "rehearsed" / made.name  # not where kernel-fetch puts what comes from Kaggle
+    kept = PLACE / "rehearsed" / made.name  # not where kernel-fetch puts Kaggle's output
     kept.parent.mkdir(exist_ok=True)
     shutil.copyfile(made, kept)
     return f"the run folder is packed, {made.stat().st_size / 1e6:.1f} MB (make kernel-fetch ZIP={kept})"

@@ -1,4 +1,4 @@
-"""What a Kaggle kernel does with its bundle: check it, find the test images, fit the budget, write submission.csv.
+"""The work of a Kaggle kernel that predicts: check the bundle, find images, fit the time budget, write submission.csv.
 
 Shipped with the modules that it imports; runs on Kaggle's versions (torch 2.10, numpy 2.0, pillow 11), without
 Lightning, albumentations or a network. The notebook calls `open_bundle`, then `test_images`, `choose_plan` and
@@ -22,10 +22,10 @@ from tools.errors import UserError, listing
 from tools.files import read_json, sha256
 
 MARKER, CHECKSUMS = "maskfold.json", "checksums.json"
-DEPTH = 4  # /kaggle/input/datasets/<owner>/<slug>/ and what lies below
-_STARTED = time.monotonic()  # the notebook's first cells have run for a few seconds by then
-MOST_SAID = 20  # images that cannot be read, by name
-SPARE = 0.9  # of the budget is planned with: the first images are not all images
+DEPTH = 4  # /kaggle/input/datasets/<owner>/<slug>/ and one folder below
+_STARTED = time.monotonic()  # a few seconds after the notebook's first cells began
+MOST_SAID = 20  # unreadable images that are named
+SPARE = 0.9  # the share of the budget that is planned: later images may take longer than the first ones
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Bundle:
 
 @dataclass(frozen=True)
 class Plan:
-    """How the images are predicted: by which models, under which TTA, and whether that is what was planned at home."""
+    """A way to predict the images: the models, the TTA, and whether that is what was planned at home."""
 
     models: tuple[str, ...]
     tta: str
@@ -51,7 +51,7 @@ class Plan:
 
 
 def open_bundle(folder: Path, places: Path = Path("/kaggle/input"), working: Path = Path("/kaggle/working")) -> Bundle:
-    """The bundle, every file of it compared with its checksum. Raises UserError for one that is missing or changed."""
+    """Return the bundle after comparing every file with its checksum. Raises UserError for a missing or changed one."""
     again = "Upload it again: kaggle datasets version -r zip -p dataset (without -r zip its folders are left out)"
     expected = read_json(folder / CHECKSUMS, again)
     problems = []
@@ -83,9 +83,9 @@ def _say_versions(about: dict[str, Any]) -> None:
 
 
 def find_data(bundle: Bundle, *wanted: str) -> Path:
-    """The folder below /kaggle/input that holds all `wanted` (names in it); what comes as an archive is unpacked first.
+    """Return the folder below /kaggle/input that holds all `wanted` names; archives are unpacked first.
 
-    Kaggle mounts a competition at competitions/<slug>, and used to at <slug>; a data set at datasets/<owner>/<slug>.
+    Kaggle mounts a competition at competitions/<slug>, formerly at <slug>; a data set at datasets/<owner>/<slug>.
     """
     slug = bundle.about.get("competition", "")
     folders = [folder for folder in _folders(bundle.input) if not folder.is_relative_to(bundle.folder)]
@@ -109,7 +109,7 @@ def _archive(folder: Path, name: str) -> Path | None:
 
 
 def _folders(top: Path) -> list[Path]:
-    """Folders below `top`, no deeper than data sets are mounted; those of many files are not walked through."""
+    """Return folders below `top`, no deeper than data sets are mounted; folders of many files are not searched."""
     found, level = [], [top]
     for _ in range(DEPTH):
         level = [child for folder in level for child in _subfolders(folder)]
@@ -123,14 +123,14 @@ def _subfolders(folder: Path) -> list[Path]:
 
 
 def _unpacked(bundle: Bundle, folder: Path, wanted: tuple[str, ...], packed: dict[str, Path]) -> Path:
-    """Old competitions have archives beside which nothing is unpacked: theirs go below working, with the tables."""
+    """Unpack the archives of an old competition, which Kaggle does not, below working, and copy its tables there."""
     target = bundle.working / ".unpacked"
     target.mkdir(parents=True, exist_ok=True)
     for table in folder.glob("*.csv"):
         shutil.copyfile(table, target / table.name)
     for name in wanted:
         if name not in packed or (target / name).exists():
-            if not (target / name).exists():  # beside the archives, as it is
+            if not (target / name).exists():  # it lies unpacked beside the archives
                 (target / name).symlink_to(folder / name)
             continue
         archive, room = packed[name], target / f".{name}"
@@ -142,11 +142,11 @@ def _unpacked(bundle: Bundle, folder: Path, wanted: tuple[str, ...], packed: dic
 
 
 def test_images(bundle: Bundle) -> tuple[Path, list[str], Path | None]:
-    """The folder of test images, their names in it, and sample_submission.csv where there is one."""
+    """Return the folder of test images, their names in it, and sample_submission.csv where there is one."""
     wanted = bundle.about["test_path"]
     data = find_data(bundle, wanted)
     root, names = data / wanted, list[str]()
-    if any(root.iterdir()):  # some competitions show no test image before they run the kernel themselves
+    if any(root.iterdir()):  # some competitions show no test image before they run the kernel
         root, names = images_to_predict.test_names(str(data), str(root), bundle.about["data"].get("stacked") is True)
     places = [data / name for name in (bundle.about["sample"], "sample_submission.csv") if name]
     sample = next((path for path in places if path.is_file()), None)
@@ -155,7 +155,7 @@ def test_images(bundle: Bundle) -> tuple[Path, list[str], Path | None]:
 
 
 def plans(about: dict[str, Any]) -> list[Plan]:
-    """What may be done, best first: as planned at home; then without TTA; then with fewer and fewer folds."""
+    """Return the possible plans, best first: as planned at home; then without TTA; then with fewer and fewer folds."""
     models, tta = tuple(about["models"]), about["tta"]
     found = [Plan(models, tta, True)]
     if tta != "none":
@@ -182,7 +182,7 @@ def _keep(bundle: Bundle, plan: Plan, root: Path, names: list[str]) -> resumable
 
 
 def seconds_an_image(bundle: Bundle, plan: Plan, paths: list[Path], keep: resumable.RunLengths) -> float:
-    """Measured over all that an image takes: decoding, network, resizing and run lengths; after a first batch."""
+    """Return the seconds an image takes, measured after a first batch: decoding, network, resizing and run lengths."""
     predictor = _predictor(bundle, plan)
     batch = predictor.batch_size * len(predictor.devices)
     how = {"max_pixels": bundle.about["max_pixels"], "finish": keep, "unreadable": keep.unreadable}
@@ -196,9 +196,9 @@ def seconds_an_image(bundle: Bundle, plan: Plan, paths: list[Path], keep: resuma
 
 
 def choose_plan(bundle: Bundle, root: Path, names: list[str], hours: float) -> Plan:
-    """The first of `plans` that fits into `hours`, by the time that some of the images take; decided once, for all.
+    """Return the first of `plans` that fits into `hours`, by timing some of the images; decided once, for all images.
 
-    Where none does, the last; and that is said.
+    Where none fits, return the last one, and print that.
     """
     if not names:
         print("No test image here: all are hidden. The submission has a head and no rows.", flush=True)
@@ -218,16 +218,17 @@ def choose_plan(bundle: Bundle, root: Path, names: list[str], hours: float) -> P
 
 
 def rules_of(about: dict[str, Any], plan: Plan) -> tuple[postprocess.Rule, ...]:
-    """From probability to mask: a tuned rule is right only for what it was tuned on, all models and the same TTA."""
+    """Return the rules from probability to mask; a tuned rule holds only for all its models and the same TTA."""
     values = about["rules"] if plan.whole else about["plain_rules"]
     return tuple(postprocess.from_json(value, MARKER) for value in values)
 
 
 def predict(bundle: Bundle, plan: Plan, root: Path, names: list[str], sample: Path | None) -> Path:
-    """Predict all images and write /kaggle/working/submission.csv, its ids checked against `sample`, and read back.
+    """Predict all images; write and check /kaggle/working/submission.csv, with the ids of `sample`.
 
-    A hidden image that cannot be read, or that `sample` names and that is not there, gets an empty mask, which is said
-    at the end: it loses one image's score, no submission loses all. Raises UserError where that is true of all.
+    A hidden image that cannot be read, or that `sample` names but is missing, gets an empty mask, and a line at the end
+    says so: that loses one image's score instead of the whole submission. Raises UserError where it is true of all
+    images.
     """
     about, keep = bundle.about, _keep(bundle, plan, root, names)
     if not plan.whole and about["rules"] != about["plain_rules"]:
@@ -261,7 +262,7 @@ def predict(bundle: Bundle, plan: Plan, root: Path, names: list[str], sample: Pa
 
 
 def say_unread(unread: dict[str, str], count: int) -> None:
-    """Which of `count` images have an empty mask, and why, where there are any; of many the first twenty."""
+    """Print which of `count` images have an empty mask, and why; of many only the first twenty."""
     if unread:
         said = [f"{name} ({reason})" for name, reason in unread.items()]
         more = f" and {len(said) - MOST_SAID:,} more" if len(said) > MOST_SAID else ""

@@ -1,4 +1,4 @@
-"""What a Kaggle kernel that trains does with its bundle: lay it out as at home, train, test, pack the run folder."""
+"""The work of a Kaggle kernel that trains: lay the bundle out as at home, train, test, pack the run folder."""
 
 import csv
 import shutil
@@ -10,13 +10,13 @@ from shipping.kernel_run import Bundle, find_data
 from tools import run_folders
 from tools.errors import UserError
 
-RUN = "run"  # in the bundle of a training that goes on
+RUN = "run"  # in the bundle of a training that resumes
 
 
 def lay_out(bundle: Bundle) -> list[str]:
-    """For a training: input/, output/ and the folds table below working, as they are at home; returns train's words.
+    """Lay out input/, output/ and the folds table below working, as they are at home; return the words for train.
 
-    The folds table's own images have to be in the competition's data.
+    The images of the folds table must be in the competition's data.
     """
     about, working = bundle.about, bundle.working
     with (bundle.folder / "train_folds.csv").open(newline="", encoding="utf-8") as file:
@@ -39,7 +39,7 @@ def lay_out(bundle: Bundle) -> list[str]:
 
 
 def scripts(bundle: Bundle) -> Iterator[str]:
-    """What to run one after the other: the training, and, where that came to its end, the tester."""
+    """Yield the scripts to run in turn: the training, then, if it was finished, the tester."""
     run = bundle.working / bundle.about["run"]
     yield "train.py"
     if (run / run_folders.MODEL).is_file():
@@ -49,7 +49,7 @@ def scripts(bundle: Bundle) -> Iterator[str]:
 
 
 def bring_back(bundle: Bundle) -> Path:
-    """Pack the run folder for the way home, and remove what would only fill the kernel's output."""
+    """Pack the run folder for the way home, remove what would only fill the kernel's output; return the archive."""
     about, working = bundle.about, bundle.working
     run = working / about["run"]
     if not (run / run_folders.MODEL).is_file() and not run_folders.resumable(run):

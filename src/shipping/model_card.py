@@ -1,6 +1,6 @@
-"""A model card: what a shipped network is, what it scored on images that it never saw, and how to use it with smp.
+"""A model card: what a shipped network is, its scores on images that it never saw, and how to use it with smp.
 
-Each number is said as what it is, and is of these weights or not said at all.
+Each number is named for what it is; a number that is not of these weights is left out.
 """
 
 import math
@@ -27,10 +27,10 @@ _EMPTY = {"one": "counts as 1", "zero": "counts as 0", "skip": "is left out of t
 
 @dataclass(frozen=True)
 class Evidence:
-    """The summaries that tester wrote: of this run's val/, and of all folds together; None where there is none.
+    """The summaries that tester wrote, of this run's val/ and of all folds together; None where there is none.
 
-    `held_out`: how many images the run's fold holds out, 0 where it holds out none. `origin`: of the weights that it
-    began with, in words.
+    `held_out`: how many images the run's fold holds out, 0 for none. `origin`: of the weights that it began with, in
+    words.
     """
 
     fold: dict[str, Any] | None
@@ -40,7 +40,7 @@ class Evidence:
 
 
 def gather(run: Path, about: dict[str, Any]) -> Evidence:
-    """The scores of the model in `run`. Raises UserError where they are of another model than the one that is there."""
+    """Return the scores of the model in `run`. Raises UserError where they are scores of another model."""
     held_out = 0
     if about["fold"] != "full" and not about.get("overfit"):
         table = splits.read(run / run_folders.FOLDS, "Train this fold again: make train ... OVERWRITE=1")
@@ -60,7 +60,7 @@ def _of_fold(run: Path, about: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _of_all_folds(run: Path, about: dict[str, Any]) -> dict[str, Any] | None:
-    """Out-of-fold scores; the experiment's other folds must be those that were scored, too."""
+    """Return out-of-fold scores. Raises UserError where the experiment's folds are no longer the scored ones."""
     path, again = run.parent / f"oof_seed{about['seed']}" / SUMMARY, "Score all folds again: make oof"
     if about.get("overfit") or not path.is_file():
         return None
@@ -76,7 +76,7 @@ def _of_all_folds(run: Path, about: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _kind(evidence: Evidence, about: dict[str, Any]) -> str:
-    """What the run's own scores are scores of, in a sentence."""
+    """Return in a sentence which images the run's own scores are of."""
     if about.get("overfit"):
         return "Images that it was trained on, to learn them by heart (OVERFIT): this says nothing about new images"
     if "chosen on this fold" in about["weights"]:
@@ -105,7 +105,7 @@ def _number(value: float | None) -> str:
 
 
 def scores(evidence: Evidence, about: dict[str, Any]) -> str:
-    """The section on scores, in Markdown; where nothing was scored it says so."""
+    """Return the section on scores, in Markdown; without any scores it says so."""
     rows = [(_kind(evidence, about), evidence.fold)] if evidence.fold else []
     if evidence.all_folds:
         chosen = "; epochs chosen on the fold that is scored" if "chosen" in evidence.all_folds["weights"] else ""
@@ -144,7 +144,7 @@ def _classes(summary: dict[str, Any]) -> list[str]:
 
 
 def _no_better(rows: list[tuple[str, dict[str, Any]]]) -> list[str]:
-    """Of each line whether it, or a class in it, is no better than a constant mask."""
+    """Return, for each line, the sentence that it, or a class in it, is no better than a constant mask."""
     said = [blind_baseline.said(summary["score"], measures.get(summary["metric"]).higher) for _, summary in rows]
     which = [f"Line {at}: " * (len(rows) > 1) + text for at, text in enumerate(said, start=1) if text]
     return [line for text in which for line in (text, "")]
@@ -166,7 +166,7 @@ def _conditions(summary: dict[str, Any]) -> str:
 
 
 def card(name: str, about: dict[str, Any], spec: DataSpec, evidence: Evidence, note: str) -> str:
-    """README.md of the folder `name`; `note`: how a prediction was compared when the folder was written."""
+    """Return README.md of the folder `name`; `note`: the check of its predictions when the folder was written."""
     network, settings = about["network"], about.get("settings", {})
     height, width = network["IMAGE_SIZE"]
     architecture = network["MODEL_NAME"]
@@ -209,7 +209,7 @@ def _images(spec: DataSpec) -> str:
 
 
 def _cuts(spec: DataSpec, evidence: Evidence, settings: dict[str, Any]) -> list[float]:
-    """The threshold of each scored class: as it was scored, or the settings' at training."""
+    """Return the threshold of each scored class: as it was scored, or THRESHOLD of the training's settings."""
     summary = evidence.fold or evidence.all_folds
     if summary:
         return [float(rule["threshold"]) for rule in summary["rules"]]
@@ -217,7 +217,7 @@ def _cuts(spec: DataSpec, evidence: Evidence, settings: dict[str, Any]) -> list[
 
 
 def usage(name: str, spec: DataSpec, network: dict[str, Any], cuts: list[float]) -> str:
-    """The lines of Python that make a mask with smp, albumentations and Pillow alone."""
+    """Return the lines of Python that make a mask with smp, albumentations and Pillow alone."""
     height, width = network["IMAGE_SIZE"]
     inside = {
         "stretch": f"p = p[:, :, :{height}, :{width}]\n" if height % 32 or width % 32 else "",

@@ -1,4 +1,4 @@
-"""Whether an ONNX file gives torch's masks on real images."""
+"""The check that an ONNX file gives torch's masks on real images."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +24,10 @@ CHECKED = 6  # real images that the file is compared on
 
 @dataclass
 class Agreement:
-    """How the file's answers compare with torch's: the largest difference of a probability, and of the masks' pixels.
+    """The agreement of the file with torch: the largest difference of a probability, and the pixels that differ.
 
-    `near`: pixels that differ and lie within the tolerance of the rule's cut; `elsewhere`: the others that differ.
+    `pixels`: of all masks. `near`: pixels that differ and lie within the tolerance of the rule's threshold;
+    `elsewhere`: the others that differ.
     """
 
     largest: float = 0.0
@@ -44,7 +45,7 @@ class Agreement:
 
 
 def real_images(settings: "Settings", spec: DataSpec, most: int = CHECKED) -> list[Path]:
-    """A few of the test images, or of the training images where there are none. Raises UserError."""
+    """Return a few of the test images, or of the training images where there are none. Raises UserError."""
     try:
         _, files = images_to_predict.test_images(settings.INPUT, settings.TEST_PATH, spec.stacked)
     except UserError:
@@ -55,7 +56,7 @@ def real_images(settings: "Settings", spec: DataSpec, most: int = CHECKED) -> li
 
 
 def _near_cut(probabilities: "np.ndarray", spec: DataSpec, rules: tuple[Rule, ...], tolerance: float) -> "np.ndarray":
-    """bool (S, H, W): where a difference of `tolerance` may change the pixel, p8's rounding included."""
+    """Return bool (S, H, W): pixels that a difference of `tolerance` may change, rounding to 8 bits included."""
     import numpy as np
 
     if spec.task == "multiclass":
@@ -72,7 +73,7 @@ def compare(
     rules: tuple[Rule, ...],
     max_pixels: int,
 ) -> Agreement:
-    """The file against the predictor, from the image's file to the mask at its original size."""
+    """Return how the file and the predictor agree, from the image's file to the mask at its original size."""
     import numpy as np
 
     from formats.resize import from_network
@@ -84,7 +85,7 @@ def compare(
         try:
             _, (frame,) = spec.read_frames(path, predictor.frames, max_pixels)
             answer = onnx_file.ask(session, frame[None])[0]
-        except Exception as error:  # onnxruntime raises classes of its own
+        except Exception as error:  # onnxruntime has exceptions of its own
             raise UserError(f"{path}: onnxruntime fails on it ({' '.join(str(error).split())[:200]}).") from error
         found = np.stack([from_network(plane, expected.shape[1:], model.size, model.resize) for plane in answer])
         agreement.largest = float(np.maximum(agreement.largest, np.abs(found - expected).max()))  # NaN stays NaN
@@ -110,7 +111,7 @@ def refuse_disagreement(agreement: Agreement, tolerance: float) -> None:
 def metadata_of(
     spec: DataSpec, rules: tuple[Rule, ...], about: dict[str, Any], makers: list[dict[str, Any]], way: "Way"
 ) -> dict[str, Any]:
-    """What a user of the file has to know of it, for its metadata."""
+    """Return what a user of the file must know about it, as its metadata."""
     import torch
 
     height, width, resize = about["sizes"][0]
@@ -133,7 +134,7 @@ def metadata_of(
 
 
 def load_session(settings: "Settings", folders: list[Path]) -> Any:
-    """The networks' predictor on the CPU. Raises UserError where one file cannot hold what scoring asked of them."""
+    """Return the networks' predictor on the CPU. Raises UserError where one file cannot hold what scoring needs."""
     from prediction import predictor, shipped_model
 
     found = predictor.Predictor([shipped_model.load(folder) for folder in folders], batch_size=1, tta=settings.TTA)

@@ -1,4 +1,4 @@
-"""The few lines that use an ONNX file without this repository, written out for one model's images and rule."""
+"""A short example that uses an ONNX file without this repository, written for one model's images and rule."""
 
 from data.dataspec import DataSpec
 from prediction import postprocess
@@ -92,7 +92,7 @@ _NONE = """p = session.run(None, {{"images": image[None]}})[0][0]  # probabiliti
 def text(
     file: str, spec: DataSpec, rules: tuple[Rule, ...], *, size: tuple[int, int], resize: str, any_size: bool
 ) -> str:
-    """The example's source for the ONNX file `file`; `size`: of the network's frame, or the only one it takes."""
+    """Return the example's source for the ONNX file `file`; `size`: the network's frame, or the only accepted size."""
     several = spec.task == "multilabel" and len(spec.scored) > 1
     what = {"binary": "A mask", "multiclass": "A class map", "multilabel": "A mask a class"}[spec.task]
     names = "slice_0.png slice_1.png ..." if spec.stacked else "image.png"
@@ -118,7 +118,7 @@ def text(
 
 
 def _steps(spec: DataSpec, size: tuple[int, int], resize: str, fixed: str) -> str:
-    """The lines from the files to the probabilities `p` at the image's size."""
+    """Return the lines from the files to the probabilities `p` at the image's size."""
     if resize == "none":
         return reading(spec) + _NONE.format(fixed=fixed)
     place, answer = (part.format(size=tuple(size)) for part in (_STRETCH if resize == "stretch" else _FIT))
@@ -128,7 +128,7 @@ def _steps(spec: DataSpec, size: tuple[int, int], resize: str, fixed: str) -> st
 
 
 def reading(spec: DataSpec, opened: str = "Image.open(paths[0])") -> str:
-    """The lines that make `image`, uint8 (H, W, channels), of the files `paths`; `opened`: of the picture."""
+    """Return the lines that read files `paths` into `image`, uint8 (H, W, channels); `opened`: opens the picture."""
     if spec.bits == 16:
         low, high = spec.window
         gray = "image = np.repeat(image, 3, 2)  # gray\n" if spec.channels == 3 and not spec.stacked else ""
@@ -169,7 +169,7 @@ def _mask(spec: DataSpec, rules: tuple[Rule, ...]) -> str:
 
 
 def _left_out(rules: tuple[Rule, ...]) -> str:
-    """What the rule does to objects, which these few lines do not."""
+    """Return a note on what the rule does to objects and the example does not."""
     more = sorted({str(rule) for rule in rules if rule != Rule(threshold=rule.threshold)})
     said = "".join(f"# Not done here: {rule}.\n" for rule in more)
     return f"# The rule that was scored also looks at objects.\n{said}" if said else ""

@@ -1,4 +1,4 @@
-"""Networks -> one ONNX file with everything from bytes to probabilities in it, and the proof that it computes the same.
+"""One ONNX file of several networks, from bytes to probabilities, and the proof that it computes what they compute.
 
 Input `images`: uint8 (N, h, w, channels) in the network's frame. Output `probabilities`: float32 (N, C, h, w), the mean
 over the networks. What comes before (the resize) and after (the mask's rule) stands in the file's metadata.
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
     import onnxruntime
 
 INPUT, OUTPUT = "images", "probabilities"
-TOLERANCE = 1e-4  # of a probability; what other orders of summation make of a trained network is a tenth of it at most
+TOLERANCE = 1e-4  # of a probability; other orders of summation change a trained network by a tenth of it at most
 OPSET = 18
 INSTALL = "pip install onnx==1.23.2 onnxruntime==1.31.1 onnxscript==0.7.2"
 
 
 @dataclass(frozen=True)
 class Way:
-    """One way to write the file: torch's tracing exporter, which takes seconds, or the one that takes a minute."""
+    """A way to write the file: torch's tracing exporter, which takes seconds, or torch.export, which takes a minute."""
 
     any_size: bool
     tracing: bool
@@ -50,10 +50,10 @@ WAYS = (Way(any_size=True, tracing=True), Way(any_size=False, tracing=True), Way
 
 
 class Graph(nn.Module):
-    """What the file computes: bytes / 255, each network with its own normalization, activation, mean of probabilities.
+    """The file's computation: bytes / 255, each network with its own normalization, activation, mean of probabilities.
 
-    `any_size`: pad to multiples of 32 by an index that depends on the image's size; the networks' own padding decides
-    in Python, and a trace would keep what it decided for the traced size.
+    `any_size`: pad to multiples of 32 by an index that depends on the image's size. The networks' own padding is
+    decided in Python, and a trace would keep the padding of the traced size.
     """
 
     def __init__(self, networks: list[Segmenter], task: str, any_size: bool) -> None:
@@ -62,7 +62,7 @@ class Graph(nn.Module):
         self.registered = nn.ModuleList(networks)  # an exporter looks for their weights here
 
     def forward(self, images: Tensor) -> Tensor:
-        """uint8 (N, h, w, channels) -> float32 probabilities (N, C, h, w)."""
+        """Return probabilities float32 (N, C, h, w) of images uint8 (N, h, w, channels)."""
         x = images.permute(0, 3, 1, 2).float() / 255
         parts = [self._probabilities(network, x) for network in self.segmenters]
         return sum(parts[1:], parts[0]) / len(parts)
@@ -73,7 +73,7 @@ class Graph(nn.Module):
 
 
 def _padded(network: Segmenter, x: Tensor) -> Tensor:
-    """A Segmenter's logits, its border repeated up to multiples of 32 for whatever size x has when it comes."""
+    """Return a Segmenter's logits for x of any size, its border repeated up to multiples of 32."""
     height, width = x.shape[-2:]
     rows, columns = (
         torch.arange(side + (-side) % DIVISOR, device=x.device).clamp(max=side - 1) for side in (height, width)
@@ -83,7 +83,7 @@ def _padded(network: Segmenter, x: Tensor) -> Tensor:
 
 
 def packages() -> tuple[Any, Any]:
-    """onnx and onnxruntime. Raises UserError with the command that installs them."""
+    """Return onnx and onnxruntime. Raises UserError with the command that installs them."""
     try:
         import onnx
         import onnxruntime
@@ -93,23 +93,23 @@ def packages() -> tuple[Any, Any]:
 
 
 def open_session(path: Path) -> Any:
-    """An onnxruntime session on the CPU."""
+    """Return an onnxruntime session on the CPU."""
     _, onnxruntime = packages()
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # a size that the graph refuses is answered by an exception; no line of its own too
+    options.log_severity_level = 4  # a size that the graph refuses raises an exception; the log line is not needed
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def ask(session: "onnxruntime.InferenceSession", frames: np.ndarray) -> np.ndarray:
-    """uint8 (N, h, w, channels) -> float32 probabilities (N, C, h, w), by onnxruntime."""
+    """Return probabilities float32 (N, C, h, w) of frames uint8 (N, h, w, channels), by onnxruntime."""
     return session.run([OUTPUT], {INPUT: np.ascontiguousarray(frames)})[0]
 
 
 def write(path: Path, models: list[Model], picture: np.ndarray) -> Way:
-    """Write the networks' file by the first way that is proven on `picture`, uint8 (H, W, channels); returns the way.
+    """Write the networks' file in the first way proven on `picture`, uint8 (H, W, channels); return that way.
 
-    Proven: onnxruntime agrees with the networks for batches of one, two and three, and, for any size, on the picture at
-    four other sizes. Raises UserError where no way works, with the reason of each.
+    Proven means that onnxruntime agrees with the networks for batches of one, two and three and, for any size, on the
+    picture at four other sizes. Raises UserError where no way works, with the reason of each.
     """
     packages()
     model, reasons = models[0], []
@@ -120,7 +120,7 @@ def write(path: Path, models: list[Model], picture: np.ndarray) -> Way:
             _prove(path, models, picture, [size, *(_other_sizes(size) if way.any_size else ())])
         except UserError:
             raise
-        except Exception as error:  # exporters, onnxruntime and networks raise what they like; tried on otherwise
+        except Exception as error:  # exporters, onnxruntime and networks raise anything; the next way is tried
             reasons.append(f"{way}: {type(error).__name__}: {' '.join(str(error).split())[:200]}")
             print(f"  not by {reasons[-1]}", flush=True)
         else:
@@ -161,9 +161,9 @@ def _export(path: Path, models: list[Model], frames: np.ndarray, way: Way) -> No
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporters' warnings, and the graph that the tracing one prints when it fails; its reason is kept.
+    """Silence the exporters' warnings, and the graph that the tracing one prints on failure; its exception is kept.
 
-    It prints from C++, past sys.stdout: the process's own output is turned away.
+    The graph is printed from C++, past sys.stdout, so the process's own output is redirected.
     """
     before, libc = logging.root.manager.disable, ctypes.CDLL(None if os.name == "posix" else "msvcrt")
     logging.disable(logging.WARNING)
@@ -184,14 +184,14 @@ def _quiet() -> Iterator[None]:
 
 
 def _frames(picture: np.ndarray, size: tuple[int, int], count: int) -> np.ndarray:
-    """A batch of the picture at `size`, each mirrored or turned another way: uint8 (count, h, w, channels)."""
+    """Return a batch of the picture at `size`, each as it is or flipped: uint8 (count, h, w, channels)."""
     frame = image_to_network(picture, size, "stretch")
     views = frame, frame[::-1], frame[:, ::-1]
     return np.stack([views[index % 3] for index in range(count)])
 
 
 def _other_sizes(size: tuple[int, int]) -> list[tuple[int, int]]:
-    """Turned, larger, smaller, and one whose sides are no multiples of 32."""
+    """Return other sizes: turned, larger, smaller, and one whose sides are no multiples of 32."""
     height, width = size
     small = max(DIVISOR, height // 2), max(DIVISOR, width // 2)
     turned = (width, height) if width != height else (height + DIVISOR, width)
@@ -199,7 +199,7 @@ def _other_sizes(size: tuple[int, int]) -> list[tuple[int, int]]:
 
 
 def _prove(path: Path, models: list[Model], picture: np.ndarray, sizes: list[tuple[int, int]]) -> None:
-    """Raise ArithmeticError where the file disagrees with the networks; whatever onnxruntime raises where it fails."""
+    """Raise ArithmeticError where the file disagrees with the networks; onnxruntime's own errors pass through."""
     session = open_session(path)
     for number, size in enumerate(sizes):
         for count in (1, 2, 3) if number == 0 else (1,):
@@ -214,7 +214,7 @@ def _prove(path: Path, models: list[Model], picture: np.ndarray, sizes: list[tup
 
 @torch.inference_mode()
 def by_torch(models: list[Model], frames: np.ndarray) -> np.ndarray:
-    """The same as `ask`, by the networks themselves, each with its own padding."""
+    """Return the same as `ask`, by the networks themselves, each with its own padding."""
     x = torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255
     views = tta.views("none")
     parts = [tta.predict(model.network, x, model.spec.task, views).numpy() for model in models]
@@ -222,7 +222,7 @@ def by_torch(models: list[Model], frames: np.ndarray) -> np.ndarray:
 
 
 def describe(path: Path, values: dict[str, Any]) -> None:
-    """Put `values` into the file's metadata, texts as they are and the rest as JSON; the file is checked."""
+    """Write `values` into the file's metadata, texts as they are and the rest as JSON; check the file."""
     onnx, _ = packages()
     model = onnx.load(str(path))
     onnx.helper.set_model_props(

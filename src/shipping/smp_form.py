@@ -1,4 +1,4 @@
-"""A fold in segmentation_models_pytorch's own form, and how far its own resizing is off."""
+"""A fold in the format of segmentation_models_pytorch, and how much its resizing differs from the training's."""
 
 import contextlib
 import io
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 CHECKED = 3  # real images that the loaded network is compared on
 TOLERANCE = 1e-4  # of a logit, as a share of the largest
-LEVELS = 2.0  # of 255, how far a frame that albumentations makes may be off on average
+LEVELS = 2.0  # of 255, the largest mean error allowed of a frame made by albumentations
 
 
 def refuse_foreign(folder: Path, overwrite: bool) -> None:
-    """Raise UserError where the folder is there: its card may have been edited since."""
+    """Raise UserError where the folder exists: its card may have been edited, or it is not ours."""
     if not folder.exists():
         return
     if not overwrite:
@@ -32,10 +32,10 @@ def refuse_foreign(folder: Path, overwrite: bool) -> None:
 
 
 def resizing(model: "Model", pictures: list[Any], frames: list[Any]) -> tuple[list[Any], float]:
-    """Albumentations' steps from an image uint8 (H, W, channels) to the network's frame, and how far off they are.
+    """Return albumentations' steps from uint8 (H, W, channels) to the network's frame, and their mean error.
 
-    They are those that come nearest to the `frames` that training saw of `pictures`; the second is the mean difference
-    of a byte, 0 where they are the same. Raises UserError where all are far off.
+    The steps are those that come nearest to the `frames` that training made of `pictures`; the error is the mean
+    absolute difference of a byte, in levels of 255. Raises UserError where every choice of steps is far off.
     """
     ways = _resizes(model.size, model.resize, {picture.shape[:2] for picture in pictures})
     offs = [_mean_difference(_compose(way), pictures, frames) for way in ways]
@@ -50,7 +50,7 @@ def resizing(model: "Model", pictures: list[Any], frames: list[Any]) -> tuple[li
 
 
 def _mean_difference(steps: "A.Compose", pictures: list[Any], frames: list[Any]) -> float:
-    """Of a byte, over all of `frames`; infinite where the sides differ."""
+    """Return the mean absolute difference of a byte over all `frames`; infinite where the shapes differ."""
     import numpy as np
 
     made = [steps(image=picture)["image"] for picture in pictures]
@@ -66,9 +66,9 @@ def _compose(steps: list[Any]) -> Any:
 
 
 def _resizes(size: tuple[int, int], resize: str, shapes: set[tuple[int, int]]) -> list[list[Any]]:
-    """The ways to bring an image to the frame: averaging where it shrinks, always, and always bilinear.
+    """Return the ways to resize an image to the frame: area where it shrinks, always area, and always bilinear.
 
-    Where all images have one shape, first of all in the steps in which this repository does it.
+    Where all images have one shape, the first way is that of this repository, in its own steps.
     """
     import albumentations as A
     import cv2
@@ -94,7 +94,7 @@ def _resizes(size: tuple[int, int], resize: str, shapes: set[tuple[int, int]]) -
 
 
 def _to_tensor(model: "Model") -> list[Any]:
-    """Sides that are multiples of 32, normalization, channels first."""
+    """Return the steps to sides that are multiples of 32, normalization, and channels first."""
     import albumentations as A
     import cv2
 
@@ -114,16 +114,16 @@ def _to_tensor(model: "Model") -> list[Any]:
 
 
 def difference(folder: Path, model: "Model", pictures: list[Any], resize: "A.Compose") -> float:
-    """The largest difference of a logit between the folder, loaded as its user would, and our network, of one frame.
+    """Return the largest difference of a logit between the folder, loaded as a user would, and our network.
 
-    As a share of the largest logit, where that is above 1; `resize` makes the frame, as `resizing` chose it.
+    It is a share of the frame's largest logit where that is above 1; `resize` makes the frame, as `resizing` chose it.
     """
     import albumentations as A
     import numpy as np
     import segmentation_models_pytorch as smp
     import torch
 
-    with contextlib.redirect_stdout(io.StringIO()):  # the hub's client says where it loads from
+    with contextlib.redirect_stdout(io.StringIO()):  # the hub's client prints where it loads from
         network, prepare = smp.from_pretrained(str(folder)), A.Compose.from_pretrained(str(folder))
     offs = []
     for picture in pictures:
@@ -133,11 +133,11 @@ def difference(folder: Path, model: "Model", pictures: list[Any], resize: "A.Com
             expected = model.network(x)
             found = network(prepare(image=picture)["image"][None])[..., : frame.shape[0], : frame.shape[1]]
         offs.append(float((found - expected).abs().max()) / max(1.0, float(expected.abs().max())))
-    return float(np.max(offs))  # NaN where there is one
+    return float(np.max(offs))  # NaN stays NaN
 
 
 def save(folder: Path, model: "Model", pictures: list[Any], frames: list[Any], evidence: "Evidence") -> float:
-    """Write the folder whole or not at all; returns `difference`. Raises UserError where smp gives back another."""
+    """Write the folder whole or not at all; return `difference`. Raises UserError if smp loads another network."""
     from shipping import model_card
 
     partial = folder.with_name(f".{folder.name}.{os.getpid()}")
@@ -146,12 +146,12 @@ def save(folder: Path, model: "Model", pictures: list[Any], frames: list[Any], e
         steps, levels = resizing(model, pictures, frames)
         prepare = _compose([*steps, *_to_tensor(model)])
         try:
-            body: Any = model.network.body  # smp's, with the hub's methods
+            body: Any = model.network.body  # smp's network, with the hub's methods
             body.save_pretrained(partial)
-            shutil.copymode(partial / "config.json", partial / "model.safetensors")  # the client's is its owner's only
+            shutil.copymode(partial / "config.json", partial / "model.safetensors")  # the client's is only its owner's
             prepare.save_pretrained(partial)
             off = difference(partial, model, pictures, _compose(steps))
-        except Exception as error:  # smp, the hub's client and albumentations raise what they like
+        except Exception as error:  # smp, the hub's client and albumentations raise anything
             reason = " ".join(str(error).split())[:200]
             name = model.about["network"]["MODEL_NAME"]
             raise UserError(f"smp cannot save {name} and load it back ({type(error).__name__}: {reason}).") from error

@@ -1,4 +1,4 @@
-"""An installed package of pure Python, packed as a wheel again: what a computer without a network installs."""
+"""An installed package of pure Python, packed as a wheel again for a computer without a network."""
 
 import base64
 import csv
@@ -12,7 +12,7 @@ from tools.errors import UserError
 
 
 def distribution_of(module: str) -> metadata.Distribution:
-    """The installed distribution that brings the module. Raises UserError where there is none."""
+    """Return the installed distribution that provides the module. Raises UserError where there is none."""
     names = metadata.packages_distributions().get(module, [])
     if not names:
         raise UserError(f"{module} is not installed here, so it cannot be taken along. pip install it first.")
@@ -20,10 +20,10 @@ def distribution_of(module: str) -> metadata.Distribution:
 
 
 def pack(module: str, folder: Path) -> Path:
-    """Write the wheel of the distribution that brings `module` below `folder`; the same bytes each time.
+    """Write the wheel of the distribution that provides `module` below `folder`; it has the same bytes each time.
 
-    The files are those of its RECORD, as installed. Raises UserError where it holds compiled code, which is for one
-    kind of computer only, or where a file was changed since.
+    The files are those of its RECORD, as installed. Raises UserError where it holds compiled code, which fits one kind
+    of computer only, or where a file was changed since.
     """
     distribution = distribution_of(module)
     name, version = distribution.metadata["Name"].replace("-", "_"), distribution.version
@@ -39,7 +39,7 @@ def pack(module: str, folder: Path) -> Path:
             if ".." in file.parts or inside.endswith(
                 (".pyc", "/RECORD", "/INSTALLER", "/REQUESTED", "/direct_url.json")
             ):
-                continue  # scripts, caches, and what the installer adds
+                continue  # scripts, caches, and the files that an installer adds
             data = Path(str(distribution.locate_file(file))).read_bytes()
             found = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
             if file.hash and file.hash.mode == "sha256" and file.hash.value != found:

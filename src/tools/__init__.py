@@ -1,1 +1,1 @@
-"""What every floor may use: errors, console, files, names, run folders, locks, processes. No torch at import."""
+"""What all folders may use: errors, console, files, names, run folders, locks, processes. No torch at import."""

@@ -1,4 +1,4 @@
-"""Child processes that outlive who started them: none does, however that ends."""
+"""Child processes that never outlive the process that started them, however it ends."""
 
 import ctypes
 import functools
@@ -15,9 +15,9 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def stop_after(gone: Callable[[], object], number: int, patience: float) -> None:
-    """Watch in a thread until `gone` returns: this process gets the signal `number` then, and SIGKILL in the end.
+    """Wait in a thread until `gone` returns; then send this process the signal `number` and, if it stays, SIGKILL.
 
-    patience: seconds in which it may stop by itself; by force goes its whole process group, where it leads one.
+    patience: the seconds that it has to stop by itself. SIGKILL goes to its whole process group where it leads one.
     """
 
     def watch() -> None:
@@ -32,23 +32,24 @@ def stop_after(gone: Callable[[], object], number: int, patience: float) -> None
 
 
 def die_with_parent() -> None:
-    """In a loader's process: it is killed as soon as its parent is gone, even by SIGKILL (Linux; prctl(2)).
+    """Have this loader's process killed as soon as its parent is gone, even by SIGKILL (Linux; prctl(2)).
 
-    torch's workers look after their parent every five seconds, and not at all while they wait for a queue at their end.
+    torch's workers check for their parent every five seconds, and not at all while they wait for a queue at their end.
     """
     if sys.platform != "linux":
         return
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     parent = multiprocessing.parent_process()
-    if parent is not None and os.getppid() != parent.pid:  # it was gone before
+    if parent is not None and os.getppid() != parent.pid:  # the parent was gone before prctl
         os.kill(os.getpid(), signal.SIGKILL)
 
 
 @functools.cache  # once in a process; a fork forgets what its parent has registered
 def end_with_this_process(_pid: int) -> None:
-    """Kill the loaders' processes that are left when this process ends, as after an error in the middle of an epoch.
+    """Kill the loader's processes that are left when this process ends, as after an error in the middle of an epoch.
 
-    multiprocessing itself sends a single SIGTERM, which they take for the group's (stopping.deaf_worker), and waits.
+    multiprocessing itself sends a single SIGTERM and waits, but workers take the first SIGTERM for one to the whole
+    group (signals.deaf_worker).
     """
     util.Finalize(None, _kill_daemons, exitpriority=0)
 
@@ -56,6 +57,6 @@ def end_with_this_process(_pid: int) -> None:
 def _kill_daemons() -> None:
     left = [child for child in multiprocessing.active_children() if child.daemon]
     if left and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler takes a killed worker for an error
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would report a killed worker as an error
     for child in left:
         child.kill()

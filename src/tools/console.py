@@ -10,7 +10,7 @@ Item = TypeVar("Item")
 
 
 def track(items: Iterable[Item], total: int, label: str) -> Generator[Item, None, None]:
-    """Pass `items` on, showing how far they are, how many a second, and the time left."""
+    """Yield the items, showing how many are done, how many a second, and the time left."""
     if sys.stderr.isatty():
         from tqdm import tqdm
 
@@ -27,7 +27,7 @@ def track(items: Iterable[Item], total: int, label: str) -> Generator[Item, None
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Rows of equal keys as right-aligned columns under their names."""
+    """Return rows of equal keys as right-aligned columns under their names."""
     names = list(rows[0])
     cells = [
         names,
@@ -49,5 +49,5 @@ def step(title: str, main: Callable[[list[str]], int], argv: list[str]) -> None:
 
 
 def quoted(argument: str) -> str:
-    """A NAME=value as one would type it: in quotes where the shell would read it otherwise."""
+    """Return a NAME=value as one would type it: in quotes where the shell would read it otherwise."""
     return argument if re.fullmatch(r"[\w=.,/+:@%-]*", argument) else "'" + argument.replace("'", "'\\''") + "'"

@@ -1,4 +1,4 @@
-"""Texts -> values of typed constants: NAME=value parsed by its type, held against its choices or range, and back."""
+"""Typed constants from texts, and back: NAME=value is parsed by type and checked against choices or a range."""
 
 import ast
 import math
@@ -13,7 +13,7 @@ Constant = str | int | float | tuple[int, ...] | tuple[float, ...]  # what a con
 
 @dataclass(frozen=True)
 class Range:
-    """The lowest and the highest value that makes sense, of a number or of each in a tuple."""
+    """The lowest and the highest value allowed, of a number or of each number in a tuple."""
 
     low: float
     high: float
@@ -21,7 +21,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Ending:
-    """What the name of a file ends in."""
+    """The ending that a file's name must have."""
 
     text: str
 
@@ -57,12 +57,12 @@ def _number(value: object, kind: type[int] | type[float]) -> Any:
 
 
 def choices(hint: object) -> tuple[str, ...]:
-    """Return what a Literal allows, () for any other type."""
+    """Return the choices of a Literal, () for any other type."""
     return get_args(hint) if get_origin(hint) is Literal else ()
 
 
 def check(name: str, value: Constant, hint: object) -> None:
-    """Hold `value` against its type's choices, Range or Ending. Raises UserError."""
+    """Check `value` against its type's choices, Range or Ending. Raises UserError."""
     allowed = choices(hint)
     if allowed and value not in allowed:
         shown = ", ".join(choice or "''" for choice in allowed)
@@ -77,7 +77,7 @@ def check(name: str, value: Constant, hint: object) -> None:
 
 
 def lines_of(values: Mapping[str, Any]) -> list[str]:
-    """Return NAME=value for each, as `parse` reads them."""
+    """Return NAME=value for each constant, as `parse` reads it."""
     return [
         f"{name}={','.join(map(str, value)) if isinstance(value, list | tuple) else value}"
         for name, value in values.items()

@@ -1,7 +1,7 @@
-"""Several processes that train one fold together (DDP): who this one is, how they agree, and what one of them says.
+"""Several processes that train one fold together (DDP): this one's rank, work on rank zero, values of all ranks.
 
-One is started for each device: by `launch.run` here, by torchrun, or by SLURM's srun. Rank zero alone writes. Outside
-of such a group everything here answers as for a group of one.
+There is one for each device, started by `training.launch` here, by torchrun, or by SLURM's srun. Only rank zero writes.
+Without such a group everything here answers as for a group of one.
 """
 
 import contextlib
@@ -20,18 +20,18 @@ LOST = ("gloo", "nccl", "connection", "socket", "broken pipe", "distnetwork", "d
 
 
 def environment() -> "ClusterEnvironment | None":
-    """Who started this process as one of several: torchrun (or `launch`), SLURM, or None."""
+    """Return what started this process as one of several: torchrun (or `training.launch`) or SLURM, else None."""
     from pytorch_lightning.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 
     if TorchElasticEnvironment.detect():
         return TorchElasticEnvironment()
-    several = SLURMEnvironment.detect() and int(os.environ["SLURM_NTASKS"]) > 1  # one task alone is no group
+    several = SLURMEnvironment.detect() and int(os.environ["SLURM_NTASKS"]) > 1  # a single task is no group
     return SLURMEnvironment(auto_requeue=False) if several else None
 
 
 @contextlib.contextmanager
 def group(devices: int, nodes: int, device: str) -> "Iterator[ClusterEnvironment | None]":
-    """Be one of devices x nodes processes; yields who started it, None for a group of one.
+    """Join a group of devices x nodes processes; yield what started this one, None for a group of one.
 
     Raises UserError where another number of processes was started.
     """
@@ -55,7 +55,7 @@ def group(devices: int, nodes: int, device: str) -> "Iterator[ClusterEnvironment
     if device == "cuda":
         torch.cuda.set_device(env.local_rank())
     backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
-    # the others wait for rank zero, which may have a cache of hours to make
+    # the others wait for rank zero, which may spend hours on a cache
     dist.init_process_group(backend, rank=env.global_rank(), world_size=size, timeout=datetime.timedelta(hours=24))
     try:
         yield env
@@ -64,23 +64,23 @@ def group(devices: int, nodes: int, device: str) -> "Iterator[ClusterEnvironment
 
 
 def rank() -> int:
-    """0 for the one that writes."""
+    """Return this process's rank; rank zero is the one that writes."""
     import torch.distributed as dist
 
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def size() -> int:
-    """How many train together."""
+    """Return how many processes train together."""
     import torch.distributed as dist
 
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def on_rank_zero(work: Callable[[], Any]) -> Any:
-    """What `work` returns in rank zero, to all; the others wait. What it raises ends them all, and only it says why.
+    """Call `work` on rank zero and return its result on every rank; the others wait. An error there ends them all.
 
-    The result travels pickled, between processes of this one training.
+    Only rank zero reports that error. The result is pickled, between processes of this one training.
     """
     import torch.distributed as dist
 
@@ -91,7 +91,7 @@ def on_rank_zero(work: Callable[[], Any]) -> Any:
     if rank() == 0:
         try:
             box = [work(), None]
-        except BaseException as raised:  # raised again below, when the others know
+        except BaseException as raised:  # raised again below, once the other ranks know of it
             error, box = raised, [None, type(raised).__name__]
     dist.broadcast_object_list(box, src=0)
     if error is not None:
@@ -102,7 +102,7 @@ def on_rank_zero(work: Callable[[], Any]) -> Any:
 
 
 def largest(value: int, device: "torch.device") -> int:
-    """The largest of the ranks' values."""
+    """Return the largest of the ranks' values."""
     import torch
     import torch.distributed as dist
 
@@ -114,14 +114,14 @@ def largest(value: int, device: "torch.device") -> int:
 
 
 def mean(value: float) -> float:
-    """The mean of the ranks' values."""
+    """Return the mean of the ranks' values."""
     if size() == 1:
         return value
     return sum(all_gather(value)) / size()
 
 
 def all_gather(value: Any) -> list[Any]:
-    """The value of each rank, in their order, to all."""
+    """Return the values of all ranks, in their order, on every rank."""
     import torch.distributed as dist
 
     if size() == 1:
@@ -132,6 +132,6 @@ def all_gather(value: Any) -> list[Any]:
 
 
 def lost_another(error: BaseException) -> bool:
-    """Whether this is what a rank sees when another one has ended."""
+    """Return whether this is the error that a rank sees when another one has ended."""
     text = f"{type(error).__name__} {error}".lower()
     return size() > 1 and isinstance(error, RuntimeError) and any(word in text for word in LOST)

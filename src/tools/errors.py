@@ -6,29 +6,29 @@ import functools
 import sys
 from collections.abc import Callable, Iterable, Sequence
 
-FULL = (errno.ENOSPC, errno.EDQUOT)  # a full disk, or a share of it
+FULL = (errno.ENOSPC, errno.EDQUOT)  # a full disk, or a quota used up
 
 
 class UserError(Exception):
-    """What came, what was expected and what to do about it, in one sentence (a list may follow it, one item a line)."""
+    """One sentence for the user: what came, what was expected and what to do. A list may follow it, one item a line."""
 
 
 class NotFiniteError(UserError):
-    """A network gave values that are no numbers."""
+    """A network's output that is not finite."""
 
 
 class UnlearnedError(Exception):
-    """A test was made and failed: OVERFIT's, after its training, or one of make doctor's; exit code 1, no traceback."""
+    """A test that was run and failed: OVERFIT's after its training, or one of make doctor's. Exit code 1."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """`" Did you mean X?"`, or nothing where nothing is near."""
+    """Return `" Did you mean X?"`, or "" where no known name is similar."""
     match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f" Did you mean {match[0]}?" if match else ""
 
 
 def listing(items: Sequence[str], most: int = 20) -> str:
-    """`items` one a line below a sentence, the rest counted."""
+    """Return `items` as lines that follow a sentence: at most `most` of them, and the number of the rest."""
     lines = [f"\n  {item}" for item in items[:most]]
     if len(items) > most:
         lines.append(f"\n  ... and {len(items) - most} more")
@@ -36,13 +36,13 @@ def listing(items: Sequence[str], most: int = 20) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of what an error says, or its kind where it says nothing."""
+    """Return the first line of an error's message, or its type's name where there is no message."""
     lines = [line.strip() for line in str(error).split("\n") if line.strip()]
     return (lines or [type(error).__name__])[0]
 
 
 def command(main: Callable[..., None]) -> Callable[..., int]:
-    """Make a script's `main(argv)` return its exit code: 0, 1 (UnlearnedError), 2 (UserError), 130 (Ctrl-C)."""
+    """Make a script's `main(argv)` return its exit code: 0, 1 (UnlearnedError), 2 (UserError) or 130 (Ctrl-C)."""
 
     @functools.wraps(main)
     def wrapped(argv: list[str] | None = None) -> int:

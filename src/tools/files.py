@@ -13,13 +13,13 @@ from tools.errors import UserError
 
 
 def sha256(path: Path) -> str:
-    """Hex digest of a file."""
+    """Return the hex sha256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def digest_of(lines: Iterable[str]) -> str:
-    """Hex sha256 of lines of text."""
+    """Return the hex sha256 of lines of text."""
     digest = hashlib.sha256()
     for line in lines:
         digest.update(f"{line}\n".encode())
@@ -27,7 +27,7 @@ def digest_of(lines: Iterable[str]) -> str:
 
 
 def link(source: Path, target: Path) -> None:
-    """A second name for the file; a copy where the disk has no such thing. Links are followed."""
+    """Make a hard link to `source` at `target`, or a copy where the disk has no links. Symbolic links are followed."""
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(source.resolve(), target)
@@ -36,7 +36,7 @@ def link(source: Path, target: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring the folder's names to the disk, so that a renaming outlives a power cut (where the system can do that)."""
+    """Write the folder's entries to the disk, so that a rename survives a power cut (where the system can do that)."""
     if hasattr(os, "O_DIRECTORY"):
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -48,9 +48,9 @@ def sync_folder(folder: Path) -> None:
 
 @contextmanager
 def atomic_write(path: Path, durable: bool = False) -> Iterator[Path]:
-    """A name beside `path`, of the same ending, to write to: it takes the place of `path` at the end, or goes away.
+    """Yield a temporary name beside `path`, of the same ending; on success it replaces `path`, otherwise it is removed.
 
-    So a full disk leaves what was there, and never half a file. `durable`: it outlives a power cut from then on.
+    So a full disk leaves the old file, and never half of a new one. `durable`: the new file survives a power cut.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.urandom(4).hex()}.{path.name}")  # two containers may have equal process ids
@@ -67,18 +67,18 @@ def atomic_write(path: Path, durable: bool = False) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str, durable: bool = False) -> None:
-    """Write a whole file or none of it; `durable` as for `atomic_write`."""
+    """Write a text file whole or not at all; `durable` as for `atomic_write`."""
     with atomic_write(path, durable) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, values: Any, durable: bool = False) -> None:
-    """Write `values` as indented JSON, whole or not at all; `durable` as for write_text."""
+    """Write `values` as indented JSON, whole or not at all; `durable` as for `atomic_write`."""
     write_text(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n", durable)
 
 
 def read_json(path: Path, cure: str, need: Mapping[str, type] | None = None) -> dict[str, Any]:
-    """The JSON object in `path`. Raises UserError, with `cure`, where it is missing, broken or lacks one of `need`."""
+    """Return the JSON object in `path`. Raises UserError, with `cure`: it is missing, broken or lacks one of `need`."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

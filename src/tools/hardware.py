@@ -1,4 +1,4 @@
-"""What the network runs on and in which precision: chosen from the hardware, and said with the reason."""
+"""The device that the network runs on and its precision: chosen by the hardware, and reported with the reason."""
 
 import shutil
 from pathlib import Path
@@ -11,7 +11,7 @@ SHARED = Path("/dev/shm")  # where the loader's processes put their batches; 64 
 
 
 def choose_device(wanted: str = "auto") -> str:
-    """cuda, mps or cpu. Raises UserError where the wanted one is not at hand."""
+    """Return cuda, mps or cpu. Raises UserError where the wanted one is not available."""
     import torch
 
     have = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
@@ -24,7 +24,7 @@ def choose_device(wanted: str = "auto") -> str:
 
 
 def choose_devices(wanted: str = "auto") -> list[str]:
-    """Every GPU of this computer where `wanted` comes to cuda, else the one device. Raises UserError as the above."""
+    """Return every GPU of this computer for cuda, else the one device. Raises UserError as `choose_device` does."""
     import torch
 
     device = choose_device(wanted)
@@ -32,10 +32,10 @@ def choose_devices(wanted: str = "auto") -> list[str]:
 
 
 def choose_precision(wanted: str, device: str) -> tuple[Precision, str]:
-    """Lightning's name of the precision and the reason for it, in a few words.
+    """Return Lightning's name of the precision and the reason for it, in a few words.
 
-    16 on a CPU would silently become bfloat16, twelve times slower than 32 where the CPU has no such units: it is
-    refused.
+    Refuse 16 on a CPU, with UserError: it would silently become bfloat16, twelve times slower than 32 on a CPU without
+    bfloat16 units.
     """
     if wanted == "auto":
         if device == "cuda":
@@ -48,17 +48,17 @@ def choose_precision(wanted: str, device: str) -> tuple[Precision, str]:
 
 
 def limit_threads(count: int) -> None:
-    """Let torch compute in so many threads: several processes share the cores. OMP_NUM_THREADS may ask for fewer."""
+    """Limit torch to `count` threads where several processes share the cores; OMP_NUM_THREADS may ask for fewer."""
     import torch
 
     torch.set_num_threads(min(count, torch.get_num_threads()))
 
 
 def fitting_processes(wanted: int, train_batch: int, valid_batch: int) -> tuple[int, str]:
-    """How many of the `wanted` loader processes /dev/shm has room for, and a sentence where it is fewer.
+    """Return how many of the `wanted` loader processes /dev/shm has room for, and a sentence where that is fewer.
 
-    The batches' sizes are in bytes. Training and validation take turns, each process prepares two batches ahead and
-    one more is in use; held-out images have half the processes (datamodule). Without room a process is killed (SIGBUS).
+    Batch sizes are in bytes. Training and validation take turns; each process prepares two batches ahead, and one more
+    is in use; held-out images get half the processes (loading.datamodule). Without room a process is killed (SIGBUS).
     """
     room = int(shutil.disk_usage(SHARED).free * 0.95) if wanted and SHARED.is_dir() else 0
 

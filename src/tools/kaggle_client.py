@@ -11,7 +11,7 @@ from tools.errors import UserError, listing
 
 
 def find(lack: str, instead: str) -> str:
-    """The path of the client. Raises UserError where it is not installed: `lack`, how to install it, `instead`."""
+    """Return the path of the client. Raises UserError if it is not installed: `lack`, how to install it, `instead`."""
     places = os.pathsep.join([os.environ.get("PATH", ""), str(Path(sys.executable).parent)])
     client = shutil.which("kaggle", path=places)
     if client is None:
@@ -20,10 +20,10 @@ def find(lack: str, instead: str) -> str:
 
 
 def ask(client: str, *words: str, fails: bool = False) -> tuple[int, str]:
-    """Run the client and show what it says. Raises UserError where it fails, unless `fails` may be."""
+    """Return the client's exit code and output. Without `fails`, show the output, and raise UserError on failure."""
     done = subprocess.run([client, *words], capture_output=True, text=True, check=False)
     said = (done.stdout + done.stderr).strip()
-    # the client exits with 0 after some refusals, and says so in words only
+    # after some refusals the client exits with 0, and only its output tells
     refused = done.returncode or re.search(
         r"^(error|\d{3}\b|traceback)|forbidden|unauthorized|not valid", said, re.I | re.M
     )

@@ -1,4 +1,4 @@
-"""One process at a time in a folder, by a lock that the system lets go when the process ends, however it ends."""
+"""One process at a time in a folder, by a lock that the system releases however the process ends."""
 
 import errno
 from collections.abc import Iterator
@@ -9,14 +9,14 @@ from filelock import FileLock, Timeout
 
 from tools.errors import UserError
 
-PATIENCE = 0.2  # s, for another try where the last owner removed the file between opening and locking
+PATIENCE = 0.2  # s in which to try again where the last owner removed the file between opening and locking
 
 
 @contextmanager
 def exclusive(folder: Path, cure: str) -> Iterator[None]:
-    """Keep other processes out of `folder` meanwhile. Raises UserError, with `cure`, where one works in it already.
+    """Keep other processes out of `folder` meanwhile. Raises UserError, with `cure`, where another one works in it.
 
-    A forked child has no part in it: a loader's worker that outlives a killed training does not keep its lock.
+    A forked child does not share the lock: a loader's worker that outlives a killed training does not hold it.
     """
     lock = folder.with_name(f".{folder.name.lstrip('.')}.lock")
     made = [parent for parent in lock.parents if not parent.exists()]
@@ -36,9 +36,9 @@ def exclusive(folder: Path, cure: str) -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(PermissionError):  # Windows keeps a file that is open, and filelock removes it afterwards
+        with suppress(PermissionError):  # Windows does not remove an open file; filelock removes it afterwards
             lock.unlink(missing_ok=True)
         held.release()
-        with suppress(OSError):  # where nothing came of the work, nothing is left of it
+        with suppress(OSError):  # parents that were made for the lock go again if they are still empty
             for parent in made:
                 parent.rmdir()

@@ -18,7 +18,7 @@ PAPER, INK, GRAY = (250, 250, 248), (25, 25, 28), (105, 105, 110)
 
 
 def thumbnail(image: np.ndarray, width: int) -> np.ndarray:
-    """uint8 (H, W[, 3]) -> RGB of `width` pixels, height in proportion (at most 1.5 times the width)."""
+    """Return uint8 (H, W[, 3]) as RGB of `width` pixels, height in proportion (at most 1.5 times the width)."""
     if image.ndim == 2:
         image = np.repeat(image[..., None], 3, axis=2)
     height = min(round(image.shape[0] * width / image.shape[1]), width * 3 // 2)
@@ -26,7 +26,7 @@ def thumbnail(image: np.ndarray, width: int) -> np.ndarray:
 
 
 def overlay(image: np.ndarray, mask: np.ndarray, color: tuple[int, int, int] = HIT, alpha: float = 0.45) -> np.ndarray:
-    """The image (H, W, 3) with the mask's pixels tinted and its outline drawn."""
+    """Return the image (H, W, 3) with the mask's pixels tinted and its outline drawn."""
     tinted = image.copy()
     inside = mask > 0
     tinted[inside] = (tinted[inside] * (1 - alpha) + np.array(color) * alpha).astype(np.uint8)
@@ -35,7 +35,7 @@ def overlay(image: np.ndarray, mask: np.ndarray, color: tuple[int, int, int] = H
 
 
 def as_rgb(image: np.ndarray) -> np.ndarray:
-    """uint8 (H, W, C) -> RGB: gray repeated, the first three of four channels, the middle one of a stack."""
+    """Return uint8 (H, W, C) as RGB: gray repeated, the first three of four channels, the middle one of a stack."""
     channels = image.shape[2]
     if channels in (3, 4):
         return np.ascontiguousarray(image[..., :3])
@@ -43,26 +43,26 @@ def as_rgb(image: np.ndarray) -> np.ndarray:
 
 
 def color_of(index: int, classes: int) -> tuple[int, int, int]:
-    """The color of a class: green where there is one only."""
+    """Return the RGB color of a class: green where there is only one."""
     return HIT if classes == 1 else PALETTE[index % len(PALETTE)]
 
 
 def overlays(image: np.ndarray, masks: np.ndarray, alpha: float = 0.45) -> np.ndarray:
-    """RGB (H, W, 3) with each class of `masks` (S, H, W) tinted and outlined in its own color."""
+    """Return RGB (H, W, 3) with each class of `masks` (S, H, W) tinted and outlined in its own color."""
     for index, mask in enumerate(masks):
         image = overlay(image, mask, color_of(index, len(masks)), alpha)
     return image
 
 
 def legend(names: tuple[str, ...]) -> list[tuple[str, tuple[int, int, int]]]:
-    """Each class with its color, for `sheet`; nothing where there is one only."""
+    """Return each class with its color, for `sheet`; nothing where there is only one."""
     return [(name, color_of(index, len(names))) for index, name in enumerate(names)] if len(names) > 1 else []
 
 
 def errors(image: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
-    """RGB in gray with right, extra and missed pixels of 0/1 (S, H, W) colored.
+    """Return the image in gray, RGB (H, W, 3), with right, extra and missed pixels of 0/1 (S, H, W) colored.
 
-    Where one class is missed and another one is predicted instead, the pixel is extra.
+    A pixel where one class is missed and another one is predicted instead counts as extra.
     """
     shown = np.repeat(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2) // 2 + 64
     truth, prediction = truth > 0, prediction > 0
@@ -110,10 +110,10 @@ def sheet(
 
 
 def outlines(image: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    """RGB (H, W, 3) with a line along the inside of each class of `masks`, dark-edged where there is one class only.
+    """Return RGB (H, W, 3) with a line along the inside of each class of `masks`, dark-edged for a single class.
 
-    masks: bool (S, kH, kW), k times as large as the image, so that the lines come out smooth. Where an object leaves
-    the image there is no line.
+    masks: bool (S, kH, kW), k times as large as the image, so that the lines are smooth. No line is drawn where an
+    object leaves the image.
     """
     shown = cv2.resize(image, masks.shape[:0:-1], interpolation=cv2.INTER_LINEAR)
     line = max(2, masks.shape[2] // 130)
@@ -126,9 +126,9 @@ def outlines(image: np.ndarray, masks: np.ndarray) -> np.ndarray:
 
 
 def heat(probability: np.ndarray) -> np.ndarray:
-    """Probabilities in [0, 1] (S, H, W) -> RGB: a heat map of one class, of several their colors mixed as light.
+    """Return probabilities in [0, 1] (S, H, W) as RGB: a heat map of one class, or the mixed colors of several.
 
-    Black is 0 in both; 1 is the heat map's lightest color, or the class's own.
+    0 is black in both; 1 is the heat map's lightest color, or the class's own. Colors are mixed as light.
     """
     if len(probability) == 1:
         p8 = (probability[0] * 255 + 0.5).astype(np.uint8)
@@ -140,7 +140,7 @@ def heat(probability: np.ndarray) -> np.ndarray:
 
 
 def balance(path: Path, kfold: np.ndarray, areas: np.ndarray, groups: np.ndarray, classes: tuple[str, ...]) -> None:
-    """Write the folds' balance: images and groups per fold, how large their masks are, and who shows which class.
+    """Write a picture of the folds' balance: images and groups per fold, the masks' sizes, and which classes appear.
 
     areas (N, S): the share of each of `classes` in each image.
     """

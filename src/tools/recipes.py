@@ -1,11 +1,11 @@
-"""Recipes: files of NAME=value lines with a reason each, and a part below [search] that only make search reads."""
+"""Recipes: files of NAME=value lines, each with a reason, and a [search] section that only make search reads."""
 
 from pathlib import Path
 
 from tools.errors import UserError, nearest
 
 FOLDER = Path(__file__).parents[1] / "recipes"
-SEARCH = "[search]"  # the line below which make search finds what it may vary
+SEARCH = "[search]"  # the line above the constants that make search may vary
 
 
 def read(name: str) -> list[str]:
@@ -14,7 +14,7 @@ def read(name: str) -> list[str]:
 
 
 def parts(name: str) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """Return the lines of a recipe above and below [search], each with its comment. Raises UserError for none."""
+    """Return the lines above and below [search], each with its comment. Raises UserError for an unknown recipe."""
     path = Path(name) if name.endswith(".cfg") else FOLDER / f"{name}.cfg"
     if not path.is_file():
         if name.endswith(".cfg"):

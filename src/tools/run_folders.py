@@ -16,14 +16,14 @@ from tools.names import check_name, image_name, plain_name
 
 MODEL, WEIGHTS, FOLDS = "model.json", "model.safetensors", "train_folds.csv"
 MANIFEST, SETTINGS = "manifest.json", "settings.json"
-ORIGIN = "run.json"  # settings, code, packages, computer and data of a run, from its start on
+ORIGIN = "run.json"  # settings, code, packages, computer and data of a run, written at its start
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"  # in a run's checkpoints/, for resuming
-ENSEMBLE = "ensemble.json"  # in the folder of an experiment that is made of others
+ENSEMBLE = "ensemble.json"  # in the folder of an experiment that blends others
 FOLD_NAME = r"0|[1-9][0-9]*|full"
 
 
 def read_model(folder: Path) -> dict[str, Any]:
-    """model.json of a run folder. Raises UserError where it is not what training writes."""
+    """Return the model.json of a run folder. Raises UserError where it is not as training writes it."""
     cure = "Train it again: make train ... OVERWRITE=1"
     need = {"fold": str, "weights": str, "network": dict, "data": dict, "weights_sha256": str, "folds_sha256": str}
     about = read_json(folder / MODEL, cure, need)
@@ -33,7 +33,7 @@ def read_model(folder: Path) -> dict[str, Any]:
 
 
 def read_manifest(folder: Path, cure: str) -> dict[str, Any]:
-    """manifest.json of a prediction folder: the images' names and the models that made them. Raises UserError."""
+    """Return a prediction folder's manifest.json: the images' names and the models that made them. Raises UserError."""
     path = folder / MANIFEST
     manifest = read_json(path, cure, {"images": list, "models": list, "data": dict})
     models = all(isinstance(part, dict) and {"folder", "weights_sha256"} <= part.keys() for part in manifest["models"])
@@ -48,7 +48,7 @@ def read_manifest(folder: Path, cure: str) -> dict[str, Any]:
 
 
 def refuse_stale(folder: Path, manifest: dict[str, Any], again: str, made: str = "predicted by") -> None:
-    """Refuse predictions of a model that has been trained again since."""
+    """Refuse, with UserError, predictions of a model that has been trained again since."""
     for part in manifest["models"]:
         run = Path(part["folder"])
         if (run / MODEL).is_file() and read_model(run)["weights_sha256"] != part["weights_sha256"]:
@@ -56,7 +56,7 @@ def refuse_stale(folder: Path, manifest: dict[str, Any], again: str, made: str =
 
 
 def run_folder(logs: str, experiment: str, fold: str, seed: int) -> Path:
-    """lightning_logs/<experiment>/fold<k>_seed<s>; `fold` is a number or "full"."""
+    """Return lightning_logs/<experiment>/fold<k>_seed<s>; `fold` is a number or "full"."""
     check_name("EXPERIMENT", experiment)
     if not re.fullmatch(FOLD_NAME, fold):
         raise UserError(f"FOLD={fold}: expected 0, 1, ... or full.")
@@ -64,7 +64,7 @@ def run_folder(logs: str, experiment: str, fold: str, seed: int) -> Path:
 
 
 def finished_run(logs: str, experiment: str, fold: str, seed: int) -> Path:
-    """The folder of a run that has its model. Raises UserError naming what there is and the command that makes it."""
+    """Return the folder of a finished run. Raises UserError naming other finished runs and the command to type."""
     folder = run_folder(logs, experiment, fold, seed)
     if (folder / MODEL).is_file() and (folder / WEIGHTS).is_file():
         return folder
@@ -91,12 +91,12 @@ def finished_run(logs: str, experiment: str, fold: str, seed: int) -> Path:
 
 
 def is_ensemble(logs: str, experiment: str) -> bool:
-    """Whether `make ensemble` wrote this experiment."""
+    """Return whether `make ensemble` wrote this experiment."""
     return Path(logs, experiment, ENSEMBLE).is_file()
 
 
 def finished_folds(logs: str, experiment: str, seed: int) -> list[str]:
-    """The folds of an experiment that have a model: numbers in order, then "full"."""
+    """Return the folds of an experiment that have a model: numbers in order, then "full"."""
     names = [
         re.fullmatch(rf"fold(\d+|full)_seed{seed}", path.parent.name)
         for path in Path(logs, experiment).glob(f"*/{MODEL}")
@@ -106,7 +106,7 @@ def finished_folds(logs: str, experiment: str, seed: int) -> list[str]:
 
 
 def resumable(folder: Path) -> bool:
-    """Whether a run is unfinished and has a checkpoint from which RESUME=1 goes on."""
+    """Return whether a run is unfinished and has a checkpoint that RESUME=1 can continue from."""
     checkpoints = (folder / "checkpoints" / name for name in (LAST, PREVIOUS))
     return not (folder / MODEL).is_file() and any(path.is_file() for path in checkpoints)
 
@@ -114,9 +114,10 @@ def resumable(folder: Path) -> bool:
 def check_run(
     folder: Path, fixed: dict[str, Any], resume: bool, overwrite: bool, defaults: Mapping[str, Any] = {}
 ) -> None:
-    """Refuse a run folder that is in use, and settings other than those of the experiment's other runs; writes nothing.
+    """Refuse a run folder in use, or settings other than those of the experiment's other runs. Writes nothing.
 
-    `fixed` is what all runs of the experiment share. With `overwrite` it may change where no other run has a model.
+    fixed: what all runs of the experiment share; with `overwrite` it may change where no other run has a model. Raises
+    UserError.
     """
     if resume and overwrite:
         raise UserError("RESUME=1 goes on with a run and OVERWRITE=1 throws it away; give one of them.")
@@ -134,9 +135,9 @@ def check_run(
 
 
 def check_experiment(folder: Path, fixed: dict[str, Any], defaults: Mapping[str, Any] = {}) -> None:
-    """Refuse settings other than those that the experiment's first run fixed.
+    """Refuse, with UserError, settings other than those that the experiment's first run fixed.
 
-    `defaults`: of constants; one that the code of then did not have may be what it is by default now.
+    defaults: of constants. A constant that did not exist at that first run may have its default now.
     """
     path = folder / SETTINGS
     if not path.is_file():
@@ -152,9 +153,9 @@ def check_experiment(folder: Path, fixed: dict[str, Any], defaults: Mapping[str,
 
 
 def differences(then: dict[str, Any], now: dict[str, Any], new: Iterable[str] = ()) -> list[str]:
-    """`LR: 0.001 there, 0.01 now` for each name whose values differ, or that one of the two lacks.
+    """Return `LR: 0.001 there, 0.01 now` for each name whose values differ, or that only one of the two has.
 
-    `new`: names that `then` may lack without a difference: constants that the code of then did not have.
+    new: names that `then` may lack without a difference, because those constants did not exist yet.
     """
     unknown = {name for name in new if name not in then}
     names = [name for name in {**then, **now} if then.get(name) != now.get(name) and name not in unknown]
@@ -170,13 +171,14 @@ def open_run(folder: Path, fixed: dict[str, Any], resume: bool) -> None:
 
 
 def tables_in_use(logs: str, sha: str) -> list[str]:
-    """The run folders that were trained on the folds table with this sha256."""
+    """Return the run folders that were trained on the folds table with this sha256."""
     return sorted(str(path.parent) for path in Path(logs).glob(f"*/*/{FOLDS}") if sha256(path) == sha)
 
 
 def table_of(table: Path, trained_on: Iterable[object], sha: str | None) -> Path:
-    """The folds table with this sha256, where it is still there: `table`, one of `trained_on` (paths of then), or a
-    namesake of one beside `table`; else `table`.
+    """Return the folds table with this sha256: `table`, a path in `trained_on`, or a file of that name beside `table`.
+
+    Return `table` where no such table is left.
     """
     then = [Path(str(path)) for path in trained_on if path]
     there = (path for path in (table, *then, *(table.with_name(path.name) for path in then)) if path.is_file())
@@ -184,26 +186,26 @@ def table_of(table: Path, trained_on: Iterable[object], sha: str | None) -> Path
 
 
 def refuse_foreign(folder: Path) -> None:
-    """Refuse a prediction folder that holds something, but no manifest: it is not ours to replace."""
+    """Refuse, with UserError, a prediction folder that holds files but no manifest: it is not ours to replace."""
     if folder.exists() and not (folder / MANIFEST).is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} holds no {MANIFEST}, so it is not ours to replace. Move it away first.")
 
 
 def replace_folder(whole: Path, folder: Path) -> None:
-    """Put the finished prediction folder `whole` in the place of `folder`."""
+    """Replace `folder` by the finished prediction folder `whole`."""
     refuse_foreign(folder)
     old = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
-        os.replace(folder, old)  # at once, so that a kill leaves the one or the other
+        os.replace(folder, old)  # two renames in a row, so that a kill leaves the old folder or the new one
     os.replace(whole, folder)
     shutil.rmtree(old, ignore_errors=True)
 
 
 def prediction_path(folder: Path, image: str, class_name: str = "") -> Path:
-    """Where the probability map of `image` (relative to INPUT) lies in a prediction folder.
+    """Return the path of the probability map of `image` (relative to INPUT) in a prediction folder.
 
-    With several classes each has its own below the image's name: <folder>/images/a/<class>.png.
+    With several classes each has its own map, in a folder of the image's name: <folder>/images/a/<class>.png.
     """
     whole = folder / Path(image_name(image)).with_suffix(".png")
     return whole.with_suffix("") / f"{plain_name(class_name)}.png" if class_name else whole

@@ -1,4 +1,4 @@
-"""When a training is to stop before its end: on Ctrl-C, SIGTERM or SIGHUP, and in time for a limit of minutes."""
+"""Why a training stops before its end: Ctrl-C, SIGTERM or SIGHUP, or a limit of minutes, which it stops in time for."""
 
 import contextlib
 import os
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-SAFETY = 2.0  # a step, a validation or a checkpoint may take so many times what the longest one took
+SAFETY = 2.0  # a step, a validation or a checkpoint may take this many times as long as the longest one so far
 
 
 class Stopped(Exception):  # noqa: N818 (it is no error)
@@ -21,7 +21,7 @@ class Stopped(Exception):  # noqa: N818 (it is no error)
 
 
 class Deadline:
-    """Says whether what comes next still fits before `seconds` are over (0: no limit), by what the like took so far."""
+    """A limit of `seconds` (0: none), and whether the next step still fits, by the longest times measured so far."""
 
     def __init__(self, seconds: float, start: float | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
@@ -29,23 +29,23 @@ class Deadline:
         self.longest: dict[str, float] = {}
 
     def took(self, what: str, seconds: float) -> None:
-        """Something of this name took so long."""
+        """Record how long something of this name took."""
         self.longest[what] = max(seconds, self.longest.get(what, 0.0))
 
     def fits(self, *coming: str) -> bool:
-        """Whether all of `coming` and a checkpoint fit; what was never timed counts as no time."""
+        """Return whether all of `coming` and a checkpoint still fit; what was never timed counts as zero."""
         needs = sum(self.longest.get(what, 0.0) for what in (*coming, "checkpoint"))
         return self.clock() + SAFETY * needs < self.end
 
 
 def signals() -> list[int]:
-    """Those that a training stops at: Ctrl-C, SIGTERM, and a closed terminal's SIGHUP unless nohup has it ignored."""
+    """Return the signals that stop a training: Ctrl-C, SIGTERM, and a closed terminal's SIGHUP unless it is ignored."""
     hangup = [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]
     return [signal.SIGINT, signal.SIGTERM, *hangup]
 
 
 class Signals:
-    """Such signals as a wish, which the training asks about when it can stop.
+    """Requests to stop, by signal: the training looks for one whenever it is able to stop.
 
     A second Ctrl-C or SIGTERM stops it at once; a second SIGHUP, which shells send beside the terminal's own, does not.
     """
@@ -55,12 +55,12 @@ class Signals:
         self._before: dict[int, Any] = {}
 
     def listen(self) -> None:
-        """From now on. Outside the main thread nothing can be heard."""
+        """Handle the signals from now on. Outside of the main thread none can be handled."""
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._heard) for number in signals()}
 
     def close(self) -> None:
-        """The signals do what they did before `listen`."""
+        """Restore the handlers that the signals had before `listen`."""
         while self._before:
             signal.signal(*self._before.popitem())
 
@@ -68,15 +68,15 @@ class Signals:
         self.wish = number
         again: dict[int, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_IGN}
         signal.signal(number, again.get(number, signal.SIG_DFL))
-        with contextlib.suppress(OSError):  # a closed terminal takes nothing, and the checkpoint is still to come
-            # print may be in the middle of a line
+        with contextlib.suppress(OSError):  # a closed terminal takes no text, and the checkpoint is still to come
+            # not print, which the signal may have interrupted
             os.write(2, b"\nStopping at the end of this step; once more: at once.\n")
 
 
 def deaf_worker() -> None:
-    """In a loader's process: such signals reach the whole group, but when to stop is the training's decision.
+    """Have this loader's process ignore the signals that reach the whole group: the training decides when to stop.
 
-    The second SIGTERM ends it, as torch expects of a worker that does not come to an end.
+    A second SIGTERM ends it, as torch expects of a worker that does not end by itself.
     """
 
     def once(number: int, _: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""Work in threads, in order, with a bounded look-ahead: decoders, OpenCV and zlib run beside each other there."""
+"""Work in threads, in order, with a bounded look-ahead: decoders, OpenCV and zlib run in parallel there."""
 
 import os
 from collections import deque
@@ -12,7 +12,7 @@ Result = TypeVar("Result")
 
 
 def cores() -> int:
-    """The cores that this process may use."""
+    """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -21,7 +21,7 @@ CORES = cores()
 
 @contextmanager
 def pool(threads: int = CORES) -> Iterator[ThreadPoolExecutor]:
-    """Threads that leave what has not begun when the work is broken off."""
+    """Yield a pool of threads; an error drops the work that has not begun."""
     workers = ThreadPoolExecutor(threads)
     try:
         yield workers
@@ -30,7 +30,7 @@ def pool(threads: int = CORES) -> Iterator[ThreadPoolExecutor]:
 
 
 def map_ahead(items: Iterable[Item], job: Callable[[Item], Result], count: int) -> Iterator[Result]:
-    """The job's results in the items' order, worked out up to `count` items before they are asked for."""
+    """Yield the job's results in the items' order, computed up to `count` items before they are asked for."""
     with pool() as workers:
         waiting: deque[Future] = deque()
         for item in items:
