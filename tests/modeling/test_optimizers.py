@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from pytorch_lightning.callbacks import Callback
 from torch import nn
 
+import linked
 import settings as settings_module
 from conftest import TINY
 from data import splits
@@ -111,9 +112,9 @@ def test_plateau_rises_and_is_halved_when_the_dice_stalls():
 
 
 @pytest.fixture(scope="module")
-def parts(folds_source):
+def parts(folds_source, tmp_path_factory):
     """Settings, data's meaning, a tiny network, and loaders of a few tiny batches, as make train has them."""
-    with contextlib.chdir(folds_source):
+    with contextlib.chdir(linked.copy(folds_source, tmp_path_factory.mktemp("parts") / "copy")):
         small = ["IMAGE_SIZE=32", "TRAIN_BATCH_SIZE=2", "VALID_BATCH_SIZE=2", f"LIMIT={BATCHES}", "AUGMENT=none"]
         settings = settings_module.load([*TINY, *small, "LOGGER=none"])
         frame, spec = splits.read(Path(settings.TRAIN_FOLDS)), builders.data_spec(settings)

@@ -18,10 +18,11 @@ import ensemble
 import export
 import folds
 import leaderboard
+import linked
 import tester
 import train
 import tune
-from conftest import TINY, cross_validate
+from conftest import SMP, TINY, cross_validate
 from tools.files import write_json
 
 TABLE = Path("output/demo/train_folds.csv")
@@ -252,7 +253,7 @@ def a_copy_by_another_name():
 def as_if_make_weights_had_packed_it():
     Path("input/weights").mkdir()
     shutil.copy(OTHER / "model.safetensors", "input/weights/tu-test_resnet.safetensors")
-    return ["ENCODER_WEIGHTS=imagenet"]
+    return [*SMP, "ENCODER_WEIGHTS=imagenet"]
 
 
 def on_another_table():
@@ -310,18 +311,21 @@ def test_weights_that_have_seen_what_is_held_out(trained, refused, cheat, words)
     assert not Path("lightning_logs/cheat").exists()
 
 
-def test_weights_that_have_not_seen_what_is_held_out_are_said_and_others_marked(trained, capsys):
+def test_weights_that_have_not_seen_what_is_held_out_are_said_and_others_marked(
+    smp_source, tmp_path, monkeypatch, capsys
+):
     """Fold 0's own model may begin fold 0; a file that nothing speaks for is marked wherever its score is."""
     import torch
     from safetensors.torch import load_file
 
-    once = [*TINY, "EPOCHS=1"]
+    monkeypatch.chdir(linked.copy(smp_source, tmp_path / "copy"))
+    once = [*TINY, *SMP]
     own = [*once, f"ENCODER_WEIGHTS={RUN / 'model.safetensors'}", "EXPERIMENT=again", "FOLD=0"]
     assert train.main(own) == 0 and tester.main(own) == 0
     about = json.loads(Path("lightning_logs/again/fold0_seed42/run.json").read_text())
     assert about["weights_origin"] == "demo, fold 0, seed 42"
     torch.save(load_file(OTHER / "model.safetensors"), "mine.pth")
-    unsure = ["ENCODER_WEIGHTS=mine.pth", "EXPERIMENT=unsure", "EPOCHS=1"]
+    unsure = [*SMP, "ENCODER_WEIGHTS=mine.pth", "EXPERIMENT=unsure"]
     cross_validate(*unsure)
     assert "Warning: origin unknown: mine.pth" in capsys.readouterr().out
     place = Path("lightning_logs/unsure")
