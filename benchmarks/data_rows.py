@@ -28,7 +28,7 @@ from loading.datamodule import DataOrder, MaskDataModule, workers
 from metrics import overlap
 from prediction import postprocess
 from prediction.postprocess import Rule
-from scoring import rule_sweep, rule_tuning
+from scoring import rule_sweep, rule_trials
 from tools import threads
 
 SIZE, BATCH = 512, 8
@@ -205,7 +205,7 @@ def thresholds(place: Path, pairs: list[tuple[Path, Path]], repeats: int) -> Row
         soft = cv2.GaussianBlur(images.read_mask(path) * np.float32(255), (0, 0), 25)
         images.write_gray(maps / f"{number}.png", soft.round().astype(np.uint8))
     files = [(maps / f"{number}.png", mask) for number, (_, mask) in enumerate(chosen)]
-    rules = tuple(Rule(threshold) for threshold in rule_tuning.FINE)
+    rules = tuple(Rule(threshold) for threshold in rule_trials.FINE)
 
     def read(pair: tuple[Path, Path]) -> tuple[np.ndarray, np.ndarray]:
         return images.read_gray(pair[0]), images.read_mask(pair[1])

@@ -32,11 +32,13 @@ WORDS = [
 _LOADER = """
 import pathlib, sys
 sys.path.insert(0, sys.argv[1])
-import assembly, settings, splits
+import settings
+from data import splits
+from training import builders
 chosen = settings.load(sys.argv[2:])
 frame = splits.read(pathlib.Path(chosen.TRAIN_FOLDS))
 rows, held_out = splits.split_rows(frame, "full")
-loader = assembly.loaders(chosen, assembly.data_spec(chosen), frame, rows, held_out).train_dataloader()
+loader = builders.loaders(chosen, builders.data_spec(chosen), frame, rows, held_out).train_dataloader()
 for epoch in range(2):
     loader.batch_sampler.sampler.set_epoch(epoch)
     for _ in loader:

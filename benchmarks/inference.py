@@ -28,9 +28,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 import rendered
 
 from formats import images
-from prediction import predictor
+from prediction import predictor, shipped_model
 
-SOURCE = Path(predictor.__file__).parent
+SOURCE = Path(predictor.__file__).parents[1]
 SAMPLE = 200  # images of the side-by-side timings
 REPEATS = 3
 
@@ -153,7 +153,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--width", type=int, default=1918)
     parser.add_argument("--batch", type=int, default=16)
     given = parser.parse_args(arguments)
-    model = predictor.load(given.run, "cuda" if torch.cuda.is_available() else "cpu")
+    model = shipped_model.load(given.run, "cuda" if torch.cuda.is_available() else "cpu")
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         test = place / "input" / "bench" / "test_hq"

@@ -20,7 +20,7 @@ import train
 from formats import rle
 from modeling.losses.loss_sum import Loss
 from modeling.segmenter import Normalization
-from prediction import postprocess, predictor, resumable
+from prediction import postprocess, predictor, resumable, shipped_model
 
 ENCODER, SIZE, BATCH = "resnet34", 256, config.TRAIN_BATCH_SIZE
 
@@ -152,7 +152,7 @@ def inference(words: list[str], files: list[Path], repeats: int) -> Row:
     """Test images to the rows of a submission at their original size, no maps written; `words`: of the training."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     logs = next(Path(word.partition("=")[2]) for word in words if word.startswith("LOGS="))
-    model = predictor.load(logs / "bench" / "foldfull_seed42", device)
+    model = shipped_model.load(logs / "bench" / "foldfull_seed42", device)
     names = {path.name: path.name for path in files}
     keep = resumable.RunLengths(
         resumable.Maps(Path(), model.spec, files[0].parent), (postprocess.Rule(),), rle.DIALECTS["carvana"], names, []

@@ -17,9 +17,9 @@ import json, sys, time
 marks = {{"python": time.time()}}
 sys.path.insert(0, {str(ROOT / "src")!r})
 import torch; marks["torch"] = time.time()
-import pytorch_lightning, trainer; marks["Lightning and TensorBoard"] = time.time()
+import pytorch_lightning, training.trainer; marks["Lightning and TensorBoard"] = time.time()
 import model_dispatcher, segmentation_models_pytorch; marks["smp and timm"] = time.time()
-import augmentations, albumentations; marks["albumentations"] = time.time()
+import loading.augmentations, albumentations; marks["albumentations"] = time.time()
 import train, lightning_module
 class Begun(Exception): pass
 def begin(self, *_, **__):
