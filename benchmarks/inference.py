@@ -92,7 +92,8 @@ def _command(run: Path, *more: str) -> list[str]:
         f"FOLD={run.name[4:].partition('_')[0]}",
     ]
     words += [f"SEED={run.name.partition('_seed')[2]}", "DATASET=bench", "DIALECT=carvana"]
-    return [sys.executable, str(SOURCE / more[0]), *words, *more[1:]]
+    script, *action = more[0].split()
+    return [sys.executable, str(SOURCE / script), *action, *words, *more[1:]]
 
 
 def _watched(typed: list[str], place: Path, kill_at: int = 0) -> list[tuple[float, float]]:
@@ -137,7 +138,7 @@ def _at_scale(run: Path, place: Path, count: int) -> None:
     print(f"  killed after {done * 64} images, went on for {resumed[-1][0]:.0f} s: the submission is equal: {equal}")
     for shard in ("1/2", "2/2"):
         _watched(_command(run, "inference.py", "MAPS=0", f"SHARD={shard}"), place)
-    subprocess.run(_command(run, "merge.py"), cwd=place, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(_command(run, "inference.py merge"), cwd=place, check=True, stdout=subprocess.DEVNULL)
     merged = submission("merged.csv")
     lines = [path.read_text().splitlines() for path in (whole, merged)]
     differ = sum(one != other for one, other in zip(*lines, strict=True))

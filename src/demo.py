@@ -23,7 +23,7 @@ from settings import Settings
 from tools import console, run_folders
 from tools.errors import UserError, command
 from tools.files import read_json
-from tools.flags import is_on
+from tools.flags import is_on, run_action
 
 FLAGS = {
     "LAYOUT": f"carvana (default) or one of: {', '.join(LAYOUTS)}",
@@ -207,8 +207,7 @@ def smoke(argv: list[str]) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    words = sys.argv[1:] if argv is None else argv
-    return smoke(words[1:]) if words[:1] == ["smoke"] else demo(words)
+    return run_action(argv, demo, smoke=smoke)
 
 
 if __name__ == "__main__":

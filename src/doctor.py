@@ -15,7 +15,7 @@ from checkup.findings import OK, PROBLEM, WARNING, Report
 from data import rle_order, splits
 from tools.errors import UnlearnedError, command
 from tools.files import write_json
-from tools.flags import is_on
+from tools.flags import is_on, run_action
 
 if TYPE_CHECKING:
     from settings import Settings
@@ -92,10 +92,7 @@ def rle_check(argv: list[str]) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    words = sys.argv[1:] if argv is None else argv
-    if words[:1] == ["batch"]:
-        return batch(words[1:])
-    return rle_check(words[1:]) if words[:1] == ["rle-check"] else examine(words)
+    return run_action(argv, examine, batch=batch, rle_check=rle_check)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from shipping.smp_form import CHECKED, refuse_foreign, save
 from tools import console, run_folders
 from tools.errors import UserError, command
 from tools.files import atomic_write, write_text
-from tools.flags import is_on
+from tools.flags import is_on, run_action
 
 if TYPE_CHECKING:
     from shipping.onnx_file import Way
@@ -112,8 +112,7 @@ def hub(argv: list[str]) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    words = sys.argv[1:] if argv is None else argv
-    return hub(words[1:]) if words[:1] == ["hub"] else onnx(words)
+    return run_action(argv, onnx, hub=hub)
 
 
 if __name__ == "__main__":

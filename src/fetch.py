@@ -12,7 +12,7 @@ import settings as settings_module
 from data import images_to_predict, layouts
 from data.competition_files import fetch, wanted
 from tools.errors import UserError, command
-from tools.flags import is_on
+from tools.flags import is_on, run_action
 from tools.names import check_name
 
 if TYPE_CHECKING:
@@ -89,8 +89,7 @@ def weights(argv: list[str]) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    words = sys.argv[1:] if argv is None else argv
-    return weights(words[1:]) if words[:1] == ["weights"] else data(words)
+    return run_action(argv, data, weights=weights)
 
 
 if __name__ == "__main__":

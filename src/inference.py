@@ -16,7 +16,7 @@ from prediction import shards
 from prediction.inference_job import Wanted, picture_of, predict, prediction_folder
 from tools import console
 from tools.errors import UserError, command
-from tools.flags import Flags, is_on
+from tools.flags import Flags, is_on, run_action
 
 FLAGS = {
     "FOLD": "0, or 0,1,2, or full; without it every finished fold",
@@ -85,8 +85,7 @@ def same_words(argv: list[str] | None, flags: Flags) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    words = sys.argv[1:] if argv is None else argv
-    return merge(words[1:]) if words[:1] == ["merge"] else predict_images(words)
+    return run_action(argv, predict_images, merge=merge)
 
 
 if __name__ == "__main__":

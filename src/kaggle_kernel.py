@@ -15,7 +15,7 @@ from shipping import kernel_fetch, kernel_push, kernel_rehearsal, kernel_run
 from shipping.kernel_build import BACK, MADE, PLACE, prediction, training
 from tools.errors import UserError, command
 from tools.files import write_json
-from tools.flags import is_on
+from tools.flags import is_on, run_action
 
 FLAGS = {
     "FOLD": "as for make inference: 0, or 0,1,2, or full; without it every finished fold. With TRAIN=1: the one fold",
@@ -87,12 +87,8 @@ def fetch(argv: list[str]) -> None:
     kernel_fetch.bring_home(Path(settings.LOGS), flags.ZIP, is_on(flags.OVERWRITE))
 
 
-ACTIONS = {"rehearsal": rehearse, "push": push, "fetch": fetch}
-
-
 def main(argv: list[str] | None = None) -> int:
-    words = sys.argv[1:] if argv is None else argv
-    return ACTIONS[words[0]](words[1:]) if words and words[0] in ACTIONS else build(words)
+    return run_action(argv, build, rehearsal=rehearse, push=push, fetch=fetch)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import settings as settings_module
 from data import splits
 from data.dataspec import DataSpec
 from tools.errors import UserError, command
+from tools.flags import run_action
 
 if TYPE_CHECKING:
     import numpy as np
@@ -114,8 +115,7 @@ def summary(argv: list[str] | None = None) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    words = sys.argv[1:] if argv is None else argv
-    return summary(words[1:]) if words[:1] == ["summary"] else samples(words)
+    return run_action(argv, samples, summary=summary)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from data import splits
 from data.leak_audit import across_folds
 from tools import run_folders
 from tools.errors import UserError
-from tools.flags import is_on
+from tools.flags import is_on, whole_numbers
 from tools.names import check_name
 
 if TYPE_CHECKING:
@@ -188,10 +188,7 @@ def planned(settings: "Settings", frame: "pd.DataFrame", share: float, fold: str
 
 def seeds_of(text: str) -> int:
     """Count the seeds that SEEDS=42,43 names. Raises UserError."""
-    names = [part.strip() for part in text.split(",")] if text else [""]
-    if text and (not all(name.isdecimal() for name in names) or len(set(names)) < len(names)):
-        raise UserError(f"SEEDS={text}: expected whole numbers with commas, each once, such as 42,43,44.")
-    return len(names)
+    return len(whole_numbers("SEEDS", text)) if text else 1
 
 
 def _experiment(settings: "Settings", made: bool) -> Iterator[Finding]:

@@ -288,8 +288,7 @@ def unpack(packed: bytes, paths: Sequence[str], anew: bool = False) -> None:
 
 
 def _is_of(name: str, count: int) -> bool:
-    first = name.partition("/")[0]
-    return first.isdecimal() and int(first) < count
+    return (first := name.partition("/")[0]).isdecimal() and int(first) < count
 
 
 def _put(archive: tarfile.TarFile, members: list[tarfile.TarInfo], path: Path) -> None:

@@ -8,14 +8,7 @@ from scenes import carvana, rendered_layouts
 from scenes.writer import DONE, refuse_foreign
 from tools.errors import UserError, nearest
 from tools.files import read_json
-
-
-def whole_number(flags: SimpleNamespace, name: str, default: int, low: int) -> int:
-    """Read a flag as a whole number. Raises UserError for anything else, and for one below `low`."""
-    text = getattr(flags, name) or str(default)
-    if not text.isdecimal() or int(text) < low:
-        raise UserError(f"{name}={text}: expected a whole number of at least {low}.")
-    return int(text)
+from tools.flags import whole_number
 
 
 def wanted_data(flags: SimpleNamespace) -> dict[str, int]:
@@ -33,7 +26,10 @@ def wanted_data(flags: SimpleNamespace) -> dict[str, int]:
             if getattr(flags, name):
                 raise UserError(f"{name} is for Carvana's layout; LAYOUT={flags.LAYOUT} has COUNT.")
         wanted = (("COUNT", rendered_layouts.COUNT, 8),)
-    return {"seed": 42, **{name.lower(): whole_number(flags, name, default, low) for name, default, low in wanted}}
+    return {
+        "seed": 42,
+        **{name.lower(): whole_number(name, getattr(flags, name), default, low, None) for name, default, low in wanted},
+    }
 
 
 def render(root: Path, layout: str, wanted: dict[str, int], overwrite: bool) -> None:

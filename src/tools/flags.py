@@ -1,9 +1,13 @@
 """Texts of a command's flags (FOLD=0 RESUME=1): yes or no, whole numbers, lists."""
 
+import sys
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from tools.errors import UserError
+
+Command = Callable[[list[str]], int]  # words -> exit code
 
 
 class Flags(SimpleNamespace):
@@ -16,6 +20,13 @@ class Flags(SimpleNamespace):
         def __getattr__(self, name: str) -> str: ...
 
 
+def run_action(argv: list[str] | None, usual: Command, **actions: Command) -> int:
+    """Call the command that the first word names, or the usual one, with the words that are left; return its code."""
+    words = sys.argv[1:] if argv is None else argv
+    action = actions.get(words[0].replace("-", "_")) if words else None
+    return action(words[1:]) if action else usual(words)
+
+
 def is_on(text: str) -> bool:
     """Read a yes/no flag: 1, true and yes against 0, false, no and "" (not given). Raises UserError."""
     if text.lower() in ("1", "true", "yes"):
@@ -25,12 +36,13 @@ def is_on(text: str) -> bool:
     raise UserError(f"Expected 1 or 0 for a flag, got '{text}'.")
 
 
-def whole_number(name: str, text: str, default: int, low: int = 1, high: int = 10_000) -> int:
-    """Read a whole number from `low` to `high`; `default` where the flag is not given. Raises UserError."""
+def whole_number(name: str, text: str, default: int, low: int = 1, high: int | None = 10_000) -> int:
+    """Read a whole number from `low` to `high` (None: no limit), `default` where none is given. Raises UserError."""
     if not text:
         return default
-    if not (text.isdecimal() and text.isascii() and low <= int(text) <= high):
-        raise UserError(f"{name}={text}: expected a whole number from {low} to {high}.")
+    if not (text.isdecimal() and text.isascii() and low <= int(text) <= (int(text) if high is None else high)):
+        span = f"of at least {low}" if high is None else f"from {low} to {high}"
+        raise UserError(f"{name}={text}: expected a whole number {span}.")
     return int(text)
 
 
