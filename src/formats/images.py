@@ -130,6 +130,11 @@ def slices(path: Path) -> list[Path]:
     return [found[number] for number in sorted(found)]
 
 
+def image_files(path: Path) -> list[Path]:
+    """List the files of an image: a stack's slices, or the file itself, there or not. Raises UserError for no slice."""
+    return slices(path) if "{z}" in path.name else [path]
+
+
 def stored_files(path: Path) -> list[Path]:
     """List the files of an image or a mask: a stack's slices, what a folder holds, or the file itself.
 

@@ -212,7 +212,7 @@ def _stamp(root: Path, names: list[str]) -> str:
 
 def _files(path: Path) -> list[Path]:
     try:
-        return images.slices(path) if "{z}" in path.name else [path]
+        return images.image_files(path)
     except UserError:  # no stack that can be read, as whoever reads it will be told
         return []
 

@@ -69,7 +69,7 @@ def is_done(folder: Path, about: dict[str, Any], keep: resumable.Keep, files: li
     wanted, there = json.loads(json.dumps({**about, **plan})), read_json(path, "")
     if kind not in there or any(there.get(name) != value for name, value in wanted.items()):
         return False
-    own = [file for name in files for file in (images.slices(name) if "{z}" in name.name else [name])]
+    own = [file for name in files for file in images.image_files(name)]
     return all(file.stat().st_mtime_ns <= path.stat().st_mtime_ns for file in own)
 
 

@@ -246,17 +246,13 @@ def _seen(origin: Origin, path: Path, held_out: HeldOut) -> list[str]:
     return list(rows["image"][known | rows["image"].isin(copies)])
 
 
-def _files(root: Path, image: str) -> list[Path]:
-    return images.slices(root / image) if "{z}" in image else [root / image]
-
-
 def _sizes(root: Path, image: str) -> tuple[int, ...]:
     """Return the bytes of an image's files, () where they are not there."""
     try:
-        return tuple(file.stat().st_size for file in _files(root, image))
+        return tuple(file.stat().st_size for file in images.image_files(root / image))
     except (OSError, UserError):
         return ()
 
 
 def _digest(root: Path, image: str) -> str:
-    return digest_of(sha256(file) for file in _files(root, image))
+    return digest_of(sha256(file) for file in images.image_files(root / image))
