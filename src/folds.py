@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import settings as settings_module
-from data import index_table, scan, spec_guess, splits
+from data import index_table, scan, spec_of_data, splits
 from data.dataspec import DataSpec
 from data.folds_table import choose, strategy, users_own, write
 from data.leak_audit import across_folds, copies
@@ -87,10 +87,11 @@ def main(argv: list[str] | None = None) -> None:
         splits.check(frame, Path(table or settings.INPUT))  # before the long decode
     if given and tie:
         raise UserError("TIE=1 moves copies into one fold, and these folds are given; remove the copies, or the folds.")
-    hints = spec_guess.hints_of(settings, frame, match)
-    scanned = scan.scan_table(frame, root, spec_guess.guess_spec(frame, root, hints), settings.MAX_PIXELS)
+    hints = spec_of_data.hints_of(settings, frame, match)
+    found = spec_of_data.find(list(frame["mask"]), list(frame["image"]), root, hints, settings.MAX_PIXELS)
+    scanned = scan.scan_table(frame, root, found, settings.MAX_PIXELS)
     spec, areas = scanned.spec, scanned.areas
-    print(spec_guess.describe(spec, areas))
+    print(spec_of_data.describe(found, spec, areas))
     pairs = across_folds.find(frame, scanned, root, settings.MAX_PIXELS)
     if tie:
         frame["group"] = copies.tie(list(frame["group"]), pairs)
@@ -115,6 +116,7 @@ def main(argv: list[str] | None = None) -> None:
         "dialect": hints.dialect,
         "strategy": strategy(given, bool(table), len(spec.scored)),
         "made_with": None if table and given else made_with,
+        "masks": found.evidence(),
     }
     deliver(result, areas, spec, about, path)
     across_folds.show_unsure(result, unsure, root, spec, path.with_name("alike.csv"))

@@ -62,7 +62,11 @@ class Settings:
     GROUP: str
     # auto (as make folds finds it) | binary | multiclass (one class a pixel) | multilabel (classes overlap)
     TASK: Literal["auto", "binary", "multiclass", "multilabel"]
-    IGNORE: Annotated[int, Range(-1, 65535)]  # the value of a class map that is not labeled; -1: none
+    # the value of a class map that is not labeled: auto (255, where the masks show it) | a value | -1: none
+    IGNORE: str
+    # the lowest gray of a binary mask that is foreground; 0: as make folds finds it
+    MASK_THRESHOLD: Annotated[int, Range(0, 65535)]
+    MASK_CHANNEL: Literal["auto", "color", "alpha"]  # auto | color | alpha: where a mask with an alpha channel is drawn
     # 0: as make folds finds them (3; a stack's slices) | 1: gray | 3: RGB | n: all of a file's channels
     IN_CHANNELS: Annotated[int, Range(0, 1024)]
     MAX_PIXELS: Annotated[int, Range(1, 10**10)]  # an image whose header promises more is refused before it is decoded

@@ -90,7 +90,7 @@ def test_everything_broken_is_listed_at_once(demo_data, refused):
     Image.fromarray(np.arange(64 * 96, dtype=np.uint8).reshape(64, 96)).save(masks[3].with_suffix(".png"))
     masks[3].unlink()
     names = [path.name for path in (pictures[0], pictures[1], masks[2])]
-    refused(folds.main, TINY, "4 broken or mismatched pairs", *names, masks[3].stem, "a binary mask has")
+    refused(folds.main, TINY, "4 broken or mismatched pairs", *names, masks[3].stem, "grays between the two levels")
     assert not Path("output").exists()
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from checkup import perfect
 from checkup.perfect import Frame
 from data.dataspec import DataSpec
-from data.scan import DataScan, DecodedPair, scan_pairs
+from data.scan import DataScan, DecodedPair, areas_of, scan_pairs
 from formats import decode, images
 from formats.mask_reference import MaskReference
 from formats.samples import Samples
@@ -77,8 +77,8 @@ class PairReader:
     scale: Scale
     stopwatch: _Stopwatch
 
-    def __call__(self, image: str, reference: str) -> DecodedPair[PairNotes]:
-        """Decode one pair. Raises UserError where a file is broken or the sizes differ."""
+    def __call__(self, row: int, image: str, reference: str) -> DecodedPair[PairNotes]:
+        """Decode the pair of a row. Raises UserError where a file is broken or the sizes differ."""
         path = self.root / image
         levels, (mode, *_) = self.stopwatch.noting(
             lambda: images.read_levels(path, self.max_pixels, self.spec.channels), _mode
@@ -102,7 +102,7 @@ class PairReader:
             objects=np.array([of_class.objects for of_class in against]),
             vanished=np.array([of_class.vanished for of_class in against]),
         )
-        return DecodedPair(levels, mask, notes)
+        return DecodedPair(levels, areas_of(self.spec, mask), notes)
 
     def _mask(self, where: MaskReference, shape: tuple[int, int], image: str) -> tuple[np.ndarray, np.ndarray | None]:
         """Read a mask (K, H, W) and, where the reference tells them apart, its objects' labels int32 (S, H, W)."""

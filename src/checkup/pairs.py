@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from checkup.findings import Finding, problem, warning
-from data import folds_table, index_table, layouts, spec_guess, splits
+from data import folds_table, index_table, layouts, spec_of_data, splits
 from data.dataspec import DataSpec
 from data.index_table import IndexTable
 from data.layout_match import LayoutMatch
@@ -40,8 +40,9 @@ def find(settings: "Settings", table: str) -> tuple[Table, list[Finding]]:
     if path.is_file() and not edited and not table:
         return _of_folds_table(settings, path)
     index, findings = _index(settings, table or (str(path) if edited else ""))
-    hints = spec_guess.hints_of(settings, index.frame, index.match)
-    spec = spec_guess.guess_spec(index.frame, Path(settings.INPUT), hints)
+    frame, hints = index.frame, spec_of_data.hints_of(settings, index.frame, index.match)
+    root = Path(settings.INPUT)
+    spec = spec_of_data.find(list(frame["mask"]), list(frame["image"]), root, hints, settings.MAX_PIXELS).spec
     if edited:
         findings.append(warning("folds table", f"{path} is your own, or was edited: make folds checks and takes it"))
     return Table(index.frame, spec, made=False, given="kfold" in index.frame, layout=index.match.layout), findings

@@ -32,12 +32,28 @@ class ClassKeys:
         size = 1 << 24 if self.colors else 1 << 16
         indices = _index_of_key(known, ignored, self.nobodys, self.zero_is_nobodys, size)[keys]
         if (indices < 0).any():
-            strange = describe(keys[indices < 0][0], bool(self.colors))
-            raise UserError(
-                f"{path} holds the {'color' if self.colors else 'value'} {strange}, which is no class; there are "
-                f"{self._legend()}. Name it in classes.csv, or set IGNORE to it."
-            )
+            raise self._strange(path, keys[indices < 0][0])
         return indices.astype(np.uint8)
+
+    def places(self, keys: np.ndarray, color: bool, path: Path) -> np.ndarray:
+        """Return the class index (V,) of each value, or packed color, that was noted of `path`. Raises UserError."""
+        if self.colors and not color:
+            keys = keys * 0x10101
+        elif color and not self.colors:
+            images.read_labels(path)  # its own sentence: a mask in colors
+        index_of = dict(zip(pack(np.array(self.colors)).tolist() if self.colors else self.values, range(250)))
+        ignored = int(pack(np.array(self.ignore))) if self.colors and self.ignore else next(iter(self.ignore), -1)
+        nobodys = {ignored, 0} if self.zero_is_nobodys else {ignored}
+        strange = [key for key in keys.tolist() if key not in index_of and key not in nobodys]
+        if strange:
+            raise self._strange(path, strange[0])
+        return np.array([index_of.get(key, self.nobodys) for key in keys.tolist()])
+
+    def _strange(self, path: Path, key: int) -> UserError:
+        return UserError(
+            f"{path} holds the {'color' if self.colors else 'value'} {describe(key, bool(self.colors))}, which is no "
+            f"class; there are {self._legend()}. Name it in classes.csv, or set IGNORE to it."
+        )
 
     def _legend(self) -> str:
         keys = pack(np.array(self.colors)).tolist() if self.colors else self.values

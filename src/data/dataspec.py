@@ -33,6 +33,7 @@ MOST_CLASSES = 250  # indices are bytes
 
 
 JSON_NAMES = {"colors": "colours"}  # as tables and models of before have it
+LATER = ("threshold", "objects", "alpha")  # fields that tables and models of before lack
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,13 @@ class DataSpec:
     window: tuple[float, float] = (0.0, 65535.0)  # 16-bit values that become 0 and 255
     mean: tuple[float, ...] = ()  # of each channel in [0, 1], measured by make folds
     std: tuple[float, ...] = ()
+    threshold: int = 0  # of binary masks: the lowest gray that is foreground; 0: files have 0 and one other value
+    objects: str = ""  # "labels": each value of a mask's file numbers an object
+    alpha: bool = False  # masks are drawn in the alpha channel
 
     @property
     def planes(self) -> int:
-        """Count the planes, Count the planes, K of a mask (K, H, W)."""
+        """Count the planes, K of a mask (K, H, W)."""
         return 1 if self.task == "multiclass" else len(self.classes)
 
     @property
@@ -69,6 +73,9 @@ class DataSpec:
     def as_json(self) -> dict[str, Any]:
         """Return a JSON-ready dict; `from_json` reads it back."""
         values = json.loads(json.dumps(asdict(self)))
+        for name in LATER:  # tables and models of before have none, and mean these
+            if values[name] == getattr(DataSpec, name):
+                del values[name]
         return {JSON_NAMES.get(name, name): value for name, value in values.items()}
 
     def read_image(self, path: Path, max_pixels: int = 100_000_000) -> np.ndarray:
@@ -114,8 +121,8 @@ class DataSpec:
         if self.task == "binary" or where.kind != "path":
             return self.from_planes(self._read_planes(root, where, shape, max_pixels, image), reference)
         path = root / where.path
-        labels = self._class_keys().read(path, max_pixels)
-        _refuse_size(path, labels.shape, shape, image)
+        labels = self.class_keys().read(path, max_pixels)
+        refuse_size(path, labels.shape, shape, image)
         if self.task == "multiclass":
             return labels[None]
         return (labels[None] == np.arange(len(self.classes), dtype=np.uint8)[:, None, None]).astype(np.uint8)
@@ -151,7 +158,7 @@ class DataSpec:
             return _pad_as(small, mask.shape[1:], size, resize, padding)[None]
         return np.stack([mask_to_network(plane, size, resize) for plane in mask])
 
-    def _class_keys(self) -> ClassKeys:
+    def class_keys(self) -> ClassKeys:
         """Say what a class map's values or colors stand for."""
         multiclass = self.task == "multiclass"
         nobodys = IGNORED if multiclass else MOST_CLASSES  # equal to no class, where each has a plane
@@ -167,12 +174,18 @@ class DataSpec:
             return np.stack([rows.mask(where.image_id, name, shape, dialect) for name in names]) > 0
         planes = np.zeros((len(self.scored), *shape), bool)
         if where.kind == "path":
-            planes = _read_own_size(root / where.path, shape, max_pixels, image)[None].view(bool)
+            planes = self._read_own_size(root / where.path, shape, max_pixels, image)[None].view(bool)
         elif where.kind == "class_files":
             for plane, path in zip(planes, where.class_paths(root, self.scored_names), strict=True):
                 if path.exists():
-                    plane[:] = _read_own_size(path, shape, max_pixels, image) > 0
+                    plane[:] = self._read_own_size(path, shape, max_pixels, image) > 0
         return planes
+
+    def _read_own_size(self, path: Path, shape: tuple[int, int], max_pixels: int, image: str) -> np.ndarray:
+        """Read a binary mask, uint8 (H, W) of 0 and 1. Raises UserError where its size is not `shape`, `image`'s."""
+        mask = images.read_mask(path, max_pixels, self.threshold, self.alpha)
+        refuse_size(path, mask.shape, shape, image)
+        return mask
 
     def from_planes(self, planes: np.ndarray, reference: str) -> np.ndarray:
         """Turn bool (S, H, W), a plane a scored class, into a mask (K, H, W). UserError where classes overlap."""
@@ -193,14 +206,8 @@ class DataSpec:
         return labels[None]
 
 
-def _read_own_size(path: Path, shape: tuple[int, int], max_pixels: int, image: str) -> np.ndarray:
-    """Read a binary mask, uint8 (H, W) of 0 and 1. Raises UserError where its size is not `shape`, that of `image`."""
-    mask = images.read_mask(path, max_pixels)
-    _refuse_size(path, mask.shape, shape, image)
-    return mask
-
-
-def _refuse_size(path: Path, have: tuple[int, ...], want: tuple[int, ...], image: str) -> None:
+def refuse_size(path: Path, have: tuple[int, ...], want: tuple[int, ...], image: str) -> None:
+    """Raise UserError where a mask's (H, W) is not its image's."""
     if tuple(have) != tuple(want):
         raise UserError(f"{path}: {have[1]} x {have[0]} pixels, but its image {image} has {want[1]} x {want[0]}.")
 
@@ -234,6 +241,9 @@ def from_json(values: Any, where: str) -> DataSpec:
             window=(float(low), float(high)),
             mean=tuple(map(float, values["mean"])),
             std=tuple(map(float, values["std"])),
+            threshold=int(values.get("threshold", 0)),
+            objects=str(values.get("objects", "")),
+            alpha=bool(values.get("alpha", False)),
         )
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise UserError(f"{where} does not say what the data are ({error}). Write it again: make folds") from error
@@ -262,6 +272,8 @@ def _contradictions(spec: DataSpec, values: dict[str, Any]) -> str:
         f"{spec.channels} channels": 1 <= spec.channels <= 1024,
         f"window {spec.window}": -math.inf < spec.window[0] < spec.window[1] < math.inf,
         f"{spec.bits} bits": spec.bits in (8, 16),
+        f"threshold {spec.threshold}": 0 <= spec.threshold <= 65535,
+        f"objects {spec.objects}": spec.objects in ("", "labels"),
         f"run lengths of {spec.rle}": spec.rle in ("", *rle.DIALECTS),
         f"mean {spec.mean} and deviation {spec.std}": len(spec.mean) == len(spec.std) == spec.channels
         and all(math.isfinite(part) for part in spec.mean)

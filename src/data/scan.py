@@ -10,6 +10,7 @@ import numpy as np
 from data import level_statistics
 from data.dataspec import DataSpec
 from data.leak_audit import spectra
+from data.spec_of_data import FoundSpec
 from formats import images, rle_table
 from formats.mask_reference import tables_of
 from tools import console, threads
@@ -23,10 +24,10 @@ Notes = TypeVar("Notes")
 
 @dataclass(frozen=True)
 class DecodedPair(Generic[Notes]):
-    """An image, uint8 or uint16 (H, W, C), its mask (K, H, W), and what else the reader notes of them."""
+    """An image, uint8 or uint16 (H, W, C), its classes' shares (S,), and what else the reader notes of them."""
 
     levels: np.ndarray
-    mask: np.ndarray
+    areas: np.ndarray
     notes: Notes
 
 
@@ -78,10 +79,10 @@ def scan_pairs(
     names: Sequence[tuple[str, str]],
     root: Path,
     spec: DataSpec,
-    read: Callable[[str, str], DecodedPair[Notes]],
+    read: Callable[[int, str, str], DecodedPair[Notes]],
     keep: int = 0,
 ) -> DataScan[Notes]:
-    """Decode each pair (image, mask's reference) below `root` by `read`; list what it refuses as broken.
+    """Decode each pair (row, image, mask's reference) below `root` by `read`; list what it refuses as broken.
 
     keep: bytes of decoded images that may stay for the leak audit, which would decode some of them again.
     """
@@ -90,12 +91,12 @@ def scan_pairs(
 
     def scan_row(row: int) -> tuple[ScannedPair[Notes], np.ndarray] | str:
         try:
-            decoded = read(*names[row])
+            decoded = read(row, *names[row])
         except UserError as error:
             return str(error)
         levels = decoded.levels
         thumbnail = spectra.thumbnail(level_statistics.eight_bits(levels))
-        pair = ScannedPair(row, _areas(spec, decoded.mask), thumbnail, decoded.notes, levels if keep else None)
+        pair = ScannedPair(row, decoded.areas, thumbnail, decoded.notes, levels if keep else None)
         return pair, level_statistics.histogram(levels)
 
     pairs, broken, room = [], [], keep
@@ -112,19 +113,27 @@ def scan_pairs(
     return DataScan(level_statistics.measured(spec, histograms) if pairs else spec, pairs, broken)
 
 
-def _areas(spec: DataSpec, mask: np.ndarray) -> np.ndarray:
+def areas_of(spec: DataSpec, mask: np.ndarray) -> np.ndarray:
     """Measure the share (S,) of each scored class among the labeled pixels of a mask (K, H, W)."""
     labeled = spec.labeled(mask)
     pixels = mask[0].size if labeled is None else max(1, int(labeled.sum()))
     return np.array([np.count_nonzero(plane) for plane in spec.class_planes(mask)]) / pixels  # axis= is slower
 
 
-def scan_table(frame: "pd.DataFrame", root: Path, spec: DataSpec, max_pixels: int) -> DataScan[None]:
-    """Scan every pair of a table. Raises one UserError that lists all that is broken, or says that all is empty."""
+def scan_table(frame: "pd.DataFrame", root: Path, found: FoundSpec, max_pixels: int) -> DataScan[None]:
+    """Scan every pair of a table, whose mask files were decoded already.
 
-    def read(image: str, mask: str) -> DecodedPair[None]:
+    Raises one UserError that lists all that is broken, or says that all is empty.
+    """
+    spec = found.spec
+
+    def read(row: int, image: str, mask: str) -> DecodedPair[None]:
         levels = images.read_levels(root / image, max_pixels, spec.channels)
-        return DecodedPair(levels, spec.read_mask(root, mask, levels.shape[:2], max_pixels, image), None)
+        shape = (levels.shape[0], levels.shape[1])
+        areas = found.areas(row, shape, image)
+        if areas is None:
+            areas = areas_of(spec, spec.read_mask(root, mask, shape, max_pixels, image))
+        return DecodedPair(levels, areas, None)
 
     scan = scan_pairs(list(zip(frame["image"], frame["mask"], strict=True)), root, spec, read)
     images.refuse_listed(

@@ -29,8 +29,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from formats import mask_values
 from formats.decode import Halvings, decode, size_of
-from formats.resize import values_present
 from formats.samples import Samples
 from tools.errors import UserError, listing
 
@@ -193,19 +193,23 @@ def read_colors(path: Path, max_pixels: int = _MAX_PIXELS) -> np.ndarray:
     return colors
 
 
-def read_mask(path: Path, max_pixels: int = _MAX_PIXELS) -> np.ndarray:
+def read_mask(path: Path, max_pixels: int = _MAX_PIXELS, threshold: int = 0, alpha: bool = False) -> np.ndarray:
     """Decode a binary mask to uint8 (H, W) of 0 and 1; a folder is the union of its instance masks.
 
-    Foreground is whatever is not 0, provided that there is only one such value; a JPEG's smeared values are cut at 128.
-    Raises UserError for anything else.
+    threshold: the lowest gray that is foreground; 1: all but 0, or black; 0: whatever is not 0, provided that there is
+    only one such value (of a JPEG from 128 on), and UserError for anything else. alpha: the mask is the alpha channel.
     """
     if path.is_dir():
         files = list_images(path)
         if not files:
             raise UserError(f"{path}: no masks in this folder; expected one image per object.")
-        return _union(files, max_pixels)
+        return union(files, max_pixels, threshold, alpha)
     samples = decode(path, max_pixels)
-    values = _mask_values(samples)
+    if threshold == 1 and not (samples.jpeg or alpha):
+        return _all_but_black(samples)
+    values = mask_values.alpha_of(samples) if alpha else mask_values.binary_values(samples)
+    if threshold:
+        return (values >= threshold).view(np.uint8)
     top = values.max(initial=0)
     if top <= 1:
         return values.astype(np.uint8, copy=False)
@@ -217,28 +221,23 @@ def read_mask(path: Path, max_pixels: int = _MAX_PIXELS) -> np.ndarray:
         shown = ", ".join(map(str, present[:8])) + (", ..." if len(present) > 8 else "")
         raise UserError(
             f"{path}: a binary mask has 0 and one other value; this one has {len(present)}: {shown}. "
-            "Draw it with 0 and 255; where these are classes say TASK=multiclass, where they are colors name them in "
-            "classes.csv (name,r,g,b)."
+            "make folds finds out what they mean, from all masks."
         )
     return cv2.threshold(values, 0, 1, cv2.THRESH_BINARY)[1].astype(np.uint8, copy=False)
 
 
-def _mask_values(samples: Samples) -> np.ndarray:
-    if samples.kind == "palette":
-        # a palette whose colors are all alike tells nothing: its indices are the mask then
-        indices = samples.indices()
-        if samples.luma()[0] == 0 and indices.max(initial=0) <= 1:
-            return indices  # black and one other, whichever it is
-        present = values_present(indices)
-        if len(np.unique(samples.luma()[present])) < len(present):
-            return indices
-    return samples.gray()
+def _all_but_black(samples: Samples) -> np.ndarray:
+    """Return uint8 (H, W): 1 where a gray or an index is not 0, or a color not black."""
+    if samples.kind in ("gray", "palette") and not samples.grays:
+        return (samples.values[..., 0] > 0).view(np.uint8)
+    return samples.colors().any(-1).view(np.uint8)
 
 
-def _union(files: list[Path], max_pixels: int) -> np.ndarray:
-    whole = read_mask(files[0], max_pixels)
+def union(files: list[Path], max_pixels: int = _MAX_PIXELS, threshold: int = 0, alpha: bool = False) -> np.ndarray:
+    """Unite binary masks of one size, uint8 (H, W), as read_mask reads each. Raises UserError."""
+    whole = read_mask(files[0], max_pixels, threshold, alpha)
     for file in files[1:]:
-        part = read_mask(file, max_pixels)
+        part = read_mask(file, max_pixels, threshold, alpha)
         if part.shape != whole.shape:
             raise UserError(f"{file}: {_size(part)} pixels, but {files[0].name} beside it has {_size(whole)}.")
         whole |= part

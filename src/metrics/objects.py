@@ -10,8 +10,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from data.dataspec import DataSpec
+from data.class_maps import pack
+from data.dataspec import DataSpec, refuse_size
 from formats import images, rle, rle_table
+from formats.decode import decode
 from formats.mask_reference import MaskReference
 from metrics.overlap import f_score, scores
 from tools.errors import UserError
@@ -75,13 +77,15 @@ def read(
     """Read the true objects of the mask that `reference` names, int32 (S, H, W): labels 1, 2, ... a scored class.
 
     Each file of a folder of instance masks is an object, and each row of a table of run lengths where its dialect has a
-    row an object or the image has several rows; otherwise the mask's connected components are. Where objects overlap,
+    row an object or the image has several rows; each value of a file whose values number objects; otherwise the mask's connected components are. Where objects overlap,
     the later one has the pixels. Raises UserError, also where a mask's size is not `shape`, that of `image`.
     """
     where = MaskReference.parse(reference)
     if where.kind == "run_lengths":
         return _from_table(spec, root, where, shape)
     paths = [] if where.kind == "empty" else where.class_paths(root, spec.scored_names)
+    if spec.objects == "labels" and where.kind == "path" and not paths[0].is_dir():
+        return _numbered(paths[0], shape, max_pixels, image)[None]
     folders = {index: path for index, path in enumerate(paths) if path.is_dir()}
     if folders and len(folders) == sum(path.exists() for path in paths):
         labels = np.zeros((len(spec.scored), *shape), np.int32)
@@ -89,8 +93,18 @@ def read(
         mask = spec.read_mask(root, reference, shape, max_pixels, image)
         labels = np.stack([components(plane) for plane in spec.class_planes(mask)])
     for index, folder in folders.items():
-        labels[index] = _from_folder(folder, shape, max_pixels, image)
+        labels[index] = _from_folder(spec, folder, shape, max_pixels, image)
     return labels
+
+
+def _numbered(path: Path, shape: tuple[int, int], max_pixels: int, image: str) -> np.ndarray:
+    """Return int32 (H, W) of a file in which each value, or color, numbers an object: 1, 2, ... by the values' order."""
+    samples = decode(path, max_pixels)
+    refuse_size(path, samples.values.shape[:2], shape, image)
+    keys = images.read_labels(path, max_pixels) if samples.kind in ("gray", "palette") else pack(samples.colors())
+    values, places = np.unique(keys, return_inverse=True)
+    labels = places.reshape(shape).astype(np.int32)
+    return labels if values[0] == 0 else labels + 1
 
 
 def _from_table(spec: DataSpec, root: Path, where: MaskReference, shape: tuple[int, int]) -> np.ndarray:
@@ -108,14 +122,14 @@ def _from_table(spec: DataSpec, root: Path, where: MaskReference, shape: tuple[i
     return np.stack(planes)
 
 
-def _from_folder(folder: Path, shape: tuple[int, int], max_pixels: int, image: str) -> np.ndarray:
+def _from_folder(spec: DataSpec, folder: Path, shape: tuple[int, int], max_pixels: int, image: str) -> np.ndarray:
     """Return int32 (H, W) from a folder of instance masks, by the names of its files."""
     files = images.list_images(folder)
     if not files:
         raise UserError(f"{folder}: no masks in this folder; expected one image per object.")
 
     def read_one(file: Path) -> np.ndarray:
-        mask = images.read_mask(file, max_pixels)
+        mask = images.read_mask(file, max_pixels, spec.threshold, spec.alpha)
         if mask.shape != tuple(shape):
             have, want = f"{mask.shape[1]} x {mask.shape[0]}", f"{shape[1]} x {shape[0]}"
             raise UserError(f"{file}: {have} pixels, but its image {image} has {want}.")

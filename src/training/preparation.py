@@ -24,8 +24,10 @@ def fixed_settings(settings: "Settings") -> dict[str, Any]:
     """Return what must be equal in all runs of an experiment."""
     shared = settings.snapshot(*FIXED)
     values = {name: value for name, value in shared.items() if name not in VARYING}
+    ignore = 255 if settings.IGNORE == "auto" else int(settings.IGNORE)  # as experiments of before have it
     return {
         **values,
+        "IGNORE": ignore,
         "folds_sha256": sha256(Path(settings.TRAIN_FOLDS)),
         "data": builders.data_spec(settings).as_json(),
     }

@@ -1,0 +1,245 @@
+"""The DataSpec of a table's images and masks: from the constants, the layout, classes.csv, and every mask file."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from data import mask_meaning, mask_survey
+from data.class_table import NOT_LABELED, read_class_table
+from data.dataspec import BACKGROUND, MOST_CLASSES, DataSpec, refuse_size
+from data.layout_match import LayoutMatch
+from data.mask_meaning import Reading, Wish
+from data.mask_survey import RowNotes
+from formats import rle_table
+from formats.mask_reference import MaskReference, tables_of
+from formats.mask_values import MaskNote
+from tools.errors import UserError, listing
+from tools.names import is_name, plain_name
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from settings import Settings
+
+
+@dataclass(frozen=True)
+class Hints:
+    """What is known of the data before any file is opened: the constants, and what the layout or the table says."""
+
+    wish: Wish
+    dialect: str  # of run lengths
+    classes: tuple[str, ...]  # that have masks of their own
+    channels: int
+
+
+def hints_of(settings: "Settings", frame: "pd.DataFrame", match: LayoutMatch) -> Hints:
+    """Gather what the settings, the layout and the first table of run lengths say; constants go first."""
+    tables = tables_of(frame["mask"])
+    dialect = settings.DIALECT if settings.DIALECT != "auto" else match.dialect
+    if not dialect and tables:
+        dialect = rle_table.guess_dialect(rle_table.read_header(Path(settings.INPUT, tables[0])))
+    wish = Wish(
+        settings.TASK,
+        _ignore(settings.IGNORE),
+        settings.MASK_THRESHOLD,
+        settings.MASK_CHANNEL,
+        f"make folds DATASET={settings.DATASET}",
+    )
+    return Hints(wish, dialect, match.classes, settings.IN_CHANNELS or match.channels)
+
+
+def _ignore(text: str) -> int | None:
+    """Read IGNORE. Raises UserError where it is neither auto nor a value."""
+    if text == "auto":
+        return None
+    if not (text == "-1" or (text.isdecimal() and int(text) <= 65535)):
+        raise UserError(f"IGNORE={text}: expected auto, -1 (every value is a class) or a value from 0 to 65535.")
+    return int(text)
+
+
+@dataclass(frozen=True)
+class FoundSpec:
+    """The DataSpec, all but the images' statistics; what each row's mask holds; the evidence in one line."""
+
+    spec: DataSpec
+    rows: list[RowNotes | str]  # a sentence where a file is broken
+    said: str
+    by_hand: bool = False  # MASK_THRESHOLD was given
+
+    def areas(self, row: int, shape: tuple[int, int], image: str) -> np.ndarray | None:
+        """Return the share (S,) of each scored class among a row's labeled pixels, from what was noted of its files.
+
+        None where the files alone do not tell: run lengths, annotations, classes that must not overlap. Raises
+        UserError for a mask that is broken, of another size than `shape`, that of `image`, or that has a value of no
+        class.
+        """
+        notes, spec = self.rows[row], self.spec
+        if isinstance(notes, str):
+            raise UserError(notes)
+        if notes.shape is None or (spec.task == "multiclass" and not notes.whole):
+            return None
+        refuse_size(notes.files[0].path, notes.shape, shape, image)
+        if spec.task == "binary" and not self.by_hand:
+            _refuse_soft(notes, _cut(spec, notes))
+        if not notes.whole:
+            return np.array([0.0 if plane is None else plane.share(_cut(spec, notes)) for plane in notes.planes])
+        return _areas_of_file(spec, notes.files[0])
+
+    def evidence(self) -> dict[str, Any]:
+        """Return what the decision rests on, as train_folds.json keeps it."""
+        files = [note for notes in self.rows if isinstance(notes, RowNotes) for note in notes.files]
+        return {"files": len(files), "jpeg": sum(note.jpeg for note in files), "said": self.said}
+
+
+def _cut(spec: DataSpec, notes: RowNotes) -> int:
+    """Return the lowest gray that is foreground; the strict reading's where there is no threshold."""
+    return spec.threshold or (128 if any(note.jpeg and len(note.values) > 2 for note in notes.files) else 1)
+
+
+def _refuse_soft(notes: RowNotes, cut: int) -> None:
+    """Refuse files that are gray all over where the others have two levels with soft edges. Raises UserError."""
+    for note in notes.files if cut > 1 else ():
+        gray = (note.shown > 0.2 * cut) & (note.shown < 1.8 * cut)
+        share = note.counts[gray].sum() / note.counts.sum()
+        if share > max(0.1, 0.6 * note.counts[note.shown >= cut].sum() / note.counts.sum()):
+            raise UserError(
+                f"{note.path}: {100 * share:.0f}% of its pixels are grays between the two levels that a binary mask has; "
+                f"draw it again, or MASK_THRESHOLD={cut} takes it as it is."
+            )
+
+
+def _areas_of_file(spec: DataSpec, note: MaskNote) -> np.ndarray:
+    """Return (S,) of one file that is a whole mask. Raises UserError for a value of no class."""
+    plane = note.alpha or note if spec.alpha else note
+    if spec.task == "binary":
+        if spec.threshold == 1 and not (note.jpeg or spec.alpha):
+            inside = plane.values > 0
+        else:
+            strict = 128 if note.jpeg and int(plane.shown.max(initial=0)) > 1 else 1
+            inside = plane.shown >= (spec.threshold or strict)
+        return np.array([plane.counts[inside].sum() / plane.counts.sum()])
+    keys = spec.class_keys()
+    places = keys.places(plane.values, plane.color, note.path)
+    labeled = places < len(spec.classes) if spec.task == "multiclass" else np.ones(len(places), bool)
+    total = max(1, int(plane.counts[labeled].sum()))
+    return np.array([plane.counts[places == index].sum() / total for index in spec.scored])
+
+
+def find(references: Sequence[str], images: Sequence[str], root: Path, hints: Hints, max_pixels: int) -> FoundSpec:
+    """Decode every mask file and decide what the masks mean. Raises UserError: a question, or a misfit."""
+    stacked = ["{z}" in image for image in images]
+    if any(stacked) and not all(stacked):
+        raise UserError(f"{sum(stacked)} of {len(stacked)} images are stacks of slices ({{z}}); all or none can be.")
+    base = DataSpec(channels=hints.channels, stacked=any(stacked), rle=hints.dialect)
+    table = read_class_table(root)
+    maps = [text for text in references if MaskReference.parse(text).kind == "path"]
+    if hints.classes and maps:
+        raise UserError(
+            f"{root}: {len(maps)} masks are single files, such as {maps[0]}, others one a class; all or none can be."
+        )
+    rows = mask_survey.survey(references, root, hints.classes, max_pixels)
+    notes = [note for row in rows if isinstance(row, RowNotes) for note in row.files]
+    whole = bool(rows) and all(isinstance(row, str) or row.whole or row.shape is None for row in rows)
+    reading = _reading(base, hints, table if maps and whole else {}, notes, root, whole)
+    _refuse_names(reading.spec.classes, root)
+    return FoundSpec(reading.spec, rows, reading.said, hints.wish.threshold > 0)
+
+
+def _reading(
+    base: DataSpec, hints: Hints, table: dict[str, tuple[int, ...]], notes: list[MaskNote], root: Path, whole: bool
+) -> Reading:
+    wish, where = hints.wish, str(root)
+    if table:
+        return Reading(_of_table(base, wish, table), f"{len(table)} rows of the table of classes")
+    if hints.classes:
+        cut = replace(wish, task="binary") if notes else wish
+        reading = mask_meaning.read(notes, base, cut, where, maps=False) if notes else Reading(base, "")
+        return replace(reading, spec=_of_own_masks(reading.spec, wish.task, hints.classes))
+    if not notes:
+        if wish.task in ("multiclass", "multilabel"):
+            raise _no_classes(wish.task)
+        return Reading(base, "")
+    if not whole and wish.task in ("multiclass", "multilabel"):
+        raise _no_classes(wish.task)
+    return mask_meaning.read(notes, base, wish, where, whole)
+
+
+def _no_classes(task: str) -> UserError:
+    return UserError(f"TASK={task}, but the masks are no class maps: one file or table column a class is expected.")
+
+
+def _refuse_names(classes: tuple[str, ...], root: Path) -> None:
+    """Refuse more classes than a byte holds, and names that no table or file can have."""
+    if len(classes) > MOST_CLASSES:
+        raise UserError(f"{root}: {len(classes)} classes; at most {MOST_CLASSES} are possible.")
+    odd = [repr(name) for name in classes if not is_name(name)]
+    if odd:
+        raise UserError(f"{root}: class names are printable and begin with no =, + or @; rename:{listing(odd)}")
+    safe = {plain_name(name) for name in classes}
+    if len(safe) < len(classes):
+        raise UserError(f"{root}: some class names differ in their signs only: {', '.join(classes)}.")
+
+
+def _of_own_masks(base: DataSpec, task: str, classes: tuple[str, ...]) -> DataSpec:
+    """Describe classes that have masks of their own, which may overlap."""
+    if task == "auto":
+        task = "multilabel" if len(classes) > 1 else "binary"
+    if task == "binary" and len(classes) > 1:
+        raise UserError(f"TASK=binary, but there are {len(classes)} classes: {', '.join(classes)}. TASK=multilabel.")
+    names = tuple(name for name in classes if name.lower() != BACKGROUND)
+    if not names:
+        raise UserError(f"The only class with masks is {classes[0]}, which is never scored; rename it.")
+    return replace(base, task=task, classes=(BACKGROUND, *names) if task == "multiclass" else names)
+
+
+def _of_table(base: DataSpec, wish: Wish, table: dict[str, tuple[int, ...]]) -> DataSpec:
+    """Describe class maps by the table of classes."""
+    nobodys = [key for name, key in table.items() if name.lower() in NOT_LABELED]
+    named = {name: key for name, key in table.items() if name.lower() not in NOT_LABELED}
+    if len(nobodys) > 1 or len(named) < 2:
+        raise UserError(f"The table of classes needs at least two classes and at most one of {', '.join(NOT_LABELED)}.")
+    if wish.task == "binary":
+        raise UserError(
+            f"TASK=binary, but the table of classes names {', '.join(named)}. Remove it, or TASK=multiclass."
+        )
+    in_colors = len(next(iter(table.values()))) == 3
+    ignore = mask_meaning.VOID if wish.ignore is None else wish.ignore
+    default = () if in_colors or ignore < 0 or (ignore,) in named.values() else (ignore,)
+    kept = {name: key for name, key in named.items() if wish.task != "multilabel" or name != BACKGROUND}
+    return replace(
+        base,
+        task="multilabel" if wish.task == "multilabel" else "multiclass",
+        classes=tuple(kept),
+        values=() if in_colors else tuple(key[0] for key in kept.values()),
+        colors=tuple((key[0], key[1], key[2]) for key in kept.values()) if in_colors else (),
+        ignore=nobodys[0] if nobodys else default,
+    )
+
+
+def describe(found: FoundSpec, spec: DataSpec, areas: np.ndarray) -> str:
+    """Say for people what the data are and why, and which classes no mask shows."""
+    names = ", ".join(spec.classes[:12]) + (f", ... ({len(spec.classes)})" if len(spec.classes) > 12 else "")
+    said = [f"Task: {spec.task}" + (f", {len(spec.classes)} classes ({names})" if spec.task != "binary" else "")]
+    if spec.task == "multilabel" and spec.ignore:
+        said[0] += (
+            f"; pixels of {','.join(map(str, spec.ignore))} show none of them (only TASK=multiclass leaves some out)"
+        )
+    if spec.task == "multiclass" and spec.ignore:
+        said[0] += f"; pixels of {','.join(map(str, spec.ignore))} are not labeled"
+    if found.said:
+        said.append(f"Masks: {found.said}")
+    if spec.channels != 3 or spec.bits != 8:
+        window = f", {spec.window[0]:.0f} to {spec.window[1]:.0f} become black to white" if spec.bits == 16 else ""
+        said.append(
+            f"Images: {spec.channels} channels of {spec.bits} bits{window}; "
+            f"measured mean {spec.mean}, deviation {spec.std}"
+        )
+    unseen = [name for name, share in zip(spec.scored_names, areas.max(0), strict=True) if share == 0]
+    if unseen:
+        said.append(
+            f"No mask shows: {listing(unseen).strip()}" if len(unseen) > 3 else f"No mask shows {', '.join(unseen)}."
+        )
+    return "\n".join(said)
