@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import settings as settings_module
-from data import index_table, scan, spec_of_data, splits
+from data import index_table, mask_picture, scan, spec_of_data, splits
 from data.dataspec import DataSpec
 from data.folds_table import choose, strategy, users_own, write
 from data.leak_audit import across_folds, copies
@@ -119,6 +119,8 @@ def main(argv: list[str] | None = None) -> None:
         "masks": found.evidence(),
     }
     deliver(result, areas, spec, about, path)
+    legend = mask_picture.draw(path.with_name("masks.png"), frame, areas, root, spec, settings.MAX_PIXELS)
+    print(f"what the masks mean, as a picture ({legend}) -> {path.with_name('masks.png')}")
     across_folds.show_unsure(result, unsure, root, spec, path.with_name("alike.csv"))
 
 

@@ -62,7 +62,7 @@ class Settings:
     GROUP: str
     # auto (as make folds finds it) | binary | multiclass (one class a pixel) | multilabel (classes overlap)
     TASK: Literal["auto", "binary", "multiclass", "multilabel"]
-    # the value of a class map that is not labeled: auto (255, where the masks show it) | a value | -1: none
+    # the value of a class map that is not labeled: auto (255 where the masks show it) | a value | -1: none
     IGNORE: str
     # the lowest gray of a binary mask that is foreground; 0: as make folds finds it
     MASK_THRESHOLD: Annotated[int, Range(0, 65535)]

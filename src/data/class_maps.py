@@ -41,7 +41,8 @@ class ClassKeys:
             keys = keys * 0x10101
         elif color and not self.colors:
             images.read_labels(path)  # its own sentence: a mask in colors
-        index_of = dict(zip(pack(np.array(self.colors)).tolist() if self.colors else self.values, range(250)))
+        known = pack(np.array(self.colors)).tolist() if self.colors else self.values
+        index_of = {key: index for index, key in enumerate(known)}
         ignored = int(pack(np.array(self.ignore))) if self.colors and self.ignore else next(iter(self.ignore), -1)
         nobodys = {ignored, 0} if self.zero_is_nobodys else {ignored}
         strange = [key for key in keys.tolist() if key not in index_of and key not in nobodys]

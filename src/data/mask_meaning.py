@@ -1,43 +1,23 @@
 """What a data set's masks mean, decided from every file: binary with a cut, classes by value or color, or objects.
 
-Each rule here has a reason to be sure. Where two readings are plausible nothing is guessed: a UserError shows both, each
-with the line to type (TASK=, IGNORE=, MASK_THRESHOLD=, MASK_CHANNEL=, classes.csv).
+Each rule here has a reason to be sure. Where two readings are plausible nothing is guessed: a UserError shows both,
+each with the line to type (TASK=, IGNORE=, MASK_THRESHOLD=, MASK_CHANNEL=, classes.csv).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from data import mask_colors
 from data.dataspec import BACKGROUND, MOST_CLASSES, DataSpec
 from data.mask_pool import MaskPool, object_signs, percent
-from formats.mask_values import MaskNote, luma
-from tools.errors import UserError, listing
+from data.mask_reading import FEW, SMALL, THIN, Reading, Wish, bars, cut, listed, pairs_of, question, span
+from formats.mask_values import MaskNote
+from tools.errors import UserError
 
 VOID = 255  # the value that class maps have for pixels without a label, by custom
-_SMALL = 50  # gray values up to this one may be classes by themselves; soft edges spread up to 255
-_FEW = 40  # as many grays or colors may be classes; smeared masks have more
 _DUST = 0.005  # of the main value's pixels: stray ones, if none lies within a region
-_THIN = 0.4  # of a value's pixels lie within: a line of two or three pixels
 _MINOR = 0.01  # of what 255 covers: classes so small beside it are doubtful
 _RARE = 0.02  # of all labeled pixels
-
-
-@dataclass(frozen=True)
-class Wish:
-    """What the constants ask for, and how to repeat the command."""
-
-    task: str  # TASK
-    ignore: int | None  # IGNORE; None: auto, -1: none
-    threshold: int  # MASK_THRESHOLD; 0: auto
-    channel: str  # MASK_CHANNEL
-    command: str = "make folds"  # with the words that name the data set
-
-
-@dataclass(frozen=True)
-class Reading:
-    """What the masks mean, and the evidence in one line."""
-
-    spec: DataSpec
-    said: str
 
 
 def read(notes: Sequence[MaskNote], base: DataSpec, wish: Wish, where: str, maps: bool) -> Reading:
@@ -54,7 +34,7 @@ def read(notes: Sequence[MaskNote], base: DataSpec, wish: Wish, where: str, maps
     elif not maps or wish.task == "binary":
         reading = _binary(pool, base, wish, where)
     elif pool.color:
-        reading = _colors(pool, base, wish, where)
+        reading = mask_colors.read(pool, base, wish, where)
     elif wish.task in ("multiclass", "multilabel"):
         reading = _classes(pool, base, wish, where, pool.nonzero)
     else:
@@ -72,15 +52,18 @@ def _from_alpha(notes: Sequence[MaskNote], wish: Wish, where: str) -> bool:
     if all(note.agrees for note in varying):
         return False
     plain = [note for note in notes if len(note.values) == 1]
-    drawn = [note for note in notes if len(note.nonzero) and 2 <= len(note.values) <= _FEW]
+    drawn = [note for note in notes if len(note.nonzero) and 2 <= len(note.values) <= FEW]
     if len(drawn) == 0 and len(varying) >= 0.5 * len(notes):
         return True  # one color all over, or a photograph cut out along its object
     if len(plain) + len(drawn) == len(notes) and not drawn:
         return True
-    raise _question(
+    raise question(
         where,
         f"{len(varying)} of {len(notes)} masks have an alpha channel that varies, and it differs from their colors",
-        [("what is opaque is foreground", "MASK_CHANNEL=alpha"), ("the colors or grays are the mask", "MASK_CHANNEL=color")],
+        [
+            ("what is opaque is foreground", "MASK_CHANNEL=alpha"),
+            ("the colors or grays are the mask", "MASK_CHANNEL=color"),
+        ],
         wish,
     )
 
@@ -88,9 +71,7 @@ def _from_alpha(notes: Sequence[MaskNote], wish: Wish, where: str) -> bool:
 def _cut_by_hand(pool: MaskPool, base: DataSpec, wish: Wish) -> Reading:
     if wish.task not in ("auto", "binary"):
         raise UserError(f"MASK_THRESHOLD={wish.threshold} cuts binary masks, but TASK={wish.task}; leave one out.")
-    return Reading(
-        replace(base, threshold=wish.threshold), f"{_span(pool)}, cut at MASK_THRESHOLD={wish.threshold}"
-    )
+    return Reading(replace(base, threshold=wish.threshold), f"{span(pool)}, cut at MASK_THRESHOLD={wish.threshold}")
 
 
 def _binary(pool: MaskPool, base: DataSpec, wish: Wish, where: str) -> Reading:
@@ -98,13 +79,13 @@ def _binary(pool: MaskPool, base: DataSpec, wish: Wish, where: str) -> Reading:
     if not pool.nonzero:
         return Reading(base, "all are empty")
     if pool.jpeg or _is_soft(pool):
-        return _cut(pool, base, wish, where)
+        return cut(pool, base, wish, where)
     if VOID in pool.nonzero and len(pool.nonzero) > 1 and not pool.color and pool.together(VOID, *pool.nonzero[:-1]):
         rest = [value for value in pool.nonzero if value != VOID]
-        if max(rest) <= _SMALL and not _is_dust(pool, rest, VOID) and wish.ignore is None:
-            raise _question(
+        if max(rest) <= SMALL and not _is_dust(pool, rest, VOID) and wish.ignore is None:
+            raise question(
                 where,
-                f"TASK=binary, but {_list(rest)} and {VOID} occur together in a mask, and {VOID} usually is not labeled",
+                f"TASK=binary, but {listed(rest)} and {VOID} occur together, and {VOID} usually is not labeled",
                 [
                     (f"{VOID} is not labeled", "TASK=multiclass"),
                     ("all but 0 is foreground", "TASK=binary IGNORE=-1"),
@@ -112,11 +93,11 @@ def _binary(pool: MaskPool, base: DataSpec, wish: Wish, where: str) -> Reading:
                 wish,
             )
     if _two_valued(pool) and (not pool.color or len(pool.nonzero) == 1):
-        return Reading(base, _pairs_of(pool))
+        return Reading(base, pairs_of(pool))
     signs = object_signs(pool)
     objects = "labels" if signs.plausible else ""
     numbers = f"each number an object ({signs.said})" if objects else "all but 0 is foreground"
-    return Reading(replace(base, threshold=1, objects=objects), f"{_span(pool)}, {numbers}")
+    return Reading(replace(base, threshold=1, objects=objects), f"{span(pool)}, {numbers}")
 
 
 def _two_valued(pool: MaskPool) -> bool:
@@ -126,81 +107,59 @@ def _two_valued(pool: MaskPool) -> bool:
 
 def _is_soft(pool: MaskPool) -> bool:
     """Say whether these grays are two modes with soft edges between, rather than a few classes or numbers."""
-    return len(pool.nonzero) > 1 and (len(pool.nonzero) > 16 or _middle_is_thin(pool)) and pool.modes() is not None
+    return len(pool.nonzero) > 1 and (len(pool.nonzero) > 16 or _middle_is_thin(pool)) and pool.modes is not None
 
 
 def _middle_is_thin(pool: MaskPool) -> bool:
     """Say whether what lies between the two modes are lines or dust of three grays or more, or dust."""
-    modes = pool.modes()
-    if modes is None or max(pool.nonzero) <= _SMALL:
+    modes = pool.modes
+    if modes is None or max(pool.nonzero) <= SMALL:
         return False
     margin = (modes.high - modes.low) // 10
-    main = min(pool.values[value].pixels for value in (modes.low, modes.high) if value in pool.values) if not pool.color else 0
+    main = (
+        min(pool.values[value].pixels for value in (modes.low, modes.high) if value in pool.values)
+        if not pool.color
+        else 0
+    )
     others = [value for value in pool.values if value not in (modes.low, modes.high)]
     if pool.color or not others:
         return False
     if all(pool.values[value].inner == 0 and pool.values[value].pixels <= _DUST * main for value in others):
         return True
     middle = [value for value in others if modes.low + margin < value < modes.high - margin]
-    return len(middle) >= 3 and all(pool.values[value].thickness < _THIN for value in middle)
-
-
-def _cut(pool: MaskPool, base: DataSpec, wish: Wish, where: str) -> Reading:
-    """Cut soft or lossy masks between their two modes. UserError with the histogram where there are no two."""
-    modes = pool.modes()
-    vivid = _vivid(pool)
-    if modes is None or len(vivid) > 1:
-        seen = f"strong colors ({', '.join(vivid)})" if len(vivid) > 1 else f"grays without two clear levels: {_bars(pool)}"
-        raise UserError(
-            f"{where}: {len(pool.notes)} masks have {seen}. "
-            f"A binary mask has 0 and 255, a class map whole numbers, saved as PNG{' rather than JPEG' * pool.jpeg}. "
-            f"To cut them anyway: {wish.command} MASK_THRESHOLD=128"
-        )
-    edges = f"gray edges: {percent(modes.between)} of the pixels" if modes.between else "a few stray pixels"
-    said = f"{_span(pool)}, {edges}, cut at {modes.cut}"
-    strict = modes.cut == 128 and all(note.jpeg or len(note.nonzero) <= 1 for note in pool.notes)
-    return Reading(base if strict else replace(base, threshold=modes.cut), said)
-
-
-def _vivid(pool: MaskPool) -> list[str]:
-    """Name the strong colors of JPEG masks that cover a twentieth of all strong ones."""
-    names = ("black", "blue", "green", "cyan", "red", "magenta", "yellow", "white")
-    totals = [sum(note.vivid[code] for note in pool.notes if note.vivid) for code in range(8)]
-    if sum(totals) < 0.002 * pool.pixels:
-        return []
-    return [name for name, total in zip(names, totals, strict=True) if name != "black" and total > 0.05 * sum(totals)]
+    return len(middle) >= 3 and all(pool.values[value].thickness < THIN for value in middle)
 
 
 def _grays(pool: MaskPool, base: DataSpec, wish: Wish, where: str) -> Reading:
     """Decide what gray masks mean where TASK leaves it open."""
     found = pool.nonzero
     if pool.jpeg or _is_soft(pool):
-        return _cut(pool, base, wish, where)
+        return cut(pool, base, wish, where)
     if len(found) <= 1:
-        return _one_value(pool, base, wish, where)
+        return _one_value(pool, base, where)
     signs = object_signs(pool)
     if signs.sure or len(found) > MOST_CLASSES:
-        said = f"{_span(pool)}, each number an object ({signs.said})"
+        said = f"{span(pool)}, each number an object ({signs.said})"
         return Reading(replace(base, threshold=1, objects="labels"), said)
     if found == [1, VOID] and not pool.together(1, VOID):
-        return Reading(base, _pairs_of(pool))
+        return Reading(base, pairs_of(pool))
     rest = [value for value in found if value != VOID]
     if signs.plausible:
-        raise _question(
+        raise question(
             where,
-            f"the masks hold {_list(found)} ({signs.said})",
+            f"the masks hold {listed(found)} ({signs.said})",
             [("each number is an object", "TASK=binary"), ("each number is a class", "TASK=multiclass")],
             wish,
         )
-    if max(rest) <= _SMALL:
+    if max(rest) <= SMALL:
         return _small_values(pool, base, wish, where, rest)
     return _large_values(pool, base, wish, where)
 
 
-def _one_value(pool: MaskPool, base: DataSpec, wish: Wish, where: str) -> Reading:
+def _one_value(pool: MaskPool, base: DataSpec, where: str) -> Reading:
     if 0 not in pool.values and len(pool.values) == 1:
         raise UserError(f"{where}: every pixel of all {len(pool.notes)} masks is {pool.nonzero[0]}; nothing is drawn.")
-    return Reading(base, _pairs_of(pool) if pool.nonzero else "all are empty")
+    return Reading(base, pairs_of(pool) if pool.nonzero else "all are empty")
 
 
 def _small_values(pool: MaskPool, base: DataSpec, wish: Wish, where: str, rest: list[int]) -> Reading:
@@ -208,13 +167,13 @@ def _small_values(pool: MaskPool, base: DataSpec, wish: Wish, where: str, rest: 
     if VOID not in pool.values or wish.ignore is not None:
         return _classes(pool, base, wish, where, pool.nonzero)
     if _is_dust(pool, rest, VOID):
-        said = f"{_span(pool)}, stray pixels: {percent(pool.share(*rest))} of all, cut at 128"
+        said = f"{span(pool)}, stray pixels: {percent(pool.share(*rest))} of all, cut at 128"
         return Reading(replace(base, threshold=128), said)
-    thick = pool.values[VOID].thickness >= _THIN
+    thick = pool.values[VOID].thickness >= THIN
     if thick and pool.share(*rest) < _MINOR * pool.share(VOID):
-        raise _question(
+        raise question(
             where,
-            f"{_list(rest)} cover {percent(pool.share(*rest))} of the pixels, 255 covers {percent(pool.share(VOID))}",
+            f"{listed(rest)} cover {percent(pool.share(*rest))} of the pixels, 255 covers {percent(pool.share(VOID))}",
             [
                 ("255 is not labeled", "TASK=multiclass IGNORE=255"),
                 ("255 is a class", "TASK=multiclass IGNORE=-1"),
@@ -228,19 +187,22 @@ def _small_values(pool: MaskPool, base: DataSpec, wish: Wish, where: str, rest: 
 def _large_values(pool: MaskPool, base: DataSpec, wish: Wish, where: str) -> Reading:
     """Read grays such as 0, 128, 255 as classes, where there are few and each has regions of its own."""
     found, command = pool.nonzero, wish.command
-    if len(found) > _FEW:
+    if len(found) > FEW:
         raise UserError(
-            f"{where}: {len(found)} grays without two clear levels: {_bars(pool)}. Soft masks are cut by "
+            f"{where}: {len(found)} grays without two clear levels: {bars(pool)}. Soft masks are cut by "
             f"{command} MASK_THRESHOLD=128, class maps of so many values need {command} TASK=multiclass"
         )
     if pool.alone():
-        raise _question(
+        raise question(
             where,
-            f"each mask has 0 and one other value, but it is {_list(found)} in different files",
-            [("whatever is not 0 is foreground", "TASK=binary"), ("each value is a class", "TASK=multiclass IGNORE=-1")],
+            f"each mask has 0 and one other value, but it is {listed(found)} in different files",
+            [
+                ("whatever is not 0 is foreground", "TASK=binary"),
+                ("each value is a class", "TASK=multiclass IGNORE=-1"),
+            ],
             wish,
         )
-    doubtful = [value for value in found if pool.values[value].thickness < _THIN or pool.share(value) < 1e-4]
+    doubtful = [value for value in found if pool.values[value].thickness < THIN or pool.share(value) < 1e-4]
     if not doubtful or wish.ignore is not None:
         return _classes(pool, base, wish, where, found)
     kept = [value for value in found if value not in doubtful]
@@ -251,7 +213,7 @@ def _large_values(pool: MaskPool, base: DataSpec, wish: Wish, where: str) -> Rea
     if len(kept) <= 1:
         middle = (max(found) + 1) // 2
         readings.append((f"a soft edge: from {middle} on is foreground", f"MASK_THRESHOLD={middle}"))
-    raise _question(where, f"the masks hold 0, {_list(found)}, and some are thin or rare ({seen})", readings, wish)
+    raise question(where, f"the masks hold 0, {listed(found)}, and some are thin or rare ({seen})", readings, wish)
 
 
 def _is_dust(pool: MaskPool, values: list[int], main: int) -> bool:
@@ -265,7 +227,9 @@ def _is_dust(pool: MaskPool, values: list[int], main: int) -> bool:
 def _classes(pool: MaskPool, base: DataSpec, wish: Wish, where: str, found: list[int]) -> Reading:
     """Make each value a class, but for what is not labeled."""
     if pool.jpeg:
-        raise UserError(f"{where}: TASK={wish.task}, but the masks are JPEGs, which smear a class map's values; save PNGs.")
+        raise UserError(
+            f"{where}: TASK={wish.task}, but the masks are JPEGs, which smear a class map's values; save PNGs."
+        )
     ignore, reason = _ignored(pool, wish, found)
     values = sorted({*found, *([0] if 0 in pool.values else [])} - set(ignore))
     multilabel = wish.task == "multilabel"
@@ -289,98 +253,9 @@ def _ignored(pool: MaskPool, wish: Wish, found: list[int]) -> tuple[tuple[int, .
     if wish.ignore is not None:
         return ((wish.ignore,) if wish.ignore >= 0 else ()), ""
     rest = [value for value in found if value != VOID]
-    if not rest or max(rest) > _SMALL:
-        thin = VOID in pool.values and rest and pool.values[VOID].thickness < _THIN and pool.share(VOID) < _RARE
+    if not rest or max(rest) > SMALL:
+        thin = VOID in pool.values and rest and pool.values[VOID].thickness < THIN and pool.share(VOID) < _RARE
         return ((VOID,), f"; {VOID} is thin and rare ({pool.seen(VOID)})") if thin else ((), "")
     if VOID not in pool.values:
         return (VOID,), ""
     return (VOID,), f"; {VOID} stands beside small classes ({pool.seen(VOID)}; IGNORE=-1 makes it a class)"
-
-
-def _colors(pool: MaskPool, base: DataSpec, wish: Wish, where: str) -> Reading:
-    """Decide what masks in colors mean, without a table of them."""
-    found = pool.nonzero
-    if len(found) == 1 and 0 in pool.values:
-        return Reading(base, _pairs_of(pool))
-    strong = [value for value in found if pool.share(value) >= 0.02 * (1 - pool.share(0)) and pool.values[value].inner]
-    open_task = wish.task == "auto"
-    if open_task and len(found) > _FEW and len(strong) <= 1 and 0 in pool.values and pool.modes():
-        return _cut(pool, base, wish, where)
-    signs = object_signs(pool)
-    if open_task and signs.sure:
-        said = f"{len(found)} colors, each an object's ({signs.said})"
-        return Reading(replace(base, threshold=1, objects="labels"), said)
-    if len(found) > _FEW:
-        shown = sorted(pool.values, key=lambda value: -pool.values[value].pixels)[:8]
-        lines = [f"{_color(value)}: {pool.seen(value)}" for value in shown]
-        raise UserError(
-            f"{where}: {len(found)} colors, too many for classes (smeared edges?). Name the true ones in classes.csv "
-            f"(name,r,g,b) in the data set's folder and draw the masks in them, or {wish.command} TASK=binary takes all "
-            f"but black as foreground. The most frequent:{listing(lines)}"
-        )
-    if len(found) == 2 and 0 not in pool.values and open_task:
-        cut = int(sum(luma_of(value) for value in found) + 1) // 2
-        raise _question(
-            where,
-            f"the masks have two colors, {' and '.join(map(_color, found))}, and none is black",
-            [("the lighter one is foreground", f"MASK_THRESHOLD={cut}"), ("both are classes", "TASK=multiclass")],
-            wish,
-        )
-    return _classes_by_color(pool, base, wish)
-
-
-def _classes_by_color(pool: MaskPool, base: DataSpec, wish: Wish) -> Reading:
-    """Make each color a class, black the background."""
-    multilabel = wish.task == "multilabel"
-    values = [value for value in sorted(pool.values) if value or not multilabel]
-    names = tuple(BACKGROUND if value == 0 else f"color_{value:06x}" for value in values)
-    spec = replace(
-        base,
-        task="multilabel" if multilabel else "multiclass",
-        classes=names,
-        colors=tuple((value >> 16, value >> 8 & 255, value & 255) for value in values),
-    )
-    shares = ", ".join(f"{_color(value)} {percent(pool.share(value))}" for value in values[:8])
-    return Reading(spec, f"{len(values)} colors ({shares}); classes.csv with name,r,g,b gives them names")
-
-
-def luma_of(packed: int) -> int:
-    """Return the gray of one packed color."""
-    import numpy as np
-
-    return int(luma(np.array([packed]))[0])
-
-
-def _question(where: str, seen: str, readings: list[tuple[str, str]], wish: Wish) -> UserError:
-    lines = [f"{what}: {wish.command} {line}" for what, line in readings]
-    return UserError(f"{where}: {seen}. What do they mean?{listing(lines)}")
-
-
-def _span(pool: MaskPool) -> str:
-    """Describe the values of all files."""
-    if pool.color:
-        return f"{len(pool.values)} colors in {len(pool.notes)} files"
-    found = sorted(pool.values)
-    return f"{_list(found) if len(found) <= 4 else f'{found[0]} to {found[-1]}'} in {len(pool.notes)} files"
-
-
-def _pairs_of(pool: MaskPool) -> str:
-    """Say which value is drawn, and in how many files."""
-    values = [_color(value) if pool.color else str(value) for value in pool.nonzero]
-    counts = [pool.values[value].files for value in pool.nonzero]
-    drawn = " and ".join(f"{value} in {count}" for value, count in zip(values, counts, strict=True))
-    return f"0, and {drawn} of {len(pool.notes)} files"
-
-
-def _list(values: list[int]) -> str:
-    return ", ".join(map(str, values[:8])) + (f", ... {values[-1]}" if len(values) > 8 else "")
-
-
-def _color(packed: int) -> str:
-    return f"{packed >> 16},{packed >> 8 & 255},{packed & 255}"
-
-
-def _bars(pool: MaskPool) -> str:
-    """Write the histogram of grays in eight steps."""
-    eighths = pool.histogram.reshape(8, -1).sum(1)
-    return ", ".join(f"{32 * step}-{32 * step + 31} {percent(count / eighths.sum())}" for step, count in enumerate(eighths) if count)

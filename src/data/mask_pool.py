@@ -10,6 +10,14 @@ import numpy as np
 from formats.mask_values import MaskNote
 
 _BINS = 256
+_ODD = 0.2  # of the files may be gray all over
+
+
+def _histogram(notes: Sequence[MaskNote], step: int) -> np.ndarray:
+    counts = np.zeros(_BINS, np.int64)
+    for note in notes:
+        np.add.at(counts, note.shown // step, note.counts)
+    return counts
 
 
 @dataclass
@@ -98,15 +106,21 @@ class MaskPool:
     def histogram(self) -> np.ndarray:
         """Count the grays that binary masks would have, int64 (256,); of 16 bits in 256 equal steps."""
         top = max((int(note.shown.max(initial=0)) for note in self.notes), default=0)
-        step = 1 if top < _BINS else (top + _BINS) // _BINS
-        counts = np.zeros(_BINS, np.int64)
-        for note in self.notes:
-            np.add.at(counts, note.shown // step, note.counts)
-        return counts
+        return _histogram(self.notes, 1 if top < _BINS else (top + _BINS) // _BINS)
 
-    def modes(self) -> Modes | None:
-        """Find the two grays of a binary set with soft or lossy edges; None where there are more, or none."""
-        return two_modes(self.histogram) if int(max(self.values, default=0)) < _BINS or self.color else None
+    @cached_property
+    def modes(self) -> "Modes | None":
+        """Find the two grays of a binary set with soft or lossy edges; None where there are more, or none.
+
+        A few files that have none may be left out: they are broken, and refused by name once the others are understood.
+        """
+        if not self.color and max(self.values, default=0) >= _BINS:
+            return None
+        modes = two_modes(self.histogram)
+        if modes:
+            return modes
+        kept = [note for note in self.notes if len(note.values) <= 2 or two_modes(_histogram([note], 1))]
+        return two_modes(_histogram(kept, 1)) if len(kept) >= (1 - _ODD) * len(self.notes) else None
 
     def seen(self, value: int) -> str:
         """Describe a value for people: its share of the pixels and its files."""
@@ -150,9 +164,9 @@ def _third(histogram: np.ndarray, low: int, high: int) -> bool:
     near = max(0, (high - low) // 20)
     window = np.convolve(histogram, np.ones(2 * near + 1, np.int64), "same")
     limit = min(window[low], window[high]) / 7
-    others = window.copy()
+    others, apart = window.copy(), (high - low) // 4
     for mode in (low, high):
-        others[max(0, mode - 4 * near) : mode + 4 * near + 1] = 0
+        others[max(0, mode - apart) : mode + apart + 1] = 0
     usual = np.median(window[low : high + 1]) if high - low > 8 else 0
     return bool(((others >= limit) & (others > 3 * usual)).any())
 
@@ -176,10 +190,14 @@ def object_signs(pool: MaskPool) -> ObjectSigns:
     counts = [len(found) for found in filled]
     looked = sum(pool.values[value].looked for value in pool.nonzero)
     single = sum(pool.values[value].single for value in pool.nonzero) / max(1, looked)
-    said = f"{min(counts, default=0)} to {max(counts, default=0)} values a file, {percent(single)} of them one region each"
-    if not looked or single < 0.9 or len(set(counts)) < 2:
+    said = (
+        f"{min(counts, default=0)} to {max(counts, default=0)} values a file, {percent(single)} of them one region each"
+    )
+    if not looked or single < 0.9:
         return ObjectSigns(False, False, said)
-    numbered = all(found == set(range(1, len(found) + 1)) for found in filled) and not pool.color
+    numbered = (
+        len(set(counts)) > 1 and all(found == set(range(1, len(found) + 1)) for found in filled) and not pool.color
+    )
     usual = float(np.median(counts))
     own = usual >= 2 and len(pool.nonzero) >= 3 * usual and _reuse(filled) <= 0.3
     if not (numbered or own):

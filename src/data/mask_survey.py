@@ -51,9 +51,7 @@ def survey(references: Sequence[str], root: Path, classes: tuple[str, ...], max_
 
     if not any(MaskReference.parse(text).kind in ("path", "class_files", "object_files") for text in references):
         return [RowNotes(None, (), (), False) for _ in references]
-    return list(
-        console.track(threads.map_ahead(references, look, 2 * threads.CORES), len(references), "masks")
-    )
+    return list(console.track(threads.map_ahead(references, look, 2 * threads.CORES), len(references), "masks"))
 
 
 def _row(where: MaskReference, root: Path, classes: tuple[str, ...], max_pixels: int) -> RowNotes:

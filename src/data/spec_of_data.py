@@ -11,7 +11,7 @@ from data import mask_meaning, mask_survey
 from data.class_table import NOT_LABELED, read_class_table
 from data.dataspec import BACKGROUND, MOST_CLASSES, DataSpec, refuse_size
 from data.layout_match import LayoutMatch
-from data.mask_meaning import Reading, Wish
+from data.mask_reading import Reading, Wish
 from data.mask_survey import RowNotes
 from formats import rle_table
 from formats.mask_reference import MaskReference, tables_of
@@ -106,7 +106,7 @@ def _refuse_soft(notes: RowNotes, cut: int) -> None:
         share = note.counts[gray].sum() / note.counts.sum()
         if share > max(0.1, 0.6 * note.counts[note.shown >= cut].sum() / note.counts.sum()):
             raise UserError(
-                f"{note.path}: {100 * share:.0f}% of its pixels are grays between the two levels that a binary mask has; "
+                f"{note.path}: {100 * share:.0f}% of its pixels are grays between the two levels of a binary mask; "
                 f"draw it again, or MASK_THRESHOLD={cut} takes it as it is."
             )
 

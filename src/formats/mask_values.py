@@ -148,6 +148,18 @@ def _of_colors(samples: Samples, colors: np.ndarray) -> MaskNote:
     return _looked_at(note, np.repeat(places, lengths).astype(np.uint16).reshape(shape), indexed=True)
 
 
+def numbered(path: Path, max_pixels: int) -> np.ndarray:
+    """Read a file in which each value, or color, numbers an object -> int32 (H, W), 1, 2, ... by the values' order."""
+    samples = decode(path, max_pixels)
+    if samples.kind in ("gray", "palette") and not samples.grays:
+        keys = samples.values[..., 0]
+    else:
+        keys = samples.colors().astype(np.int32) @ np.array([65536, 256, 1], np.int32)
+    values, places = np.unique(keys, return_inverse=True)
+    labels = places.reshape(keys.shape).astype(np.int32)
+    return labels if values[0] == 0 else labels + 1
+
+
 def luma(packed: np.ndarray) -> np.ndarray:
     """Return the gray of packed colors (V,), as Pillow's "L" has it."""
     weights = ((packed >> 16 & 255), (packed >> 8 & 255), (packed & 255))

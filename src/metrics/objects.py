@@ -10,10 +10,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from data.class_maps import pack
 from data.dataspec import DataSpec, refuse_size
-from formats import images, rle, rle_table
-from formats.decode import decode
+from formats import images, mask_values, rle, rle_table
 from formats.mask_reference import MaskReference
 from metrics.overlap import f_score, scores
 from tools.errors import UserError
@@ -76,16 +74,19 @@ def read(
 ) -> np.ndarray:
     """Read the true objects of the mask that `reference` names, int32 (S, H, W): labels 1, 2, ... a scored class.
 
-    Each file of a folder of instance masks is an object, and each row of a table of run lengths where its dialect has a
-    row an object or the image has several rows; each value of a file whose values number objects; otherwise the mask's connected components are. Where objects overlap,
-    the later one has the pixels. Raises UserError, also where a mask's size is not `shape`, that of `image`.
+    Each file of a folder of instance masks is an object, each row of a table of run lengths where its dialect has a row
+    an object or the image has several rows, and each value of a file whose values number objects; otherwise the mask's
+    connected components are. Where objects overlap, the later one has the pixels. Raises UserError, also where a mask's
+    size is not `shape`, that of `image`.
     """
     where = MaskReference.parse(reference)
     if where.kind == "run_lengths":
         return _from_table(spec, root, where, shape)
     paths = [] if where.kind == "empty" else where.class_paths(root, spec.scored_names)
     if spec.objects == "labels" and where.kind == "path" and not paths[0].is_dir():
-        return _numbered(paths[0], shape, max_pixels, image)[None]
+        labels = mask_values.numbered(paths[0], max_pixels)
+        refuse_size(paths[0], labels.shape, shape, image)
+        return labels[None]
     folders = {index: path for index, path in enumerate(paths) if path.is_dir()}
     if folders and len(folders) == sum(path.exists() for path in paths):
         labels = np.zeros((len(spec.scored), *shape), np.int32)
@@ -95,16 +96,6 @@ def read(
     for index, folder in folders.items():
         labels[index] = _from_folder(spec, folder, shape, max_pixels, image)
     return labels
-
-
-def _numbered(path: Path, shape: tuple[int, int], max_pixels: int, image: str) -> np.ndarray:
-    """Return int32 (H, W) of a file in which each value, or color, numbers an object: 1, 2, ... by the values' order."""
-    samples = decode(path, max_pixels)
-    refuse_size(path, samples.values.shape[:2], shape, image)
-    keys = images.read_labels(path, max_pixels) if samples.kind in ("gray", "palette") else pack(samples.colors())
-    values, places = np.unique(keys, return_inverse=True)
-    labels = places.reshape(shape).astype(np.int32)
-    return labels if values[0] == 0 else labels + 1
 
 
 def _from_table(spec: DataSpec, root: Path, where: MaskReference, shape: tuple[int, int]) -> np.ndarray:

@@ -121,7 +121,7 @@ def test_every_file_is_decoded_once(workplace, monkeypatch):
     trial = {str(path) for path in files_below("input/cells/stage1_train")}
     counts = pd.Series([str(path) for path in opened]).value_counts()
     assert set(counts.index) == {str(path) for path in files_below("input/cells")}
-    # without a folds table the masks are read once more, to find out what they mean; the trial decodes up to 16 rows again
+    # without a folds table masks are read once more, to find out what they mean; the trial decodes up to 16 rows again
     masks = counts.index.str.contains("/masks/")
     assert counts[masks].max() == 3 and counts[~masks].max() == 2 and set(counts.index[counts > 1]) <= trial
     about = json.loads(Path("output/cells/doctor.json").read_text())

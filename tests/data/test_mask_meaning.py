@@ -1,0 +1,258 @@
+"""What masks mean, as public data sets have them: understood, or asked with a line that works; never silently wrong."""
+
+import json
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+import folds
+from data import dataspec, mask_meaning
+from data.dataspec import DataSpec
+from data.mask_reading import Wish
+from formats import mask_values
+from metrics import objects
+from tools.errors import UserError
+
+SIDE = 64
+Draw = Callable[[np.random.Generator, int], np.ndarray]  # uint8 or uint16 (H, W), or (H, W, 3 or 4)
+
+
+def disc(rng: np.random.Generator, radius: int = 12) -> np.ndarray:
+    """A disc somewhere, bool (SIDE, SIDE)."""
+    rows, columns = np.mgrid[:SIDE, :SIDE]
+    row, column = rng.integers(radius + 2, SIDE - radius - 2, 2)
+    return (rows - row) ** 2 + (columns - column) ** 2 < radius**2
+
+
+def gray(*parts: tuple[int, np.ndarray]) -> np.ndarray:
+    mask = np.zeros((SIDE, SIDE), np.uint8)
+    for value, where in parts:
+        mask[where] = value
+    return mask
+
+
+def cells(rng: np.random.Generator, count: int) -> np.ndarray:
+    """Numbered squares on a grid, in random order of size, uint16."""
+    mask = np.zeros((SIDE, SIDE), np.uint16)
+    for number, place in enumerate(sorted(rng.choice(25, count, replace=False)), start=1):
+        row, column, size = 2 + place // 5 * 12, 2 + place % 5 * 12, rng.integers(4, 10)
+        mask[row : row + size, column : column + size] = number
+    return mask
+
+
+def nested(rng: np.random.Generator, number: int, outer: int, inner: int) -> np.ndarray:
+    whole = disc(rng, 16)
+    middle = cv2.erode(whole.view(np.uint8), np.ones((17, 17))) > 0
+    return gray((outer, whole), (inner, middle)) if number % 4 else gray((outer, whole))
+
+
+def soft(rng: np.random.Generator, top: int = 255) -> np.ndarray:
+    return cv2.GaussianBlur(gray((top, disc(rng, 14))), (5, 5), 1)
+
+
+def colored(*parts: tuple[tuple[int, int, int], np.ndarray], ground: tuple[int, int, int] = (0, 0, 0)) -> np.ndarray:
+    mask = np.full((SIDE, SIDE, 3), ground, np.uint8)
+    for color, where in parts:
+        mask[where] = color
+    return mask
+
+
+def line(rng: np.random.Generator) -> np.ndarray:
+    """The outline of a disc, two pixels wide."""
+    whole = disc(rng, 14).view(np.uint8)
+    return cv2.dilate(whole, np.ones((3, 3))) > cv2.erode(whole, np.ones((3, 3)))
+
+
+def stray(mask: np.ndarray, value: int) -> np.ndarray:
+    mask[0, 0] = value
+    return mask
+
+
+def rgba(color: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    return np.dstack([np.broadcast_to(color, (SIDE, SIDE, 3)), alpha]).astype(np.uint8)
+
+
+def noise(rng: np.random.Generator) -> np.ndarray:
+    return rng.integers(0, 255, (SIDE, SIDE, 3), np.uint8)
+
+
+CLASSES = "multiclass"
+UNDERSTOOD: dict[str, tuple[Draw, dict, str]] = {  # name: how a mask is drawn, what the DataSpec says, the ending
+    "0 and 255": (lambda r, n: gray((255, disc(r))), {"task": "binary", "threshold": 0}, "png"),
+    "0 and 1": (lambda r, n: gray((1, disc(r))), {"task": "binary", "threshold": 0}, "png"),
+    "1 here, 255 there": (lambda r, n: gray((255 if n % 2 else 1, disc(r))), {"task": "binary", "threshold": 0}, "png"),
+    "0 and 65535": (lambda r, n: gray((1, disc(r))).astype(np.uint16) * 65535, {"task": "binary"}, "png"),
+    "0 and 128": (lambda r, n: gray((128, disc(r))), {"task": "binary"}, "png"),
+    "jpeg of 0 and 255": (lambda r, n: gray((255, disc(r))), {"task": "binary", "threshold": 0}, "jpg"),
+    "jpeg in rgb": (lambda r, n: colored(((255,) * 3, disc(r))), {"task": "binary", "threshold": 0}, "jpg"),
+    "jpeg of 0 and 1": (lambda r, n: gray((1, disc(r))), {"task": "binary", "threshold": 1}, "jpg"),
+    "jpeg of 0 and 128": (lambda r, n: gray((128, disc(r))), {"task": "binary", "threshold": 64}, "jpg"),
+    "red jpeg": (lambda r, n: colored(((255, 0, 0), disc(r))), {"task": "binary"}, "jpg"),
+    "soft edges": (lambda r, n: soft(r), {"task": "binary", "threshold": 128}, "png"),
+    "soft edges of 0 and 200": (lambda r, n: soft(r, 200), {"task": "binary", "threshold": 100}, "png"),
+    "soft edges, some files without": (
+        lambda r, n: soft(r) if n % 3 else gray((255, disc(r))), {"task": "binary", "threshold": 128}, "png"),
+    "stray 3 beside 255": (lambda r, n: stray(gray((255, disc(r))), 3), {"task": "binary", "threshold": 128}, "png"),
+    "stray 1 beside 255": (lambda r, n: stray(gray((255, disc(r))), 1), {"task": "binary", "threshold": 128}, "png"),
+    "stray 254 beside 255": (
+        lambda r, n: stray(gray((255, disc(r))), 254), {"task": "binary", "threshold": 128}, "png"),
+    "three grays": (lambda r, n: nested(r, n, 128, 255), {"task": CLASSES, "values": (0, 128, 255)}, "png"),
+    "four grays": (
+        lambda r, n: gray((85, disc(r)), (170, disc(r)), (255, disc(r))), {"values": (0, 85, 170, 255)}, "png"),
+    "disc and cup": (lambda r, n: nested(r, n, 1, 2), {"task": CLASSES, "values": (0, 1, 2)}, "png"),
+    "a rare class alone": (
+        lambda r, n: gray((2 if n == 5 else 1, disc(r))), {"task": CLASSES, "values": (0, 1, 2)}, "png"),
+    "void lines": (
+        lambda r, n: gray((1, disc(r)), (2, disc(r)), (255, line(r))),
+        {"task": CLASSES, "values": (0, 1, 2), "ignore": (255,)}, "png"),
+    "void regions": (
+        lambda r, n: gray((1, disc(r)), (2, disc(r)), (255, disc(r))),
+        {"task": CLASSES, "values": (0, 1, 2), "ignore": (255,)}, "png"),
+    "trimaps of 1, 2, 3": (
+        lambda r, n: gray((1, disc(r)), (3, line(r))) + gray((2, ~disc(r))).clip(0, 0) + 0,
+        {"task": CLASSES, "values": (0, 1, 3)}, "png"),
+    "no background": (lambda r, n: gray((1, disc(r)), (2, disc(r))) + np.uint8(1), {"values": (1, 2, 3)}, "png"),
+    "sparse classes": (
+        lambda r, n: gray((7, disc(r)), (11, disc(r)), (33, disc(r))), {"values": (0, 7, 11, 33)}, "png"),
+    "numbered cells": (lambda r, n: cells(r, 3 + n), {"task": "binary", "objects": "labels", "threshold": 1}, "png"),
+    "numbered cells, one alone": (lambda r, n: cells(r, 1 + n), {"task": "binary", "objects": "labels"}, "tif"),
+    "cells with numbers of their own": (
+        lambda r, n: np.where((m := cells(r, 6)) > 0, m + 30 * n, 0).astype(np.uint16),
+        {"task": "binary", "objects": "labels"}, "png"),
+    "cells in random colors": (
+        lambda r, n: r.integers(30, 255, (40, 3), np.uint8)[(m := cells(r, 4 + n))] * (m > 0)[..., None],
+        {"task": "binary", "objects": "labels"}, "png"),
+    "one color": (lambda r, n: colored(((255, 0, 0), disc(r))), {"task": "binary"}, "png"),
+    "two colors": (
+        lambda r, n: colored(((255, 0, 0), disc(r)), ((0, 255, 0), disc(r))),
+        {"task": CLASSES, "classes": ("background", "color_00ff00", "color_ff0000")}, "png"),
+    "one color a file": (
+        lambda r, n: colored(((255, 0, 0) if n % 2 else (0, 0, 255), disc(r))),
+        {"task": CLASSES, "classes": ("background", "color_0000ff", "color_ff0000")}, "png"),
+    "street colors": (
+        lambda r, n: colored(((128, 64, 128), disc(r)), ((70, 70, 70), disc(r)), ground=(70, 130, 180)),
+        {"task": CLASSES, "classes": ("color_464646", "color_4682b4", "color_804080")}, "png"),
+    "soft red": (
+        lambda r, n: np.dstack([soft(r), np.zeros((SIDE, SIDE, 2), np.uint8)]), {"task": "binary"}, "png"),
+    "white, drawn in alpha": (
+        lambda r, n: rgba(np.array([255, 255, 255]), gray((255, disc(r)))), {"task": "binary", "alpha": True}, "png"),
+    "black, drawn in alpha": (
+        lambda r, n: rgba(np.array([0, 0, 0]), gray((255, disc(r)))), {"task": "binary", "alpha": True}, "png"),
+    "a photograph cut out": (
+        lambda r, n: rgba(noise(r), gray((255, disc(r)))), {"task": "binary", "alpha": True}, "png"),
+    "alpha says the same": (
+        lambda r, n: rgba((m := gray((255, disc(r))))[..., None], m), {"task": "binary", "alpha": False}, "png"),
+    "opaque alpha": (
+        lambda r, n: rgba(gray((255, disc(r)))[..., None], np.full((SIDE, SIDE), 255)),
+        {"task": "binary", "alpha": False}, "png"),
+}  # fmt: skip
+
+ASKED: dict[str, tuple[Draw, list[str], str]] = {  # name: how a mask is drawn, lines that are offered, the ending
+    "two grays, never together": (
+        lambda r, n: gray((100 if n % 2 else 200, disc(r))), ["TASK=binary", "TASK=multiclass IGNORE=-1"], "png"),
+    "an unsure border of 128": (
+        lambda r, n: gray((255, d := disc(r)), (128, cv2.dilate(d.view(np.uint8), np.ones((3, 3))) > d)),
+        ["TASK=multiclass IGNORE=128", "MASK_THRESHOLD=128", "IGNORE=-1"], "png"),
+    "two colors without black": (
+        lambda r, n: colored(((255, 255, 0), disc(r)), ground=(0, 0, 160)), ["MASK_THRESHOLD=", "TASK=multiclass"],
+        "png"),
+    "two objects at most": (
+        lambda r, n: cells(r, 1 + n % 2).astype(np.uint8), ["TASK=binary", "TASK=multiclass"], "png"),
+    "a speck beside much 255": (
+        lambda r, n: gray((255, disc(r, 28)), (1, np.pad(np.ones((3, 3), bool), ((0, SIDE - 3),) * 2))),
+        ["TASK=multiclass IGNORE=255", "TASK=multiclass IGNORE=-1", "MASK_THRESHOLD=128"], "png"),
+}  # fmt: skip
+
+REFUSED: dict[str, tuple[Draw, str, str]] = {  # name: how a mask is drawn, what is said, the ending
+    "a matte": (lambda r, n: np.tile(np.arange(0, 256, 4, np.uint8), (SIDE, 1)), "without two clear levels", "png"),
+    "jpeg of three grays": (lambda r, n: nested(r, 1, 128, 255), "without two clear levels", "jpg"),
+    "jpeg of two colors": (
+        lambda r, n: colored(((255, 0, 0), disc(r)), ((0, 255, 0), disc(r))), "rather than JPEG", "jpg"),
+    "all of one value": (lambda r, n: gray((7, np.ones((SIDE, SIDE), bool))), "every pixel", "png"),
+}  # fmt: skip
+
+
+def notes_of(folder: Path, draw: Draw, ending: str, count: int = 12) -> list[mask_values.MaskNote]:
+    paths = [folder / f"{number:02d}.{ending}" for number in range(count)]
+    for number, path in enumerate(paths):
+        Image.fromarray(draw(np.random.default_rng(number), number)).save(path)
+    return [mask_values.read(path, 10**6) for path in paths]
+
+
+def read(notes: list[mask_values.MaskNote], **constants: str) -> DataSpec:
+    wish = Wish(
+        constants.get("TASK", "auto"),
+        int(constants["IGNORE"]) if "IGNORE" in constants else None,
+        int(constants.get("MASK_THRESHOLD", 0)),
+        constants.get("MASK_CHANNEL", "auto"),
+    )
+    return mask_meaning.read(notes, DataSpec(), wish, "input/x", True).spec
+
+
+@pytest.mark.parametrize("name", UNDERSTOOD)
+def test_what_is_drawn_is_understood(name, tmp_path):
+    draw, expected, ending = UNDERSTOOD[name]
+    spec = read(notes_of(tmp_path, draw, ending))
+    assert {key: getattr(spec, key) for key in expected} == expected
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_two_readings_are_asked_for_and_every_line_works(name, tmp_path):
+    draw, lines, ending = ASKED[name]
+    notes = notes_of(tmp_path, draw, ending)
+    with pytest.raises(UserError) as refused:
+        read(notes)
+    for words in lines:
+        assert words in str(refused.value)
+    offered = [text.partition(": make folds ")[2] for text in str(refused.value).splitlines()[1:]]
+    assert len(offered) >= 2
+    specs = [read(notes, **dict(part.split("=") for part in shlex.split(text))) for text in offered]
+    assert len(set(specs)) == len(specs)  # each line gives another reading
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_no_rule_reads_is_refused(name, tmp_path):
+    draw, said, ending = REFUSED[name]
+    with pytest.raises(UserError, match=said):
+        read(notes_of(tmp_path, draw, ending))
+
+
+def test_the_reading_is_kept_drawn_and_read_back(workplace, capsys):
+    for folder in ("images", "masks"):
+        Path("input/x", folder).mkdir(parents=True)
+    truth = {}
+    for number in range(8):
+        rng = np.random.default_rng(number)
+        truth[number] = cells(rng, 3 + number)
+        Image.fromarray(noise(rng)).save(f"input/x/images/{number}.png")
+        Image.fromarray(truth[number]).save(f"input/x/masks/{number}.tif")
+    assert folds.main(["DATASET=x", "N_FOLDS=2"]) == 0
+    assert "each number an object (3 to 10 values a file" in capsys.readouterr().out
+    about = json.loads(Path("output/x/train_folds.json").read_text())
+    assert about["masks"]["files"] == 8 and "object" in about["masks"]["said"]
+    assert Image.open("output/x/masks.png").size[0] > 500
+    spec = dataspec.read(Path("output/x/train_folds.json"))
+    for number, labels in truth.items():
+        mask = f"masks/{number}.tif"
+        np.testing.assert_array_equal(spec.read_mask(Path("input/x"), mask, (SIDE, SIDE))[0], labels > 0)
+        np.testing.assert_array_equal(objects.read(spec, Path("input/x"), mask, (SIDE, SIDE))[0], labels)
+    area = np.mean([(labels > 0).mean() for labels in truth.values()])
+    assert np.mean([row["mean_area"] for row in about["balance"]]) == pytest.approx(area, abs=1e-3)
+
+
+def test_one_gray_file_among_binary_ones_is_named(workplace, refused):
+    for folder in ("images", "masks"):
+        Path("input/x", folder).mkdir(parents=True)
+    for number in range(12):
+        rng = np.random.default_rng(number)
+        Image.fromarray(noise(rng)).save(f"input/x/images/{number}.png")
+        mask = soft(rng) if number != 7 else np.tile(np.arange(0, 256, 4, np.uint8), (SIDE, 1))
+        Image.fromarray(mask).save(f"input/x/masks/{number}.png")
+    refused(folds.main, ["DATASET=x", "N_FOLDS=2"], "1 broken", "masks/7.png", "MASK_THRESHOLD=128")
+    assert not Path("output").exists()
+    assert folds.main(["DATASET=x", "N_FOLDS=2", "MASK_THRESHOLD=128"]) == 0
