@@ -94,6 +94,14 @@ def test_everything_broken_is_listed_at_once(demo_data, refused):
     assert not Path("output").exists()
 
 
+def test_twenty_alike_are_one_sentence_with_a_count(demo_data, refused):
+    masks = sorted((demo_data / "train_masks").iterdir())
+    for mask in masks[1:]:
+        write_mask(mask, np.ones((5, 5)))
+    said = refused(folds.main, TINY, f"{len(masks) - 1} broken", f"And {len(masks) - 2} more alike", masks[1].name)
+    assert said.count("5 x 5") == 1
+
+
 def test_empty_masks_only_are_refused(workplace, refused):
     write_instances(Path("input/cells"), 4)
     for mask in Path("input/cells").glob("*/*/masks/*.png"):

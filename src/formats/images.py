@@ -32,7 +32,7 @@ from PIL import Image
 from formats import mask_values
 from formats.decode import Halvings, decode, size_of
 from formats.samples import Samples
-from tools.errors import UserError, listing
+from tools.errors import UserError, alike, listing
 
 # Several images are worked on at a time, in threads or processes; threads within cv2 would only get in their way, and a
 # process forked while they exist (a loader's worker) can wait for them for ever.
@@ -272,6 +272,6 @@ def read_gray(path: Path) -> np.ndarray:
 
 
 def refuse_listed(problems: list[str], what: str, cure: str) -> None:
-    """Raise one UserError that lists every problem, if there is any."""
+    """Raise one UserError that lists every problem, of many alike the first; none where there is no problem."""
     if problems:
-        raise UserError(f"{len(problems)} {what}{listing(problems)}\n{cure}")
+        raise UserError(f"{len(problems)} {what}{listing(alike(problems))}\n{cure}")

@@ -3,9 +3,11 @@
 import difflib
 import errno
 import functools
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 
+ALIKE = 3  # sentences of one kind that are told one by one
 FULL = (errno.ENOSPC, errno.EDQUOT)  # a full disk, or a quota used up
 
 
@@ -33,6 +35,23 @@ def listing(items: Sequence[str], most: int = 20) -> str:
     if len(items) > most:
         lines.append(f"\n  ... and {len(items) - most} more")
     return "".join(lines)
+
+
+def alike(lines: Sequence[str]) -> list[str]:
+    """Return each kind of sentence once, with how many more there are: sentences that differ in names and numbers only.
+
+    lines: `path: what is wrong with it`.
+    """
+    kinds: dict[str, list[str]] = {}
+    for line in lines:
+        path, _, said = line.partition(": ")
+        kinds.setdefault(re.sub(r"\S*[/\\]\S*|\d+(\.\d+)?", "#", said), []).append(line)
+    told = []
+    for same in kinds.values():
+        others = [line.partition(": ")[0] for line in same[1:]]
+        shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
+        told += same if len(same) <= ALIKE else [f"{same[0]} And {len(others)} more alike: {shown}"]
+    return told
 
 
 def first_line(error: BaseException) -> str:
