@@ -45,7 +45,7 @@ def settings_of(origin: dict[str, Any], folder: Path, today: Settings, into: str
 
     Raises UserError for a constant that is given and not the run's own, or that config.py no longer has.
     """
-    machine, then = settings_module.SECTIONS[MACHINE], origin["settings"]
+    machine, then = settings_module.SECTIONS[MACHINE], constants.renamed(origin["settings"])
     given = today.overrides()
     now = today.snapshot()
     others = [name for line in given if (name := line.split("=")[0]) not in machine and now[name] != then.get(name)]

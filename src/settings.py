@@ -78,9 +78,11 @@ class Settings:
     IMAGE_SIZE: Annotated[tuple[int, int], Range(8, 20000)]
     # stretch | fit (keep the aspect, pad) | none (own size; a batch needs equal sizes)
     RESIZE: Literal["stretch", "fit", "none"]
-    # auto (measured by make folds for other than 8-bit RGB) | measured | constants: the next two
-    NORMALISE: Literal["auto", "measured", "constants"]
-    MODEL_MEAN: Annotated[tuple[float, float, float], Range(-10.0, 10.0)]  # of RGB in [0, 1]; ImageNet's
+    # auto (as the encoder's weights were trained; data for random ones) | data (constants for 8-bit RGB, else measured)
+    # | measured (by make folds) | constants: the next two, which auto takes too where they are given
+    NORMALIZE: Literal["auto", "data", "measured", "constants"]
+    # of RGB in [0, 1]; these are ResNets' of ImageNet
+    MODEL_MEAN: Annotated[tuple[float, float, float], Range(-10.0, 10.0)]
     MODEL_STD: Annotated[tuple[float, float, float], Range(1e-06, 10.0)]
 
     # === training: how
@@ -253,7 +255,7 @@ def load(overrides: list[str] = [], names: str = "") -> Settings:  # noqa: B006 
 def _lay(values: dict[str, Any], lines: list[str], where: str = "") -> None:
     for line in lines:
         name, equals, text = line.partition("=")
-        name = name.strip()
+        ((name, text),) = constants.renamed({name.strip(): text.strip()}).items()
         if not equals:
             raise UserError(f"{where}expected NAME=value, got '{line}'.")
         if name not in DEFAULTS:
@@ -280,7 +282,7 @@ def command_line(argv: list[str] | None, about: str | None, flags: dict[str, str
         name, equals, value = text.partition("=")
         if equals and name in flags:
             chosen[name] = value
-        elif equals and name not in DEFAULTS and name.isupper():
+        elif equals and name not in DEFAULTS and name not in constants.FORMER and name.isupper():
             here = "\nThis command also takes:" + listing([f"{flag}: {text}" for flag, text in flags.items()])
             raise UserError(f"config.py has no {name}.{nearest(name, [*DEFAULTS, *flags])}{here}")
         else:

@@ -139,12 +139,14 @@ def try_training(settings: "Settings", examination: Examination, work: "Work", f
 def _without_download(settings: "Settings") -> "Settings":
     """Return the same settings, with random weights where ImageNet's would have to be fetched."""
     import model_dispatcher
-    from modeling import encoder_weights
 
-    _, encoder = model_dispatcher.parse(settings.MODEL_NAME)
-    packed = encoder_weights.packed_weights(encoder, settings.WEIGHTS).is_file()
-    file = settings.ENCODER_WEIGHTS not in ("imagenet", "none") and Path(settings.ENCODER_WEIGHTS).is_file()
-    return settings if packed or file else dataclasses.replace(settings, ENCODER_WEIGHTS="none")
+    without = dataclasses.replace(settings, ENCODER_WEIGHTS="none")
+    try:
+        weights = settings.ENCODER_WEIGHTS
+        source = model_dispatcher.source_of_weights(settings.MODEL_NAME, weights, settings.WEIGHTS)
+    except UserError:  # which is a finding already
+        return without
+    return without if source is None or source.kind == "hub" else settings
 
 
 def _disk(

@@ -37,6 +37,7 @@ class FoldTraining:
     def __init__(self, settings: "Settings", fold: str, *, resume: bool = False, overwrite: bool = False) -> None:
         """Read the fold's rows and refuse settings that contradict each other. Raises UserError; imports no torch."""
         self.start = time.monotonic()
+        settings = preparation.as_begun(settings)
         self.settings, self.fold, self.resume, self.overwrite = settings, fold, resume, overwrite
         self.folder = run_folders.run_folder(settings.LOGS, settings.EXPERIMENT, fold, settings.SEED)
         self.frame = splits.read(Path(settings.TRAIN_FOLDS))
@@ -233,7 +234,9 @@ class FoldTraining:
         return Processes(cluster, settings.NODES, bool(settings.SYNC_BATCHNORM), unused)
 
     def _announce(self) -> None:
-        """Say in one line what is about to be trained, on what, and where it will lie."""
+        """Say what is about to be trained, on what, where it will lie, and what it begins with."""
+        from training import initial_weights
+
         settings, spec = self.settings, self.spec
         millions = sum(parameter.numel() for parameter in self.network.parameters()) / 1e6
         classes = "" if spec.task == "binary" else f"{spec.task}, {len(spec.classes)} classes; "
@@ -244,7 +247,7 @@ class FoldTraining:
         print(
             f"{settings.EXPERIMENT}, fold {self.fold}: {len(self.train_rows)} images to train on, {held_out}; "
             f"{classes}{settings.MODEL_NAME}, {millions:.1f} M parameters, {settings.IMAGE_SIZE[0]} x "
-            f"{settings.IMAGE_SIZE[1]} px{crops}; {where}",
+            f"{settings.IMAGE_SIZE[1]} px{crops}; {where}\n{initial_weights.described(settings, spec)}",
             flush=True,
         )
 
