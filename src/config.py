@@ -12,7 +12,7 @@ WEIGHTS = "input/weights"  # ImageNet weights that `make weights` packed for wor
 DEVICE = "auto"  # auto | cpu | cuda | mps
 DEVICES = 1  # of this computer, to train one fold together (DDP); TRAIN_BATCH_SIZE is divided among them
 NODES = 1  # computers with DEVICES each: start it by torchrun or srun on each
-PRECISION = "auto"  # auto (16 on CUDA, 32 elsewhere) | 16 | bf16 | 32
+PRECISION = "auto"  # auto (16 on CUDA; a training on a CPU tries bf16; else 32) | 16 | bf16 | 32
 WORKERS = -1  # processes that load samples; -1: one a core, at most 8; 0: in the training process
 LOGGER = "tensorboard"  # tensorboard | wandb (pip install wandb; WANDB_MODE=offline) | none; metrics.csv always
 STEP_IMAGES = 4  # held-out images drawn after each epoch, in steps/ and as steps.gif; 0: none

@@ -31,7 +31,8 @@ class Settings:
     # of this computer, to train one fold together (DDP); TRAIN_BATCH_SIZE is divided among them
     DEVICES: Annotated[int, Range(1, 1024)]
     NODES: Annotated[int, Range(1, 4096)]  # computers with DEVICES each: start it by torchrun or srun on each
-    PRECISION: Literal["auto", "16", "bf16", "32"]  # auto (16 on CUDA, 32 elsewhere) | 16 | bf16 | 32
+    # auto (16 on CUDA; a training on a CPU tries bf16; else 32) | 16 | bf16 | 32
+    PRECISION: Literal["auto", "16", "bf16", "32"]
     # processes that load samples; -1: one a core, at most 8; 0: in the training process
     WORKERS: Annotated[int, Range(-1, 256)]
     # tensorboard | wandb (pip install wandb; WANDB_MODE=offline) | none; metrics.csv always

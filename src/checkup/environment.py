@@ -120,6 +120,8 @@ def device(settings: "Settings") -> Iterator[Finding]:
     try:
         chosen = choose_device(settings.DEVICE)
         precision, reason = choose_precision(settings.PRECISION, chosen)
+        if chosen == "cpu" and settings.PRECISION == "auto":
+            reason = "until a training tries bf16, once for the experiment (see precision below)"
     except UserError as error:
         yield problem("device", str(error))
         return

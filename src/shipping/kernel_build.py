@@ -168,10 +168,12 @@ def prediction(settings: "Settings", flags: "Flags", partial: Path) -> str:
         f"TTA={about['tta']}, {rules_line(chosen)}.\nIt needs no internet, and writes `submission.csv`."
     )
     write_kernel(partial, about, kernel_pages.PREDICT, intro, train=False)
+    trained = {str(model.about.get("precision", "")).partition("-")[0] for model in predictor.models}
+    of_bf16 = " (trained in bf16, for which a T4 has no units: there it predicts in fp16)" if "bf16" in trained else ""
     word = "are used on a GPU" if safe else "are NOT used, also on a GPU"
     return (
         f"{len(folders)} models, {len(files)} modules, {', '.join(packed)}: {size / 1e6:.1f} MB to upload\n"
-        f"16 bits: Dice {1 - differ:.5f} with the masks in 32, on {len(shown)} images: they {word}"
+        f"16 bits: Dice {1 - differ:.5f} with the masks in 32, on {len(shown)} images: they {word}{of_bf16}"
     )
 
 

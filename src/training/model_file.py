@@ -44,6 +44,7 @@ def ship(training: "FoldTraining", trainer: "pl.Trainer", origin: dict[str, Any]
         "weights_sha256": sha256(folder / run_folders.WEIGHTS),
         "folds_sha256": sha256(folder / run_folders.FOLDS),
         **_effort(trainer, minutes),
+        "precision": origin["computer"]["precision"],
         "commit": origin["code"]["commit"],
         "versions": {name: origin["versions"][name] for name in ("python", "torch")},
         "data_sha256": origin["data_sha256"],

@@ -11,6 +11,7 @@ from training import builders, run_record, weights_origin
 
 if TYPE_CHECKING:
     from settings import Settings
+    from training.trainer import Hardware
 
 FIXED = ("data", "network", "training")  # sections that the folds of one experiment share
 UNKNOWN_ORIGIN = (
@@ -46,6 +47,7 @@ def fixed_settings(settings: "Settings") -> dict[str, Any]:
 class Prepared:
     """What rank zero decided before a training, once for all ranks."""
 
+    hardware: "Hardware"
     resume_from: Path | None
     identity: dict[str, Any]
     origin: dict[str, Any]
