@@ -12,7 +12,7 @@ WEIGHTS = "input/weights"  # ImageNet weights that `make weights` packed for wor
 DEVICE = "auto"  # auto | cpu | cuda | mps
 DEVICES = 1  # of this computer, to train one fold together (DDP); TRAIN_BATCH_SIZE is divided among them
 NODES = 1  # computers with DEVICES each: start it by torchrun or srun on each
-PRECISION = "auto"  # auto (16 on CUDA, 32 elsewhere) | 16 | bf16 | 32
+PRECISION = "auto"  # auto (16 on CUDA; a training on a CPU tries bf16; else 32) | 16 | bf16 | 32
 WORKERS = -1  # processes that load samples; -1: one a core, at most 8; 0: in the training process
 LOGGER = "tensorboard"  # tensorboard | wandb (pip install wandb; WANDB_MODE=offline) | none; metrics.csv always
 STEP_IMAGES = 4  # held-out images drawn after each epoch, in steps/ and as steps.gif; 0: none
@@ -45,13 +45,15 @@ LIMIT = 0  # 0: all; n: only n batches of everything (make smoke)
 # === network: what is trained
 # smp_<architecture>_<encoder>: whatever smp can build, tu- encoders included | unet: the plain one |
 # unetify_<timm name> or unetify_tv-<torchvision name>: a U-Net's decoder around a backbone
-MODEL_NAME = "smp_unet_resnet34"
+MODEL_NAME = "smp_unet_tu-tf_efficientnet_lite0"
 MAX_FEATURES = 512  # of the plain unet, at its bottom
 ENCODER_WEIGHTS = "imagenet"  # imagenet | none | a local .safetensors or .pth
 IMAGE_SIZE = (256, 256)  # height, width of the network's input; IMAGE_SIZE=256 means a square
 RESIZE = "stretch"  # stretch | fit (keep the aspect, pad) | none (own size; a batch needs equal sizes)
-NORMALISE = "auto"  # auto (measured by make folds for other than 8-bit RGB) | measured | constants: the next two
-MODEL_MEAN = (0.485, 0.456, 0.406)  # of RGB in [0, 1]; ImageNet's
+# auto (as the encoder's weights were trained; data for random ones) | data (constants for 8-bit RGB, else measured) |
+# measured (by make folds) | constants: the next two, which auto takes too where they are given
+NORMALIZE = "auto"
+MODEL_MEAN = (0.485, 0.456, 0.406)  # of RGB in [0, 1]; these are ResNets' of ImageNet
 MODEL_STD = (0.229, 0.224, 0.225)
 
 # === training: how

@@ -74,7 +74,8 @@ def _settings_of(name: str, flags: "Flags", named: bool) -> tuple[Any, str]:
     if not path.is_file():
         return settings, f"recipe {name}" if recipe else "the settings of this command"
     fixed = read_json(path, "Remove the experiment's folder or choose another EXPERIMENT=name.")
-    lines = constants.lines_of({key: value for key, value in fixed.items() if key in settings_module.DEFAULTS})
+    known = {key: value for key, value in constants.renamed(fixed).items() if key in settings_module.DEFAULTS}
+    lines = constants.lines_of(known)
     settings = settings_module.load([*first, *lines, *over])
     if not any(line.startswith("TRAIN_FOLDS=") for line in over):
         settings = replace(settings, TRAIN_FOLDS=_table_of(path.parent, settings.TRAIN_FOLDS, fixed))

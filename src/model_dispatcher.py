@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from modeling import unet
+from modeling import unet, weights_source
 from modeling.backbones import near
-from modeling.encoder_weights import load_encoder, packed_weights, refuse_offline, ways_out
+from modeling.encoder_weights import load_encoder, load_tensors, packed_weights, ways_out
 from modeling.segmenter import DIVISOR, IMAGENET, Normalization, Segmenter, with_blocks
 from tools.errors import UserError
 
@@ -76,35 +76,40 @@ def build(
 ) -> Segmenter:
     """Build a fresh network of that name; `encoder_weights`: none, imagenet, or a .safetensors or .pth file.
 
-    `imagenet` uses <weights_folder>/<encoder>.safetensors where `make weights` has put it, and the Hugging Face hub (or
-    torchvision's server) otherwise. `max_features`: of the plain unet, at its bottom. `deep_supervision`: how many
-    coarser levels of the decoder are trained too. Raises UserError: unknown names, pairs that smp does not build (with
-    its reason), backbones without features, weights that are not there, a decoder without so many levels.
+    `imagenet` is the first source that modeling.weights_source finds, `weights_folder` before all. `max_features`: of
+    the plain unet, at its bottom. `deep_supervision`: how many coarser levels of the decoder are trained too. Raises
+    UserError: unknown names, pairs that smp does not build (with its reason), backbones without features, weights that
+    are not there, a decoder without so many levels.
     """
     architecture, encoder = parse(name)
     means, deviations = len(normalization.mean), len(normalization.std)
     if means != channels or deviations != channels:
         raise UserError(
             f"The images have {channels} channels, but MODEL_MEAN has {means} values and MODEL_STD {deviations}. "
-            "NORMALISE=measured takes what make folds measured."
+            "NORMALIZE=measured takes what make folds measured."
         )
-    file, download_for = _weights_source(encoder, encoder_weights, weights_folder)
+    source = source_of_weights(name, encoder_weights, weights_folder)
+    fetched = source is not None and source.kind in ("cache", "hub")  # by the library that builds the network
+    download_for = packed_weights(encoder, weights_folder) if fetched else None
     body: nn.Module
-    if architecture == "plain":
-        body = unet.plain(channels=channels, classes=classes, max_features=max_features)
-    elif architecture == "unetify":
-        body = unet.unetify(encoder, channels=channels, classes=classes, download_for=download_for)
-    else:
-        body = _create(name, architecture, encoder, classes, channels, download_for)
-    if file:
-        load_encoder(body.get_submodule("encoder"), file)
+    with weights_source.from_cache_alone(source):
+        if architecture == "plain":
+            body = unet.plain(channels=channels, classes=classes, max_features=max_features)
+        elif architecture == "unetify":
+            body = unet.unetify(encoder, channels=channels, classes=classes, download_for=download_for)
+        else:
+            body = _create(name, architecture, encoder, classes, channels, download_for)
+    if source and source.kind == "package":
+        load_tensors(body.get_submodule("encoder"), weights_source.read_package(encoder), source.place)
+    elif source and not fetched:
+        load_encoder(body.get_submodule("encoder"), source.place)
     return Segmenter(body, normalization, _auxiliary(name, body, deep_supervision, classes, channels))
 
 
-def _weights_source(encoder: str, encoder_weights: str, weights_folder: str) -> tuple[Path | None, Path | None]:
-    """Return the file to load an encoder from, or the file whose lack makes a download necessary, or neither."""
+def source_of_weights(name: str, encoder_weights: str, weights_folder: str) -> weights_source.Source | None:
+    """Return where a network's weights come from, None for random ones. Raises UserError where they are nowhere."""
     if encoder_weights == "none":
-        return None, None
+        return None
     if encoder_weights != "imagenet":
         file = Path(encoder_weights)
         if not file.is_file():
@@ -112,14 +117,11 @@ def _weights_source(encoder: str, encoder_weights: str, weights_folder: str) -> 
                 f"ENCODER_WEIGHTS={encoder_weights}: no such file; "
                 "expected imagenet, none, or a .safetensors or .pth file."
             )
-        return file, None
+        return weights_source.Source("file", file, str(file))
+    _, encoder = parse(name)
     if not encoder:
         raise UserError("ENCODER_WEIGHTS=imagenet: MODEL_NAME=unet has no ImageNet weights; say ENCODER_WEIGHTS=none.")
-    packed = packed_weights(encoder, weights_folder)
-    if packed.is_file():
-        return packed, None
-    refuse_offline(encoder, packed)
-    return None, packed
+    return weights_source.find(encoder, weights_folder)
 
 
 def _create(

@@ -45,7 +45,7 @@ def settings_of(origin: dict[str, Any], folder: Path, today: Settings, into: str
 
     Raises UserError for a constant that is given and not the run's own, or that config.py no longer has.
     """
-    machine, then = settings_module.SECTIONS[MACHINE], origin["settings"]
+    machine, then = settings_module.SECTIONS[MACHINE], constants.renamed(origin["settings"])
     given = today.overrides()
     now = today.snapshot()
     others = [name for line in given if (name := line.split("=")[0]) not in machine and now[name] != then.get(name)]
@@ -57,9 +57,19 @@ def settings_of(origin: dict[str, Any], folder: Path, today: Settings, into: str
     new = sorted(set(settings_module.DEFAULTS) - set(then) - set(machine))
     if new:
         print(f"Constants that the run did not know take config.py's value: {', '.join(new)}")
+    if not any(line.startswith("PRECISION=") for line in given):
+        given = [*given, *_precision(origin["computer"], today)]
     own = {name: value for name, value in then.items() if name not in machine or name in ("INPUT", "OUTPUT")}
     named = {"EXPERIMENT": into, "TRAIN_FOLDS": folder / run_folders.FOLDS}
     return settings_module.load(constants.lines_of(own) + given + constants.lines_of(named))
+
+
+def _precision(computer: dict[str, Any], today: Settings) -> list[str]:
+    """Return PRECISION=, as the run had it, where today's device is of its kind."""
+    from tools.hardware import NAMES, choose_device
+
+    words = [word for word, name in NAMES.items() if name == computer.get("precision")]
+    return [f"PRECISION={word}" for word in words if choose_device(today.DEVICE) == computer.get("device")]
 
 
 def what_differs(now: Settings, origin: dict[str, Any]) -> tuple[str, list[str]]:

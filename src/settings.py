@@ -31,7 +31,8 @@ class Settings:
     # of this computer, to train one fold together (DDP); TRAIN_BATCH_SIZE is divided among them
     DEVICES: Annotated[int, Range(1, 1024)]
     NODES: Annotated[int, Range(1, 4096)]  # computers with DEVICES each: start it by torchrun or srun on each
-    PRECISION: Literal["auto", "16", "bf16", "32"]  # auto (16 on CUDA, 32 elsewhere) | 16 | bf16 | 32
+    # auto (16 on CUDA; a training on a CPU tries bf16; else 32) | 16 | bf16 | 32
+    PRECISION: Literal["auto", "16", "bf16", "32"]
     # processes that load samples; -1: one a core, at most 8; 0: in the training process
     WORKERS: Annotated[int, Range(-1, 256)]
     # tensorboard | wandb (pip install wandb; WANDB_MODE=offline) | none; metrics.csv always
@@ -82,9 +83,11 @@ class Settings:
     IMAGE_SIZE: Annotated[tuple[int, int], Range(8, 20000)]
     # stretch | fit (keep the aspect, pad) | none (own size; a batch needs equal sizes)
     RESIZE: Literal["stretch", "fit", "none"]
-    # auto (measured by make folds for other than 8-bit RGB) | measured | constants: the next two
-    NORMALISE: Literal["auto", "measured", "constants"]
-    MODEL_MEAN: Annotated[tuple[float, float, float], Range(-10.0, 10.0)]  # of RGB in [0, 1]; ImageNet's
+    # auto (as the encoder's weights were trained; data for random ones) | data (constants for 8-bit RGB, else measured)
+    # | measured (by make folds) | constants: the next two, which auto takes too where they are given
+    NORMALIZE: Literal["auto", "data", "measured", "constants"]
+    # of RGB in [0, 1]; these are ResNets' of ImageNet
+    MODEL_MEAN: Annotated[tuple[float, float, float], Range(-10.0, 10.0)]
     MODEL_STD: Annotated[tuple[float, float, float], Range(1e-06, 10.0)]
 
     # === training: how
@@ -257,7 +260,7 @@ def load(overrides: list[str] = [], names: str = "") -> Settings:  # noqa: B006 
 def _lay(values: dict[str, Any], lines: list[str], where: str = "") -> None:
     for line in lines:
         name, equals, text = line.partition("=")
-        name = name.strip()
+        ((name, text),) = constants.renamed({name.strip(): text.strip()}).items()
         if not equals:
             raise UserError(f"{where}expected NAME=value, got '{line}'.")
         if name not in DEFAULTS:
@@ -284,7 +287,7 @@ def command_line(argv: list[str] | None, about: str | None, flags: dict[str, str
         name, equals, value = text.partition("=")
         if equals and name in flags:
             chosen[name] = value
-        elif equals and name not in DEFAULTS and name.isupper():
+        elif equals and name not in DEFAULTS and name not in constants.FORMER and name.isupper():
             here = "\nThis command also takes:" + listing([f"{flag}: {text}" for flag, text in flags.items()])
             raise UserError(f"config.py has no {name}.{nearest(name, [*DEFAULTS, *flags])}{here}")
         else:

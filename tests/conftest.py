@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[1]
 NUCLEI = Path(os.environ.get("MASKFOLD_NUCLEI", ROOT.parent / "shared" / "data" / "nuclei"))
 TINY = [
     "DATASET=demo", "N_FOLDS=2", "MODEL_NAME=unet", "MAX_FEATURES=16", "ENCODER_WEIGHTS=none", "IMAGE_SIZE=32,64",
-    "EPOCHS=2", "TRAIN_BATCH_SIZE=8", "LR=8e-3", "WORKERS=0", "AUGMENT=upright", "STEP_IMAGES=0",
+    "EPOCHS=2", "TRAIN_BATCH_SIZE=8", "LR=8e-3", "WORKERS=0", "AUGMENT=upright", "STEP_IMAGES=0", "PRECISION=32",
 ]  # fmt: skip
 SMP = ["MODEL_NAME=smp_linknet_tu-test_resnet", "EPOCHS=1"]  # twice the layers of TINY's, and ten times the bytes
 

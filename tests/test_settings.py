@@ -95,6 +95,14 @@ def test_bad_overrides_are_refused_with_the_cure(override, words):
         assert word in str(error.value)
 
 
+def test_a_former_name_keeps_what_it_meant(tmp_path):
+    flags = {"FOLD": "which"}
+    assert settings.command_line(["NORMALISE=auto"], "", flags)[0].NORMALIZE == "data"
+    assert settings.load(["NORMALISE=measured"]).NORMALIZE == "measured"
+    (tmp_path / "old.cfg").write_text("NORMALISE = constants  # as then\n")
+    assert settings.load(names=f"{tmp_path}/old.cfg").NORMALIZE == "constants"
+
+
 def test_recipes_lie_over_each_other_and_below_the_command_line(tmp_path, monkeypatch):
     monkeypatch.setattr(recipes, "FOLDER", tmp_path)
     (tmp_path / "big.cfg").write_text("# a title\nEPOCHS = 9  # the reason\nLR = 1e-2\n\nLOSS = 0.5*bce + dice\n")

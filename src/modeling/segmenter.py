@@ -55,6 +55,12 @@ class Segmenter(nn.Module):
         self.register_buffer("std", torch.tensor(normalization.std).view(1, -1, 1, 1))
         self.auxiliary = nn.ModuleList(auxiliary)
 
+    @property
+    def normalization(self) -> Normalization:
+        """The mean and deviation that it uses, in the fewest digits that give the same 32 bits."""
+        values = (buffer.flatten().cpu().numpy() for buffer in (self.mean, self.std))
+        return Normalization(*(tuple(float(str(part)) for part in buffer) for buffer in values))
+
     def forward(self, images: Tensor) -> Tensor | list[Tensor]:
         """Turn images (N, channels, H, W) in [0, 1] into logits (N, C, H, W).
 

@@ -47,19 +47,23 @@ def picture_of(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.png")
 
 
-def load_predictor(settings: "Settings", folders: list[Path]) -> "Predictor":
-    """Load these run folders' models as one predictor, their mean, on the settings' device."""
-    from prediction.predictor import Predictor
+def load_predictor(settings: "Settings", folders: list[Path], bf16: bool = False) -> "Predictor":
+    """Load these run folders' models as one predictor, their mean, on the settings' device.
+
+    In 16 bits on CUDA, as PRECISION says; in bf16, which PRECISION may name for a training alone, where `bf16` is too.
+    """
+    from prediction.predictor import Half, Predictor
     from prediction.shipped_model import load
     from tools.hardware import choose_devices, choose_precision
 
     devices = choose_devices(settings.DEVICE)
     precision, _ = choose_precision(settings.PRECISION, devices[0].partition(":")[0])
+    half: Half = "16" if precision == "16-mixed" else "bf16" if bf16 and precision == "bf16-mixed" else ""
     return Predictor(
         [load(folder, devices[0]) for folder in folders],
         devices,
         settings.VALID_BATCH_SIZE,
-        half=precision == "16-mixed",
+        half=half,
         tta=settings.TTA,
         tta_mean=settings.TTA_MEAN,
         tile=settings.TILE,
@@ -160,7 +164,7 @@ def describe(job: Job, predictor: "Predictor") -> dict[str, Any]:
         "models": makers,
         **how,
         "sizes": prediction_folders.provenance(makers, how)["sizes"],
-        "half": predictor.half,
+        "half": {"": False, "16": True}.get(predictor.half, predictor.half),
     }
     if job.count > 1:
         manifest["shard"] = {"index": job.index, "of": job.count, "all": digest_of(job.everything)}
@@ -195,6 +199,15 @@ def carry_out(
     return len(job.names) - before, seconds, len(shown)
 
 
+def _say_how_far(predictor: "Predictor", rules: "tuple[Rule, ...]", job: Job, max_pixels: int) -> None:
+    """Say how the masks of a few images differ from those in 32 bits, which scores are made of."""
+    from prediction import sixteen_bits
+
+    few = [job.root / name for name in prediction_folders.spread(job.names, sixteen_bits.CHECKED)]
+    differ = sixteen_bits.masks_differ(predictor, "bf16", rules, few, max_pixels)
+    print(f"In bf16: on {len(few)} of these images its masks have Dice {1 - differ:.5f} with those in 32", flush=True)
+
+
 def predict(settings: "Settings", wanted: Wanted, anew: bool = True) -> Job:
     """Predict the images that are wanted, or a part of them, and say it. Raises UserError.
 
@@ -203,7 +216,7 @@ def predict(settings: "Settings", wanted: Wanted, anew: bool = True) -> Job:
     folds = chosen_folds(settings, wanted.fold)
     folders = [run_folders.finished_run(settings.LOGS, settings.EXPERIMENT, fold, settings.SEED) for fold in folds]
     job = find_job(settings, wanted, run_folders.read_model(folders[0])["data"].get("stacked") is True)
-    predictor = load_predictor(settings, folders)
+    predictor = load_predictor(settings, folders, bf16=True)
     spec, manifest = predictor.spec, describe(job, predictor)
     rules = chosen_rule.chosen(settings, spec, prediction_folders.provenance(manifest["models"], manifest))
     maps = resumable.Maps(prediction_folders.partial_of(job.folder), spec, job.root)
@@ -217,6 +230,8 @@ def predict(settings: "Settings", wanted: Wanted, anew: bool = True) -> Job:
         f"{job.root}{what}, on {' and '.join(predictor.devices)}",
         flush=True,
     )
+    if predictor.half == "bf16":
+        _say_how_far(predictor, rules, job, settings.MAX_PIXELS)
     done, seconds, shown = carry_out(job, predictor, keep, manifest, rules, settings.MAX_PIXELS)
     print(
         f"{done} images in {seconds:.0f} s, {done / max(seconds, 1e-9):.1f} a second\n"

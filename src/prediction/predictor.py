@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -23,6 +23,8 @@ from tools.errors import NotFiniteError, UserError
 
 Decoded = tuple[Path, tuple[int, int], list[np.ndarray]]  # path, (H, W), a frame (h, w, channels) a geometry
 Answered = tuple[Path, tuple[int, int], list[np.ndarray]]  # path, (H, W), probabilities (C, h, w) a model
+Half = Literal["", "16", "bf16"]
+KINDS = {"": torch.float32, "16": torch.float16, "bf16": torch.bfloat16}
 BATCH_BYTES = 256 << 20  # of images at their own size, as answers come: large ones come in smaller batches
 Finish = Callable[[Path, np.ndarray], Any]  # path, probabilities (C, H, W) -> what is kept
 Unreadable = Callable[[Path, UserError], Any]  # path, why it cannot be read -> what takes its place
@@ -49,10 +51,10 @@ def _refuse_mixed_tables(models: list[Model]) -> None:
 class Predictor:
     """The mean probability of one or more models, image by image, in batches of equal size.
 
-    devices: one, or several that share the batches ("cuda:0", "cuda:1"); each has the models by itself. half: 16-bit
-    autocast, for CUDA only. tta, tta_mean: the views that each model's answer is a mean over, by the names of
-    tta.views, and the kind of mean (tta.MEANS). tile, overlap: see tiles.predict; 0 is the whole frame at once. Raises
-    UserError for other names, and for models that do not go together.
+    devices: one, or several that share the batches ("cuda:0", "cuda:1"); each has the models by itself. half: "" for
+    32 bits, or autocast to "16" (fp16, CUDA's) or "bf16". tta, tta_mean: the views that each model's answer is a mean
+    over, by the names of tta.views, and the kind of mean (tta.MEANS). tile, overlap: see tiles.predict; 0 is the whole
+    frame at once. Raises UserError for other names, and for models that do not go together.
     """
 
     def __init__(
@@ -60,7 +62,7 @@ class Predictor:
         models: list[Model],
         devices: str | Sequence[str] = "cpu",
         batch_size: int = 8,
-        half: bool = False,
+        half: Half = "",
         tta: str = "none",
         tta_mean: str = "probability",
         tile: int = 0,
@@ -207,7 +209,7 @@ class Predictor:
         """Ask the network about uint8 (N, h, w, channels) -> float32 probabilities (N, C, h, w)."""
 
         def logits(x: Tensor) -> Tensor:
-            with torch.autocast(torch.device(device).type, torch.float16, enabled=self.half):
+            with torch.autocast(torch.device(device).type, KINDS[self.half], enabled=bool(self.half)):
                 return network(x).float()
 
         def probabilities(part: Tensor) -> Tensor:

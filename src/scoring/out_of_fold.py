@@ -15,7 +15,7 @@ from data import dataspec, splits
 from data.dataspec import DataSpec
 from prediction import prediction_folders
 from scoring.score_rows import Pairs
-from tools import run_folders
+from tools import constants, run_folders
 from tools.errors import UserError, listing
 from tools.files import read_json, sha256
 from training import weights_origin
@@ -171,7 +171,7 @@ def recipe(run: Path) -> dict[str, Any]:
     """Return what an experiment's folds share: the constants that its settings.json names, as this model has them."""
     names = read_json(run.parent / run_folders.SETTINGS, "Train a fold of it again: make train ... OVERWRITE=1")
     own = run_folders.read_model(run).get("settings", {})
-    return {name: own.get(name) for name in names if name in own}
+    return {name: own.get(name) for name in constants.renamed(names) if name in own}
 
 
 def _of_ensemble(

@@ -168,10 +168,12 @@ def prediction(settings: "Settings", flags: "Flags", partial: Path) -> str:
         f"TTA={about['tta']}, {rules_line(chosen)}.\nIt needs no internet, and writes `submission.csv`."
     )
     write_kernel(partial, about, kernel_pages.PREDICT, intro, train=False)
+    trained = {str(model.about.get("precision", "")).partition("-")[0] for model in predictor.models}
+    of_bf16 = " (trained in bf16, for which a T4 has no units: there it predicts in fp16)" if "bf16" in trained else ""
     word = "are used on a GPU" if safe else "are NOT used, also on a GPU"
     return (
         f"{len(folders)} models, {len(files)} modules, {', '.join(packed)}: {size / 1e6:.1f} MB to upload\n"
-        f"16 bits: Dice {1 - differ:.5f} with the masks in 32, on {len(shown)} images: they {word}"
+        f"16 bits: Dice {1 - differ:.5f} with the masks in 32, on {len(shown)} images: they {word}{of_bf16}"
     )
 
 
@@ -180,12 +182,25 @@ def rules_line(chosen: tuple[Any, ...]) -> str:
     return "; ".join(dict.fromkeys(map(str, chosen)))
 
 
+def _take_weights(settings: "Settings", encoder: str, folder: Path) -> None:
+    """Put the encoder's ImageNet weights into the bundle, as make weights packs them. Raises UserError."""
+    from modeling import encoder_weights, weights_source
+    from training import packing
+
+    packed, package = encoder_weights.packed_weights(encoder, settings.WEIGHTS), weights_source.package_of(encoder)
+    folder.mkdir(parents=True)
+    if packed.is_file():
+        shutil.copyfile(packed, folder / packed.name)
+    elif package and package.installed():
+        packing.pack(settings.MODEL_NAME, settings.WEIGHTS, folder / packed.name)
+    else:
+        raise UserError(f"{packed}: no such file; on Kaggle there is no network. Run make weights first.")
+
+
 def training(settings: "Settings", flags: "Flags", partial: Path) -> str:
     """Write a kernel that trains one fold; return what to print about it."""
     import model_dispatcher
-    from modeling import encoder_weights
-    from tools import run_folders
-    from training import builders, checkpoints
+    from training import builders, checkpoints, preparation
 
     run = run_folders.run_folder(settings.LOGS, settings.EXPERIMENT, flags.FOLD or "?", settings.SEED)
     about = titled(flags, settings.EXPERIMENT, f"train-fold-{flags.FOLD}{_of_seed(settings)}")
@@ -199,7 +214,7 @@ def training(settings: "Settings", flags: "Flags", partial: Path) -> str:
         raise UserError("HOURS and HALF are for kernels that predict; leave them out with TRAIN=1.")
     names = ("INPUT", "OUTPUT", "LOGS", "WEIGHTS", "TRAIN_FOLDS")
     there = {name: relative(Path(getattr(settings, name)), Path(), name) for name in names}
-    settings = settings.changed(*constants.lines_of(there))
+    settings = preparation.as_begun(settings.changed(*constants.lines_of(there)))
     about |= {"input": there["INPUT"], "table": there["TRAIN_FOLDS"], "weights": there["WEIGHTS"]}
     about["run"] = relative(run, Path(), "LOGS")
     if not settings.MAX_MINUTES:
@@ -214,11 +229,7 @@ def training(settings: "Settings", flags: "Flags", partial: Path) -> str:
     builders.begun_from(settings, splits.read(table), flags.FOLD)  # checked here: Kaggle has no other runs
     _, encoder = model_dispatcher.parse(settings.MODEL_NAME)
     if encoder and settings.ENCODER_WEIGHTS == "imagenet":
-        packed = encoder_weights.packed_weights(encoder, settings.WEIGHTS)
-        if not packed.is_file():
-            raise UserError(f"{packed}: no such file; on Kaggle there is no network. Run make weights first.")
-        (partial / "dataset" / "weights").mkdir(parents=True)
-        shutil.copyfile(packed, partial / "dataset" / "weights" / packed.name)
+        _take_weights(settings, encoder, partial / "dataset" / "weights")
     elif settings.ENCODER_WEIGHTS not in ("none", "imagenet"):
         raise UserError("ENCODER_WEIGHTS=file does not travel; put it into input/weights/ under its encoder's name.")
     for suffix in (".csv", ".json"):

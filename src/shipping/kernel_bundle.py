@@ -7,10 +7,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prediction import postprocess
 from shipping import kernel_pages, kernel_run, wheels
 from tools import run_folders
-from tools.errors import NotFiniteError, UserError
+from tools.errors import UserError
 from tools.files import digest_of, sha256, write_json
 
 if TYPE_CHECKING:
@@ -113,25 +112,9 @@ def half_is_safe(
     predictor: "Predictor", chosen: tuple[Any, ...], paths: list[Path], max_pixels: int
 ) -> tuple[bool, float]:
     """Return whether 16-bit models give the same masks on these images, and 1 - Dice between the two sets of masks."""
-    import numpy as np
+    from prediction import sixteen_bits
 
-    from prediction.predictor import Predictor
-
-    spec, masks, tile, overlap = predictor.spec, [], predictor.tile, predictor.overlap
-    for half in (False, True):
-        plain = Predictor(
-            predictor.models, predictor.devices, predictor.batch_size, half=half, tile=tile, overlap=overlap
-        )
-        try:
-            answers = [probability for _, probability in plain.predict(paths, max_pixels)]
-        except NotFiniteError:
-            if not half:
-                raise
-            return False, 1.0
-        p8s = map(postprocess.to_p8, answers)
-        masks.append([postprocess.to_masks(p8, spec.task, spec.scored, chosen).ravel() for p8 in p8s])
-    one, other = (np.concatenate(part).astype(bool) for part in masks)
-    differ = float((one != other).sum() / max(1, one.sum() + other.sum()))
+    differ = sixteen_bits.masks_differ(predictor, "16", chosen, paths, max_pixels)
     return differ <= MARGIN, differ
 
 

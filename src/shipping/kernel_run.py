@@ -168,7 +168,7 @@ def _predictor(bundle: Bundle, plan: Plan) -> Any:
     from tools.hardware import choose_devices
 
     about, devices = bundle.about, choose_devices("auto")
-    half = devices[0].startswith("cuda") and about["half_safe"]
+    half: predictor.Half = "16" if devices[0].startswith("cuda") and about["half_safe"] else ""
     models = [shipped_model.load(bundle.folder / "models" / name, devices[0]) for name in plan.models]
     how = {"tta": plan.tta, "tta_mean": about["tta_mean"], "tile": about["tile"], "overlap": about["overlap"]}
     return predictor.Predictor(models, devices, about["batch_size"], half=half, **how)

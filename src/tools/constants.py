@@ -8,6 +8,9 @@ from typing import Any, Literal, get_args, get_origin
 
 from tools.errors import UserError, nearest
 
+# a constant's former name -> today's, and what former values are called: NORMALISE=auto knew nothing of weights
+FORMER: dict[str, tuple[str, dict[str, str]]] = {"NORMALISE": ("NORMALIZE", {"auto": "data"})}
+
 Constant = str | int | float | tuple[int, ...] | tuple[float, ...]  # what a constant of config.py may be
 
 
@@ -24,6 +27,12 @@ class Ending:
     """The ending that a file's name must have."""
 
     text: str
+
+
+def renamed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return constants under today's names; one of a former name keeps what it meant."""
+    named = ((FORMER.get(name, (name, {})), value) for name, value in values.items())
+    return {name: of.get(value, value) if isinstance(value, str) else value for (name, of), value in named}
 
 
 def parse(name: str, text: str, default: Constant) -> Any:

@@ -7,6 +7,7 @@ from typing import Literal
 from tools.errors import UserError
 
 Precision = Literal["16-mixed", "bf16-mixed", "32-true"]  # Lightning's names
+NAMES: dict[str, Precision] = {"16": "16-mixed", "bf16": "bf16-mixed", "32": "32-true"}  # by PRECISION's
 SHARED = Path("/dev/shm")  # where the loader's processes put their batches; 64 MB in a container, unless asked for more
 
 
@@ -34,17 +35,16 @@ def choose_devices(wanted: str = "auto") -> list[str]:
 def choose_precision(wanted: str, device: str) -> tuple[Precision, str]:
     """Return Lightning's name of the precision and the reason for it, in a few words.
 
-    Refuse 16 on a CPU, with UserError: it would silently become bfloat16, twelve times slower than 32 on a CPU without
-    bfloat16 units.
+    auto on a CPU is 32 here; a training tries bfloat16 first (training.precision_trial). Refuse 16 on a CPU, with
+    UserError: it would silently become bfloat16, twelve times slower than 32 on a CPU without bfloat16 units.
     """
     if wanted == "auto":
         if device == "cuda":
             return "16-mixed", "16 bits: the GPU's fast units"
-        return "32-true", f"32 bits: 16 is not faster on {device}"
+        return "32-true", "32 bits" if device == "cpu" else f"32 bits: 16 is not faster on {device}"
     if wanted == "16" and device != "cuda":
         raise UserError(f"PRECISION=16 needs a CUDA GPU, and this runs on {device}; use PRECISION=auto or 32.")
-    names: dict[str, Precision] = {"16": "16-mixed", "bf16": "bf16-mixed", "32": "32-true"}
-    return names[wanted], f"PRECISION={wanted}"
+    return NAMES[wanted], f"PRECISION={wanted}"
 
 
 def limit_threads(count: int) -> None:

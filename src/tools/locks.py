@@ -13,15 +13,17 @@ PATIENCE = 0.2  # s in which to try again where the last owner removed the file 
 
 
 @contextmanager
-def exclusive(folder: Path, cure: str) -> Iterator[None]:
-    """Keep other processes out of `folder` meanwhile. Raises UserError, with `cure`, where another one works in it.
+def exclusive(folder: Path, cure: str, patience: float = PATIENCE) -> Iterator[None]:
+    """Keep other processes out of `folder` meanwhile.
+
+    Raises UserError, with `cure`, where another one works in it for longer than `patience` seconds.
 
     A forked child does not share the lock: a loader's worker that outlives a killed training does not hold it.
     """
     lock = folder.with_name(f".{folder.name.lstrip('.')}.lock")
     made = [parent for parent in lock.parents if not parent.exists()]
     lock.parent.mkdir(parents=True, exist_ok=True)
-    held = FileLock(lock, timeout=PATIENCE, fallback_to_soft=False)
+    held = FileLock(lock, timeout=patience, fallback_to_soft=False)
     try:
         held.acquire()
     except Timeout as error:

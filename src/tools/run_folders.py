@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from tools import constants
 from tools.errors import UserError, listing
 from tools.files import read_json, sha256, write_json
 from tools.names import check_name, image_name, plain_name
@@ -29,7 +30,8 @@ def read_model(folder: Path) -> dict[str, Any]:
     about = read_json(folder / MODEL, cure, need)
     if not re.fullmatch(FOLD_NAME, about["fold"]):
         raise UserError(f"{folder / MODEL}: fold {about['fold']} is neither a number nor full. {cure}")
-    return about
+    settings = about.get("settings")
+    return {**about, "settings": constants.renamed(settings)} if isinstance(settings, dict) else about
 
 
 def read_manifest(folder: Path, cure: str) -> dict[str, Any]:
@@ -157,6 +159,7 @@ def differences(then: dict[str, Any], now: dict[str, Any], new: Iterable[str] = 
 
     new: names that `then` may lack without a difference, because those constants did not exist yet.
     """
+    then, now = constants.renamed(then), constants.renamed(now)
     unknown = {name for name in new if name not in then}
     names = [name for name in {**then, **now} if then.get(name) != now.get(name) and name not in unknown]
     return [f"{name}: {then.get(name)} there, {now.get(name)} now" for name in names]

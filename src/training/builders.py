@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from loading.datamodule import MaskDataModule
     from loading.random_crops import Cropped
     from modeling.losses.loss_sum import Loss
-    from modeling.segmenter import Normalization, Segmenter
+    from modeling.segmenter import Segmenter
     from settings import Settings
     from training.trainer import Hardware
 
@@ -39,16 +39,6 @@ def data_spec(settings: "Settings") -> DataSpec:
                 f"{name}={wanted}, but {sidecar} says {actual}. Leave it out, or run make folds {name}={wanted}."
             )
     return spec
-
-
-def normalization(settings: "Settings", spec: DataSpec) -> "Normalization":
-    """Return the channels' mean and deviation: the constants, or what make folds measured."""
-    from modeling.segmenter import Normalization
-
-    measured = settings.NORMALISE == "measured" or (
-        settings.NORMALISE == "auto" and (spec.channels != len(settings.MODEL_MEAN) or spec.bits != 8)
-    )
-    return Normalization(*((spec.mean, spec.std) if measured else (settings.MODEL_MEAN, settings.MODEL_STD)))
 
 
 def open_cache(settings: "Settings", frame: "pd.DataFrame", spec: DataSpec) -> "Cache":
@@ -70,13 +60,15 @@ def open_cache(settings: "Settings", frame: "pd.DataFrame", spec: DataSpec) -> "
 def build_network(settings: "Settings", spec: DataSpec, encoder_weights: str | None = None) -> "Segmenter":
     """Build the settings' network for these data, fresh."""
     import model_dispatcher
+    from training import initial_weights
 
+    encoder_weights = settings.ENCODER_WEIGHTS if encoder_weights is None else encoder_weights
     return model_dispatcher.build(
         settings.MODEL_NAME,
         classes=len(spec.classes),
         channels=spec.channels,
-        normalization=normalization(settings, spec),
-        encoder_weights=settings.ENCODER_WEIGHTS if encoder_weights is None else encoder_weights,
+        normalization=initial_weights.normalization(settings, spec, encoder_weights)[0],
+        encoder_weights=encoder_weights,
         weights_folder=settings.WEIGHTS,
         max_features=settings.MAX_FEATURES,
         deep_supervision=settings.DEEP_SUPERVISION,

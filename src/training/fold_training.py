@@ -37,6 +37,7 @@ class FoldTraining:
     def __init__(self, settings: "Settings", fold: str, *, resume: bool = False, overwrite: bool = False) -> None:
         """Read the fold's rows and refuse settings that contradict each other. Raises UserError; imports no torch."""
         self.start = time.monotonic()
+        settings = preparation.as_begun(settings)
         self.settings, self.fold, self.resume, self.overwrite = settings, fold, resume, overwrite
         self.folder = run_folders.run_folder(settings.LOGS, settings.EXPERIMENT, fold, settings.SEED)
         self.frame = splits.read(Path(settings.TRAIN_FOLDS))
@@ -76,6 +77,7 @@ class FoldTraining:
             if prepared is None:
                 self._say_finished()
                 return
+            self.hardware = prepared.hardware
             if self.is_rank_zero:
                 self._announce()
             trainer = self.trainer(prepared, cluster)
@@ -137,7 +139,7 @@ class FoldTraining:
             print(f"Warning: {begun}. {preparation.UNKNOWN_ORIGIN}", flush=True)
         data_sha256 = self.data.cache.data_sha256
         identity = {**fixed, "SEED": settings.SEED, "fold": self.fold, "data_sha256": data_sha256}
-        devices, hardware = settings.DEVICES * settings.NODES, self.hardware
+        devices, hardware = settings.DEVICES * settings.NODES, self._settled_hardware()
         today = run_record.of_today(hardware.device, hardware.precision, devices, data_sha256, fixed["folds_sha256"])
         origin = {"fold": self.fold, "settings": settings.snapshot(), **today, **weights_origin.record(begun)}
         if resume_from is not None:
@@ -145,7 +147,23 @@ class FoldTraining:
             origin["sessions"] = preparation.say_what_changed(self.folder, origin)
         run_folders.open_run(self.folder, fixed, self.resume)
         preparation.write_record(self.folder, Path(settings.TRAIN_FOLDS), tables, origin)
-        return Prepared(resume_from, identity, origin)
+        return Prepared(hardware, resume_from, identity, origin)
+
+    def _settled_hardware(self) -> "Hardware":
+        """Return the hardware with the precision of the experiment, which PRECISION=auto on a CPU tries first."""
+        from training import precision_trial
+
+        settings = self.settings
+        if settings.PRECISION != "auto" or self.hardware.device != "cpu":
+            return self.hardware
+        others = (path for path in self.folder.parent.glob(f"*/{run_folders.MODEL}") if path.parent != self.folder)
+        batch = min(settings.TRAIN_BATCH_SIZE, len(self.train_rows)) // (settings.DEVICES * settings.NODES)
+        size = builders.input_size(settings)
+        return precision_trial.settle(
+            self.folder,
+            self.overwrite and not any(others),
+            lambda: precision_trial.of_step(self.module, max(1, batch), size),
+        )
 
     def trainer(self, prepared: Prepared, cluster: "ClusterEnvironment | None") -> "pl.Trainer":
         """Return Lightning's Trainer with the settings' callbacks, writing into the run folder."""
@@ -233,7 +251,9 @@ class FoldTraining:
         return Processes(cluster, settings.NODES, bool(settings.SYNC_BATCHNORM), unused)
 
     def _announce(self) -> None:
-        """Say in one line what is about to be trained, on what, and where it will lie."""
+        """Say what is about to be trained, on what, where it will lie, and what it begins with."""
+        from training import initial_weights
+
         settings, spec = self.settings, self.spec
         millions = sum(parameter.numel() for parameter in self.network.parameters()) / 1e6
         classes = "" if spec.task == "binary" else f"{spec.task}, {len(spec.classes)} classes; "
@@ -244,7 +264,7 @@ class FoldTraining:
         print(
             f"{settings.EXPERIMENT}, fold {self.fold}: {len(self.train_rows)} images to train on, {held_out}; "
             f"{classes}{settings.MODEL_NAME}, {millions:.1f} M parameters, {settings.IMAGE_SIZE[0]} x "
-            f"{settings.IMAGE_SIZE[1]} px{crops}; {where}",
+            f"{settings.IMAGE_SIZE[1]} px{crops}; {where}\n{initial_weights.described(settings, spec)}",
             flush=True,
         )
 

@@ -1,16 +1,17 @@
 """What is checked, fixed and written before a training begins."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tools import run_folders
+from tools import constants, run_folders
 from tools.errors import UserError, listing
 from tools.files import read_json, sha256, write_json, write_text
 from training import builders, run_record, weights_origin
 
 if TYPE_CHECKING:
     from settings import Settings
+    from training.trainer import Hardware
 
 FIXED = ("data", "network", "training")  # sections that the folds of one experiment share
 UNKNOWN_ORIGIN = (
@@ -20,9 +21,20 @@ UNKNOWN_ORIGIN = (
 VARYING = ("SEED", "EXPERIMENT", "TRAIN_FOLDS")  # the seed and the experiment name the run; the table has its hash
 
 
+def as_begun(settings: "Settings") -> "Settings":
+    """Return the settings with what NORMALIZE=auto meant where the experiment was begun by older code."""
+    path = Path(settings.LOGS, settings.EXPERIMENT, run_folders.SETTINGS)
+    if settings.NORMALIZE != "auto" or not path.is_file():
+        return settings
+    then = read_json(path, "Remove the experiment's folder or choose another EXPERIMENT=name.")
+    return settings if "NORMALIZE" in then else replace(settings, **constants.renamed({"NORMALISE": "auto"}))
+
+
 def fixed_settings(settings: "Settings") -> dict[str, Any]:
     """Return what must be equal in all runs of an experiment."""
-    shared = settings.snapshot(*FIXED)
+    shared = as_begun(settings).snapshot(*FIXED)
+    if settings.ENCODER_WEIGHTS == "none" and shared["NORMALIZE"] == "auto":
+        shared["NORMALIZE"] = "data"  # which it is, as it was by the code of before
     values = {name: value for name, value in shared.items() if name not in VARYING}
     ignore = 255 if settings.IGNORE == "auto" else int(settings.IGNORE)  # as experiments of before have it
     return {
@@ -37,6 +49,7 @@ def fixed_settings(settings: "Settings") -> dict[str, Any]:
 class Prepared:
     """What rank zero decided before a training, once for all ranks."""
 
+    hardware: "Hardware"
     resume_from: Path | None
     identity: dict[str, Any]
     origin: dict[str, Any]

@@ -393,7 +393,7 @@ def test_weights_that_are_not_here_are_looked_for_and_not_fetched(demo_data, che
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HUB_CACHE", str(Path("nothing").absolute()))
     missing = environment.encoder_weights(settings)
-    assert missing.level == "problem" and "Three ways out" in missing.text and "hub's cache" in missing.text
+    assert missing.level == "problem" and "Four ways out" in missing.text and "hub's cache" in missing.text
     monkeypatch.delenv("HF_HUB_OFFLINE")
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     for proxy in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):

