@@ -157,6 +157,10 @@ def encoder_weights(settings: "Settings") -> Finding:
     from modeling import encoder_weights as weights
 
     name = "encoder weights"
+    if settings.INIT:
+        return Finding(
+            name, f"INIT={settings.INIT}: the whole network begins as its models, whatever ENCODER_WEIGHTS say"
+        )
     try:
         _, encoder = model_dispatcher.parse(settings.MODEL_NAME)
         if settings.ENCODER_WEIGHTS == "none":

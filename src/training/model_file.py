@@ -3,16 +3,16 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data.dataspec import DataSpec
 from tools import run_folders
 from tools.errors import UnlearnedError, UserError
 from tools.files import sha256, write_json
-from training import builders, weights_origin
+from training import weights_origin
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
     from torch import nn
 
+    from modeling.segmenter import Segmenter
     from settings import Settings
     from training.fold_training import FoldTraining
 
@@ -39,7 +39,7 @@ def ship(training: "FoldTraining", trainer: "pl.Trainer", origin: dict[str, Any]
         "seed": settings.SEED,
         "overfit": settings.OVERFIT,
         "data": training.spec.as_json(),
-        "network": _network_settings(settings, training.spec),
+        "network": _network_settings(settings, training.network),
         "weights": weights,
         "weights_sha256": sha256(folder / run_folders.WEIGHTS),
         "folds_sha256": sha256(folder / run_folders.FOLDS),
@@ -83,16 +83,17 @@ def _chosen_weights(training: "FoldTraining", trainer: "pl.Trainer", network: "n
     return f"last epoch{average}", last_dice(training.folder) if dice is None else float(dice)
 
 
-def _network_settings(settings: "Settings", spec: DataSpec) -> dict[str, Any]:
+def _network_settings(settings: "Settings", network: "Segmenter") -> dict[str, Any]:
     """Return what prediction has to know to build the network and to give it images."""
-    normalization = builders.normalization(settings, spec)
+    # as 0.485, which has not all the digits of a float: the network's own, also where a checkpoint brought them
+    mean, std = ([float(str(value)) for value in part.flatten().cpu().numpy()] for part in (network.mean, network.std))
     return {
         "MODEL_NAME": settings.MODEL_NAME,
         "MAX_FEATURES": settings.MAX_FEATURES,
         "IMAGE_SIZE": settings.IMAGE_SIZE,
         "RESIZE": settings.RESIZE,
-        "MODEL_MEAN": normalization.mean,
-        "MODEL_STD": normalization.std,
+        "MODEL_MEAN": mean,
+        "MODEL_STD": std,
     }
 
 
