@@ -48,6 +48,9 @@ LIMIT = 0  # 0: all; n: only n batches of everything (make smoke)
 MODEL_NAME = "smp_unet_tu-tf_efficientnet_lite0"
 MAX_FEATURES = 512  # of the plain unet, at its bottom
 ENCODER_WEIGHTS = "imagenet"  # imagenet | none | a local .safetensors or .pth
+# "" | an experiment: fold k begins as fold k's model of it, as far as shapes allow, in place of ENCODER_WEIGHTS; a:43
+# takes SEED=43's
+INIT = ""
 IMAGE_SIZE = (256, 256)  # height, width of the network's input; IMAGE_SIZE=256 means a square
 RESIZE = "stretch"  # stretch | fit (keep the aspect, pad) | none (own size; a batch needs equal sizes)
 # auto (as the encoder's weights were trained; data for random ones) | data (constants for 8-bit RGB, else measured) |

@@ -9,6 +9,7 @@ No trial is pruned: a schedule stretches over EPOCHS, so at equal epochs the one
 validation Dice is another measure, at another size, than the METRIC that decides.
 """
 
+import itertools
 import sys
 import time
 from collections.abc import Callable
@@ -110,9 +111,15 @@ def refuse_before_training(settings: "Settings", space: tuple[Parameter, ...], f
         for text in searched:
             check(text)
     frame = splits.read(Path(settings.TRAIN_FOLDS))
-    for weights in next((one.options for one in space if one.name == "ENCODER_WEIGHTS"), (settings.ENCODER_WEIGHTS,)):
-        for fold in folds if weights not in ("none", "imagenet") else ():
-            builders.begun_from(replace(settings, ENCODER_WEIGHTS=weights), frame, fold)
+    starts = [
+        next((one.options for one in space if one.name == name), (getattr(settings, name),))
+        for name in ("INIT", "ENCODER_WEIGHTS")
+    ]
+    for init, weights in itertools.product(*starts):
+        tried = replace(settings, INIT=init, ENCODER_WEIGHTS=weights)
+        for fold in folds if builders.may_have_seen(tried) else ():
+            refuse_what_does_nothing(tried, fold)
+            builders.begun_from(tried, frame, fold)
     if not {"MODEL_NAME", "ENCODER_WEIGHTS"} & {one.name for one in space}:
         builders.build_network(settings, spec)  # its weights may not be here
 

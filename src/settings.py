@@ -79,6 +79,9 @@ class Settings:
     MODEL_NAME: str
     MAX_FEATURES: Annotated[int, Range(1, 8192)]  # of the plain unet, at its bottom
     ENCODER_WEIGHTS: str  # imagenet | none | a local .safetensors or .pth
+    # "" | an experiment: fold k begins as fold k's model of it, as far as shapes allow, in place of ENCODER_WEIGHTS;
+    # a:43 takes SEED=43's
+    INIT: str
     # height, width of the network's input; IMAGE_SIZE=256 means a square
     IMAGE_SIZE: Annotated[tuple[int, int], Range(8, 20000)]
     # stretch | fit (keep the aspect, pad) | none (own size; a batch needs equal sizes)

@@ -160,6 +160,10 @@ def encoder_weights(settings: "Settings") -> Finding:
     from modeling import weights_source
 
     name = "encoder weights"
+    if settings.INIT:
+        return Finding(
+            name, f"INIT={settings.INIT}: the whole network begins as its models, whatever ENCODER_WEIGHTS say"
+        )
     try:
         _, encoder = model_dispatcher.parse(settings.MODEL_NAME)
         if settings.ENCODER_WEIGHTS == "none":

@@ -222,7 +222,7 @@ def _experiment(settings: "Settings", made: bool) -> Iterator[Finding]:
     try:
         check_name("EXPERIMENT", settings.EXPERIMENT)
         if made:
-            run_folders.check_experiment(folder, fixed_settings(settings))
+            run_folders.check_experiment(folder, fixed_settings(settings), settings.defaults())
     except UserError as error:
         yield problem("experiment", str(error))
         return

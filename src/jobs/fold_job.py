@@ -6,6 +6,7 @@ from jobs import job_table
 from jobs.job_table import Job
 from scoring import fold_scores
 from tools import constants, run_folders
+from training import warm_start
 
 if TYPE_CHECKING:
     from settings import Settings
@@ -32,7 +33,9 @@ def job_of(settings: "Settings", fold: str, overwrite: bool, label: str = "", lo
     values = settings.snapshot()
     del values["MAX_MINUTES"]  # each job gets the minutes that remain
     flags = {"FOLD": fold, "OVERWRITE": str(int(overwrite))}
-    return Job(label or f"fold {fold}", "cv", tuple(constants.lines_of(values)), flags, log, paths, paths)
+    start = warm_start.files(warm_start.place(settings, fold)) if settings.INIT else []
+    brings = (*paths, *map(str, start))
+    return Job(label or f"fold {fold}", "cv", tuple(constants.lines_of(values)), flags, log, brings, paths)
 
 
 def run_fold(settings: "Settings", fold: str, label: str, log: str) -> str:

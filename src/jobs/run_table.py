@@ -101,7 +101,7 @@ def check(groups: list[Group], overwrite: bool) -> None:
             )
         fold_scores.refuse_unscorable(group.settings)
         refuse_what_does_nothing(group.settings, group.folds[0])
-        if group.settings.ENCODER_WEIGHTS not in ("none", "imagenet"):  # checking those takes seconds of imports
+        if builders.may_have_seen(group.settings):  # checking ImageNet's takes seconds of imports
             frame = splits.read(Path(group.settings.TRAIN_FOLDS))
             for fold in group.folds:
                 builders.begun_from(group.settings, frame, fold)

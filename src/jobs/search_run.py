@@ -14,6 +14,7 @@ from jobs.trials import RUNNING, Trial, Trials
 from tools import constants, recipes, run_folders
 from tools.errors import UserError, listing
 from tools.files import read_json, write_json, write_text
+from training import warm_start
 
 FIXED, RESULT, WINNER, TABLE = "search.json", "result.json", "winner.cfg", "trials.csv"
 PATIENCE = 5  # trials; once so many have failed and none succeeded, the others would fail too
@@ -46,7 +47,10 @@ class Search:
     def with_values(self, values: dict[str, str], *more: str) -> Any:
         """Return the recipe's settings with a trial's values and `more` NAME=value; MAX_MINUTES is what remains."""
         left = f"MAX_MINUTES={self.minutes_left():.4f}"
-        return self.settings.changed(left, *(f"{name}={value}" for name, value in values.items()), *more)
+        settings = self.settings.changed(left, *(f"{name}={value}" for name, value in values.items()))
+        # trials lie elsewhere, and the winner has other seeds
+        start = [f"INIT={warm_start.anywhere(settings)}"] if settings.INIT else []
+        return settings.changed(*start, *more)
 
     def minutes_left(self) -> float:
         """Return the minutes that remain, 0 for no limit. Raises TimeOverError."""
@@ -79,8 +83,10 @@ def open_folder(search: Search) -> None:
     path, now = search.folder / FIXED, fixed_values(search)
     if path.is_file():
         then = read_json(path, f"Remove {search.folder}, or give another NAME=.", {"fixed": dict})["fixed"]
-        defaults = search.settings.defaults()
-        differ = run_folders.differences(then, now, [name for name in defaults if now.get(name) == defaults[name]])
+        defaults = search.settings.defaults()  # of constants that did not exist then
+        differ = run_folders.differences(
+            then, now, [name for name, value in defaults.items() if now.get(name) == value]
+        )
         if differ:
             raise UserError(
                 f"{path}: all trials of a search share settings, folds and what is searched; these differ:"

@@ -137,7 +137,7 @@ def _refuse_another_winner(search: "Search", winner: Trial, experiment: Path) ->
 
     settings = search.with_values(winner.values, f"EXPERIMENT={search.name}")
     try:
-        run_folders.check_experiment(experiment, fixed_settings(settings))
+        run_folders.check_experiment(experiment, fixed_settings(settings), settings.defaults())
     except UserError as error:
         raise UserError(
             f"{experiment} is the cross-validation of another winner than trial {winner.number}, which has won now. "

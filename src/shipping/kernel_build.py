@@ -197,6 +197,24 @@ def _take_weights(settings: "Settings", encoder: str, folder: Path) -> None:
         raise UserError(f"{packed}: no such file; on Kaggle there is no network. Run make weights first.")
 
 
+def _take_start(settings: "Settings", fold: str, place: Path) -> str:
+    """Copy what tells of the run that INIT's fold begins from into the bundle; return where it lies, here as there.
+
+    Raises UserError where that run is of another data set and has images of the same paths: Kaggle cannot compare them.
+    """
+    from training import builders, warm_start, weights_origin
+
+    run = warm_start.source(settings, fold, builders.data_spec(settings))
+    origin = weights_origin.of_file(run / run_folders.WEIGHTS, settings.LOGS)
+    if Path(origin.input).resolve() != Path(settings.INPUT).resolve():
+        frame = splits.read(Path(settings.TRAIN_FOLDS))
+        weights_origin.check(dataclasses.replace(origin, input="not there"), builders.held_out(settings, frame, fold))
+    place.mkdir(parents=True)
+    for path in warm_start.files(run):
+        shutil.copyfile(path, place / path.name)
+    return relative(run, Path(), "LOGS")
+
+
 def training(settings: "Settings", flags: "Flags", partial: Path) -> str:
     """Write a kernel that trains one fold; return what to print about it."""
     import model_dispatcher
@@ -228,7 +246,9 @@ def training(settings: "Settings", flags: "Flags", partial: Path) -> str:
         shutil.copyfile(whole, copied / "checkpoints" / run_folders.LAST)
     builders.begun_from(settings, splits.read(table), flags.FOLD)  # checked here: Kaggle has no other runs
     _, encoder = model_dispatcher.parse(settings.MODEL_NAME)
-    if encoder and settings.ENCODER_WEIGHTS == "imagenet":
+    if settings.INIT:
+        about["init"] = _take_start(settings, flags.FOLD, partial / "dataset" / kernel_training.START)
+    elif encoder and settings.ENCODER_WEIGHTS == "imagenet":
         _take_weights(settings, encoder, partial / "dataset" / "weights")
     elif settings.ENCODER_WEIGHTS not in ("none", "imagenet"):
         raise UserError("ENCODER_WEIGHTS=file does not travel; put it into input/weights/ under its encoder's name.")

@@ -11,6 +11,7 @@ from tools import run_folders
 from tools.errors import UserError
 
 RUN = "run"  # in the bundle of a training that resumes
+START = "init"  # in the bundle of a training that begins as INIT's model
 
 
 def lay_out(bundle: Bundle) -> list[str]:
@@ -33,6 +34,8 @@ def lay_out(bundle: Bundle) -> list[str]:
         shutil.copyfile(bundle.folder / f"train_folds{suffix}", table.with_suffix(suffix))
     if (bundle.folder / "weights").is_dir():
         shutil.copytree(bundle.folder / "weights", working / about["weights"], dirs_exist_ok=True)
+    if (bundle.folder / START).is_dir():
+        shutil.copytree(bundle.folder / START, working / about["init"], dirs_exist_ok=True)
     if (bundle.folder / RUN).is_dir():  # what an earlier session reached
         shutil.copytree(bundle.folder / RUN, working / about["run"], dirs_exist_ok=True)
     return about["words"]
@@ -57,7 +60,8 @@ def bring_back(bundle: Bundle) -> Path:
     target = working / f"{about['title']}.zip"
     (working / about["input"]).unlink()
     made = shutil.make_archive(str(target.with_suffix("")), "zip", working, run.parent.relative_to(working))
-    for folder in ("input", "output", ".unpacked", Path(about["run"]).parts[0]):
+    runs = [Path(about[name]).parts[0] for name in ("run", "init") if name in about]
+    for folder in ("input", "output", ".unpacked", *runs):
         shutil.rmtree(working / folder, ignore_errors=True)
     print(f"{Path(made).stat().st_size / 1e6:.1f} MB -> {made}")
     return Path(made)

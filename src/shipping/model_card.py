@@ -183,8 +183,8 @@ tags:
 # {title}
 
 `{architecture}`, {spec.task}: {", ".join(spec.classes)}. Trained with Maskfold on the data set
-`{settings.get("DATASET", "")}` for {about.get("epochs")} epochs from encoder weights
-`{settings.get("ENCODER_WEIGHTS", "unknown")}` ({evidence.origin}); these are the weights of the {about["weights"]}.
+`{settings.get("DATASET", "")}` for {about.get("epochs")} epochs from {_start(settings)}
+({evidence.origin}); these are the weights of the {about["weights"]}.
 It sees images of {height} x {width} px (RESIZE={network["RESIZE"]}), {_images(spec)}.
 
 ## Scores
@@ -200,6 +200,12 @@ It sees images of {height} x {width} px (RESIZE={network["RESIZE"]}), {_images(s
 
 {note}
 """
+
+
+def _start(settings: dict[str, Any]) -> str:
+    """Say what the training began with."""
+    whole = f"the whole network of `INIT={settings.get('INIT')}`"
+    return whole if settings.get("INIT") else f"encoder weights `{settings.get('ENCODER_WEIGHTS', 'unknown')}`"
 
 
 def _images(spec: DataSpec) -> str:

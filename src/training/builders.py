@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from data import dataspec, splits
 from data.dataspec import DataSpec
+from tools import run_folders
 from tools.errors import UserError
-from training import weights_origin
+from training import warm_start, weights_origin
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,7 +63,8 @@ def build_network(settings: "Settings", spec: DataSpec, encoder_weights: str | N
     import model_dispatcher
     from training import initial_weights
 
-    encoder_weights = settings.ENCODER_WEIGHTS if encoder_weights is None else encoder_weights
+    if encoder_weights is None:
+        encoder_weights = "none" if settings.INIT else settings.ENCODER_WEIGHTS
     return model_dispatcher.build(
         settings.MODEL_NAME,
         classes=len(spec.classes),
@@ -75,8 +77,11 @@ def build_network(settings: "Settings", spec: DataSpec, encoder_weights: str | N
     )
 
 
-def network(settings: "Settings", spec: DataSpec, batch: int) -> "Segmenter":
-    """Build the network from its seed and try it on a blank image; `batch`: images of a training step."""
+def network(settings: "Settings", spec: DataSpec, batch: int, fold: str = "") -> "Segmenter":
+    """Build the network from its seed and try it on a blank image; `batch`: images of a training step.
+
+    `fold`: the one that INIT's weights are loaded for; "": they are not.
+    """
     import copy
 
     import pytorch_lightning as pl
@@ -94,6 +99,8 @@ def network(settings: "Settings", spec: DataSpec, batch: int) -> "Segmenter":
         cause = f"{'CROP' if all(settings.CROP) else 'IMAGE_SIZE'}={size}"
         cause += " in batches of one image" if batch == 1 else ""
         raise UserError(f"MODEL_NAME={settings.MODEL_NAME} does not take {cause}: {str(error)[:300]}") from error
+    if settings.INIT and fold:
+        warm_start.load(built, warm_start.source(settings, fold, spec), settings.INIT)
     return built.train()
 
 
@@ -139,12 +146,23 @@ def begun_from(
 
     Raises UserError where they have seen what the fold holds out.
     """
-    origin = recorded or _weights_origin(settings)
+    origin = recorded or _weights_origin(settings, fold)
     return weights_origin.check(origin, held_out(settings, frame, fold))
 
 
-def _weights_origin(settings: "Settings") -> weights_origin.Origin:
-    """Return where ENCODER_WEIGHTS come from, before anything is known of what they have seen."""
+def may_have_seen(settings: "Settings") -> bool:
+    """Return whether a training begins with weights that may have seen what it holds out: INIT's, or those of a file.
+
+    ImageNet's of the weights' folder are looked at where they are read.
+    """
+    return bool(settings.INIT) or settings.ENCODER_WEIGHTS not in ("none", "imagenet")
+
+
+def _weights_origin(settings: "Settings", fold: str) -> weights_origin.Origin:
+    """Return where INIT or ENCODER_WEIGHTS come from, before anything is known of what they have seen."""
+    if settings.INIT:
+        folder = warm_start.source(settings, fold, data_spec(settings))
+        return weights_origin.of_file(folder / run_folders.WEIGHTS, settings.LOGS)
     wanted = settings.ENCODER_WEIGHTS
     if wanted == "none":
         return weights_origin.Origin(weights_origin.RANDOM)

@@ -1,6 +1,7 @@
 """One fold's training, from settings to a shipped run folder, in one process or in one a device."""
 
 import contextlib
+import dataclasses
 import functools
 import signal
 import time
@@ -98,9 +99,11 @@ class FoldTraining:
 
     @functools.cached_property
     def network(self) -> "Segmenter":
-        """The network that MODEL_NAME names, from SEED and ENCODER_WEIGHTS."""
-        batch = min(self.settings.TRAIN_BATCH_SIZE, len(self.train_rows))
-        return builders.network(self.settings, self.spec, batch)
+        """The network that MODEL_NAME names, from SEED and ENCODER_WEIGHTS or INIT."""
+        settings, batch = self.settings, min(self.settings.TRAIN_BATCH_SIZE, len(self.train_rows))
+        if self.resume and settings.INIT:  # all is in the checkpoint, and INIT's run may be gone
+            settings = dataclasses.replace(settings, INIT="", ENCODER_WEIGHTS="none")
+        return builders.network(settings, self.spec, batch, self.fold)
 
     @functools.cached_property
     def loss(self) -> "Loss":

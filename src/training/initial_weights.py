@@ -6,6 +6,7 @@ import model_dispatcher
 from data.dataspec import DataSpec
 from modeling import weights_source
 from modeling.segmenter import Normalization
+from training import warm_start
 
 if TYPE_CHECKING:
     from settings import Settings
@@ -14,8 +15,10 @@ if TYPE_CHECKING:
 def normalization(settings: "Settings", spec: DataSpec, encoder_weights: str) -> tuple[Normalization, str]:
     """Return the channels' mean and deviation, and whose they are, in a few words.
 
-    The constants, what make folds measured or, by NORMALIZE=auto, what the weights were trained with.
+    The constants, what make folds measured or, by NORMALIZE=auto, what the weights or INIT's network were trained with.
     """
+    if settings.INIT and settings.NORMALIZE == "auto" and (then := warm_start.normalization(settings, spec)):
+        return Normalization(*map(tuple, then)), "as INIT's network knows its images"
     usual, given = settings.defaults(), (settings.MODEL_MEAN, settings.MODEL_STD)
     photographs = spec.channels == len(settings.MODEL_MEAN) and spec.bits == 8
     if settings.NORMALIZE == "auto" and photographs and given == (usual["MODEL_MEAN"], usual["MODEL_STD"]):
@@ -29,10 +32,13 @@ def normalization(settings: "Settings", spec: DataSpec, encoder_weights: str) ->
 
 def described(settings: "Settings", spec: DataSpec) -> str:
     """Say in one line what weights the network begins with, from where, and how its images are normalized."""
-    source = model_dispatcher.source_of_weights(settings.MODEL_NAME, settings.ENCODER_WEIGHTS, settings.WEIGHTS)
-    own = settings.ENCODER_WEIGHTS == "imagenet"
-    begun = f"{'ImageNet weights' if own else 'Weights'} from {source.said}" if source else "Random weights"
-    scale, whose = normalization(settings, spec, settings.ENCODER_WEIGHTS)
+    weights = "none" if settings.INIT else settings.ENCODER_WEIGHTS
+    source = model_dispatcher.source_of_weights(settings.MODEL_NAME, weights, settings.WEIGHTS)
+    kind = "ImageNet weights" if weights == "imagenet" else "Weights"
+    begun = f"{kind} from {source.said}" if source else "Random weights"
+    if settings.INIT:
+        begun = f"The network of INIT={settings.INIT}"
+    scale, whose = normalization(settings, spec, weights)
     mean, std = (", ".join(f"{value:.3g}" for value in values) for values in (scale.mean, scale.std))
     return f"{begun}; normalized {whose} (mean {mean}; deviation {std})"
 

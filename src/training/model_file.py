@@ -86,14 +86,15 @@ def _chosen_weights(training: "FoldTraining", trainer: "pl.Trainer", network: "n
 
 def _network_settings(settings: "Settings", network: "Segmenter") -> dict[str, Any]:
     """Return what prediction has to know to build the network and to give it images."""
-    normalization = network.normalization  # its own: a resumed run's came with its checkpoint
+    own = network.normalization  # its own: a resumed run's came with its checkpoint
+    mean, std = list(own.mean), list(own.std)
     return {
         "MODEL_NAME": settings.MODEL_NAME,
         "MAX_FEATURES": settings.MAX_FEATURES,
         "IMAGE_SIZE": settings.IMAGE_SIZE,
         "RESIZE": settings.RESIZE,
-        "MODEL_MEAN": normalization.mean,
-        "MODEL_STD": normalization.std,
+        "MODEL_MEAN": mean,
+        "MODEL_STD": std,
     }
 
 

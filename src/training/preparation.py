@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from tools import constants, run_folders
 from tools.errors import UserError, listing
 from tools.files import read_json, sha256, write_json, write_text
-from training import builders, run_record, weights_origin
+from training import builders, run_record, warm_start, weights_origin
 
 if TYPE_CHECKING:
     from settings import Settings
@@ -111,6 +111,12 @@ def refuse_what_does_nothing(settings: "Settings", fold: str) -> None:
     if settings.MIX != "none" and settings.TRAIN_BATCH_SIZE < 2:
         raise UserError(
             f"MIX={settings.MIX} mixes the images of a batch, and TRAIN_BATCH_SIZE=1 has one; take 2 or more."
+        )
+    if settings.INIT:
+        warm_start.named(settings)
+    if settings.INIT and settings.ENCODER_WEIGHTS not in ("none", "imagenet"):
+        raise UserError(
+            f"INIT={settings.INIT} takes the place of ENCODER_WEIGHTS={settings.ENCODER_WEIGHTS}; give one of them."
         )
     if settings.FREEZE_ENCODER >= settings.EPOCHS:
         raise UserError(

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data import splits
-from formats import images
-from tools import run_folders, threads
+from tools import run_folders
 from tools.errors import UserError, listing
-from tools.files import digest_of, read_json, sha256
+from tools.files import read_json, sha256
+from training import seen_images
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -198,15 +198,24 @@ def _check(origin: Origin, held_out: HeldOut, file: str) -> Origin:
     path = _table(origin, held_out)
     if path is None:
         return replace(origin, origin=UNKNOWN, before=before)
-    seen = _seen(origin, path, held_out)
+    seen = seen_images.seen(_trained_on(origin, path, held_out), held_out.rows, held_out.root)
     if seen:
         by = "was" if file == origin.file else f"began from weights ({origin}) that were"
         raise UserError(
             f"{file} {by} trained on {len(seen)} of the {len(held_out.rows)} images that fold {held_out.fold} holds "
-            f"out, or on others of their groups, so a score on them would be of what was seen:{listing(seen, 5)}\n"
+            f"out, on others of their groups or on copies of them, so a score on them would be of what was seen:"
+            f"{listing(seen, 5)}\n"
             f"Begin with what has not seen them: {_ways_out(origin, held_out)}"
         )
     return replace(origin, before=before)
+
+
+def _trained_on(origin: Origin, path: Path, held_out: HeldOut) -> seen_images.TrainedOn:
+    """Return the rows that a run was trained on, by its folds table `path`."""
+    frame = splits.read(path, f"{origin.file} was trained on it.")
+    train = frame.iloc[splits.split_rows(frame, origin.fold)[0]]
+    train = train.head(origin.overfit) if origin.overfit else train
+    return seen_images.TrainedOn(train, Path(origin.input), origin.folds_sha256 == held_out.folds_sha256)
 
 
 def _ways_out(origin: Origin, held_out: HeldOut) -> str:
@@ -216,43 +225,3 @@ def _ways_out(origin: Origin, held_out: HeldOut) -> str:
         there = "" if (own / run_folders.WEIGHTS).is_file() else f", after make train FOLD={held_out.fold} of it"
         ways.insert(0, f"fold {held_out.fold} of {origin.experiment} ({own / run_folders.WEIGHTS}{there})")
     return f"{', '.join(ways[:-1])} or {ways[-1]}. FOLD=full holds nothing out."
-
-
-def _seen(origin: Origin, path: Path, held_out: HeldOut) -> list[str]:
-    """Return the held-out images that a run was trained on, or others of their groups.
-
-    Where its table was another: by path and group below the same INPUT, and by the files' content, of whatever name.
-    Below another INPUT a path alone says nothing but where the file of then is gone.
-    """
-    frame, rows = splits.read(path, f"{origin.file} was trained on it."), held_out.rows
-    train = frame.iloc[splits.split_rows(frame, origin.fold)[0]]
-    train = train.head(origin.overfit) if origin.overfit else train
-    if origin.folds_sha256 == held_out.folds_sha256:
-        return list(rows["image"][rows["image"].isin(train["image"]) | rows["group"].isin(train["group"])])
-    root = Path(origin.input)
-    then_sizes = {image: _sizes(root, image) for image in train["image"]}
-    if root.resolve() == held_out.root.resolve():
-        known = rows["image"].isin(train["image"]) | rows["group"].isin(train["group"])
-    else:
-        known = rows["image"].isin([image for image, sizes in then_sizes.items() if not sizes])
-    now_sizes = {image: _sizes(held_out.root, image) for image in rows["image"][~known]}
-    alike = set(now_sizes.values()) & set(then_sizes.values()) - {()}
-    with threads.pool() as pool:
-        then = set(pool.map(lambda image: _digest(root, image), [i for i in then_sizes if then_sizes[i] in alike]))
-        now = [image for image in now_sizes if now_sizes[image] in alike]
-        copies = {
-            i for i, sha in zip(now, pool.map(lambda i: _digest(held_out.root, i), now), strict=True) if sha in then
-        }
-    return list(rows["image"][known | rows["image"].isin(copies)])
-
-
-def _sizes(root: Path, image: str) -> tuple[int, ...]:
-    """Return the bytes of an image's files, () where they are not there."""
-    try:
-        return tuple(file.stat().st_size for file in images.image_files(root / image))
-    except (OSError, UserError):
-        return ()
-
-
-def _digest(root: Path, image: str) -> str:
-    return digest_of(sha256(file) for file in images.image_files(root / image))

