@@ -66,11 +66,30 @@ def files_below(folder: Path) -> list[Path]:
     found, seen = [], set()
     for place, folders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(place)
-        folders[:] = [] if real in seen else [name for name in folders if name[0] != "."]
+        folders[:] = [] if real in seen else [name for name in folders if not is_junk(name)]
         if real not in seen:
             found += [Path(place, name) for name in names if name[0] != "." and Path(name).suffix.lower() in SUFFIXES]
         seen.add(real)
     return sorted(path for path in found if path.is_file())
+
+
+def all_files(folder: Path) -> list[str]:
+    """List every file below `folder` as a POSIX path relative to it, sorted; hidden files and junk are left out."""
+    found, seen = [], set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        folders[:] = [] if real in seen else [name for name in folders if not is_junk(name)]
+        if real not in seen:
+            within = os.path.relpath(place, folder)
+            start = "" if within == "." else f"{Path(within).as_posix()}/"
+            found += [start + name for name in names if not is_junk(name)]
+        seen.add(real)
+    return sorted(found)
+
+
+def is_junk(name: str) -> bool:
+    """Say whether a system left a file or folder there (__MACOSX, @eaDir, Thumbs.db), or it is hidden."""
+    return name[0] == "." or name in ("__MACOSX", "@eaDir", "Thumbs.db", "desktop.ini", "$RECYCLE.BIN")
 
 
 def keys_of(folder: Path) -> dict[str, Path]:
