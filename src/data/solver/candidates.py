@@ -24,7 +24,7 @@ class Candidate:
     rule: Rule
     pairs: dict[str, tuple[str, ...]]  # image -> its masks' files
     same_size: bool
-    worth: int  # pairs that are not of the test images
+    worth: int  # pairs that are not of the test images, unless all are
 
     @cached_property
     def masks(self) -> frozenset[str]:
@@ -43,8 +43,17 @@ class Candidate:
         return [(image, self.pairs[image][0]) for image in some]
 
     @property
-    def rank(self) -> tuple[bool, bool, int, bool, int]:
-        return self.same_size, not self.other, self.worth, self.rule.view == "one", -self.rule.size
+    def rank(self) -> tuple[bool, bool, int, int, bool, int]:
+        of_images = words.count(self.rule.lost, words.IMAGES)
+        plain = not words.count(self.rule.lost, words.OTHERS)
+        return (
+            self.same_size,
+            plain and not self.other,
+            self.worth,
+            min(1, of_images),
+            self.rule.view == "one",
+            -self.rule.size,
+        )
 
 
 @dataclass(frozen=True)
@@ -58,11 +67,12 @@ class Found:
 
     @property
     def explained(self) -> float:
-        """Return the share of all files that the first candidate pairs."""
+        """Return the share of all files that the first candidate pairs; an image's masks count as one."""
         if not self.candidates:
             return 0.0
         first = self.candidates[0]
-        return (len(first.pairs) + len(first.masks)) / max(1, len(self.index.names))
+        several = len(first.masks) - len(first.pairs)
+        return 2 * len(first.pairs) / max(1, len(self.index.names) - several)
 
 
 Allowed = Callable[[str], bool]
@@ -96,7 +106,7 @@ def _find(names: list[Name], parts: dict[str, str], look: Looker, image: Allowed
 
 
 def _candidate(rule: Rule, pairs: dict[str, tuple[str, ...]], parts: dict[str, str], look: Looker) -> Candidate:
-    worth = sum(parts[path] != "test" for path in pairs)
+    worth = sum(parts[path] != "test" for path in pairs) or len(pairs)
     bare = Candidate(rule, pairs, True, worth)
     sizes = [(look(image), look(mask)) for image, mask in bare.examples()]
     same = all(one.size == two.size for one, two in sizes if one and two)

@@ -23,38 +23,41 @@ class Contest:
     unclear: list[Candidate] = field(default_factory=list)  # as likely as `taken`
     images: list[Candidate] = field(default_factory=list)  # other images of the same masks, as likely
     other: list[tuple[Candidate, str]] = field(default_factory=list)  # left out, and why
+    known: bool = False  # `taken` is what a known layout takes
 
 
-def decide(found: Found, look: Looker) -> Contest | None:
-    """Decide which candidate is taken; None where there is none."""
+def decide(found: Found, look: Looker, prior: frozenset[str] = frozenset()) -> Contest | None:
+    """Decide which candidate is taken; None where there is none. `prior`: the masks that a known layout takes."""
     if not found.candidates:
         return None
-    first = found.candidates[0]
-    sets, other = _without_others(_rivals(first, found.candidates), look)
+    ranked = sorted(found.candidates, key=lambda one: not _known(one, prior))
+    sets, other = _without_others(_rivals(ranked[0], ranked, prior), look, prior)
     first = sets[0]
-    images, worse = _of_the_same_masks(first, found.candidates)
-    other += [(one, "other pictures of the images") for one in worse]
-    if images and _pictures(images[0]) > _pictures(first):
-        first, images = images[0], [first, *images[1:]]
-    clearly = [one for one in images if _pictures(one) >= _pictures(first)]
-    other += [(one, "other pictures of the images") for one in images if one not in clearly]
+    known = _known(first, prior)
+    images = _of_the_same_masks(first, found.candidates)
     kinds = {id(one): _relation(first, one, look) for one in sets if one is not first}
     people = [one for one in sets if kinds.get(id(one)) == "people"]
     classes = [one for one in sets if kinds.get(id(one)) == "classes"]
     unclear = [one for one in sets if kinds.get(id(one)) == ""]
-    if classes and (people or unclear or not _all_apart(classes, look)):
+    if classes and (people or unclear or known or not _all_apart(classes, look)):
         unclear, classes, people = [one for one in sets if one is not first], [], []
     together = sorted([first, *people], key=lambda one: sorted(one.masks)[0]) if people else []
     classes = sorted([first, *classes], key=lambda one: sorted(one.masks)[0]) if classes else []
-    if people and not unclear:
+    if people and not unclear and not known:
         first = together[0]
-    return Contest(first, together, classes, unclear, clearly, other)
+    return Contest(first, together, classes, unclear, images, other, known)
 
 
-def _rivals(first: Candidate, candidates: Sequence[Candidate]) -> list[Candidate]:
+def _known(one: Candidate, prior: frozenset[str]) -> bool:
+    return 2 * len(one.masks & prior) > len(one.masks)
+
+
+def _rivals(first: Candidate, candidates: Sequence[Candidate], prior: frozenset[str]) -> list[Candidate]:
     """List the candidates with other masks for the same images, `first` before all."""
     kept = [first]
     for one in candidates:
+        if _known(first, prior) and _known(one, prior):
+            continue
         shared = len(one.pairs.keys() & first.pairs.keys())
         if shared < 0.5 * min(len(one.pairs), len(first.pairs)) or not one.same_size and first.same_size:
             continue
@@ -63,10 +66,16 @@ def _rivals(first: Candidate, candidates: Sequence[Candidate]) -> list[Candidate
     return kept
 
 
-def _without_others(sets: list[Candidate], look: Looker) -> tuple[list[Candidate], list[tuple[Candidate, str]]]:
+def _without_others(
+    sets: list[Candidate], look: Looker, prior: frozenset[str]
+) -> tuple[list[Candidate], list[tuple[Candidate, str]]]:
     """Leave out what words call something else, and fields of view where others are none."""
     most = max(one.worth for one in sets)
-    named = [one for one in sets if one.other and any(not two.other and two.worth * 2 >= most for two in sets)]
+    named = [
+        one
+        for one in sets
+        if one.other and not _known(one, prior) and any(not two.other and two.worth * 2 >= most for two in sets)
+    ]
     rest = [one for one in sets if one not in named]
     alike = [one for one in rest if len(rest) > 1 and _alike(one, look)]
     if len(alike) == len(rest):
@@ -81,21 +90,20 @@ def _alike(one: Candidate, look: Looker) -> bool:
     return all_alike([seen for seen in looks if seen is not None])
 
 
-def _of_the_same_masks(first: Candidate, candidates: Sequence[Candidate]) -> tuple[list[Candidate], list[Candidate]]:
-    """List candidates that pair the same masks with other images, and those of them whose words say otherwise."""
+def _of_the_same_masks(first: Candidate, candidates: Sequence[Candidate]) -> list[Candidate]:
+    """List candidates that pair the same masks with other images, as likely as `first`."""
     images: list[Candidate] = []
     for one in candidates:
-        known = [first, *images]
-        if len(one.masks & first.masks) >= 0.5 * len(one.masks) and not any(
-            one.pairs.keys() & other.pairs.keys() for other in known
-        ):
+        shared = len(one.masks & first.masks) >= 0.5 * len(one.masks) and _as_likely(one, first)
+        if shared and not any(one.pairs.keys() & other.pairs.keys() for other in (first, *images)):
             images.append(one)
-    worse = [one for one in images if words.count(one.rule.lost, words.OTHERS)]
-    return [one for one in images if one not in worse and one.same_size >= first.same_size], worse
+    return images
 
 
-def _pictures(one: Candidate) -> int:
-    return min(1, words.count(one.rule.lost, words.IMAGES)) - words.count(one.rule.lost, words.OTHERS)
+def _as_likely(one: Candidate, first: Candidate) -> bool:
+    """Say whether the images of `one` may be the true ones just as well: by size, words, number and by how near."""
+    same = one.rank[:2] == first.rank[:2] and one.rank[3] >= first.rank[3]
+    return same and one.worth >= 0.9 * first.worth and one.rule.size < first.rule.size + 2
 
 
 def _relation(first: Candidate, one: Candidate, look: Looker) -> str:

@@ -7,7 +7,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
@@ -32,11 +32,22 @@ class Solution:
     contest: Contest
     taken: dict[str, tuple[str, ...]]  # image -> its masks' files, test images and all
 
+    @property
+    def known(self) -> bool:
+        """Say whether a known layout takes the same masks."""
+        return self.contest.known
 
-def solve(places: Places, look: Looker | None = None, files: Sequence[str] | None = None) -> Solution | None:
+
+def solve(
+    places: Places,
+    look: Looker | None = None,
+    files: Sequence[str] | None = None,
+    prior: frozenset[str] = frozenset(),
+) -> Solution | None:
     """Find images and their masks among all files below INPUT; None where no names fit.
 
-    `files`, `look`: POSIX paths relative to INPUT and a way to look at one, instead of the disk.
+    `files`, `look`: POSIX paths relative to INPUT and a way to look at one, instead of the disk. `prior`: the masks that
+    a known layout takes.
     """
     root, every = places.root, all_files(places.root) if files is None else list(files)
     look = look or looker(root)
@@ -47,7 +58,7 @@ def solve(places: Places, look: Looker | None = None, files: Sequence[str] | Non
         found = candidates.find(pictures, look, lambda path: image(path) and not within(path), mask)
     else:
         found = candidates.find(pictures, look, image, mask)
-    contest = decide(found, look)
+    contest = decide(found, look, prior)
     if contest is None:
         return None
     return _Solving(places, found, contest, look, every).solution()
@@ -121,7 +132,7 @@ class _Solving:
         if len(fits) != 1:
             have = f"there are {', '.join(named)}" if named else "one set of masks is there"
             raise UserError(f"ANNOTATOR={self.places.annotator} names {len(fits)} of those who drew; {have}.")
-        return Contest(fits[0], people, [], self.contest.unclear, self.contest.images, self.contest.other)
+        return replace(self.contest, taken=fits[0])
 
     def _label(self, one: Candidate, all_of_them: Sequence[Candidate]) -> str:
         """Name a candidate by the words that only its masks have, as they are written."""
@@ -165,7 +176,7 @@ class _Solving:
     def _pairs(self, images: Sequence[str], texts: dict[str, str], listed: dict[str, str]) -> list[Pair]:
         parts = [listed.get(PurePosixPath(path).stem) or self.found.parts[path] for path in images]
         given = "valid" in parts and len(set(parts)) > 1
-        strata = _strata(images, self.contest.taken)
+        strata = _strata(images)
         return [
             Pair(path, texts[path], stratum, int(part != "valid") if given else None)
             for path, part, stratum in zip(images, parts, strata, strict=True)
@@ -260,13 +271,13 @@ def _selector(own: frozenset[str], others: frozenset[str]) -> str:
     end = os.path.commonprefix([name[::-1] for name in names])[::-1]
     start = os.path.commonprefix(names)
     for tried in (pattern, f"{pattern}/*{end}", f"{pattern}/{start}*{end}", f"*{end}"):
-        fits = _allowed(Path(tried.lstrip("/")), Path("."), True)
+        fits = _allowed(Path(tried.lstrip("/")), Path(), True)
         if tried and all(map(fits, own)) and not any(map(fits, others)):
             return tried.lstrip("/")
     return ""
 
 
-def _strata(images: Sequence[str], taken: Candidate) -> list[str]:
+def _strata(images: Sequence[str]) -> list[str]:
     """Name the kind of each image by its folders, without those that all have or that tell its role; few, or none."""
     folders = [path.rpartition("/")[0].split("/") for path in images]
     if len({len(parts) for parts in folders}) != 1:
