@@ -50,11 +50,10 @@ class Settings:
     DATASET: str  # a folder below input/
     # auto | carvana | instances | split | beside | folders | rle | solved (by all names)
     LAYOUT: Literal["auto", "carvana", "instances", "split", "beside", "folders", "rle", "solved"]
-    # "": where the layout keeps it (train_hq, stage1_train, ...) | a folder, or a pattern: 'input/x/*_RGB.tif'
+    # "": where the layout keeps it (train_hq, ...) | a folder, or a pattern: 'input/x/*_RGB.tif'
     TRAIN_PATH: str
-    MASK_PATH: (
-        str  # "": where the layout keeps it (train_masks, ...) | a folder, or a pattern: 'input/x/*_labelIds.png'
-    )
+    # "": where the layout keeps it (train_masks, ...) | a folder, or a pattern: 'input/x/*_color.png'
+    MASK_PATH: str
     ANNOTATOR: str  # where several people drew the masks: "" takes the first | a part of the name of another's: 2ndHO
     # images and masks without a partner: refuse | skip | empty (images without a mask show nothing)
     UNPAIRED: Literal["refuse", "skip", "empty"]

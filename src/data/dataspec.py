@@ -54,7 +54,7 @@ class DataSpec:
 
     @property
     def planes(self) -> int:
-        """Count the planes, Count the planes, K of a mask (K, H, W)."""
+        """Count the planes, K of a mask (K, H, W)."""
         return 1 if self.task == "multiclass" else len(self.classes)
 
     @property
@@ -168,6 +168,9 @@ class DataSpec:
         planes = np.zeros((len(self.scored), *shape), bool)
         if where.kind == "path":
             planes = _read_own_size(root / where.path, shape, max_pixels, image)[None].view(bool)
+        elif where.kind == "object_files":
+            for path in where.files(root, ()):
+                planes[0] |= _read_own_size(path, shape, max_pixels, image) > 0
         elif where.kind == "class_files":
             for plane, path in zip(planes, where.class_paths(root, self.scored_names), strict=True):
                 if path.exists():

@@ -88,7 +88,7 @@ def _confirmed(first: LayoutMatch, solution: Solution | None, places: Places) ->
             raise UserError(solution.question)
         return solution.match
     plain = first.layout in ("folders", "beside") and first.channels == 3 and not first.classes
-    more = len(solution.match.pairs) > len(first.pairs) or _split(solution.match) and not _split(first)
+    more = len(solution.match.pairs) > len(first.pairs) or (_split(solution.match) and not _split(first))
     if plain and more and not solution.match.alone and not solution.question:
         return solution.match
     return replace(first, notes=solution.match.notes, tests=solution.match.tests)

@@ -74,13 +74,15 @@ def read(
 ) -> np.ndarray:
     """Read the true objects of the mask that `reference` names, int32 (S, H, W): labels 1, 2, ... a scored class.
 
-    Each file of a folder of instance masks is an object, and each row of a table of run lengths where its dialect has a
+    Each file of a folder of instance masks, or of a name with {object}, is an object, and each row of a table of run lengths where its dialect has a
     row an object or the image has several rows; otherwise the mask's connected components are. Where objects overlap,
     the later one has the pixels. Raises UserError, also where a mask's size is not `shape`, that of `image`.
     """
     where = MaskReference.parse(reference)
     if where.kind == "run_lengths":
         return _from_table(spec, root, where, shape)
+    if where.kind == "object_files":
+        return _from_files(where.files(root, ()), shape, max_pixels, image)[None]
     paths = [] if where.kind == "empty" else where.class_paths(root, spec.scored_names)
     folders = {index: path for index, path in enumerate(paths) if path.is_dir()}
     if folders and len(folders) == sum(path.exists() for path in paths):
@@ -113,6 +115,11 @@ def _from_folder(folder: Path, shape: tuple[int, int], max_pixels: int, image: s
     files = images.list_images(folder)
     if not files:
         raise UserError(f"{folder}: no masks in this folder; expected one image per object.")
+    return _from_files(files, shape, max_pixels, image)
+
+
+def _from_files(files: Iterable[Path], shape: tuple[int, int], max_pixels: int, image: str) -> np.ndarray:
+    """Return int32 (H, W) from one file an object, in their order."""
 
     def read_one(file: Path) -> np.ndarray:
         mask = images.read_mask(file, max_pixels)

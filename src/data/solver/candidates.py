@@ -1,4 +1,4 @@
-"""Every rule that makes masks of images here, by names and by a look at three pairs of it, the most likely one first."""
+"""Every rule that makes masks of images here, by names and a look at three of its pairs; the most likely one first."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass

@@ -59,7 +59,7 @@ def _rivals(first: Candidate, candidates: Sequence[Candidate], prior: frozenset[
         if _known(first, prior) and _known(one, prior):
             continue
         shared = len(one.pairs.keys() & first.pairs.keys())
-        if shared < 0.5 * min(len(one.pairs), len(first.pairs)) or not one.same_size and first.same_size:
+        if shared < 0.5 * min(len(one.pairs), len(first.pairs)) or (not one.same_size and first.same_size):
             continue
         if all(len(one.masks & other.masks) < 0.05 * len(one.masks) for other in kept):
             kept.append(one)

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Sequence
-from os.path import commonprefix
 
 from data.solver.candidates import Candidate
 from data.solver.rules import Index
@@ -83,7 +82,14 @@ def of_classes(classes: Sequence[Candidate]) -> tuple[dict[str, str], tuple[str,
 
 def _around(paths: Sequence[str]) -> tuple[str, str]:
     """Return what paths have in common before and after the one piece in which they differ, whole words."""
-    start = commonprefix(list(paths))
-    end = commonprefix([path[len(start) :][::-1] for path in paths])[::-1]
+    start = common_start(paths)
+    end = common_start([path[len(start) :][::-1] for path in paths])[::-1]
     start = re.sub(r"[^\W_]+$", "", start)
     return start, re.sub(r"^[^\W_]+", "", end)
+
+
+def common_start(texts: Sequence[str]) -> str:
+    """Return the characters that all texts begin with."""
+    low, high = min(texts), max(texts)
+    same = next((at for at, pair in enumerate(zip(low, high, strict=False)) if pair[0] != pair[1]), None)
+    return low if same is None else low[:same]

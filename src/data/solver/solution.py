@@ -97,6 +97,8 @@ class _Solving:
             else:
                 question = self._ask(contest.classes, "masks")
         pairs, tested = self._parts(texts)
+        for path in pairs:
+            self.places.below(self.places.root / path)  # names that no table can keep are refused
         rest = remainder.sort_out(
             self.found,
             contest,
@@ -151,7 +153,7 @@ class _Solving:
         masks = what == "masks"
         files = [one.masks if masks else frozenset(one.pairs) for one in sets]
         lines = []
-        for one, own in zip(sets, files, strict=True):
+        for _one, own in zip(sets, files, strict=True):
             others = frozenset().union(*(other for other in files if other is not own))
             chosen = _selector(own, others)
             name = "MASK_PATH" if masks else "TRAIN_PATH"
@@ -268,8 +270,8 @@ def _selector(own: frozenset[str], others: frozenset[str]) -> str:
             names.pop() if len(names := set(column)) == 1 else "*" for column in zip(*where, strict=True)
         )
     names = [path.rpartition("/")[2] for path in own]
-    end = os.path.commonprefix([name[::-1] for name in names])[::-1]
-    start = os.path.commonprefix(names)
+    end = references.common_start([name[::-1] for name in names])[::-1]
+    start = references.common_start(names)
     for tried in (pattern, f"{pattern}/*{end}", f"{pattern}/{start}*{end}", f"*{end}"):
         fits = _allowed(Path(tried.lstrip("/")), Path(), True)
         if tried and all(map(fits, own)) and not any(map(fits, others)):
