@@ -10,7 +10,7 @@ from data.solver.looks import Look, Looker
 from data.solver.names import Name, parts_of, take_apart
 from data.solver.rules import Index, Rule
 
-_RULES = 40  # by the number of files that proposed them
+_RULES, _RARE = 40, 0.15  # by the number of files that proposed them, and the least of it, of the first one's
 _FLAT = 0.85
 _MARGIN = 0.15
 _BONUS = 0.3  # of a word such as masks
@@ -92,7 +92,10 @@ def _find(names: list[Name], parts: dict[str, str], look: Looker, image: Allowed
     index = Index(names)
     proposed = sorted(index.propose(image).items(), key=lambda item: (-len(item[1]), item[0].size, str(item[0])))
     made, pictures = [], []
+    least = len(proposed[0][1]) * _RARE if proposed else 0
     for rule, pairs in proposed[:_RULES]:
+        if len(pairs) < least:
+            break
         side = _side(rule, pairs, index, look)
         if side == "picture":
             pictures.append(rule)

@@ -13,7 +13,8 @@ from formats.decode import decode
 from formats.samples import Samples
 from tools.errors import UserError
 
-_MOST = 200_000  # pixels that are looked at
+_MOST, _SIDE = 100_000, 400  # pixels that are looked at; of a JPEG's shorter side
+_SOME = 4000
 _GRID = 32
 _FEW = 16  # values: no photograph has so few
 _ALIKE = 0.93  # of what one or the other shows; a field of view is the same in every file
@@ -38,15 +39,21 @@ def looker(root: Path, max_pixels: int = 100_000_000) -> Looker:
     @cache
     def look(path: str) -> Look | None:
         try:
-            return _look(decode(root / path, max_pixels))
+            return _look(decode(root / path, max_pixels, _halvings))
         except UserError:  # the strict decode will say it
             return None
 
     return look
 
 
+def _halvings(size: tuple[int, int]) -> int:
+    """Say how often a large JPEG may be halved while it is decoded."""
+    return max(0, int(np.log2(max(1.0, min(size) / _SIDE))))
+
+
 def _look(samples: Samples) -> Look:
-    values = samples.values
+    values, often = samples.values, samples.halved or 0
+    full = (values.shape[0] << often, values.shape[1] << often)
     size = (values.shape[0], values.shape[1])
     step = max(1, int((size[0] * size[1] / _MOST) ** 0.5))
     colors = values[..., :3] if samples.kind == "rgb" else values[..., :1]
@@ -54,7 +61,7 @@ def _look(samples: Samples) -> Look:
     packed = plain @ (65536 ** np.arange(plain.shape[2]))
     shows = _shows(packed)
     grid = cv2.resize(shows.astype(np.float32), (_GRID, _GRID), interpolation=cv2.INTER_AREA) > 0
-    return Look(_flatness(colors, plain, packed), size, grid, float(shows.mean()))
+    return Look(_flatness(colors, plain, packed), full, grid, float(shows.mean()))
 
 
 def _shows(packed: np.ndarray) -> np.ndarray:
@@ -62,13 +69,18 @@ def _shows(packed: np.ndarray) -> np.ndarray:
     zeros = packed == 0
     if zeros.mean() >= 0.05:
         return ~zeros
-    values, counts = np.unique(packed, return_counts=True)
+    values, counts = np.unique(packed.ravel()[:: max(1, packed.size // _SOME)], return_counts=True)
     return packed != values[counts.argmax()]
+
+
+def _has_few_values(packed: np.ndarray) -> bool:
+    some = np.unique(packed.ravel()[:: max(1, packed.size // _SOME)])
+    return len(some) <= _FEW and len(np.unique(packed)) <= _FEW  # sorting all takes a while
 
 
 def _flatness(colors: np.ndarray, plain: np.ndarray, packed: np.ndarray) -> float:
     """Say how much this is like a mask, 0 to 1: few values, equal neighbors, or grays that crowd in a few places."""
-    if len(np.unique(packed)) <= _FEW:
+    if _has_few_values(packed):
         return 1.0
     rows = colors[:: max(1, len(colors) // 64)].astype(np.int64)
     equal = float((rows[:, 1:] == rows[:, :-1]).all(-1).mean()) if rows.shape[1] > 1 else 0.0

@@ -35,17 +35,15 @@ class Name:
     folder_key: Key  # the folder read as if it were the file: of masks/<image>/1.png
     stem: tuple[str, ...]  # its tokens in their order
 
+    key: Key
+
     @property
     def words(self) -> frozenset[str]:
-        return self.folder_words.union(token for token in self.stem if not token.isdecimal())
+        return self.key[0]
 
     @property
     def numbers(self) -> tuple[str, ...]:
-        return tuple(token for token in self.stem if token.isdecimal())
-
-    @property
-    def key(self) -> Key:
-        return self.words, self.numbers
+        return self.key[1]
 
     @property
     def ending(self) -> str:
@@ -67,7 +65,10 @@ def take_apart(paths: Iterable[str], fine: bool = False) -> list[Name]:
 def _name(path: str, fine: bool) -> Name:
     folder, _, file = path.rpartition("/")
     words, key = _folder(folder, fine)
-    return Name(path, words, key, tokens(file.rpartition(".")[0], fine))
+    stem = tokens(file.rpartition(".")[0], fine)
+    numbers = tuple(token for token in stem if token.isdecimal())
+    own = words.union(token for token in stem if not token.isdecimal())
+    return Name(path, words, key, stem, (own, numbers))
 
 
 @lru_cache(100_000)
