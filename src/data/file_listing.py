@@ -43,7 +43,9 @@ def relative(path: Path, input_path: str) -> str:
 
     Raises UserError where it lies outside or its name cannot be kept in a table.
     """
-    text = Path(os.path.relpath(path, input_path)).as_posix()
+    own, start = str(path), f"{input_path}/"
+    plain = os.sep == "/" and own.startswith(start) and ".." not in own and input_path != "."
+    text = own.removeprefix(start) if plain else Path(os.path.relpath(path, input_path)).as_posix()
     if any(word in text for word in ("{class}", "{object}", "{z}")):  # they stand for something in a table
         raise UserError(
             f"{path}: a name with {{class}}, {{object}} or {{z}} in it cannot be kept in a table; rename it."
@@ -80,8 +82,13 @@ def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
 
 def files_below(folder: Path) -> list[Path]:
     """List every image file below `folder`, sorted, in linked folders too; hidden files and folders are left out."""
-    found = [Path(place, name) for place, names in _walk(folder) for name in names]
-    return sorted(path for path in found if path.suffix.lower() in SUFFIXES and path.is_file())
+    found = [
+        Path(place, name)
+        for place, names in _walk(folder)
+        for name in names
+        if os.path.splitext(name)[1].lower() in SUFFIXES  # noqa: PTH122 (of many names)
+    ]
+    return sorted(path for path in found if path.is_file())
 
 
 def all_files(folder: Path) -> list[str]:

@@ -1,6 +1,7 @@
 """The images that a competition wants predicted: where its test images lie, and what they are called."""
 
 import os
+import re
 from pathlib import Path
 
 from data.file_listing import BESIDE, MASK_FOLDERS, child, existing_input, files_below, stack
@@ -34,8 +35,10 @@ def test_images(input_path: str, test_path: str = "", stacked: bool = False) -> 
     if not folder:
         root = existing_input(input_path)
         folder = next(filter(None, (_in_any_case(root, name) for name in TEST_FOLDERS)), None)
-        if folder is None or not (files := _images(folder)):
-            solution = solve(Places(root, None, None))
+        solution = solve(Places(root, None, None))
+        drawn = {root / path for path in solution.masks} if solution else set()
+        files = [path for path in _images(folder) if path not in drawn] if folder else []
+        if not files:
             files = [root / path for path in solution.match.tests] if solution else []
             folder = Path(os.path.commonpath([file.parent for file in files])) if files else folder
     if folder is None or not folder.is_dir():
@@ -63,7 +66,7 @@ def _in_any_case(root: Path, name: str) -> Path | None:
 def _images(folder: Path) -> list[Path]:
     """List the images below a folder, without masks beside them or in folders of their own."""
     files = [path for path in files_below(folder) if path.parent.name.lower() not in MASK_FOLDERS]
-    stems = {path.stem for path in files}
+    stems = {re.sub("_(sat|image|img)$", "", path.stem) for path in files}
     return [
         path
         for path in files

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from data.file_listing import keys_of, stack
 from data.layout_match import LayoutMatch, Pair, Places
+from data.solver import words
 from formats.mask_reference import OBJECT
 
 
@@ -141,7 +142,11 @@ def _class_folders(folders: _Folders) -> LayoutMatch | None:
     split = [key.partition("/") for key in folders.drawn]
     if not any(rest in folders.pictures for _, _, rest in split):
         return None
-    return _of_classes(folders, "{class}/{image}", {name for name, _, _ in split})
+    names = {name for name, _, _ in split}
+    if len(names) == 1 and words.MASKS.fullmatch(min(names).lower()):  # a name for masks is no class
+        masks = folders.masks / min(names)
+        return _same_names(replace(folders, masks=masks, drawn=keys_of(masks)))
+    return _of_classes(folders, "{class}/{image}", names)
 
 
 def _folder_per_image(folders: _Folders) -> LayoutMatch | None:

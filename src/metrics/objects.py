@@ -74,9 +74,10 @@ def read(
 ) -> np.ndarray:
     """Read the true objects of the mask that `reference` names, int32 (S, H, W): labels 1, 2, ... a scored class.
 
-    Each file of a folder of instance masks, or of a name with {object}, is an object, and each row of a table of run lengths where its dialect has a
-    row an object or the image has several rows; otherwise the mask's connected components are. Where objects overlap,
-    the later one has the pixels. Raises UserError, also where a mask's size is not `shape`, that of `image`.
+    Each file of a folder of instance masks, or of a name with {object}, is an object, and each row of a table of run
+    lengths where its dialect has a row an object or the image has several rows; otherwise the mask's connected
+    components are. Where objects overlap, the later one has the pixels. Raises UserError, also where a mask's size is
+    not `shape`, that of `image`.
     """
     where = MaskReference.parse(reference)
     if where.kind == "run_lengths":

@@ -49,7 +49,7 @@ def decide(found: Found, look: Looker, prior: frozenset[str] = frozenset()) -> C
 
 
 def _known(one: Candidate, prior: frozenset[str]) -> bool:
-    return 2 * len(one.masks & prior) > len(one.masks)
+    return 2 * len(one.masks & prior) > min(len(one.masks), len(prior))
 
 
 def _rivals(first: Candidate, candidates: Sequence[Candidate], prior: frozenset[str]) -> list[Candidate]:

@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 
 Key = tuple[frozenset[str], tuple[str, ...]]  # words, numbers
 
-_PARTS = {
+PARTS = {
     "train": "train", "training": "train", "trn": "train", "val": "valid", "valid": "valid", "validation": "valid",
     "dev": "valid", "test": "test", "testing": "test", "tst": "test",
 }  # fmt: skip
@@ -90,14 +90,14 @@ def tokens(text: str, fine: bool = False) -> tuple[str, ...]:
 
 @lru_cache(100_000)
 def _split(token: str) -> tuple[str, ...]:
-    made = (_MADE_OF.fullmatch(token) if token not in _PARTS else None) or _ROLE_FIRST.fullmatch(token)
+    made = (_MADE_OF.fullmatch(token) if token not in PARTS else None) or _ROLE_FIRST.fullmatch(token)
     return made.groups() if made else (token,)
 
 
 def parts_of(paths: Iterable[str]) -> dict[str, str]:
     """Say of each path which part of the data it is of: train, valid, test or "", by its folders, else by its stem."""
     every = list(paths)
-    known = dict(_PARTS)
+    known = dict(PARTS)
     folders = {path.rpartition("/")[0] for path in every}
     codes = {token for folder in folders for token in tokens(folder, fine=True)} & _CODES.keys()
     if len({_CODES[code] for code in codes}) > 1:

@@ -32,7 +32,7 @@ def _numbered_too(mask: str, index: Index) -> list[str]:
     """List a mask's other files, numbered: a_mask_1.png beside a_mask.png."""
     name = index.by_path[mask]
     start = mask.rpartition(".")[0]
-    found = index.keyed["numbered"].get(name.key, [])
+    found = index.keyed("numbered").get(name.key, [])
     return sorted(
         other.path
         for other in found

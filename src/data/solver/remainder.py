@@ -9,6 +9,7 @@ from data.solver import words
 from data.solver.candidates import Candidate, Found
 from data.solver.contest import Contest
 from data.solver.looks import Looker
+from data.solver.names import PARTS
 
 _FLAT = 0.85
 
@@ -91,16 +92,10 @@ def _other_pictures(found: Found, pairs: dict[str, tuple[str, ...]], lone: Seque
     waiting, drawn = set(lone), set()
     names = [found.index.by_path[path] for path in pairs]
     for rule in found.pictures:
-        if {"train", "valid", "test"} & set(map(_part_word, rule.lost | rule.gained)):
+        if PARTS.keys() & (rule.lost | rule.gained):
             continue
         drawn |= {path for paths in found.index.apply(rule, names).values() for path in paths} & waiting
     return drawn
-
-
-def _part_word(word: str) -> str:
-    return {"train": "train", "training": "train", "test": "test", "testing": "test"}.get(
-        word, "valid" if word.startswith("val") else ""
-    )
 
 
 def _tests(found: Found, lone: Sequence[str], look: Looker) -> list[str]:

@@ -1,4 +1,4 @@
-"""Rules that map an image's name to its masks': words that go and words that come, proposed by some files, tried on all.
+"""Rules from an image's name to its masks': words that go and words that come, proposed by some files, tried on all.
 
 A rule holds where the numbers and all other words are equal: `training/images/21_training` loses images and gains 1st,
 manual, manual1. So a folder exchanged, a prefix, a suffix and an ending are one kind of rule.
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from data.solver.names import Key, Name
+from data.solver.names import PARTS, Key, Name
 
 View = Literal["one", "numbered", "folder"]  # one mask; a mask's files numbered; a folder of files
 VIEWS: tuple[View, ...] = ("one", "numbered", "folder")
@@ -36,17 +36,21 @@ class Index:
     def __init__(self, names: Sequence[Name]) -> None:
         self.names = names
         self.by_path = {name.path: name for name in names}
-        self.keyed: dict[View, dict[Key, list[Name]]] = {view: _keyed(names, view) for view in VIEWS}
-        self._pools: dict[View, dict[str | tuple[str, ...], list[Key]]] = {
-            view: _pools(self.keyed[view]) for view in VIEWS
-        }
+        self._keyed: dict[View, dict[Key, list[Name]]] = {}
+        self._pools: dict[View, dict[str | tuple[str, ...], list[Key]]] = {}
+
+    def keyed(self, view: View) -> dict[Key, list[Name]]:
+        """Map each key to the files that have it in a view."""
+        if view not in self._keyed:
+            self._keyed[view] = _keyed(self.names, view)
+        return self._keyed[view]
 
     def partners(self, name: Name, rule: Rule) -> list[Name]:
         """Find what the rule makes of a file, itself left out."""
         words, numbers = name.key
         if not rule.lost <= words or rule.gained & words or (rule.endings and name.ending != rule.endings[0]):
             return []
-        found = self.keyed[rule.view].get(((words - rule.lost) | rule.gained, numbers), [])
+        found = self.keyed(rule.view).get(((words - rule.lost) | rule.gained, numbers), [])
         if rule.endings:
             return [other for other in found if other.ending == rule.endings[1]]
         return [other for other in found if other is not name]
@@ -77,7 +81,7 @@ class Index:
             if other is None or other_numbers != numbers or not _same_thing(name, other_words):
                 continue
             lost, gained = words - other_words, other_words - words
-            if len(lost) + len(gained) > _MOST_WORDS:
+            if len(lost) + len(gained) > _MOST_WORDS or _crosses(lost, gained):
                 continue
             if lost or gained:
                 ones = [(Rule(lost, gained, view), other)]
@@ -94,6 +98,8 @@ class Index:
 
     def _pool(self, name: Name, view: View) -> Iterable[tuple[Key, list[Name]]]:
         """List the keys that may belong to a file: of its numbers, or of its rarest word."""
+        if view not in self._pools:
+            self._pools[view] = _pools(self.keyed(view))
         pools = self._pools[view]
         words, numbers = name.key
         sizes = sorted((len(pools[word]), word) for word in words if word in pools)
@@ -103,13 +109,13 @@ class Index:
             pool = [key for key in pool if key in rare] or pool
         if len(pool) > _POOL:
             pool = sorted(pool, key=lambda key: len(key[0] ^ words))[:_POOL]
-        return [(key, self.keyed[view][key]) for key in pool]
+        return [(key, self.keyed(view)[key]) for key in pool]
 
 
 def _keyed(names: Sequence[Name], view: View) -> dict[Key, list[Name]]:
     keyed: dict[Key, list[Name]] = defaultdict(list)
     for name in names:
-        key = {"one": name.key, "numbered": name.without_number, "folder": name.folder_key}[view]
+        key = name.key if view == "one" else name.folder_key if view == "folder" else name.without_number
         if key is not None:
             keyed[key].append(name)
     return keyed
@@ -122,6 +128,12 @@ def _pools(keyed: dict[Key, list[Name]]) -> dict[str | tuple[str, ...], list[Key
         for entry in (numbers, *words) if numbers else words:
             pools[entry].append((words, numbers))
     return pools
+
+
+def _crosses(lost: frozenset[str], gained: frozenset[str]) -> bool:
+    """Say whether a rule leads from one part of the data to another, such as from test/ to trainannot/."""
+    before, after = ({PARTS[word] for word in words & PARTS.keys()} for words in (lost, gained))
+    return bool(before) and bool(after) and before != after
 
 
 def _same_thing(name: Name, others: frozenset[str]) -> bool:

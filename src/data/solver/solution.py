@@ -1,4 +1,4 @@
-"""The whole tree below INPUT -> a layout's match: pairs, test images, what has no partner, what is left out; or a question.
+"""The tree below INPUT -> a layout's match: pairs, test images, what has no partner, what is left out; or a question.
 
 Where two readings are as likely, nothing is chosen: the question has a line to type for each.
 """
@@ -31,6 +31,7 @@ class Solution:
     question: str
     contest: Contest
     taken: dict[str, tuple[str, ...]]  # image -> its masks' files, test images and all
+    masks: frozenset[str]  # every file that some rule makes a mask
 
     @property
     def known(self) -> bool:
@@ -46,8 +47,8 @@ def solve(
 ) -> Solution | None:
     """Find images and their masks among all files below INPUT; None where no names fit.
 
-    `files`, `look`: POSIX paths relative to INPUT and a way to look at one, instead of the disk. `prior`: the masks that
-    a known layout takes.
+    `files`, `look`: POSIX paths relative to INPUT and a way to look at one, instead of the disk. `prior`: the masks
+    that a known layout takes.
     """
     root, every = places.root, all_files(places.root) if files is None else list(files)
     look = look or looker(root)
@@ -97,7 +98,7 @@ class _Solving:
             else:
                 question = self._ask(contest.classes, "masks")
         pairs, tested = self._parts(texts)
-        for path in pairs:
+        for path in (path for path in pairs if "{" in path):
             self.places.below(self.places.root / path)  # names that no table can keep are refused
         rest = remainder.sort_out(
             self.found,
@@ -122,7 +123,8 @@ class _Solving:
             notes=self._notes(contest, tested, rest, left),
             tests=rest.tests,
         )
-        return Solution(match, question, contest, files)
+        drawn = frozenset().union(*(one.masks for one in self.found.candidates), rest.masks)
+        return Solution(match, question, contest, files, drawn)
 
     def _of_annotator(self) -> Contest:
         """Take the people's masks whom ANNOTATOR names. Raises UserError where it names none, or several."""
