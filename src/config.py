@@ -24,9 +24,11 @@ SUBMISSION = "{OUTPUT}/submission.csv"
 
 # === data: which images, and how they are split
 DATASET = "demo"  # a folder below input/
-LAYOUT = "auto"  # auto | carvana | instances | split | beside | folders | rle
-TRAIN_PATH = ""  # "": where the layout keeps it (train_hq, stage1_train, ...)
-MASK_PATH = ""  # "": where the layout keeps it (train_masks, ...)
+LAYOUT = "auto"  # auto | carvana | instances | split | beside | folders | rle | solved (by all names)
+TRAIN_PATH = ""  # "": where the layout keeps it (train_hq, ...) | a folder, or a pattern: 'input/x/*_RGB.tif'
+MASK_PATH = ""  # "": where the layout keeps it (train_masks, ...) | a folder, or a pattern: 'input/x/*_color.png'
+ANNOTATOR = ""  # where several people drew the masks: "" takes the first | a part of the name of another's: 2ndHO
+UNPAIRED = "refuse"  # images and masks without a partner: refuse | skip | empty (images without a mask show nothing)
 TEST_PATH = ""  # "": where the layout keeps it (test_hq, stage1_test, ...)
 TRAIN_FOLDS = "{OUTPUT}/train_folds.csv"
 N_FOLDS = 5

@@ -38,6 +38,7 @@ def say_found(index: index_table.IndexTable) -> None:
     print(f"Found {match.sentence}: {len(frame)} pairs. The first ones:")
     for image, mask in zip(frame["image"][:5], frame["mask"][:5], strict=True):
         print(f"  {image}  <->  {mask or 'an empty mask'}")
+    print("".join(f"{note}\n" for note in match.notes), end="")
     if warning:
         print(warning)
 

@@ -49,10 +49,15 @@ class Settings:
 
     # === data: which images, and how they are split
     DATASET: str  # a folder below input/
-    # auto | carvana | instances | split | beside | folders | rle
-    LAYOUT: Literal["auto", "carvana", "instances", "split", "beside", "folders", "rle"]
-    TRAIN_PATH: str  # "": where the layout keeps it (train_hq, stage1_train, ...)
-    MASK_PATH: str  # "": where the layout keeps it (train_masks, ...)
+    # auto | carvana | instances | split | beside | folders | rle | solved (by all names)
+    LAYOUT: Literal["auto", "carvana", "instances", "split", "beside", "folders", "rle", "solved"]
+    # "": where the layout keeps it (train_hq, ...) | a folder, or a pattern: 'input/x/*_RGB.tif'
+    TRAIN_PATH: str
+    # "": where the layout keeps it (train_masks, ...) | a folder, or a pattern: 'input/x/*_color.png'
+    MASK_PATH: str
+    ANNOTATOR: str  # where several people drew the masks: "" takes the first | a part of the name of another's: 2ndHO
+    # images and masks without a partner: refuse | skip | empty (images without a mask show nothing)
+    UNPAIRED: Literal["refuse", "skip", "empty"]
     TEST_PATH: str  # "": where the layout keeps it (test_hq, stage1_test, ...)
     TRAIN_FOLDS: Annotated[str, Ending(".csv")]
     N_FOLDS: Annotated[int, Range(2, 1000)]

@@ -175,6 +175,9 @@ class DataSpec:
         planes = np.zeros((len(self.scored), *shape), bool)
         if where.kind == "path":
             planes = self._read_own_size(root / where.path, shape, max_pixels, image)[None].view(bool)
+        elif where.kind == "object_files":
+            for path in where.files(root, ()):
+                planes[0] |= self._read_own_size(path, shape, max_pixels, image) > 0
         elif where.kind == "class_files":
             for plane, path in zip(planes, where.class_paths(root, self.scored_names), strict=True):
                 if path.exists():

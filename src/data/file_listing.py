@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from formats.images import SUFFIXES
@@ -27,11 +27,15 @@ def existing_input(input_path: str) -> Path:
 
 
 def child(root: Path, names: Iterable[str]) -> Path | None:
-    """Find the first of `names` that is a folder in `root`, in whatever case it is written."""
+    """Find the first of `names` that is a folder in `root`, in whatever case it is written, with an image below it."""
     if not root.is_dir():
         return None
     have = {path.name.lower(): path for path in sorted(root.iterdir()) if path.is_dir()}
-    return next((have[name] for name in names if name in have), None)
+    return next((have[name] for name in names if name in have and _holds_an_image(have[name])), None)
+
+
+def _holds_an_image(folder: Path) -> bool:
+    return any(Path(name).suffix.lower() in SUFFIXES for _, names in _walk(folder) for name in names)
 
 
 def relative(path: Path, input_path: str) -> str:
@@ -39,9 +43,13 @@ def relative(path: Path, input_path: str) -> str:
 
     Raises UserError where it lies outside or its name cannot be kept in a table.
     """
-    text = Path(os.path.relpath(path, input_path)).as_posix()
-    if "{class}" in text or "{z}" in text:  # they stand for something in a table
-        raise UserError(f"{path}: a name with {{class}} or {{z}} in it cannot be kept in a table; rename it.")
+    own, start = str(path), f"{input_path}/"
+    plain = os.sep == "/" and own.startswith(start) and ".." not in own and input_path != "."
+    text = own.removeprefix(start) if plain else Path(os.path.relpath(path, input_path)).as_posix()
+    if any(word in text for word in ("{class}", "{object}", "{z}")):  # they stand for something in a table
+        raise UserError(
+            f"{path}: a name with {{class}}, {{object}} or {{z}} in it cannot be kept in a table; rename it."
+        )
     if text.startswith(".."):
         raise UserError(
             f"{path} does not lie below INPUT={input_path}; set INPUT to a folder that holds images and masks."
@@ -61,16 +69,41 @@ def unique(keyed: Iterable[tuple[str, Path]]) -> dict[str, Path]:
     return found
 
 
-def files_below(folder: Path) -> list[Path]:
-    """List every image file below `folder`, sorted, in linked folders too; hidden files and folders are left out."""
-    found, seen = [], set()
+def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """Visit every folder below `folder`, linked ones too, each once, with its files; without junk and hidden ones."""
+    seen = set()
     for place, folders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(place)
-        folders[:] = [] if real in seen else [name for name in folders if name[0] != "."]
+        folders[:] = [] if real in seen else sorted(name for name in folders if not is_junk(name))
         if real not in seen:
-            found += [Path(place, name) for name in names if name[0] != "." and Path(name).suffix.lower() in SUFFIXES]
+            yield place, [name for name in names if not is_junk(name)]
         seen.add(real)
+
+
+def files_below(folder: Path) -> list[Path]:
+    """List every image file below `folder`, sorted, in linked folders too; hidden files and folders are left out."""
+    found = [
+        Path(place, name)
+        for place, names in _walk(folder)
+        for name in names
+        if os.path.splitext(name)[1].lower() in SUFFIXES  # noqa: PTH122 (of many names)
+    ]
     return sorted(path for path in found if path.is_file())
+
+
+def all_files(folder: Path) -> list[str]:
+    """List every file below `folder` as a POSIX path relative to it, sorted; hidden files and junk are left out."""
+    found = []
+    for place, names in _walk(folder):
+        within = os.path.relpath(place, folder)
+        start = "" if within == "." else f"{Path(within).as_posix()}/"
+        found += [start + name for name in names]
+    return sorted(found)
+
+
+def is_junk(name: str) -> bool:
+    """Say whether a system left a file or folder there (__MACOSX, @eaDir, Thumbs.db), or it is hidden."""
+    return name[0] == "." or name in ("__MACOSX", "@eaDir", "Thumbs.db", "desktop.ini", "$RECYCLE.BIN")
 
 
 def keys_of(folder: Path) -> dict[str, Path]:

@@ -1,13 +1,20 @@
 """The images that a competition wants predicted: where its test images lie, and what they are called."""
 
+import os
+import re
 from pathlib import Path
 
-from data.file_listing import BESIDE, MASK_FOLDERS, existing_input, files_below, stack
+from data.file_listing import BESIDE, MASK_FOLDERS, child, existing_input, files_below, stack
+from data.layout_match import Places
 from data.name_checks import refuse_odd_names, refuse_twins
+from data.solver.solution import solve
 from formats.images import SUFFIXES
 from tools.errors import UserError, listing
 
-TEST_FOLDERS = ("test_hq", "test/images", "test_images", "test", "stage1_test", "testing")
+TEST_FOLDERS = (
+    *("test_hq", "test/images", "test_images", "test", "stage1_test", "testing", "images/test", "test_v2"),
+    *("images/testing", "test_data", "testset"),
+)  # in any case
 
 
 def test_names(input_path: str, test_path: str = "", stacked: bool = False) -> tuple[Path, list[str]]:
@@ -24,20 +31,20 @@ def test_images(input_path: str, test_path: str = "", stacked: bool = False) -> 
 
     Raises UserError where there is none.
     """
-    if test_path:
-        folder: Path | None = Path(test_path)
-    else:
+    folder: Path | None = Path(test_path) if test_path else None
+    if not folder:
         root = existing_input(input_path)
-        folder = next((root / name for name in TEST_FOLDERS if (root / name).is_dir()), None)
+        folder = next(filter(None, (_in_any_case(root, name) for name in TEST_FOLDERS)), None)
+        solution = solve(Places(root, None, None))
+        drawn = {root / path for path in solution.masks} if solution else set()
+        files = [path for path in _images(folder) if path not in drawn] if folder else []
+        if not files:
+            files = [root / path for path in solution.match.tests] if solution else []
+            folder = Path(os.path.commonpath([file.parent for file in files])) if files else folder
     if folder is None or not folder.is_dir():
         raise UserError(f"{test_path or input_path}: no test images there; TEST_PATH=folder names theirs.")
-    files = [path for path in files_below(folder) if path.parent.name.lower() not in MASK_FOLDERS]
-    stems = {path.stem for path in files}
-    files = [
-        path
-        for path in files
-        if not any(path.stem.endswith(end) and path.stem.removesuffix(end) in stems for end in BESIDE)
-    ]
+    if test_path:
+        files = _images(folder)
     if not files:
         raise UserError(f"{folder}: no images there (endings: {' '.join(sorted(SUFFIXES))}).")
     if stacked:
@@ -46,3 +53,22 @@ def test_images(input_path: str, test_path: str = "", stacked: bool = False) -> 
             raise UserError(f"{folder}: the model takes stacks of slices, <id>_<z>; these are none:{listing(lone)}")
         files = list({Path(stack(path.as_posix())) for path in files})
     return folder, sorted(files)
+
+
+def _in_any_case(root: Path, name: str) -> Path | None:
+    """Find a folder below `root`, in whatever case it is written, with an image in it."""
+    folder: Path | None = root
+    for part in name.split("/"):
+        folder = child(folder, [part]) if folder else None
+    return folder
+
+
+def _images(folder: Path) -> list[Path]:
+    """List the images below a folder, without masks beside them or in folders of their own."""
+    files = [path for path in files_below(folder) if path.parent.name.lower() not in MASK_FOLDERS]
+    stems = {re.sub("_(sat|image|img)$", "", path.stem) for path in files}
+    return [
+        path
+        for path in files
+        if not any(path.stem.endswith(end) and path.stem.removesuffix(end) in stems for end in BESIDE)
+    ]

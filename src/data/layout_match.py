@@ -28,6 +28,9 @@ class LayoutMatch:
     dialect: str = ""  # of the submission
     classes: tuple[str, ...] = ()  # where each has masks of its own
     channels: int = 3  # a stack's number of slices
+    unmasked: list[str] = field(default_factory=list)  # the images of `alone` that have no mask
+    notes: list[str] = field(default_factory=list)  # what else there is, and what was made of it
+    tests: list[str] = field(default_factory=list)  # images to predict, relative to INPUT, where the names tell
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,8 @@ class Places:
     root: Path
     train: Path | None
     masks: Path | None
+
+    annotator: str = ""  # ANNOTATOR
 
     def below(self, path: Path) -> str:
         """Write a path relative to INPUT. Raises UserError where it lies outside."""

@@ -4,17 +4,24 @@ Paths are POSIX and relative to INPUT; what a mask's reference may be says forma
 function that returns a LayoutMatch or None, and one line in LAYOUTS.
 """
 
+import functools
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from data.file_listing import BESIDE, MASK_FOLDERS, child, existing_input, keys_of, unique
+from data.file_listing import BESIDE, MASK_FOLDERS, child, existing_input, is_junk, keys_of, unique
+from data.layout_choice import choose
 from data.layout_match import LayoutMatch, Pair, Places
 from data.pairing import match
 from formats import rle_table
 from formats.images import list_images
 from formats.mask_reference import MaskReference
 from tools.errors import UserError, listing
+
+if TYPE_CHECKING:
+    from settings import Settings
 
 IMAGE_FOLDERS = (
     "images", "image", "imgs", "img", "screenshots", "pictures", "frames", "train_images", "jpegimages", "train",
@@ -32,11 +39,13 @@ def _carvana(places: Places) -> LayoutMatch | None:
     if not any(file.stem.endswith("_mask") for file in masks_by_key.values()):
         return None
     both = sorted(images_by_key.keys() & masks_by_key.keys())
-    alone = [f"{path}: no mask" for key, path in sorted(images_by_key.items()) if key not in masks_by_key]
+    lone = [path for key, path in sorted(images_by_key.items()) if key not in masks_by_key]
+    alone = [f"{path}: no mask" for path in lone]
     alone += [f"{path}: no image" for key, path in sorted(masks_by_key.items()) if key not in images_by_key]
     sentence = f"Carvana's layout: images in {train}, masks named <image>_mask in {masks}"
     pairs = [Pair(places.below(images_by_key[key]), places.below(masks_by_key[key])) for key in both]
-    return LayoutMatch("carvana", sentence, pairs, alone, group=r"^(?:.*/)?([^/]+)_\d{2}\.\w+$", dialect="carvana")
+    unmasked, group = list(map(places.below, lone)), r"^(?:.*/)?([^/]+)_\d{2}\.\w+$"
+    return LayoutMatch("carvana", sentence, pairs, alone, group=group, dialect="carvana", unmasked=unmasked)
 
 
 def _by_key(files: list[Path], ending: str) -> dict[str, Path]:
@@ -70,7 +79,9 @@ def _own_folders(root: Path) -> list[Path]:
     """List the folders in `root` that may be an image's own."""
     if not root.is_dir():
         return []
-    return sorted(path for path in root.iterdir() if path.is_dir() and path.name[0] != "." and path.name not in PARTS)
+    return sorted(
+        path for path in root.iterdir() if path.is_dir() and not is_junk(path.name) and path.name not in PARTS
+    )
 
 
 def _split(places: Places) -> LayoutMatch | None:
@@ -94,7 +105,8 @@ def _split(places: Places) -> LayoutMatch | None:
     sentence = f"a split that came with the data: fold 0 holds out {valid} ({len(held_out.pairs)}), fold 1 {train}"
     alone = [line for half in matches for line in half.alone]
     classes = tuple(sorted({name for half in matches for name in half.classes}))
-    return LayoutMatch("split", sentence, pairs, alone, classes=classes, channels=held_out.channels)
+    unmasked = [image for half in matches for image in half.unmasked]
+    return LayoutMatch("split", sentence, pairs, alone, classes=classes, channels=held_out.channels, unmasked=unmasked)
 
 
 def _folders(places: Places) -> LayoutMatch | None:
@@ -125,10 +137,12 @@ def _beside(places: Places) -> LayoutMatch | None:
             re.sub("_(sat|image|img)$", "", stem): file for stem, file in files.items() if not stem.endswith(ending)
         }
         both = sorted(pictures.keys() & drawn.keys())
-        alone = [f"{path}: no mask" for key, path in sorted(pictures.items()) if key not in drawn]
+        lone = [path for key, path in sorted(pictures.items()) if key not in drawn]
+        alone = [f"{path}: no mask" for path in lone]
         alone += [f"{path}: no image" for key, path in sorted(drawn.items()) if key not in pictures]
         pairs = [Pair(places.below(pictures[key]), places.below(drawn[key])) for key in both]
-        return LayoutMatch("beside", f"each mask beside its image, named <image>{ending}: {folder}", pairs, alone)
+        sentence = f"each mask beside its image, named <image>{ending}: {folder}"
+        return LayoutMatch("beside", sentence, pairs, alone, unmasked=list(map(places.below, lone)))
     return None
 
 
@@ -204,32 +218,72 @@ EXPECTED = {
     "split": "train/ and valid/, each with images/ and masks/",
     "beside": "images/<name>.png and <name>_mask.png beside it (or in train/)",
     "folders": "images/**/<name>.png and masks/**/<name>.png, or masks/<class>/<name>.png",
+    "solved": "images and masks whose names differ by words, such as photo/<name>.jpg and outline/<name>_a.png",
     "rle": "train.csv with ImageId,EncodedPixels[,ClassId] and train_images/<ImageId>",
 }
 
 
-def find(input_path: str, layout: str = "auto", train_path: str = "", mask_path: str = "") -> LayoutMatch:
-    """Find the layout of the training data below `input_path`, or use the one named.
+Constants = tuple[str, str, str, str, str, str]
 
-    Raises UserError where no folder or no layout is there, an image or mask has no partner, or a path lies outside.
+
+def constants(settings: "Settings") -> Constants:
+    """Return what `find` and `match_layout` take of the settings."""
+    paths = settings.INPUT, settings.LAYOUT, settings.TRAIN_PATH, settings.MASK_PATH
+    return (*paths, settings.ANNOTATOR, settings.UNPAIRED)
+
+
+def find(
+    input_path: str,
+    layout: str = "auto",
+    train_path: str = "",
+    mask_path: str = "",
+    annotator: str = "",
+    unpaired: str = "refuse",
+) -> LayoutMatch:
+    """Find the layout of the training data below `input_path`, or use the one named; the others are constants.
+
+    Raises UserError where no folder or no layout is there, two readings are as likely, an image or mask has no partner
+    (UNPAIRED says what then), or a path lies outside.
     """
-    matched = match_layout(input_path, layout, train_path, mask_path)
+    matched = match_layout(input_path, layout, train_path, mask_path, annotator, unpaired)
     if matched.alone:
+        ways = "UNPAIRED=skip leaves them out"
+        ways += ", UNPAIRED=empty gives each image without a mask an empty one" if matched.unmasked else ""
         raise UserError(
             f"{input_path}: {len(matched.alone)} without a partner:{listing(matched.alone)}\n"
-            "Add what is missing, or remove them."
+            f"Add what is missing, or remove them; {ways}; TABLE=my.csv takes a list of your own."
         )
     if not matched.pairs:
         raise UserError(f"{input_path}: {matched.sentence}, but there is no pair of image and mask.")
     return matched
 
 
-def match_layout(input_path: str, layout: str = "auto", train_path: str = "", mask_path: str = "") -> LayoutMatch:
-    """Do the same, but keep what has no partner in `alone`. UserError for no layout, or a path that lies outside."""
+def _unpaired(matched: LayoutMatch, unpaired: str) -> LayoutMatch:
+    """Leave out what has no partner (`skip`), or give images without a mask an empty one (`empty`), and say so."""
+    pairs, note = list(matched.pairs), f"UNPAIRED={unpaired}: {len(matched.alone)} without a partner are left out."
+    if unpaired == "empty":
+        splits = any(pair.kfold is not None for pair in pairs)
+        pairs += [Pair(image, "", kfold=1 if splits else None) for image in matched.unmasked]
+        rest = len(matched.alone) - len(matched.unmasked)
+        note = f"UNPAIRED=empty: {len(matched.unmasked)} images without a mask have an empty one"
+        note += f"; {rest} masks of no image are left out." if rest else "."
+    return replace(matched, pairs=pairs, alone=[], notes=[*matched.notes, note])
+
+
+def match_layout(
+    input_path: str,
+    layout: str = "auto",
+    train_path: str = "",
+    mask_path: str = "",
+    annotator: str = "",
+    unpaired: str = "refuse",
+) -> LayoutMatch:
+    """Do the same, but keep what has no partner in `alone`."""
     root = existing_input(input_path)
-    places = Places(root, Path(train_path) if train_path else None, Path(mask_path) if mask_path else None)
-    names = list(LAYOUTS) if layout == "auto" else [layout]
-    matched = next(filter(None, (LAYOUTS[name](places) for name in names)), None)
+    places = Places(root, *(Path(path) if path else None for path in (train_path, mask_path)), annotator)
+    names = [*LAYOUTS, "solved"] if layout == "auto" else [layout]
+    known = [functools.partial(LAYOUTS[name], places) for name in names if name in LAYOUTS]
+    matched = choose(known, places, solving="solved" in names)
     if matched is None:
         have = sorted(path.name + "/" * path.is_dir() for path in root.iterdir())[:12]
         expected = listing([f"{name}: {EXPECTED[name]}" for name in names])
@@ -238,4 +292,4 @@ def match_layout(input_path: str, layout: str = "auto", train_path: str = "", ma
             f"{root}: found no images with masks ({held}). Expected one of:{expected}\n"
             "TRAIN_PATH and MASK_PATH name other folders; TABLE=my.csv takes a list of your own."
         )
-    return matched
+    return _unpaired(matched, unpaired) if matched.alone and matched.pairs and unpaired != "refuse" else matched

@@ -1,12 +1,15 @@
 """Pairing a folder of images with a folder of masks by their names, whatever rule these follow."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from data.file_listing import keys_of, stack
 from data.layout_match import LayoutMatch, Pair, Places
+from data.solver import words
+from formats.mask_reference import OBJECT
 
 
 @dataclass(frozen=True)
@@ -23,8 +26,13 @@ class _Folders:
     def sentence(self) -> str:
         return f"images in {self.train}, masks in {self.masks}"
 
-    def match(self, pairs: list[Pair], alone: list[str], note: str = "") -> LayoutMatch:
-        return LayoutMatch("folders", self.sentence + note, pairs, alone)
+    def match(self, pairs: list[Pair], alone: list[str], note: str = "", unmasked: Iterable[Path] = ()) -> LayoutMatch:
+        """Make the match; images in `unmasked` are listed as without a mask."""
+        without = list(unmasked)
+        alone = alone + [f"{path}: no mask" for path in without]
+        return LayoutMatch(
+            "folders", self.sentence + note, pairs, alone, unmasked=[self.places.below(path) for path in without]
+        )
 
     def pair(self, key: str, mask: Path) -> Pair:
         """Pair the image of this key with a mask."""
@@ -38,8 +46,9 @@ def match(places: Places, train: Path, masks: Path) -> LayoutMatch:
         matched = rule(folders)
         if matched:
             return matched
-    alone = [f"{path}: no mask" for path in folders.pictures.values()]
-    return folders.match([], alone + [f"{path}: no image" for path in folders.drawn.values()])
+    return folders.match(
+        [], [f"{path}: no image" for path in folders.drawn.values()], unmasked=folders.pictures.values()
+    )
 
 
 def _stratum(key: str) -> str:
@@ -54,14 +63,31 @@ def _same_names(folders: _Folders) -> LayoutMatch | None:
         return None
     if len(endings) == 1:
         pairs = [folders.pair(key, masks[endings[0]]) for key, masks in by_picture.items()]
-        alone += [f"{path}: no mask" for key, path in pictures.items() if key not in by_picture]
-        return folders.match(pairs, alone, f" named <image>{endings[0]}" if endings[0] else "")
+        without = [path for key, path in pictures.items() if key not in by_picture]
+        return folders.match(pairs, alone, f" named <image>{endings[0]}" if endings[0] else "", without)
     if "" in endings:
         twice = [(key, masks) for key, masks in by_picture.items() if len(masks) > 1]
         alone += [f"{path}: a second mask of {key}" for key, masks in twice for path in masks.values()]
         return folders.match([], alone)
     start = Counter(ending[0] for ending in endings).most_common(1)[0][0]
+    if len({re.sub(r"\d+$", "", ending) for ending in endings}) == 1 and all(
+        ending[-1].isdecimal() for ending in endings
+    ):
+        return _numbered(folders, by_picture, alone)
     return _of_classes(folders, f"{{image}}{start}{{class}}", {ending[1:] for ending in endings})
+
+
+def _numbered(folders: _Folders, by_picture: dict[str, dict[str, Path]], alone: list[str]) -> LayoutMatch:
+    """Pair a.png with a_0.png, a_1.png, ...: numbers tell objects apart, and their union is the mask."""
+    pairs = []
+    for key, masks in by_picture.items():
+        first = next(iter(masks.values()))
+        pattern = first.with_name(re.sub(r"\d+$", OBJECT, first.stem) + first.suffix)
+        pairs.append(replace(folders.pair(key, first), mask=f"{folders.places.below(first.parent)}/{pattern.name}"))
+        suffixes = {path.suffix for path in masks.values()} - {first.suffix}
+        alone += [f"{first}: the other objects of {key} end in {suffix}" for suffix in suffixes]
+    without = [path for key, path in folders.pictures.items() if key not in by_picture]
+    return folders.match(pairs, alone, ", one file an object", without)
 
 
 def _by_picture(folders: _Folders) -> tuple[dict[str, dict[str, Path]], list[str]]:
@@ -116,7 +142,11 @@ def _class_folders(folders: _Folders) -> LayoutMatch | None:
     split = [key.partition("/") for key in folders.drawn]
     if not any(rest in folders.pictures for _, _, rest in split):
         return None
-    return _of_classes(folders, "{class}/{image}", {name for name, _, _ in split})
+    names = {name for name, _, _ in split}
+    if len(names) == 1 and words.MASKS.fullmatch(min(names).lower()):  # a name for masks is no class
+        masks = folders.masks / min(names)
+        return _same_names(replace(folders, masks=masks, drawn=keys_of(masks)))
+    return _of_classes(folders, "{class}/{image}", names)
 
 
 def _folder_per_image(folders: _Folders) -> LayoutMatch | None:

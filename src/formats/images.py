@@ -113,7 +113,7 @@ def slices(path: Path) -> list[Path]:
     if not path.parent.is_dir():
         raise UserError(f"{path.parent}: no such folder, expected the slices {path.name} in it.")
     before, _, after = path.name.partition("{z}")
-    names = _names_in(path.parent)
+    names = names_in(path.parent)
     found: dict[int, Path] = {}
     shape = re.compile(rf"{re.escape(before)}([0-9]+){re.escape(after)}")
     for position in range(bisect_left(names, before), len(names)):
@@ -147,7 +147,7 @@ def stored_files(path: Path) -> list[Path]:
     return sorted(path.iterdir()) if path.is_dir() else [path]
 
 
-def _names_in(folder: Path) -> list[str]:
+def names_in(folder: Path) -> list[str]:
     """List the sorted names in a folder; kept, because a folder of slices is asked for once a stack."""
     changed = folder.stat().st_mtime
     # a clock ticks: what changed within its last tick may change again without showing

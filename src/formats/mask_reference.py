@@ -5,18 +5,22 @@
 | empty | nothing | shows nothing |
 | path | `masks/a.png` | a binary mask or a class map; where it is a folder, one file an object |
 | class_files | `masks/{class}/a.png` | one file a class, empty where it is missing |
+| object_files | `masks/a_{object}.png` | several files, one an object: what {object} stands for is a word or a number |
 | run_lengths | `rle:train.csv#id` | the rows of that id in a table of run lengths |
 """
 
+import re
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from formats.images import stored_files
+from formats.images import names_in, stored_files
 from tools.errors import UserError
 
 CLASS = "{class}"  # stands for the class's name
+OBJECT = "{object}"  # stands for what tells one object's file from another's
 _RUN_LENGTHS = "rle:"
 
 
@@ -24,7 +28,7 @@ _RUN_LENGTHS = "rle:"
 class MaskReference:
     """Where one image's mask lies; `str` gives the text that `parse` reads."""
 
-    kind: Literal["empty", "path", "class_files", "run_lengths"]
+    kind: Literal["empty", "path", "class_files", "object_files", "run_lengths"]
     path: str = ""  # POSIX, relative to INPUT: of the file or folder, with {class} in it, or of the table
     image_id: str = ""  # in the table of run lengths
 
@@ -34,7 +38,7 @@ class MaskReference:
         if not text:
             return cls("empty")
         if not text.startswith(_RUN_LENGTHS):
-            return cls("class_files" if CLASS in text else "path", text)
+            return cls("class_files" if CLASS in text else "object_files" if OBJECT in text else "path", text)
         path, _, image_id = text.removeprefix(_RUN_LENGTHS).partition("#")
         if not (path and image_id):
             raise UserError(f"'{text}' is no reference to a mask in a table; expected {_RUN_LENGTHS}train.csv#<id>.")
@@ -62,6 +66,8 @@ class MaskReference:
             return []
         if self.kind == "run_lengths":
             return [root / self.path]
+        if self.kind == "object_files":
+            return object_files(root / self.path)
         if self.kind == "class_files":
             return [path for path in self.class_paths(root, names) if path.exists()]
         return stored_files(root / self.path)
@@ -71,3 +77,23 @@ def tables_of(references: Iterable[str]) -> list[str]:
     """List the tables of run lengths that these references name, each once, in the order of their first mention."""
     parsed = (MaskReference.parse(text) for text in references)
     return list(dict.fromkeys(reference.path for reference in parsed if reference.kind == "run_lengths"))
+
+
+def object_files(path: Path) -> list[Path]:
+    """List the files of `masks/a_{object}.png`, sorted: {object} stands for one word or number.
+
+    `a_mask{object}.png` is a_mask.png, a_mask_1.png and so on: {object} is nothing, or a number with its _ or space.
+    Raises UserError where there is none.
+    """
+    before, _, after = path.name.partition(OBJECT)
+    own = r"[^\W_]+" if re.search(r"[\W_]$", before) else r"(?:[ _-]\(?\d+\)?)?"
+    shape = re.compile(re.escape(before) + own + re.escape(after))
+    names, found = names_in(path.parent) if path.parent.is_dir() else [], []
+    for position in range(bisect_left(names, before), len(names)):
+        if not names[position].startswith(before):
+            break
+        if shape.fullmatch(names[position]):
+            found.append(path.parent / names[position])
+    if not found:
+        raise UserError(f"{path}: no file has such a name, whatever stands for {OBJECT}.")
+    return found

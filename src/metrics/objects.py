@@ -74,14 +74,16 @@ def read(
 ) -> np.ndarray:
     """Read the true objects of the mask that `reference` names, int32 (S, H, W): labels 1, 2, ... a scored class.
 
-    Each file of a folder of instance masks is an object, each row of a table of run lengths where its dialect has a row
-    an object or the image has several rows, and each value of a file whose values number objects; otherwise the mask's
-    connected components are. Where objects overlap, the later one has the pixels. Raises UserError, also where a mask's
-    size is not `shape`, that of `image`.
+    Each file of a folder of instance masks, or of a name with {object}, is an object, each row of a table of run lengths
+    where its dialect has a row an object or the image has several rows, and each value of a file whose values number
+    objects; otherwise the mask's connected components are. Where objects overlap, the later one has the pixels. Raises
+    UserError, also where a mask's size is not `shape`, that of `image`.
     """
     where = MaskReference.parse(reference)
     if where.kind == "run_lengths":
         return _from_table(spec, root, where, shape)
+    if where.kind == "object_files":
+        return _from_files(spec, where.files(root, ()), shape, max_pixels, image)[None]
     paths = [] if where.kind == "empty" else where.class_paths(root, spec.scored_names)
     if spec.objects == "labels" and where.kind == "path" and not paths[0].is_dir():
         labels = mask_values.numbered(paths[0], max_pixels)
@@ -118,6 +120,13 @@ def _from_folder(spec: DataSpec, folder: Path, shape: tuple[int, int], max_pixel
     files = images.list_images(folder)
     if not files:
         raise UserError(f"{folder}: no masks in this folder; expected one image per object.")
+    return _from_files(spec, files, shape, max_pixels, image)
+
+
+def _from_files(
+    spec: DataSpec, files: Iterable[Path], shape: tuple[int, int], max_pixels: int, image: str
+) -> np.ndarray:
+    """Return int32 (H, W) from one file an object, in their order."""
 
     def read_one(file: Path) -> np.ndarray:
         mask = images.read_mask(file, max_pixels, spec.threshold, spec.alpha)

@@ -44,7 +44,7 @@ def alike(lines: Sequence[str]) -> list[str]:
     """
     kinds: dict[str, list[str]] = {}
     for line in lines:
-        path, _, said = line.partition(": ")
+        said = line.partition(": ")[2]
         kinds.setdefault(re.sub(r"\S*[/\\]\S*|\d+(\.\d+)?", "#", said), []).append(line)
     told = []
     for same in kinds.values():

@@ -1,0 +1,98 @@
+"""A known layout, or what the names of all files say: which of them counts, and where neither may win silently."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from data.file_listing import all_files
+from data.layout_match import LayoutMatch, Places
+from data.solver.solution import Solution, solve
+from formats.mask_reference import MaskReference
+from tools.errors import UserError
+
+Known = Callable[[], LayoutMatch | None]
+
+
+def choose(known: Sequence[Known], places: Places, *, solving: bool) -> LayoutMatch | None:
+    """Choose among the known layouts, tried in this order, and what all names say, where `solving`.
+
+    A known layout stays where it leaves nothing without a partner and no other masks are as likely. Raises UserError
+    where two readings are.
+    """
+    first, refusal = _first(known)
+    if not solving:
+        if refusal:
+            raise refusal
+        return first
+    files = all_files(places.root)
+    solution = solve(places, files=files, prior=_masks_of(first, files) if first else frozenset())
+    if first and first.pairs and not first.alone and not refusal:
+        return _confirmed(first, solution, places)
+    if solution is None:
+        if refusal:
+            raise refusal
+        return first
+    return _better(first, refusal, solution)
+
+
+def _first(known: Sequence[Known]) -> tuple[LayoutMatch | None, UserError | None]:
+    try:
+        return next(filter(None, (layout() for layout in known)), None), None
+    except UserError as error:  # it is raised again where all names together say no more
+        return None, error
+
+
+def _masks_of(match: LayoutMatch, files: Sequence[str]) -> frozenset[str]:
+    """List the files that the match takes as masks: a folder's all, and what a name with {class} may stand for."""
+    paths = {MaskReference.parse(pair.mask).path for pair in match.pairs}
+    folders = {path.partition("{")[0].rpartition("/")[0] for path in paths if "{" in path}
+    folders |= paths  # one that is a folder
+    return frozenset(path for path in files if path in paths or any(above in folders for above in _above(path)))
+
+
+def _above(path: str) -> list[str]:
+    """List the folders that a path lies in."""
+    parts = path.split("/")
+    return ["/".join(parts[:count]) for count in range(1, len(parts))]
+
+
+def _better(first: LayoutMatch | None, refusal: UserError | None, solution: Solution) -> LayoutMatch:
+    """Choose where no known layout fits as it is: all names, if they explain more."""
+    known = len(first.pairs) if first else 0
+    if not solution.question and not solution.match.alone and len(solution.match.pairs) >= known:
+        return solution.match
+    if refusal:
+        raise refusal
+    if first and len(solution.taken) <= known:
+        return first
+    if first and not first.pairs and not solution.question and len(solution.match.alone) >= len(first.alone):
+        return first
+    if solution.question:
+        raise UserError(solution.question)
+    return solution.match
+
+
+def _confirmed(first: LayoutMatch, solution: Solution | None, places: Places) -> LayoutMatch:
+    """Keep a known layout that fits, unless the names of all files say that it is not the masks, or not all."""
+    if places.annotator and (solution is None or not solution.contest.people):
+        raise UserError(f"ANNOTATOR={places.annotator}, but one set of masks is there: {first.sentence}.")
+    if solution is None or first.layout == "rle":
+        return first
+    shared = [pair.image for pair in first.pairs if pair.image in solution.taken]
+    if len(shared) < 0.5 * len(first.pairs):
+        return first
+    if solution.contest.unclear:
+        raise UserError(solution.question)
+    same = solution.known
+    if not same or places.annotator:
+        if solution.question:
+            raise UserError(solution.question)
+        return solution.match
+    plain = first.layout in ("folders", "beside") and first.channels == 3 and not first.classes
+    more = len(solution.match.pairs) > len(first.pairs) or (_split(solution.match) and not _split(first))
+    if plain and more and not solution.match.alone and not solution.question:
+        return solution.match
+    return replace(first, notes=solution.match.notes, tests=solution.match.tests)
+
+
+def _split(match: LayoutMatch) -> bool:
+    return any(pair.kfold is not None for pair in match.pairs)

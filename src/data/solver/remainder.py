@@ -1,0 +1,148 @@
+"""What is in no pair: images and masks without a partner, test images, and files that are neither, grouped."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from data.solver import words
+from data.solver.candidates import Candidate, Found
+from data.solver.contest import Contest
+from data.solver.looks import Looker
+from data.solver.names import PARTS
+
+_FLAT = 0.85
+
+
+@dataclass(frozen=True)
+class Remainder:
+    """Image files that are in no pair that is trained on."""
+
+    images: list[str]  # beside images with a mask, and without one
+    masks: list[str]  # as masks are called, and of no image
+    tests: list[str]  # images to predict
+    left: list[tuple[str, str]]  # path, why
+
+
+def sort_out(
+    found: Found, contest: Contest, pairs: dict[str, tuple[str, ...]], tested: dict[str, tuple[str, ...]], look: Looker
+) -> Remainder:
+    """Say of every image file in none of the `pairs` what it is; `tested`: test images that have masks."""
+    taken = contest.taken
+    why = _whys(contest, tested)
+    used = {*pairs, *(path for paths in pairs.values() for path in paths)}
+    image_folders, mask_folders = _folders(pairs), _folders(path for paths in pairs.values() for path in paths)
+    images, masks, tests, rest = [], [], list(tested), []
+    for name in found.index.names:
+        path = name.path
+        folder = path.rpartition("/")[0]
+        if path in used or path in tested:
+            continue
+        if path in why:
+            rest.append((path, why[path]))
+        elif _called_mask(path, found, taken, folder in mask_folders):
+            masks.append(path)
+        elif _called_image(path, found, taken) and folder in image_folders:
+            images.append(path)
+        else:
+            rest.append((path, ""))
+    lone = [path for path, said in rest if not said]
+    drawn = _other_pictures(found, pairs, lone)
+    tests += _tests(found, [path for path in lone if path not in drawn], look)
+    known = set(tests)
+    left = [(path, said or ("other pictures of the images" if path in drawn else "")) for path, said in rest]
+    return Remainder(images, masks, sorted(tests), [(path, said) for path, said in left if path not in known])
+
+
+def _whys(contest: Contest, tested: dict[str, tuple[str, ...]]) -> dict[str, str]:
+    """Say of files that some rule pairs why they are not taken."""
+    why = {path: "masks of test images" for paths in tested.values() for path in paths}
+    for one in (*contest.people, *contest.classes):
+        if one is not contest.taken:
+            why |= dict.fromkeys(one.masks, "drawn by somebody else")
+    for one, said in contest.other:
+        files = one.masks if one.masks.isdisjoint(contest.taken.masks) else one.pairs
+        why = dict.fromkeys(files, said) | why
+    return why
+
+
+def _folders(paths: Iterable[str]) -> set[str]:
+    return {path.rpartition("/")[0] for path in paths}
+
+
+def _called_mask(path: str, found: Found, taken: Candidate, among_masks: bool) -> bool:
+    """Say whether a file is called as the masks are: it has what an image's name gains."""
+    name, rule = found.index.by_path[path], taken.rule
+    if rule.endings:
+        return among_masks and name.ending == rule.endings[1]
+    return bool(rule.gained) and rule.gained <= name.words and (among_masks or bool(rule.lost))
+
+
+def _called_image(path: str, found: Found, taken: Candidate) -> bool:
+    name, rule = found.index.by_path[path], taken.rule
+    if rule.endings:
+        return name.ending == rule.endings[0]
+    return rule.lost <= name.words and not rule.gained & name.words
+
+
+def _other_pictures(found: Found, pairs: dict[str, tuple[str, ...]], lone: Sequence[str]) -> set[str]:
+    """Find what other rules lead to from the images in pairs: overlays, other bands."""
+    if not lone:
+        return set()
+    waiting, drawn = set(lone), set()
+    names = [found.index.by_path[path] for path in pairs]
+    for rule in found.pictures:
+        if PARTS.keys() & (rule.lost | rule.gained):
+            continue
+        drawn |= {path for paths in found.index.apply(rule, names).values() for path in paths} & waiting
+    return drawn
+
+
+def _tests(found: Found, lone: Sequence[str], look: Looker) -> list[str]:
+    """Choose the images to predict: pictures in folders of their own; those called test, where there are any."""
+    folders: dict[str, list[str]] = defaultdict(list)
+    for path in lone:
+        folders[path.rpartition("/")[0]].append(path)
+    pictures = [path for paths in folders.values() if _are_pictures(paths, look) for path in paths]
+    called = [path for path in pictures if found.parts[path] == "test"]
+    return called or [path for path in pictures if not words.count(found.index.by_path[path].words, words.OTHERS)]
+
+
+def _are_pictures(paths: Sequence[str], look: Looker) -> bool:
+    some = [look(paths[position * len(paths) // 3]) for position in range(min(3, len(paths)))]
+    seen = [one.mask for one in some if one is not None]
+    return bool(seen) and sum(seen) / len(seen) <= _FLAT
+
+
+def grouped(left: Iterable[tuple[str, str]]) -> list[str]:
+    """Say what is left out, a line for each folder, ending and reason: `103 files under Overlays/ (.png): ...`."""
+    groups: dict[tuple[str, str, str], int] = defaultdict(int)
+    for path, why in left:
+        folder, _, name = path.rpartition("/")
+        groups["/".join(folder.split("/")[:2]), PurePosixPath(name).suffix.lower(), why] += 1
+    rows = sorted(groups.items(), key=lambda item: (-item[1], item[0]))
+    return [
+        f"{count} {'file' if count == 1 else 'files'} {f'under {folder}/' if folder else 'beside them'}"
+        f"{f' ({ending})' if ending else ''}: {why or 'no images with masks'}"
+        for (folder, ending, why), count in rows
+    ]
+
+
+Reader = Callable[[str], str]  # of a text file, "" where it cannot be read
+
+
+def listed_parts(texts: Sequence[str], read: Reader, pairs: Iterable[str]) -> dict[str, str]:
+    """Find lists of the images that count (ImageSets/Segmentation/train.txt): stem -> train, valid or "".
+
+    {} where no lists name just the images that have masks.
+    """
+    stems = {PurePosixPath(path).stem for path in pairs}
+    listed: dict[str, str] = {}
+    for part, names in (("", ("trainval",)), ("train", ("train",)), ("valid", ("val", "valid", "validation"))):
+        for path in texts:
+            if PurePosixPath(path).stem.lower() not in names:
+                continue
+            lines = {PurePosixPath(line.split()[0]).stem for line in read(path).splitlines() if line.strip()}
+            if lines and lines <= stems:
+                listed |= dict.fromkeys(lines, part)
+    return listed if len(listed) >= 0.99 * len(stems) else {}

@@ -1,0 +1,302 @@
+"""The tree below INPUT -> a layout's match: pairs, test images, what has no partner, what is left out; or a question.
+
+Where two readings are as likely, nothing is chosen: the question has a line to type for each.
+"""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
+
+from data.file_listing import all_files
+from data.layout_match import LayoutMatch, Pair, Places
+from data.solver import candidates, references, remainder
+from data.solver.candidates import Candidate, Found
+from data.solver.contest import Contest, decide
+from data.solver.looks import Looker, looker
+from formats.images import SUFFIXES
+from tools.errors import UserError, listing
+
+_TABLE = "TABLE=my.csv with the columns image,mask takes a list of your own"
+
+
+@dataclass(frozen=True)
+class Solution:
+    """What was found, and the question that is left, "" where there is none."""
+
+    match: LayoutMatch
+    question: str
+    contest: Contest
+    taken: dict[str, tuple[str, ...]]  # image -> its masks' files, test images and all
+    masks: frozenset[str]  # every file that some rule makes a mask
+
+    @property
+    def known(self) -> bool:
+        """Say whether a known layout takes the same masks."""
+        return self.contest.known
+
+
+def solve(
+    places: Places,
+    look: Looker | None = None,
+    files: Sequence[str] | None = None,
+    prior: frozenset[str] = frozenset(),
+) -> Solution | None:
+    """Find images and their masks among all files below INPUT; None where no names fit.
+
+    `files`, `look`: POSIX paths relative to INPUT and a way to look at one, instead of the disk. `prior`: the masks
+    that a known layout takes.
+    """
+    root, every = places.root, all_files(places.root) if files is None else list(files)
+    look = look or looker(root)
+    pictures = [path for path in every if PurePosixPath(path).suffix.lower() in SUFFIXES]
+    image, mask = _allowed(places.train, root, True), _allowed(places.masks, root, True)
+    if places.masks:
+        within = _allowed(places.masks, root, True)
+        found = candidates.find(pictures, look, lambda path: image(path) and not within(path), mask)
+    else:
+        found = candidates.find(pictures, look, image, mask)
+    contest = decide(found, look, prior)
+    if contest is None:
+        return None
+    return _Solving(places, found, contest, look, every).solution()
+
+
+def _allowed(place: Path | None, root: Path, default: bool) -> Callable[[str], bool]:
+    """Make a test of paths for TRAIN_PATH or MASK_PATH: a folder, or a pattern with *."""
+    if place is None:
+        return lambda _: default
+    pattern = Path(os.path.relpath(place, root)).as_posix()
+    if pattern == ".":
+        return lambda _: True
+    if "*" in pattern:
+        return lambda path: fnmatchcase(path, pattern) or fnmatchcase(path, f"{pattern}/*")
+    return lambda path: path == pattern or path.startswith(f"{pattern}/")
+
+
+@dataclass(frozen=True)
+class _Solving:
+    places: Places
+    found: Found
+    contest: Contest
+    look: Looker
+    files: Sequence[str]
+
+    def solution(self) -> Solution:
+        contest = self._of_annotator()
+        texts, classes = references.of_pairs(contest.taken, self.found.index), ()
+        files = references.more_files(contest.taken, self.found.index)
+        question = self._question(contest)
+        if contest.classes:
+            of_classes = references.of_classes(contest.classes)
+            if of_classes:
+                texts, classes = of_classes
+                files = _merged(contest.classes)
+            else:
+                question = self._ask(contest.classes, "masks")
+        pairs, tested = self._parts(texts)
+        for path in (path for path in pairs if "{" in path):
+            self.places.below(self.places.root / path)  # names that no table can keep are refused
+        rest = remainder.sort_out(
+            self.found,
+            contest,
+            {path: files[path] for path in pairs},
+            {path: files[path] for path in tested},
+            self.look,
+        )
+        listed = self._listed(pairs) if rest.images else {}
+        left = rest.left + [(path, "not in the lists of images that count") for path in rest.images if listed]
+        lone = [] if listed else rest.images
+        root = self.places.root
+        alone = [f"{root / path}: no mask" for path in lone] + [f"{root / path}: no image" for path in rest.masks]
+        match = LayoutMatch(
+            "solved",
+            self._sentence(pairs, files, classes, texts),
+            self._pairs(pairs, texts, listed),
+            alone,
+            group=_group(pairs),
+            classes=classes,
+            unmasked=lone,
+            notes=self._notes(contest, tested, rest, left),
+            tests=rest.tests,
+        )
+        drawn = frozenset().union(*(one.masks for one in self.found.candidates), rest.masks)
+        return Solution(match, question, contest, files, drawn)
+
+    def _of_annotator(self) -> Contest:
+        """Take the people's masks whom ANNOTATOR names. Raises UserError where it names none, or several."""
+        asked, people = self.places.annotator.casefold(), self.contest.people
+        if not asked:
+            return self.contest
+        named = {self._label(one, people): one for one in people}
+        fits = [one for label, one in named.items() if asked in label.casefold()]
+        if len(fits) != 1:
+            have = f"there are {', '.join(named)}" if named else "one set of masks is there"
+            raise UserError(f"ANNOTATOR={self.places.annotator} names {len(fits)} of those who drew; {have}.")
+        return replace(self.contest, taken=fits[0])
+
+    def _label(self, one: Candidate, all_of_them: Sequence[Candidate]) -> str:
+        """Name a candidate by the words that only its masks have, as they are written."""
+        others = frozenset().union(*(other.rule.gained for other in all_of_them if other is not one))
+        own = sorted(one.rule.gained - others) or sorted(one.rule.gained)
+        path = sorted(one.masks)[0]
+        written = [re.search(re.escape(word), path, re.I) for word in own]
+        return " ".join(found[0] if found else word for found, word in zip(written, own, strict=True))
+
+    def _question(self, contest: Contest) -> str:
+        if contest.unclear:
+            return self._ask([contest.taken, *contest.unclear], "masks")
+        return self._ask([contest.taken, *contest.images], "images") if contest.images else ""
+
+    def _ask(self, sets: Sequence[Candidate], what: str) -> str:
+        masks = what == "masks"
+        files = [one.masks if masks else frozenset(one.pairs) for one in sets]
+        lines = []
+        for _one, own in zip(sets, files, strict=True):
+            others = frozenset().union(*(other for other in files if other is not own))
+            chosen = _selector(own, others)
+            name = "MASK_PATH" if masks else "TRAIN_PATH"
+            typed = f"{name}='{self.places.root / chosen}'" if chosen else _TABLE
+            lines.append(f"{len(own)} files such as {sorted(own)[0]}: {typed}")
+        number = len(sets[0].pairs)
+        which = (
+            f"{number} images have masks in {len(sets)} places" if masks else f"{len(sets)} sets of images have masks"
+        )
+        return (
+            f"{self.places.root}: {which}, and neither names nor looks say which you mean:{listing(lines)}\n{_TABLE}."
+        )
+
+    def _parts(self, texts: dict[str, str]) -> tuple[list[str], list[str]]:
+        """Part the images with masks into those to train on and those to test on, where both are there."""
+        parts = self.found.parts
+        trained = [path for path in texts if parts[path] != "test"]
+        if len(trained) * 10 < len(texts):
+            return sorted(texts), []
+        return sorted(trained), sorted(texts.keys() - set(trained))
+
+    def _pairs(self, images: Sequence[str], texts: dict[str, str], listed: dict[str, str]) -> list[Pair]:
+        parts = [listed.get(PurePosixPath(path).stem) or self.found.parts[path] for path in images]
+        given = "valid" in parts and len(set(parts)) > 1
+        strata = _strata(images)
+        return [
+            Pair(path, texts[path], stratum, int(part != "valid") if given else None)
+            for path, part, stratum in zip(images, parts, strata, strict=True)
+        ]
+
+    def _listed(self, images: Sequence[str]) -> dict[str, str]:
+        texts = [path for path in self.files if path.endswith(".txt")]
+        root = self.places.root
+        return remainder.listed_parts(texts, lambda path: (root / path).read_text(errors="replace"), images)
+
+    def _sentence(
+        self, images: Sequence[str], files: dict[str, tuple[str, ...]], classes: Sequence[str], texts: dict[str, str]
+    ) -> str:
+        masks = [path for image in images for path in files[image]]
+        pictures, drawn = (_places({path.rpartition("/")[0] for path in paths}) for paths in (images, masks))
+        said = f"images in {pictures}, masks in {drawn}" if pictures != drawn else f"masks beside the images in {drawn}"
+        if classes:
+            return f"{said}, one file a class: {', '.join(classes)}"
+        several = len(masks) > len(images)
+        return said + (f", {len(masks)} files, one an object" if several else "")
+
+    def _notes(
+        self,
+        contest: Contest,
+        tested: Sequence[str],
+        rest: remainder.Remainder,
+        left: list[tuple[str, str]],
+    ) -> list[str]:
+        notes = []
+        if contest.people:
+            labels = [self._label(one, contest.people) for one in contest.people]
+            mine = labels[contest.people.index(contest.taken)]
+            others = [label for label in labels if label != mine]
+            notes.append(
+                f"{len(labels)} people drew the images: {mine} is taken; ANNOTATOR={others[0]} takes another"
+                + (f" ({', '.join(others)})." if len(others) > 1 else ".")
+            )
+        if rest.tests:
+            where = _places({path.rpartition("/")[0] for path in rest.tests})
+            notes.append(
+                f"Test images: {len(rest.tests)} in {where}"
+                + (f", {len(tested)} of them with masks, which are not trained on." if tested else ".")
+            )
+        used = {name.path for name in self.found.index.names}
+        lines = remainder.grouped(left) + remainder.grouped(_no_pictures(self.files, used))
+        if lines:
+            notes.append(f"Left out:{listing(lines, 8)}")
+        return notes
+
+
+def _no_pictures(files: Iterable[str], used: set[str]) -> list[tuple[str, str]]:
+    """List files that are no images, of folders and endings that have several."""
+    other = [path for path in files if path not in used]
+    counts = Counter((path.rpartition("/")[0].split("/")[0], PurePosixPath(path).suffix) for path in other)
+    return [
+        (path, "no images")
+        for path in other
+        if counts[path.rpartition("/")[0].split("/")[0], PurePosixPath(path).suffix] > 2
+    ]
+
+
+def _merged(classes: Sequence[Candidate]) -> dict[str, tuple[str, ...]]:
+    merged: dict[str, tuple[str, ...]] = {}
+    for one in classes:
+        for image, paths in one.pairs.items():
+            merged[image] = (*merged.get(image, ()), *paths)
+    return merged
+
+
+def _places(folders: Iterable[str]) -> str:
+    """Name some folders: two by their names, more by what they have in common."""
+    every = sorted(f"{folder}/" if folder else "INPUT" for folder in folders)
+    if len(every) <= 2:
+        return " and ".join(every)
+    parts = [folder.split("/") for folder in every]
+    if len({len(part) for part in parts}) == 1:
+        return "/".join(names.pop() if len(names := set(column)) == 1 else "*" for column in zip(*parts, strict=True))
+    common = os.path.commonpath([folder.rstrip("/") for folder in every]) if "INPUT" not in every else ""
+    return f"{common}/**" if common else "**"
+
+
+def _selector(own: frozenset[str], others: frozenset[str]) -> str:
+    """Find a folder or a pattern that fits all of a set's files and none of the others', "" where there is none."""
+    folders = sorted({path.rpartition("/")[0] for path in own})
+    where = [folder.split("/") for folder in folders]
+    pattern = folders[0]
+    if len({len(parts) for parts in where}) == 1:
+        pattern = "/".join(
+            names.pop() if len(names := set(column)) == 1 else "*" for column in zip(*where, strict=True)
+        )
+    names = [path.rpartition("/")[2] for path in own]
+    end = references.common_start([name[::-1] for name in names])[::-1]
+    start = references.common_start(names)
+    for tried in (pattern, f"{pattern}/*{end}", f"{pattern}/{start}*{end}", f"*{end}"):
+        fits = _allowed(Path(tried.lstrip("/")), Path(), True)
+        if tried and all(map(fits, own)) and not any(map(fits, others)):
+            return tried.lstrip("/")
+    return ""
+
+
+def _strata(images: Sequence[str]) -> list[str]:
+    """Name the kind of each image by its folders, without those that all have or that tell its role; few, or none."""
+    folders = [path.rpartition("/")[0].split("/") for path in images]
+    if len({len(parts) for parts in folders}) != 1:
+        return [""] * len(images)
+    columns = [column for column in zip(*folders, strict=True) if len(set(column)) > 1]
+    strata = ["/".join(parts) for parts in zip(*columns, strict=True)] if columns else [""] * len(images)
+    return strata if len(set(strata)) <= max(2, len(images) // 4) else [""] * len(images)
+
+
+def _group(images: Sequence[str]) -> str:
+    """Give the regex of a patient's folder, where the images' names begin with those of numbered folders; else ""."""
+    folders = {path.rpartition("/")[0].rpartition("/")[2] for path in images}
+    begins = all(
+        path.rpartition("/")[2].startswith(path.rpartition("/")[0].rpartition("/")[2]) and "/" in path
+        for path in images
+    )
+    several = 2 < len(folders) < len(images)
+    return r"([^/]+)/[^/]+$" if begins and several and all(re.search(r"\d", name) for name in folders) else ""
