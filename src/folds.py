@@ -69,6 +69,15 @@ def deliver(result: "pd.DataFrame", areas: np.ndarray, spec: DataSpec, about: di
     )
 
 
+def say_submission(settings: "settings_module.Settings", spec: DataSpec) -> None:
+    """Print what the submission will look like, or why there can be none, before anything is trained."""
+    from prediction import inference_job
+
+    said = inference_job.outlook(settings, spec)
+    if said:
+        print(said)
+
+
 @command
 def main(argv: list[str] | None = None) -> None:
     settings, flags = settings_module.command_line(argv, __doc__, FLAGS)
@@ -113,10 +122,12 @@ def main(argv: list[str] | None = None) -> None:
     about = {
         "layout": match.layout,
         "dialect": hints.dialect,
+        **({"form": match.form} if match.form else {}),
         "strategy": strategy(given, bool(table), len(spec.scored)),
         "made_with": None if table and given else made_with,
     }
     deliver(result, areas, spec, about, path)
+    say_submission(settings, spec)
     across_folds.show_unsure(result, unsure, root, spec, path.with_name("alike.csv"))
 
 

@@ -5,7 +5,7 @@ It comes from a layout or from a CSV of the user's. All cells are texts. Paths a
 
 import bisect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from data import groups, layouts, splits
 from data.layout_match import LayoutMatch
 from data.name_checks import refuse_odd_names, refuse_twins
+from data.table_dialect import with_dialect
 from formats import images, rle_table
 from formats.mask_reference import CLASS, MaskReference, tables_of
 from tools.errors import UserError, listing
@@ -44,8 +45,11 @@ class IndexTable:
 def index(settings: "Settings", table: str) -> IndexTable:
     """List the images and masks to split: those of `table`, or of the layout. Raises UserError."""
     if table:
-        return of_users_table(Path(table), settings)
-    return of_layout(layouts.find(settings.INPUT, settings.LAYOUT, settings.TRAIN_PATH, settings.MASK_PATH), settings)
+        found = of_users_table(Path(table), settings)
+    else:
+        match = layouts.find(settings.INPUT, settings.LAYOUT, settings.TRAIN_PATH, settings.MASK_PATH)
+        found = of_layout(match, settings)
+    return replace(found, match=with_dialect(found.match, found.frame, settings))
 
 
 def of_layout(match: LayoutMatch, settings: "Settings") -> IndexTable:
