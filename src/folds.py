@@ -100,7 +100,7 @@ def main(argv: list[str] | None = None) -> None:
     scanned = scan.scan_table(frame, root, spec_guess.guess_spec(frame, root, hints), settings.MAX_PIXELS)
     spec, areas = scanned.spec, scanned.areas
     print(spec_guess.describe(spec, areas))
-    pairs = across_folds.find(frame, scanned, root, settings.MAX_PIXELS)
+    pairs, plain = across_folds.find(frame, scanned, root, settings.MAX_PIXELS)
     if tie:
         frame["group"] = copies.tie(list(frame["group"]), pairs)
         print(f"Tied {sum(pair.sure for pair in pairs)} copies into the groups of their originals.")
@@ -117,7 +117,7 @@ def main(argv: list[str] | None = None) -> None:
         "channels": spec.channels,
     }
     result = choose(frame, areas, settings, table=table, overwrite=overwrite, made_with=made_with)
-    unsure = across_folds.refuse(result, pairs, given)
+    unsure = across_folds.refuse(result, pairs, given, plain)
 
     about = {
         "layout": match.layout,

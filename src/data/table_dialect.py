@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 MASKS, PIXELS = 24, 200_000_000  # what is looked at of a table, at most; one image always is
 PICTURES = 12  # that are decoded where the outlines do not tell
-AGREE = 0.9  # the share of at least VOTES pictures that tells too, where their sum is less than rle_order.SHARPER
-VOTES = 8
+FEWEST = 3  # fewer pictures, and fewer masks that do not fit, tell nothing
+AGREE, VOTES = 0.9, 8  # the share that tells of so many pictures, where their sum is less than rle_order.SHARPER
 WORDS: dict[rle.Order, str] = {"C": "row by row", "F": "column by column"}
 
 
@@ -89,14 +89,15 @@ def judge(table: rle_table.RleTable, pairs: Sequence[tuple[str, Path]], max_pixe
     """
     usual = rle.DIALECTS[rle_table.guess_dialect(table.columns)]
     looked = list(_looked_at(table, pairs, max_pixels))
-    sums = {key: _Sum() for key in ((order, relative) for relative in (usual.relative, not usual.relative)
-                                    for order in (usual.order, _other(usual.order)))}  # fmt: skip
+    sums = {(order, relative): _Sum() for order in WORDS for relative in (False, True)}
     for image_id, _, shape in looked:
         for reading in _readings(table, image_id, shape):
             sums[reading.order, reading.relative].add(reading)
     if not any(one.fits for one in sums.values()):
         return Verdict("", False, "no mask of it fits its image in any order" if looked else "it has no mask to look at")
-    relative = min(sums, key=lambda key: sums[key].misfits)[1]  # the first of equals: the columns' own
+    own, other = (sums["F", relative] for relative in (usual.relative, not usual.relative))
+    few = own.misfits < FEWEST or own.misfits <= other.misfits  # these may be broken rows
+    relative = usual.relative if few else not usual.relative
     outlines = {order: sums[order, relative].outline for order in WORDS}
     return _by_outlines(outlines, relative, sums["F", relative].fits) or _by_edges(table, looked, relative, max_pixels)
 
@@ -111,10 +112,6 @@ class _Sum:
         self.fits += reading.mask is not None
         self.misfits += reading.mask is None
         self.outline += reading.outline
-
-
-def _other(order: rle.Order) -> rle.Order:
-    return "C" if order == "F" else "F"
 
 
 def _looked_at(
@@ -170,7 +167,7 @@ def _by_edges(
     best, other = sorted(total, key=lambda order: -total[order])
     pairs = list(zip(edges[best], edges[other], strict=True))
     agree = sum(one > two for one, two in pairs)
-    clear = total[best] >= rle_order.SHARPER * total[other] and total[best] > 0
+    clear = total[best] >= rle_order.SHARPER * total[other] and len(pairs) >= FEWEST
     if clear or (len(pairs) >= VOTES and agree >= AGREE * len(pairs)):
         mean = [total[order] / len(pairs) for order in (best, other)]
         by = f"the pictures' edges below {len(pairs)} outlines: {mean[0]:.1f} gray levels a pixel against {mean[1]:.1f}"

@@ -83,11 +83,11 @@ def formed(name: str, form: dict[str, Any], where: str) -> Dialect:
     return replace(usual, **own)
 
 
-def split_joined(text: str) -> Key:
-    """Split <image>_<class>. Raises UserError for anything else."""
+def split_joined(text: str, column: str = "the id") -> Key:
+    """Split <image>_<class>, a cell of `column`. Raises UserError for anything else."""
     match = _JOINED.fullmatch(text)
     if match is None:
-        raise UserError(f"expected <image>_<class>, got '{text}'.")
+        raise UserError(f"expected <image>_<class> for {column}, got '{text}'.")
     return match[1] or match[3], match[2] or match[4]
 
 

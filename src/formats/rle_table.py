@@ -180,9 +180,9 @@ def _cells(path: Path, header: list[str], rows: Iterator[tuple[int, list[str]]])
         image_id, class_name, runs = row[one], "" if other is None else row[other].strip(), row[text].strip()
         if combined:
             try:
-                image_id, class_name = rle.split_joined(image_id)
+                image_id, class_name = rle.split_joined(image_id, columns[0])
             except UserError as error:
-                raise UserError(f"{path}, line {line}, {columns[0]}: {error}") from error
+                raise UserError(f"{path}, line {line}: {error}") from error
         elif not image_id:
             raise UserError(f"{path}, line {line}: no {columns[0]}.")
         elif other is not None and not class_name and runs not in EMPTY:  # without an object there may be no class

@@ -84,7 +84,21 @@ def choose_dialect(settings: "Settings") -> rle.Dialect:
             raise UserError(
                 f"The layout has no dialect of its own; name the competition's: DIALECT={' or '.join(rle.DIALECTS)}."
             )
-    return submission_file.formed(rle.formed(name, form, str(sidecar)), submission_file.find_sample(settings.INPUT))
+    dialect, sample = rle.formed(name, form, str(sidecar)), submission_file.find_sample(settings.INPUT)
+    own = submission_file.formed(dialect, sample)
+    if settings.DIALECT == "auto" and not form:
+        _refuse_other_order(dialect, own, sample)
+    return own
+
+
+def _refuse_other_order(dialect: rle.Dialect, own: rle.Dialect, sample: Path | None) -> None:
+    """Raise UserError where the sample's columns are those of known dialects, all with another order than ours."""
+    same = [one for one in rle.DIALECTS.values() if one.columns == own.columns]
+    if same and all((one.order, one.relative) != (dialect.order, dialect.relative) for one in same):
+        raise UserError(
+            f"{sample} has the columns {', '.join(own.columns)}, those of {' or '.join(one.name for one in same)}; the "
+            f"layout's dialect {dialect.name} has another order of pixels. Say which: DIALECT=name"
+        )
 
 
 def outlook(settings: "Settings", spec: DataSpec) -> str:

@@ -47,6 +47,9 @@ def check_classes(spec: DataSpec, dialect: rle.Dialect) -> tuple[str, ...]:
     Raises UserError for several classes without a column.
     """
     if dialect.has_classes:
+        split = {name: rle.split_joined(f"i{'.png' * dialect.with_suffix}_{name}")[1] for name in spec.scored_names}
+        if dialect.joined and any(name != own for name, own in split.items()):
+            raise UserError(f"Ids <image>_<class> cannot be told apart with a _ in a class's name: {', '.join(split)}.")
         return spec.scored_names
     if len(spec.scored) > 1:
         able = ", ".join(name for name, other in rle.DIALECTS.items() if other.has_classes)
