@@ -115,6 +115,7 @@ def main(argv: list[str] | None = None) -> None:
         "values": spec.as_json()["colours"] or list(spec.values),
         "ignore": list(spec.ignore),
         "channels": spec.channels,
+        **({"merge": settings.CLASSES} if settings.CLASSES else {}),
     }
     result = choose(frame, areas, settings, table=table, overwrite=overwrite, made_with=made_with)
     unsure = across_folds.refuse(result, pairs, given, plain)

@@ -62,6 +62,8 @@ class Settings:
     GROUP: str
     # auto (as make folds finds it) | binary | multiclass (one class a pixel) | multilabel (classes overlap)
     TASK: Literal["auto", "binary", "multiclass", "multilabel"]
+    # "": as they are | "vehicle=car+truck, road": merged, renamed, and what is not listed left out, by make folds
+    CLASSES: str
     IGNORE: Annotated[int, Range(-1, 65535)]  # the value of a class map that is not labeled; -1: none
     # 0: as make folds finds them (3; a stack's slices) | 1: gray | 3: RGB | n: all of a file's channels
     IN_CHANNELS: Annotated[int, Range(0, 1024)]

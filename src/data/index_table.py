@@ -5,7 +5,7 @@ It comes from a layout or from a CSV of the user's. All cells are texts. Paths a
 
 import bisect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,11 +45,8 @@ class IndexTable:
 def index(settings: "Settings", table: str) -> IndexTable:
     """List the images and masks to split: those of `table`, or of the layout. Raises UserError."""
     if table:
-        found = of_users_table(Path(table), settings)
-    else:
-        match = layouts.find(settings.INPUT, settings.LAYOUT, settings.TRAIN_PATH, settings.MASK_PATH)
-        found = of_layout(match, settings)
-    return replace(found, match=with_dialect(found.match, found.frame, settings))
+        return of_users_table(Path(table), settings)
+    return of_layout(layouts.find(settings.INPUT, settings.LAYOUT, settings.TRAIN_PATH, settings.MASK_PATH), settings)
 
 
 def of_layout(match: LayoutMatch, settings: "Settings") -> IndexTable:
@@ -62,7 +59,8 @@ def of_layout(match: LayoutMatch, settings: "Settings") -> IndexTable:
         frame["kfold"] = [str(pair.kfold) for pair in match.pairs]
     frame = _checked(frame.sort_values("image", ignore_index=True), "")
     ungrouped = settings.GROUP == "auto" and not match.group
-    return IndexTable(frame, match, groups.hint(list(frame["image"])) if ungrouped else None)
+    hint = groups.hint(list(frame["image"])) if ungrouped else None
+    return IndexTable(frame, with_dialect(match, frame, settings), hint)
 
 
 def of_users_table(path: Path, settings: "Settings") -> IndexTable:
@@ -89,7 +87,8 @@ def of_users_table(path: Path, settings: "Settings") -> IndexTable:
     frame.loc[lone, "group"] = frame["image"][lone]
     keep = [column for column in splits.COLUMNS if column in frame]
     frame = _checked(frame[keep].sort_values("image", ignore_index=True), f"{path}: ")
-    return IndexTable(frame, _users_match(frame, path, Path(settings.INPUT)), hint)
+    match = with_dialect(_users_match(frame, path, Path(settings.INPUT)), frame, settings)
+    return IndexTable(frame, match, hint)
 
 
 def _users_match(frame: "pd.DataFrame", path: Path, root: Path) -> LayoutMatch:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from data import class_merge
 from data.class_table import NOT_LABELED, read_class_table
 from data.dataspec import BACKGROUND, MOST_CLASSES, DataSpec
 from data.layout_match import LayoutMatch
@@ -34,6 +35,7 @@ class Hints:
     dialect: str  # of run lengths
     classes: tuple[str, ...]  # that have masks of their own
     channels: int
+    merge: str = ""  # CLASSES
 
 
 def hints_of(settings: "Settings", frame: "pd.DataFrame", match: LayoutMatch) -> Hints:
@@ -43,7 +45,7 @@ def hints_of(settings: "Settings", frame: "pd.DataFrame", match: LayoutMatch) ->
     if not dialect and tables:
         dialect = rle_table.guess_dialect(rle_table.read_header(Path(settings.INPUT, tables[0])))
     channels = settings.IN_CHANNELS or match.channels
-    return Hints(settings.TASK, settings.IGNORE, dialect, match.classes, channels)
+    return Hints(settings.TASK, settings.IGNORE, dialect, match.classes, channels, settings.CLASSES)
 
 
 def guess_spec(frame: "pd.DataFrame", root: Path, hints: Hints) -> DataSpec:
@@ -52,6 +54,7 @@ def guess_spec(frame: "pd.DataFrame", root: Path, hints: Hints) -> DataSpec:
     Raises UserError where the task does not fit.
     """
     task, ignore, classes = hints.task, hints.ignore, hints.classes
+    task = "auto" if hints.merge and task == "binary" else task  # of the data; what is left of them is looked at below
     stacked = frame["image"].str.contains("{z}", regex=False)
     if stacked.any() and not stacked.all():
         raise UserError(
@@ -70,6 +73,7 @@ def guess_spec(frame: "pd.DataFrame", root: Path, hints: Hints) -> DataSpec:
         spec = _of_table(base, task, table, ignore)
     else:
         spec = _of_values(base, task, [root / text for text in maps], ignore)
+    spec = class_merge.merged(spec, hints.merge, hints.task)
     _refuse_names(spec.classes, root)
     return spec
 
@@ -199,6 +203,7 @@ def describe(spec: DataSpec, areas: np.ndarray) -> str:
             f"Images: {spec.channels} channels of {spec.bits} bits{window}; "
             f"measured mean {spec.mean}, deviation {spec.std}"
         )
+    said += filter(None, [class_merge.describe(spec)])
     unseen = [name for name, share in zip(spec.scored_names, areas.max(0), strict=True) if share == 0]
     if unseen:
         said.append(

@@ -79,7 +79,8 @@ def open_folder(search: Search) -> None:
     path, now = search.folder / FIXED, fixed_values(search)
     if path.is_file():
         then = read_json(path, f"Remove {search.folder}, or give another NAME=.", {"fixed": dict})["fixed"]
-        differ = run_folders.differences(then, now)
+        usual = search.settings.defaults()
+        differ = run_folders.differences(then, now, [name for name in now if now[name] == usual.get(name)])
         if differ:
             raise UserError(
                 f"{path}: all trials of a search share settings, folds and what is searched; these differ:"

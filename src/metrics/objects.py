@@ -81,38 +81,32 @@ def read(
     where = MaskReference.parse(reference)
     if where.kind == "run_lengths":
         return _from_table(spec, root, where, shape)
-    paths = [] if where.kind == "empty" else where.class_paths(root, spec.scored_names)
-    folders = {index: path for index, path in enumerate(paths) if path.is_dir()}
-    if folders and len(folders) == sum(path.exists() for path in paths):
-        labels = np.zeros((len(spec.scored), *shape), np.int32)
-    else:
-        mask = spec.read_mask(root, reference, shape, max_pixels, image)
-        labels = np.stack([components(plane) for plane in spec.class_planes(mask)])
-    for index, folder in folders.items():
-        labels[index] = _from_folder(folder, shape, max_pixels, image)
-    return labels
+    of_class = [] if where.kind == "empty" else [spec.sources_of(name) for name in spec.scored_names]
+    paths = [[path for path in where.class_paths(root, names) if path.exists()] for names in of_class]
+    if any(map(len, paths)) and all(path.is_dir() for own in paths for path in own):
+        return np.stack([_from_folders(own, shape, max_pixels, image) for own in paths])
+    mask = spec.read_mask(root, reference, shape, max_pixels, image)
+    return np.stack([components(plane) for plane in spec.class_planes(mask)])
 
 
 def _from_table(spec: DataSpec, root: Path, where: MaskReference, shape: tuple[int, int]) -> np.ndarray:
     """Read int32 (S, H, W) from the rows of an id in a table of run lengths."""
     image_id, rows, dialect = where.image_id, rle_table.read(root / where.path), rle.DIALECTS[spec.rle]
     planes = []
-    for name in spec.scored_names if rows.classes else ("",):
-        runs = rows.runs(image_id, name)
-        if len(runs) == 1 and not dialect.per_object:
-            planes.append(components(rows.mask(image_id, name, shape, dialect)))
-            continue
+    for names in [spec.sources_of(name) for name in spec.scored_names] if rows.classes else [("",)]:
+        runs = [run for name in names for run in rows.runs(image_id, name)]
         places = [f"{rows.path}, line {line} ({image_id})" for line, _ in runs]
-        parts = (rle.from_text(text, shape, dialect, place) for (_, text), place in zip(runs, places, strict=True))
-        planes.append(_painted(parts, shape))
+        parts = [rle.from_text(text, shape, dialect, place) for (_, text), place in zip(runs, places, strict=True)]
+        of_image = len(runs) == 1 and not dialect.per_object
+        planes.append(components(parts[0]) if of_image else _painted(parts, shape))
     return np.stack(planes)
 
 
-def _from_folder(folder: Path, shape: tuple[int, int], max_pixels: int, image: str) -> np.ndarray:
-    """Return int32 (H, W) from a folder of instance masks, by the names of its files."""
-    files = images.list_images(folder)
-    if not files:
-        raise UserError(f"{folder}: no masks in this folder; expected one image per object.")
+def _from_folders(folders: list[Path], shape: tuple[int, int], max_pixels: int, image: str) -> np.ndarray:
+    """Return int32 (H, W) from folders of instance masks, by the names of their files."""
+    listed = {folder: images.list_images(folder) for folder in folders}
+    if empty := next((folder for folder, files in listed.items() if not files), None):
+        raise UserError(f"{empty}: no masks in this folder; expected one image per object.")
 
     def read_one(file: Path) -> np.ndarray:
         mask = images.read_mask(file, max_pixels)
@@ -121,7 +115,7 @@ def _from_folder(folder: Path, shape: tuple[int, int], max_pixels: int, image: s
             raise UserError(f"{file}: {have} pixels, but its image {image} has {want}.")
         return mask
 
-    return _painted(map(read_one, files), shape)
+    return _painted((read_one(file) for files in listed.values() for file in files), shape)
 
 
 def _painted(masks: Iterable[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
