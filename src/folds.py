@@ -70,6 +70,15 @@ def deliver(result: "pd.DataFrame", areas: np.ndarray, spec: DataSpec, about: di
     )
 
 
+def say_submission(settings: "settings_module.Settings", spec: DataSpec) -> None:
+    """Print what the submission will look like, or why there can be none, before anything is trained."""
+    from prediction import inference_job
+
+    said = inference_job.outlook(settings, spec)
+    if said:
+        print(said)
+
+
 @command
 def main(argv: list[str] | None = None) -> None:
     settings, flags = settings_module.command_line(argv, __doc__, FLAGS)
@@ -93,7 +102,7 @@ def main(argv: list[str] | None = None) -> None:
     scanned = scan.scan_table(frame, root, found, settings.MAX_PIXELS)
     spec, areas = scanned.spec, scanned.areas
     print(spec_of_data.describe(found, spec, areas))
-    pairs = across_folds.find(frame, scanned, root, settings.MAX_PIXELS)
+    pairs, plain = across_folds.find(frame, scanned, root, settings.MAX_PIXELS)
     if tie:
         frame["group"] = copies.tie(list(frame["group"]), pairs)
         print(f"Tied {sum(pair.sure for pair in pairs)} copies into the groups of their originals.")
@@ -108,13 +117,15 @@ def main(argv: list[str] | None = None) -> None:
         "values": spec.as_json()["colours"] or list(spec.values),
         "ignore": list(spec.ignore),
         "channels": spec.channels,
+        **({"merge": settings.CLASSES} if settings.CLASSES else {}),
     }
     result = choose(frame, areas, settings, table=table, overwrite=overwrite, made_with=made_with)
-    unsure = across_folds.refuse(result, pairs, given)
+    unsure = across_folds.refuse(result, pairs, given, plain)
 
     about = {
         "layout": match.layout,
         "dialect": hints.dialect,
+        **({"form": match.form} if match.form else {}),
         "strategy": strategy(given, bool(table), len(spec.scored)),
         "made_with": None if table and given else made_with,
         "masks": found.evidence(),
@@ -122,6 +133,7 @@ def main(argv: list[str] | None = None) -> None:
     deliver(result, areas, spec, about, path)
     legend = mask_picture.draw(path.with_name("masks.png"), frame, areas, root, spec, settings.MAX_PIXELS)
     print(f"what the masks mean, as a picture ({legend}) -> {path.with_name('masks.png')}")
+    say_submission(settings, spec)
     across_folds.show_unsure(result, unsure, root, spec, path.with_name("alike.csv"))
 
 

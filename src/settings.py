@@ -68,6 +68,8 @@ class Settings:
     GROUP: str
     # auto (as make folds finds it) | binary | multiclass (one class a pixel) | multilabel (classes overlap)
     TASK: Literal["auto", "binary", "multiclass", "multilabel"]
+    # "": as they are | "vehicle=car+truck, road": merged, renamed, and what is not listed left out, by make folds
+    CLASSES: str
     # the value of a class map that is not labeled: auto (255 where the masks show it) | a value | -1: none
     IGNORE: str
     # the lowest gray of a binary mask that is foreground; 0: as make folds finds it

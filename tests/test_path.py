@@ -266,8 +266,10 @@ def test_ids_that_differ_from_the_sample_are_refused(trained, refused):
     refused(submission.main, [*TINY, "FOLD=0"], "1 ids of it have no prediction", "missing_01.jpg")
     sample.write_text("\n".join(lines[:-1]))
     refused(submission.main, [*TINY, "FOLD=0"], "1 predictions have no id in it")
-    sample.write_text("\n".join(["id,rle", *lines[1:]]))
-    refused(submission.main, [*TINY, "FOLD=0"], "columns id, rle", "DIALECT")
+    sample.write_text("\n".join(["id,rle_mask", *lines[1:]]))
+    refused(submission.main, [*TINY, "FOLD=0"], "columns id, rle_mask, those of tgs", "DIALECT")
+    sample.write_text("\n".join(["id,width,rle_mask", *lines[1:]]))
+    refused(submission.main, [*TINY, "FOLD=0"], "columns id, width, rle_mask", "no dialect has them")
     assert not CSV.exists()
 
 

@@ -127,7 +127,7 @@ def _has_objects(spec: DataSpec, root: Path, where: MaskReference) -> bool:
     if where.kind == "empty":
         return False
     return where.kind in ("run_lengths", "object_files") or any(
-        path.is_dir() for path in where.class_paths(root, spec.scored_names)
+        path.is_dir() for path in where.class_paths(root, spec.scored_sources)
     )
 
 

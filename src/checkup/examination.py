@@ -100,7 +100,7 @@ def _check_folds(
         return frame
     own = [place for place in range(len(whole)) if "for_fold" not in whole or whole["for_fold"].iloc[place] == ""]
     audited = whole.iloc[own].reset_index(drop=True)
-    copies = across_folds.find(audited, scan.only(own), Path(settings.INPUT), settings.MAX_PIXELS)
+    copies, _ = across_folds.find(audited, scan.only(own), Path(settings.INPUT), settings.MAX_PIXELS)
     take(data_checks.leaks(audited, copies, table.given))
     return whole
 

@@ -30,10 +30,10 @@ TASKS = ("binary", "multiclass", "multilabel")
 IGNORED = 255  # the index of a pixel that counts nowhere
 BACKGROUND = "background"  # the class that is predicted, but neither scored nor submitted
 MOST_CLASSES = 250  # indices are bytes
-
+NO_CLASS, UNLABELED = -1, -2  # what a merged class may be instead of one of ours
 
 JSON_NAMES = {"colors": "colours"}  # as tables and models of before have it
-LATER = ("threshold", "objects", "alpha")  # fields that tables and models of before lack
+LATER = ("merged", "threshold", "objects", "alpha")  # fields that tables and models of before lack
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,9 @@ class DataSpec:
     values: tuple[int, ...] = ()  # a class map's pixel value for each class
     colors: tuple[tuple[int, int, int], ...] = ()  # RGB for each class, where masks are drawn in colors
     ignore: tuple[int, ...] = ()  # a class map's value, or RGB, that is not labeled
+    # each class of the data, with the index of ours that it is part of, NO_CLASS or UNLABELED; () where they are ours.
+    # values and colors are the data's then
+    merged: tuple[tuple[str, int], ...] = ()
     rle: str = ""  # the dialect of the training masks' run lengths
     channels: int = 3
     stacked: bool = False  # each image is a stack of slices, images/a_{z}.png
@@ -70,11 +73,32 @@ class DataSpec:
     def scored_names(self) -> tuple[str, ...]:
         return tuple(self.classes[index] for index in self.scored)
 
+    def sources_of(self, name: str) -> tuple[str, ...]:
+        """Name the data's classes that the class `name` is made of."""
+        index = self.classes.index(name)
+        return tuple(source for source, place in self.merged if place == index) if self.merged else (name,)
+
+    @property
+    def scored_sources(self) -> tuple[str, ...]:
+        """Name the data's classes that the scored classes are made of."""
+        return tuple(source for name in self.scored_names for source in self.sources_of(name))
+
+    @property
+    def is_class_map(self) -> bool:
+        """Say whether a mask that is one file holds values or colors of classes."""
+        return self.task == "multiclass" or bool(self.values or self.colors)
+
+    @property
+    def leaves_out(self) -> bool:
+        """Say whether some pixels may count nowhere."""
+        unlabeled = bool(self.ignore) or any(place == UNLABELED for _, place in self.merged)
+        return self.task == "multiclass" and unlabeled
+
     def as_json(self) -> dict[str, Any]:
         """Return a JSON-ready dict; `from_json` reads it back."""
         values = json.loads(json.dumps(asdict(self)))
         for name in LATER:  # tables and models of before have none, and mean these
-            if values[name] == getattr(DataSpec, name):
+            if getattr(self, name) == getattr(DataSpec, name):
                 del values[name]
         return {JSON_NAMES.get(name, name): value for name, value in values.items()}
 
@@ -118,10 +142,11 @@ class DataSpec:
         Raises UserError, also where its size is not `shape`, that of `image`, which the sentence then names.
         """
         where = MaskReference.parse(reference)
-        if self.task == "binary" or where.kind != "path":
+        if not self.is_class_map or where.kind != "path":
             return self.from_planes(self._read_planes(root, where, shape, max_pixels, image), reference)
         path = root / where.path
         labels = self.class_keys().read(path, max_pixels)
+        labels = self.ours[labels] if self.merged else labels
         refuse_size(path, labels.shape, shape, image)
         if self.task == "multiclass":
             return labels[None]
@@ -135,8 +160,9 @@ class DataSpec:
         return picture, self.read_mask(root, mask, picture.shape[:2], max_pixels, image)
 
     def class_paths(self, root: Path, reference: str) -> list[Path]:
-        """Name each scored class's mask for `masks/{class}/a.png`; one that is empty may be missing."""
-        return MaskReference.parse(reference).class_paths(root, self.scored_names)
+        """Name the file to write a scored class's mask to, for `masks/{class}/a.png`; an empty one may be missing."""
+        names = [self.sources_of(name)[0] for name in self.scored_names]
+        return MaskReference.parse(reference).class_paths(root, names)
 
     def class_planes(self, mask: np.ndarray) -> np.ndarray:
         """Turn a mask (K, H, W) into bool (S, H, W), one plane for each scored class."""
@@ -146,9 +172,7 @@ class DataSpec:
 
     def labeled(self, mask: np.ndarray) -> np.ndarray | None:
         """Mark the pixels that count, bool (H, W); None where all do."""
-        if self.task != "multiclass" or not self.ignore:
-            return None
-        return mask[0] != IGNORED
+        return mask[0] != IGNORED if self.leaves_out else None
 
     def to_network(self, mask: np.ndarray, size: tuple[int, int], resize: str) -> np.ndarray:
         """Turn a mask (K, H, W) into (K, h, w) in the network's frame: what covers most of each small pixel."""
@@ -158,11 +182,38 @@ class DataSpec:
             return _pad_as(small, mask.shape[1:], size, resize, padding)[None]
         return np.stack([mask_to_network(plane, size, resize) for plane in mask])
 
+    def class_values(self) -> tuple[list[tuple[int, ...]], tuple[int, ...]]:
+        """Give a value or color for each class, and for what is not labeled, () where all is: to write a class map."""
+        keys = [tuple(color) for color in self.colors] or [(value,) for value in self.values]
+        if not self.merged:
+            return keys, self.ignore
+        places = [place for _, place in self.merged]
+        unlabeled = self.ignore or (keys[places.index(UNLABELED)] if UNLABELED in places else ())
+        return [keys[places.index(index)] for index in range(len(self.classes))], unlabeled
+
+    @property
+    def value_of_none(self) -> tuple[int, ...]:
+        """Give a value or color that is of no class of ours, where classes need not cover an image."""
+        keys = [tuple(color) for color in self.colors] or [(value,) for value in self.values]
+        zero = (0,) * len(keys[0])
+        out = [key for key, (_, place) in zip(keys, self.merged, strict=True) if place == NO_CLASS]
+        return zero if zero in out or zero not in keys else out[0]
+
     def class_keys(self) -> ClassKeys:
         """Say what a class map's values or colors stand for."""
         multiclass = self.task == "multiclass"
         nobodys = IGNORED if multiclass else MOST_CLASSES  # equal to no class, where each has a plane
-        return ClassKeys(self.classes, self.values, self.colors, self.ignore, nobodys, zero_is_nobodys=not multiclass)
+        names = tuple(source for source, _ in self.merged) or self.classes
+        return ClassKeys(names, self.values, self.colors, self.ignore, nobodys, zero_is_nobodys=not multiclass)
+
+    @functools.cached_property
+    def ours(self) -> np.ndarray:
+        """Make uint8 (256,): our index for the index of each of the data's classes."""
+        nobodys = IGNORED if self.task == "multiclass" else MOST_CLASSES
+        table = np.full(256, nobodys, np.uint8)
+        for index, (_, place) in enumerate(self.merged):
+            table[index] = place if place >= 0 else nobodys
+        return table
 
     def _read_planes(
         self, root: Path, where: MaskReference, shape: tuple[int, int], max_pixels: int, image: str
@@ -170,8 +221,9 @@ class DataSpec:
         """Read bool (C, H, W) of the classes but the background, from a reference that gives each its own mask."""
         if where.kind == "run_lengths":
             rows, dialect = rle_table.read(root / where.path), rle.DIALECTS[self.rle]
-            names = self.scored_names if rows.classes else ("",)
-            return np.stack([rows.mask(where.image_id, name, shape, dialect) for name in names]) > 0
+            parts = [self.sources_of(name) for name in self.scored_names] if rows.classes else [("",)]
+            masks = ((rows.mask(where.image_id, name, shape, dialect) for name in names) for names in parts)
+            return np.stack([functools.reduce(np.bitwise_or, of_class) for of_class in masks]) > 0
         planes = np.zeros((len(self.scored), *shape), bool)
         if where.kind == "path":
             planes = self._read_own_size(root / where.path, shape, max_pixels, image)[None].view(bool)
@@ -179,9 +231,10 @@ class DataSpec:
             for path in where.files(root, ()):
                 planes[0] |= self._read_own_size(path, shape, max_pixels, image) > 0
         elif where.kind == "class_files":
-            for plane, path in zip(planes, where.class_paths(root, self.scored_names), strict=True):
-                if path.exists():
-                    plane[:] = self._read_own_size(path, shape, max_pixels, image) > 0
+            for plane, name in zip(planes, self.scored_names, strict=True):
+                for path in where.class_paths(root, self.sources_of(name)):
+                    if path.exists():
+                        plane[:] |= self._read_own_size(path, shape, max_pixels, image) > 0
         return planes
 
     def _read_own_size(self, path: Path, shape: tuple[int, int], max_pixels: int, image: str) -> np.ndarray:
@@ -237,6 +290,7 @@ def from_json(values: Any, where: str) -> DataSpec:
             values=tuple(map(int, values["values"])),
             colors=tuple((int(red), int(green), int(blue)) for red, green, blue in values[JSON_NAMES["colors"]]),
             ignore=tuple(map(int, values["ignore"])),
+            merged=tuple((str(source), int(place)) for source, place in values.get("merged", ())),
             rle=str(values["rle"]),
             channels=int(values["channels"]),
             stacked=bool(values["stacked"]),
@@ -258,7 +312,7 @@ def from_json(values: Any, where: str) -> DataSpec:
 
 def _contradictions(spec: DataSpec, values: dict[str, Any]) -> str:
     """Say what cannot be of a DataSpec, "" where nothing is: files are edited by hand."""
-    count = len(spec.classes)
+    count, sources = len(spec.classes), len(spec.merged) or len(spec.classes)
     keys = [*spec.values, *(part for color in spec.colors for part in color), *spec.ignore]
     highest = 255 if spec.colors else 65535
     checks = {
@@ -268,8 +322,10 @@ def _contradictions(spec: DataSpec, values: dict[str, Any]) -> str:
         "a class twice": len({plain_name(name) for name in spec.classes}) == count,  # so are their files called
         "a class without a name": all(is_name(name) for name in spec.classes),
         "nothing but background": bool(spec.scored) or spec.task == "binary",
-        f"{len(spec.values)} values": len(spec.values) in (0, count),
-        f"{len(spec.colors)} colors": len(spec.colors) in (0, count),
+        f"{len(spec.values)} values": len(spec.values) in (0, sources),
+        f"{len(spec.colors)} colors": len(spec.colors) in (0, sources),
+        f"merged {spec.merged}": not spec.merged
+        or {place for _, place in spec.merged} - {NO_CLASS, UNLABELED} == set(range(count)),
         f"ignore {spec.ignore}": len(spec.ignore) in (0, 3 if spec.colors else 1),
         f"values up to {highest}": all(0 <= key <= highest for key in keys),
         f"{spec.channels} channels": 1 <= spec.channels <= 1024,

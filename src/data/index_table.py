@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from data import groups, layouts, splits
 from data.layout_match import LayoutMatch
 from data.name_checks import refuse_odd_names, refuse_twins
+from data.table_dialect import with_dialect
 from formats import images, rle_table
 from formats.mask_reference import CLASS, MaskReference, tables_of
 from tools.errors import UserError, listing
@@ -58,7 +59,8 @@ def of_layout(match: LayoutMatch, settings: "Settings") -> IndexTable:
         frame["kfold"] = [str(pair.kfold) for pair in match.pairs]
     frame = _checked(frame.sort_values("image", ignore_index=True), "")
     ungrouped = settings.GROUP == "auto" and not match.group
-    return IndexTable(frame, match, groups.hint(list(frame["image"])) if ungrouped else None)
+    hint = groups.hint(list(frame["image"])) if ungrouped else None
+    return IndexTable(frame, with_dialect(match, frame, settings), hint)
 
 
 def of_users_table(path: Path, settings: "Settings") -> IndexTable:
@@ -85,7 +87,8 @@ def of_users_table(path: Path, settings: "Settings") -> IndexTable:
     frame.loc[lone, "group"] = frame["image"][lone]
     keep = [column for column in splits.COLUMNS if column in frame]
     frame = _checked(frame[keep].sort_values("image", ignore_index=True), f"{path}: ")
-    return IndexTable(frame, _users_match(frame, path, Path(settings.INPUT)), hint)
+    match = with_dialect(_users_match(frame, path, Path(settings.INPUT)), frame, settings)
+    return IndexTable(frame, match, hint)
 
 
 def _users_match(frame: "pd.DataFrame", path: Path, root: Path) -> LayoutMatch:

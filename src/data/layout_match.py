@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from data.file_listing import relative
 
@@ -26,6 +27,7 @@ class LayoutMatch:
     alone: list[str] = field(default_factory=list)  # a line for each image or mask without a partner
     group: str = ""  # the regex that finds the group in an image's path, where the layout knows one
     dialect: str = ""  # of the submission
+    form: dict[str, Any] = field(default_factory=dict)  # in what its rows differ from that dialect's, see formats/rle
     classes: tuple[str, ...] = ()  # where each has masks of its own
     channels: int = 3  # a stack's number of slices
     unmasked: list[str] = field(default_factory=list)  # the images of `alone` that have no mask

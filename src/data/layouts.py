@@ -15,7 +15,7 @@ from data.file_listing import BESIDE, MASK_FOLDERS, child, existing_input, is_ju
 from data.layout_choice import choose
 from data.layout_match import LayoutMatch, Pair, Places
 from data.pairing import match
-from formats import rle_table
+from formats import rle, rle_table
 from formats.images import list_images
 from formats.mask_reference import MaskReference
 from tools.errors import UserError, listing
@@ -171,9 +171,11 @@ def _rle(places: Places) -> LayoutMatch | None:
     ]
     unlisted = len(pairs) - len(ids)
     note = f"; {unlisted} images without a row in it have an empty mask" if unlisted else ""
-    dialect = rle_table.guess_dialect(rle_table.read_header(path))
-    sentence = f"run lengths in {path}, by their columns {dialect}'s (make rle-check shows it), images in {train}{note}"
-    return LayoutMatch("rle", sentence, pairs if ids else [], alone, dialect=dialect, classes=table.classes)
+    sentence = f"images in {train}{note}, run lengths in {path}"
+    dialect = rle.DIALECTS[rle_table.guess_dialect(table.columns)]
+    by_id = any(dialect.is_by_path(places.below(file)) for file in ids)
+    group = r"(?:^|/)(case\d+)" if by_id and dialect.name == "uwmgi" else ""
+    return LayoutMatch("rle", sentence, pairs if ids else [], alone, group, classes=table.classes)
 
 
 def _training_table(tables: list[Path]) -> Path:
@@ -192,8 +194,9 @@ def _ids_of_files(
 ) -> tuple[dict[Path, str], list[str]]:
     """Find the id of each image file, with or without folder and ending, and list ids of no image or of several."""
     by_id: dict[str, list[Path]] = {}
+    dialect = rle.DIALECTS[rle_table.guess_dialect(table.columns)]
     for key, file in files:
-        for image_id in {file.name, file.stem, key, key + file.suffix}:
+        for image_id in {file.name, file.stem, key, key + file.suffix, dialect.id_of(key + file.suffix)}:
             by_id.setdefault(image_id, []).append(file)
     alone = [f"{table.path}: {image_id} is no image in {train}" for image_id in table.ids if image_id not in by_id]
     alone += [

@@ -114,7 +114,7 @@ def choose(table: rle_table.RleTable, image_id: str, class_name: str, find: Call
             raise UserError(f"{table.path}: the mask of {image_id} is empty; choose another ID.")
         candidates = [image_id]
     else:
-        candidates = _by_size(table, class_name)
+        candidates = by_size(table, class_name)
     for candidate in candidates:
         image = find(candidate)
         if image:
@@ -125,7 +125,7 @@ def choose(table: rle_table.RleTable, image_id: str, class_name: str, find: Call
     )
 
 
-def _by_size(table: rle_table.RleTable, class_name: str) -> list[str]:
+def by_size(table: rle_table.RleTable, class_name: str) -> list[str]:
     """List ids of masks, at most SAMPLED from all over the table, the one of median size first."""
     filled = [image_id for image_id in table.ids if table.runs(image_id, class_name)]
     if not filled:
@@ -140,20 +140,31 @@ def _by_size(table: rle_table.RleTable, class_name: str) -> list[str]:
     return [sampled[position] for position in np.argsort(distance, kind="stable")]
 
 
-def readings(table: rle_table.RleTable, image_id: str, class_name: str, image: np.ndarray) -> Iterator[Reading]:
-    """Read the mask in each order, absolute and relative; `image` is uint8 (H, W, 3)."""
-    gray = cv2.GaussianBlur(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32), (0, 0), 1)
-    slope = cv2.magnitude(cv2.Sobel(gray, -1, 1, 0, scale=1 / 8), cv2.Sobel(gray, -1, 0, 1, scale=1 / 8))
+def slopes(image: np.ndarray) -> np.ndarray:
+    """Measure how steep an image (H, W, C) is at each pixel, gray levels a pixel, float32 (H, W); 16 bits as of 256."""
+    gray = image.astype(np.float32).mean(-1) / (1 if image.dtype == np.uint8 else 256)
+    gray = cv2.GaussianBlur(gray, (0, 0), 1)
+    return cv2.magnitude(cv2.Sobel(gray, -1, 1, 0, scale=1 / 8), cv2.Sobel(gray, -1, 0, 1, scale=1 / 8))
+
+
+def readings(
+    table: rle_table.RleTable,
+    image_id: str,
+    class_name: str,
+    shape: tuple[int, int],
+    slope: np.ndarray | None = None,
+) -> Iterator[Reading]:
+    """Read the mask in each order, absolute and relative; `slope` of its image tells the edges below its outline."""
     orders: tuple[rle.Order, ...] = ("C", "F")
     for relative, order in itertools.product((False, True), orders):
         dialect = dataclasses.replace(rle.DIALECTS["tgs"], order=order, relative=relative)
         try:
-            mask = table.mask(image_id, class_name, image.shape[:2], dialect)
+            mask = table.mask(image_id, class_name, shape, dialect)
         except UserError as error:
             yield Reading(order, relative, reason=str(error).rsplit(": ", 1)[-1].rstrip("."))
             continue
         outline = (mask > cv2.erode(mask, cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3)))).astype(bool)
-        edge = float(slope[outline].mean()) if outline.any() else 0.0
+        edge = 0.0 if slope is None or not outline.any() else float(slope[outline].mean())
         yield Reading(order, relative, mask, outline=int(outline.sum()), edge=edge)
 
 
@@ -209,7 +220,7 @@ def check(settings: "Settings", table: str, image: str, class_name: str) -> None
     find = image_finder(settings.INPUT, settings.TRAIN_PATH)
     image_id, image_path = choose(rows, image, class_name, find)
     pixels = images.read_image(image_path, settings.MAX_PIXELS)
-    found = list(readings(rows, image_id, class_name, pixels))
+    found = list(readings(rows, image_id, class_name, pixels.shape[:2], slopes(pixels)))
     sentence = verdict(found, rle_table.guess_dialect(rows.columns), f"{rows.path} ({image_id})")
     path = Path(settings.OUTPUT) / "rle_check.png"
     draw(path, f"{image_id}{f', {class_name}' * bool(class_name)}", found, pixels)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data import mask_meaning, mask_survey
+from data import class_merge, mask_meaning, mask_survey
 from data.class_table import NOT_LABELED, read_class_table
 from data.dataspec import BACKGROUND, MOST_CLASSES, DataSpec, refuse_size
 from data.layout_match import LayoutMatch
@@ -33,6 +33,8 @@ class Hints:
     dialect: str  # of run lengths
     classes: tuple[str, ...]  # that have masks of their own
     channels: int
+    merge: str  # CLASSES
+    task: str  # TASK, of what CLASSES leaves
 
 
 def hints_of(settings: "Settings", frame: "pd.DataFrame", match: LayoutMatch) -> Hints:
@@ -41,14 +43,17 @@ def hints_of(settings: "Settings", frame: "pd.DataFrame", match: LayoutMatch) ->
     dialect = settings.DIALECT if settings.DIALECT != "auto" else match.dialect
     if not dialect and tables:
         dialect = rle_table.guess_dialect(rle_table.read_header(Path(settings.INPUT, tables[0])))
+    # of the data; what CLASSES leaves of them is looked at later
+    task = "auto" if settings.CLASSES and settings.TASK == "binary" else settings.TASK
     wish = Wish(
-        settings.TASK,
+        task,
         _ignore(settings.IGNORE),
         settings.MASK_THRESHOLD,
         settings.MASK_CHANNEL,
         f"make folds DATASET={settings.DATASET}",
     )
-    return Hints(wish, dialect, match.classes, settings.IN_CHANNELS or match.channels)
+    channels = settings.IN_CHANNELS or match.channels
+    return Hints(wish, dialect, match.classes, channels, settings.CLASSES, settings.TASK)
 
 
 def _ignore(text: str) -> int | None:
@@ -67,7 +72,8 @@ class FoundSpec:
     spec: DataSpec
     rows: list[RowNotes | str]  # a sentence where a file is broken
     said: str
-    by_hand: bool = False  # MASK_THRESHOLD was given
+    sources: tuple[str, ...]  # the data's classes that have masks of their own, in the order of a row's planes
+    by_hand: bool  # MASK_THRESHOLD was given
 
     def areas(self, row: int, shape: tuple[int, int], image: str) -> np.ndarray | None:
         """Return the share (S,) of each scored class among a row's labeled pixels, from what was noted of its files.
@@ -82,11 +88,15 @@ class FoundSpec:
         if notes.shape is None or (spec.task == "multiclass" and not notes.whole):
             return None
         refuse_size(notes.files[0].path, notes.shape, shape, image)
-        if spec.task == "binary" and not self.by_hand:
+        if not (spec.is_class_map or self.by_hand):
             _refuse_soft(notes, _cut(spec, notes))
-        if not notes.whole:
-            return np.array([0.0 if plane is None else plane.share(_cut(spec, notes)) for plane in notes.planes])
-        return _areas_of_file(spec, notes.files[0])
+        if notes.whole:
+            return _areas_of_file(spec, notes.files[0])
+        parts = [spec.sources_of(name) for name in spec.scored_names] if self.sources else [("",)]
+        if any(len(names) > 1 for names in parts):
+            return None
+        planes = [notes.planes[self.sources.index(names[0]) if self.sources else 0] for names in parts]
+        return np.array([0.0 if plane is None else plane.share(_cut(spec, notes)) for plane in planes])
 
     def evidence(self) -> dict[str, Any]:
         """Return what the decision rests on, as train_folds.json keeps it."""
@@ -114,7 +124,7 @@ def _refuse_soft(notes: RowNotes, cut: int) -> None:
 def _areas_of_file(spec: DataSpec, note: MaskNote) -> np.ndarray:
     """Return (S,) of one file that is a whole mask. Raises UserError for a value of no class."""
     plane = note.alpha or note if spec.alpha else note
-    if spec.task == "binary":
+    if not spec.is_class_map:
         if spec.threshold == 1 and not (note.jpeg or spec.alpha):
             inside = plane.values > 0
         else:
@@ -123,6 +133,7 @@ def _areas_of_file(spec: DataSpec, note: MaskNote) -> np.ndarray:
         return np.array([plane.counts[inside].sum() / plane.counts.sum()])
     keys = spec.class_keys()
     places = keys.places(plane.values, plane.color, note.path)
+    places = spec.ours[places] if spec.merged else places
     labeled = places < len(spec.classes) if spec.task == "multiclass" else np.ones(len(places), bool)
     total = max(1, int(plane.counts[labeled].sum()))
     return np.array([plane.counts[places == index].sum() / total for index in spec.scored])
@@ -144,8 +155,9 @@ def find(references: Sequence[str], images: Sequence[str], root: Path, hints: Hi
     notes = [note for row in rows if isinstance(row, RowNotes) for note in row.files]
     whole = bool(rows) and all(isinstance(row, str) or row.whole or row.shape is None for row in rows)
     reading = _reading(base, hints, table if maps and whole else {}, notes, root, whole)
-    _refuse_names(reading.spec.classes, root)
-    return FoundSpec(reading.spec, rows, reading.said, hints.wish.threshold > 0)
+    spec = class_merge.merged(reading.spec, hints.merge, hints.task)
+    _refuse_names(spec.classes, root)
+    return FoundSpec(spec, rows, reading.said, hints.classes, hints.wish.threshold > 0)
 
 
 def _reading(
@@ -237,6 +249,7 @@ def describe(found: FoundSpec, spec: DataSpec, areas: np.ndarray) -> str:
             f"Images: {spec.channels} channels of {spec.bits} bits{window}; "
             f"measured mean {spec.mean}, deviation {spec.std}"
         )
+    said += filter(None, [class_merge.describe(spec)])
     unseen = [name for name, share in zip(spec.scored_names, areas.max(0), strict=True) if share == 0]
     if unseen:
         said.append(

@@ -4,8 +4,10 @@ A run is "start length", start counted from 1. Dialects differ in the pixels' or
 how an empty mask is written, and one (SIIM-ACR) counts each start from the end of the run before.
 """
 
-from dataclasses import dataclass
-from typing import Literal
+import re
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -13,6 +15,9 @@ import numpy as np
 from tools.errors import UserError
 
 Order = Literal["C", "F"]  # left to right, then down; or down, then left to right
+Key = tuple[str, str]  # an image's id and a class, "" where there is no column for it
+# the class follows the first _ after a file's ending, else the last _
+_JOINED = re.compile(r"(.+?\.(?:jpe?g|png|tiff?|bmp|gif|webp|npy))_(.+)|(.+)_(.+)", re.I | re.S)
 
 
 @dataclass(frozen=True)
@@ -26,11 +31,64 @@ class Dialect:
     per_object: bool  # one row for every connected object instead of one for the image
     empty: str = ""  # what stands for an empty mask
     relative: bool = False  # a start is the gap since the end of the run before, the first counted from 0
+    joined: bool = False  # an id is <image>_<class>
+    class_last: bool = False  # the class stands behind the run lengths
+    id_pattern: str = ""  # finds an id's parts, joined by _, in an image's path; where it misses, the file's name is it
 
     @property
     def has_classes(self) -> bool:
         """Say whether a row also names a class."""
-        return len(self.columns) == 3
+        return self.joined or len(self.columns) == 3
+
+    def id_of(self, path: str) -> str:
+        """Return the id of the image at this POSIX path."""
+        if found := self.id_pattern and re.search(self.id_pattern, path):
+            return "_".join(found.groups())
+        return Path(path).name if self.with_suffix else Path(path).stem
+
+    def is_by_path(self, path: str) -> bool:
+        """Say whether the id of the image at this POSIX path is made of parts of the path."""
+        return bool(self.id_pattern and re.search(self.id_pattern, path))
+
+    def cells(self, key: Key, text: str) -> tuple[str, ...]:
+        """Write a row in the order of the columns."""
+        if self.joined:
+            return "_".join(key), text
+        if self.class_last:
+            return key[0], text, key[1]
+        return (*key, text) if len(self.columns) == 3 else (key[0], text)
+
+    def parts(self, cells: tuple[str, ...]) -> tuple[Key, str]:
+        """Read a row that has as many cells as there are columns. Raises UserError for an id without a class."""
+        if self.joined:
+            return split_joined(cells[0]), cells[1]
+        if self.class_last:
+            return (cells[0], cells[2]), cells[1]
+        return (cells[0], cells[1] if len(cells) == 3 else ""), cells[-1]
+
+    @property
+    def form(self) -> dict[str, Any]:
+        """Return in what this differs from the dialect of its name, JSON-ready; `formed` reads it."""
+        usual = asdict(DIALECTS[self.name])
+        return {name: value for name, value in asdict(self).items() if value != usual[name]}
+
+
+def formed(name: str, form: dict[str, Any], where: str) -> Dialect:
+    """Return the dialect `name` with what `form` says otherwise. Raises UserError, naming `where`, for what is none."""
+    usual = DIALECTS.get(name)
+    kinds = {} if usual is None else {key: type(value) for key, value in asdict(usual).items()}
+    own = {key: tuple(value) if isinstance(value, list) else value for key, value in form.items()}
+    if usual is None or any(not isinstance(value, kinds.get(key, ())) for key, value in own.items()):
+        raise UserError(f"{where} holds no dialect of submissions: {name} {form}. Make it again.")
+    return replace(usual, **own)
+
+
+def split_joined(text: str, column: str = "the id") -> Key:
+    """Split <image>_<class>, a cell of `column`. Raises UserError for anything else."""
+    match = _JOINED.fullmatch(text)
+    if match is None:
+        raise UserError(f"expected <image>_<class> for {column}, got '{text}'.")
+    return match[1] or match[3], match[2] or match[4]
 
 
 def _dialects(*dialects: Dialect) -> dict[str, Dialect]:
@@ -53,9 +111,24 @@ DIALECTS = _dialects(
     Dialect("hubmap", "F", ("id", "predicted"), with_suffix=False, per_object=False),
     # uw-madison-gi-tract-image-segmentation: the page says top to bottom, but public solutions read train.csv and write
     # their submissions left to right
-    Dialect("uwmgi", "C", ("id", "class", "predicted"), with_suffix=False, per_object=False),
+    Dialect(
+        "uwmgi",
+        "C",
+        ("id", "class", "predicted"),
+        False,
+        False,
+        id_pattern=r"(?:^|/)(case\d+_day\d+)/scans/(slice_\d+)",
+    ),
     # google-research-identify-contrails-reduce-global-warming
-    Dialect("contrails", "F", ("record_id", "encoded_pixels"), False, False, empty="-"),
+    Dialect(
+        "contrails",
+        "F",
+        ("record_id", "encoded_pixels"),
+        False,
+        False,
+        empty="-",
+        id_pattern=r"(?:^|/)([^/]+)/band_\{z\}\.npy$",
+    ),
     # vesuvius-challenge-ink-detection
     Dialect("vesuvius", "C", ("Id", "Predicted"), with_suffix=False, per_object=False),
 )
@@ -141,10 +214,10 @@ def rows(image_id: str, mask: np.ndarray, dialect: Dialect, class_name: str = ""
     if bool(class_name) != dialect.has_classes:
         lack = f"none for the class {class_name}" if class_name else "so each mask needs a class"
         raise UserError(f"DIALECT={dialect.name} has the columns {', '.join(dialect.columns)}, {lack}.")
-    key = (image_id, class_name) if dialect.has_classes else (image_id,)
+    key = (image_id, class_name)
     if not dialect.per_object or not mask.any():
-        return [(*key, to_text(mask, dialect))]
-    return [(*key, _dialect_text(text, dialect)) for text in encode_objects(mask, dialect.order)]
+        return [dialect.cells(key, to_text(mask, dialect))]
+    return [dialect.cells(key, _dialect_text(text, dialect)) for text in encode_objects(mask, dialect.order)]
 
 
 def encode_objects(mask: np.ndarray, order: Order) -> list[str]:

@@ -73,6 +73,13 @@ class RleTable:
         rows = range(self._first[number], self._first[number + 1])
         return [(int(self._lines[row]), self._texts[row]) for row in rows if wanted in (None, self._kinds[row])]
 
+    @property
+    def has_rows_of_objects(self) -> bool:
+        """Say whether any image has several rows (of one class): a row an object."""
+        owners = np.repeat(np.arange(len(self.ids)), np.diff(self._first))
+        kinds = owners * (len(self.classes) + 1) + self._kinds
+        return len(np.unique(kinds)) < len(kinds)
+
     def mask(self, image_id: str, class_name: str, shape: tuple[int, int], dialect: rle.Dialect) -> np.ndarray:
         """Unite the image's rows, uint8 (H, W) of 0 and 1; `class_name` "" means every class.
 
@@ -105,6 +112,17 @@ def guess_dialect(header: Sequence[str]) -> str:
     if " EncodedPixels" in header:
         return "siim"
     return _TRAINING.get(find_columns(header) or ("", "", ""), "airbus")
+
+
+def is_own(header: Sequence[str], name: str) -> bool:
+    """Say whether a header is that of the training table of the dialect `name`."""
+    shared = find_columns(header) == ("ImageId", "", "EncodedPixels") and name in ("airbus", "dsb2018", "siim")
+    return shared or _TRAINING.get(find_columns(header) or ("", "", "")) == name
+
+
+def is_known(header: Sequence[str]) -> bool:
+    """Say whether a header is that of a known competition's training table, whose order of pixels is known too."""
+    return is_own(header, guess_dialect(header))
 
 
 def read(path: Path) -> RleTable:
@@ -161,9 +179,10 @@ def _cells(path: Path, header: list[str], rows: Iterator[tuple[int, list[str]]])
             raise UserError(f"{path}, line {line}: {len(row)} cells, expected {len(header)}.")
         image_id, class_name, runs = row[one], "" if other is None else row[other].strip(), row[text].strip()
         if combined:
-            image_id, _, class_name = image_id.rpartition("_")
-            if not image_id or not class_name:
-                raise UserError(f"{path}, line {line}: expected <image>_<class> for {columns[0]}, got '{row[one]}'.")
+            try:
+                image_id, class_name = rle.split_joined(image_id, columns[0])
+            except UserError as error:
+                raise UserError(f"{path}, line {line}: {error}") from error
         elif not image_id:
             raise UserError(f"{path}, line {line}: no {columns[0]}.")
         elif other is not None and not class_name and runs not in EMPTY:  # without an object there may be no class

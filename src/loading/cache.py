@@ -50,7 +50,7 @@ class Cache:
 
 
 def _mask_files(root: Path, reference: str, spec: DataSpec) -> list[Path]:
-    return MaskReference.parse(reference).files(root, spec.scored_names)
+    return MaskReference.parse(reference).files(root, spec.scored_sources)
 
 
 def _stamp(files: list[Path]) -> list[tuple[str, int, int]]:

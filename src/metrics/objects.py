@@ -74,53 +74,47 @@ def read(
 ) -> np.ndarray:
     """Read the true objects of the mask that `reference` names, int32 (S, H, W): labels 1, 2, ... a scored class.
 
-    Each file of a folder of instance masks, or of a name with {object}, is an object, each row of a table of run lengths
-    where its dialect has a row an object or the image has several rows, and each value of a file whose values number
-    objects; otherwise the mask's connected components are. Where objects overlap, the later one has the pixels. Raises
-    UserError, also where a mask's size is not `shape`, that of `image`.
+    Each file of a folder of instance masks, or of a name with {object}, is an object, each row of a table of run
+    lengths where its dialect has a row an object or the image has several rows, and each value of a file whose values
+    number objects; otherwise the mask's connected components are. Where objects overlap, the later one has the pixels.
+    Raises UserError, also where a mask's size is not `shape`, that of `image`.
     """
     where = MaskReference.parse(reference)
     if where.kind == "run_lengths":
         return _from_table(spec, root, where, shape)
     if where.kind == "object_files":
         return _from_files(spec, where.files(root, ()), shape, max_pixels, image)[None]
-    paths = [] if where.kind == "empty" else where.class_paths(root, spec.scored_names)
-    if spec.objects == "labels" and where.kind == "path" and not paths[0].is_dir():
-        labels = mask_values.numbered(paths[0], max_pixels)
-        refuse_size(paths[0], labels.shape, shape, image)
+    if spec.objects == "labels" and where.kind == "path" and not (root / where.path).is_dir():
+        labels = mask_values.numbered(root / where.path, max_pixels)
+        refuse_size(root / where.path, labels.shape, shape, image)
         return labels[None]
-    folders = {index: path for index, path in enumerate(paths) if path.is_dir()}
-    if folders and len(folders) == sum(path.exists() for path in paths):
-        labels = np.zeros((len(spec.scored), *shape), np.int32)
-    else:
-        mask = spec.read_mask(root, reference, shape, max_pixels, image)
-        labels = np.stack([components(plane) for plane in spec.class_planes(mask)])
-    for index, folder in folders.items():
-        labels[index] = _from_folder(spec, folder, shape, max_pixels, image)
-    return labels
+    of_class = [] if where.kind == "empty" else [spec.sources_of(name) for name in spec.scored_names]
+    paths = [[path for path in where.class_paths(root, names) if path.exists()] for names in of_class]
+    if any(map(len, paths)) and all(path.is_dir() for own in paths for path in own):
+        return np.stack([_from_files(spec, _listed(own), shape, max_pixels, image) for own in paths])
+    mask = spec.read_mask(root, reference, shape, max_pixels, image)
+    return np.stack([components(plane) for plane in spec.class_planes(mask)])
 
 
 def _from_table(spec: DataSpec, root: Path, where: MaskReference, shape: tuple[int, int]) -> np.ndarray:
     """Read int32 (S, H, W) from the rows of an id in a table of run lengths."""
     image_id, rows, dialect = where.image_id, rle_table.read(root / where.path), rle.DIALECTS[spec.rle]
     planes = []
-    for name in spec.scored_names if rows.classes else ("",):
-        runs = rows.runs(image_id, name)
-        if len(runs) == 1 and not dialect.per_object:
-            planes.append(components(rows.mask(image_id, name, shape, dialect)))
-            continue
+    for names in [spec.sources_of(name) for name in spec.scored_names] if rows.classes else [("",)]:
+        runs = [run for name in names for run in rows.runs(image_id, name)]
         places = [f"{rows.path}, line {line} ({image_id})" for line, _ in runs]
-        parts = (rle.from_text(text, shape, dialect, place) for (_, text), place in zip(runs, places, strict=True))
-        planes.append(_painted(parts, shape))
+        parts = [rle.from_text(text, shape, dialect, place) for (_, text), place in zip(runs, places, strict=True)]
+        of_image = len(runs) == 1 and not dialect.per_object
+        planes.append(components(parts[0]) if of_image else _painted(parts, shape))
     return np.stack(planes)
 
 
-def _from_folder(spec: DataSpec, folder: Path, shape: tuple[int, int], max_pixels: int, image: str) -> np.ndarray:
-    """Return int32 (H, W) from a folder of instance masks, by the names of its files."""
-    files = images.list_images(folder)
-    if not files:
-        raise UserError(f"{folder}: no masks in this folder; expected one image per object.")
-    return _from_files(spec, files, shape, max_pixels, image)
+def _listed(folders: list[Path]) -> list[Path]:
+    """List the files of folders of instance masks, by their names. Raises UserError for an empty folder."""
+    listed = {folder: images.list_images(folder) for folder in folders}
+    if empty := next((folder for folder, files in listed.items() if not files), None):
+        raise UserError(f"{empty}: no masks in this folder; expected one image per object.")
+    return [file for files in listed.values() for file in files]
 
 
 def _from_files(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data import images_to_predict
+from data.dataspec import DataSpec
 from formats import rle
 from prediction import chosen_rule, prediction_folders, resumable, shards, submission_file
 from tools import locks, run_folders
@@ -72,16 +73,58 @@ def load_predictor(settings: "Settings", folders: list[Path], bf16: bool = False
 
 
 def choose_dialect(settings: "Settings") -> rle.Dialect:
-    """Return DIALECT, or the one of the layout that the folds table was made from."""
+    """Return DIALECT, or the one that make folds found; its columns and ids as the sample submission has them.
+
+    Raises UserError where there is none, or the sample's columns are no dialect's.
+    """
     name: str = settings.DIALECT
-    if name == "auto":
-        sidecar = Path(settings.TRAIN_FOLDS).with_suffix(".json")
-        name = str(read_json(sidecar, "Run make folds first, or name the competition's DIALECT.").get("dialect", ""))
+    sidecar, form = Path(settings.TRAIN_FOLDS).with_suffix(".json"), {}
+    if name == "auto" or sidecar.is_file():
+        about = read_json(sidecar, "Run make folds first, or name the competition's DIALECT.")
+        found = str(about.get("dialect", ""))
+        name = found if name == "auto" else name
+        form = about.get("form", {}) if name == found else {}
         if name not in rle.DIALECTS:
             raise UserError(
                 f"The layout has no dialect of its own; name the competition's: DIALECT={' or '.join(rle.DIALECTS)}."
             )
-    return rle.DIALECTS[name]
+    dialect, sample = rle.formed(name, form, str(sidecar)), submission_file.find_sample(settings.INPUT)
+    own = submission_file.formed(dialect, sample)
+    if settings.DIALECT == "auto" and not form:
+        _refuse_other_order(dialect, own, sample)
+    return own
+
+
+def _refuse_other_order(dialect: rle.Dialect, own: rle.Dialect, sample: Path | None) -> None:
+    """Raise UserError where the sample's columns are those of known dialects, all with another order than ours."""
+    same = [one for one in rle.DIALECTS.values() if one.columns == own.columns]
+    if same and all((one.order, one.relative) != (dialect.order, dialect.relative) for one in same):
+        raise UserError(
+            f"{sample} has the columns {', '.join(own.columns)}, those of {' or '.join(one.name for one in same)}; the "
+            f"layout's dialect {dialect.name} has another order of pixels. Say which: DIALECT=name"
+        )
+
+
+def outlook(settings: "Settings", spec: DataSpec) -> str:
+    """Say what the rows of the submission will look like, or why none can be written; "" where none is expected."""
+    sample = submission_file.find_sample(settings.INPUT)
+    known = read_json(Path(settings.TRAIN_FOLDS).with_suffix(".json"), "").get("dialect") or settings.DIALECT != "auto"
+    if not sample and not known:
+        return ""
+    try:
+        dialect = choose_dialect(settings)
+        submission_file.check_classes(spec, dialect)
+        if sample:
+            submission_file.refuse_other_classes(sample, dialect, spec)
+    except UserError as error:
+        return f"Warning: a submission cannot be written: {error}"
+    order = {"C": "row by row", "F": "column by column"}[dialect.order]
+    by = f"as in {sample}" if sample else "without a sample_submission.csv to see"
+    rows = "one an object" if dialect.per_object else "one an image" + " and class" * dialect.has_classes
+    ids = (
+        "<image>_<class>" if dialect.joined else f"ids {'with' if dialect.with_suffix else 'without'} the file's ending"
+    )
+    return f"Submission: {','.join(dialect.columns)}, {ids}, {by}; rows {rows}, runs {order} (DIALECT={dialect.name})"
 
 
 def parse_shard(text: str) -> tuple[int, int]:

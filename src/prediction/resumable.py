@@ -108,7 +108,8 @@ class RunLengths:
 
     def about(self) -> dict[str, Any]:
         """Return what a plan says of this way to keep, JSON-ready."""
-        return {"keeps": "rows", "dialect": self.dialect.name, "rules": [rule.as_json() for rule in self.rules]}
+        form = {"form": self.dialect.form} if self.dialect.form else {}
+        return {"keeps": "rows", "dialect": self.dialect.name, **form, "rules": [rule.as_json() for rule in self.rules]}
 
     def manifest(self, folder: Path, names: list[str]) -> dict[str, Any]:
         """Write the CSV, and what the manifest says of it."""

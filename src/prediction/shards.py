@@ -144,7 +144,8 @@ def join(folder: Path) -> tuple[int, int]:
             about["maps_sha256"] = prediction_folders.fingerprint(partial, names, spec)
         else:
             rows = (row for part in folders for row in submission_file.rows_in(part / resumable.ROWS))
-            submission_file.write(partial / resumable.ROWS, rle.DIALECTS[first["dialect"]], rows)
+            dialect = rle.formed(first["dialect"], first.get("form", {}), str(folders[0] / run_folders.MANIFEST))
+            submission_file.write(partial / resumable.ROWS, dialect, rows)
             about["rows_sha256"] = sha256(partial / resumable.ROWS)
         write_json(partial / run_folders.MANIFEST, about)
     return len(folders), len(names)

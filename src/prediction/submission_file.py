@@ -2,18 +2,20 @@
 
 import csv
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from itertools import groupby, zip_longest
 from pathlib import Path
 
 import numpy as np
 
 from data.dataspec import DataSpec
-from formats import rle
+from formats import rle, rle_table
+from formats.images import SUFFIXES
+from formats.rle import Key
 from tools.errors import UserError, listing
 from tools.files import atomic_write
 from tools.names import image_name
 
-Key = tuple[str, str]  # an image's id and a class, "" where the dialect has no column for it
 Row = tuple[str, ...]
 
 
@@ -32,8 +34,7 @@ def image_ids(names: list[str], dialect: rle.Dialect) -> dict[str, str]:
     """Return id -> image's name in the prediction folder. Raises UserError where two images would share an id."""
     ids: dict[str, str] = {}
     for name in names:
-        file = Path(image_name(name))
-        image_id = file.name if dialect.with_suffix else file.stem
+        image_id = dialect.id_of(image_name(name))
         if image_id in ids:
             raise UserError(f"{ids[image_id]} and {name} would both have the id {image_id}.")
         ids[image_id] = name
@@ -46,6 +47,9 @@ def check_classes(spec: DataSpec, dialect: rle.Dialect) -> tuple[str, ...]:
     Raises UserError for several classes without a column.
     """
     if dialect.has_classes:
+        split = {name: rle.split_joined(f"i{'.png' * dialect.with_suffix}_{name}")[1] for name in spec.scored_names}
+        if dialect.joined and any(name != own for name, own in split.items()):
+            raise UserError(f"Ids <image>_<class> cannot be told apart with a _ in a class's name: {', '.join(split)}.")
         return spec.scored_names
     if len(spec.scored) > 1:
         able = ", ".join(name for name, other in rle.DIALECTS.items() if other.has_classes)
@@ -56,22 +60,62 @@ def check_classes(spec: DataSpec, dialect: rle.Dialect) -> tuple[str, ...]:
     return ("",)
 
 
-def keys_of(sample: Path, dialect: rle.Dialect) -> list[Key]:
-    """Read the sample's keys (id, class), in its order. Raises UserError where it is no CSV, or of another dialect."""
-    width = len(dialect.columns) - 1
+def formed(dialect: rle.Dialect, sample: Path | None) -> rle.Dialect:
+    """Take the columns and the form of the ids from the sample, where there is one; all else stays the dialect's.
+
+    Raises UserError where the sample is no CSV, or has columns that no dialect can write.
+    """
+    if sample is None:
+        return dialect
+    header, rows = _read_sample(sample)
+    names = tuple(name.strip() for name in header)
+    found = rle_table.find_columns(header)
+    if found is None or len(names) != len(set(names) & set(found)) or names[0] != found[0]:
+        raise UserError(
+            f"{sample} has the columns {', '.join(header) or 'of no header'}; a submission cannot be written like that: "
+            "no dialect has them. Expected an id, a class where there is one, and run lengths, such as "
+            f"{','.join(dialect.columns)}."
+        )
+    joined = not found[1] and found[0].lower().endswith(rle_table.COMBINED)
+    own = replace(dialect, columns=names, joined=joined, class_last=bool(found[1]) and names[2] == found[1])
+    ids = [own.parts(row)[0][0] for row in rows if len(row) == len(names)]
+    if ids:
+        own = replace(own, with_suffix=sum(Path(name).suffix.lower() in SUFFIXES for name in ids) * 2 > len(ids))
+    return own
+
+
+def _read_sample(sample: Path) -> tuple[Row, list[Row]]:
+    """Read the sample's header and rows. Raises UserError where it is no CSV."""
     try:
         with sample.open(newline="", encoding="utf-8-sig") as file:  # Excel puts a mark before UTF-8
             reader = csv.reader(file)
-            header = tuple(name.strip() for name in next(reader, ()))
-            expected = list(dict.fromkeys((row[0], row[1] if width > 1 else "") for row in reader if len(row) >= width))
+            return tuple(next(reader, ())), [tuple(row) for row in reader]
     except (ValueError, csv.Error) as error:
         raise UserError(f"{sample}: not readable as CSV in UTF-8 ({error}).") from error
-    if header != dialect.columns:
+
+
+def keys_of(sample: Path, dialect: rle.Dialect) -> list[Key]:
+    """Read the sample's keys (id, class), in its order. Raises UserError where it is no CSV, or of another form."""
+    header, rows = _read_sample(sample)
+    if tuple(name.strip() for name in header) != dialect.columns:
         raise UserError(
-            f"{sample} has the columns {', '.join(header)}; "
-            f"the dialect {dialect.name} has {', '.join(dialect.columns)}. Set DIALECT."
+            f"{sample} has the columns {', '.join(header)}, but the submission has {', '.join(dialect.columns)}: "
+            "another sample than when it was made. Make it again."
         )
-    return expected
+    try:
+        return list(dict.fromkeys(dialect.parts(row)[0] for row in rows if len(row) == len(dialect.columns)))
+    except UserError as error:
+        raise UserError(f"{sample}: {error}") from error
+
+
+def refuse_other_classes(sample: Path, dialect: rle.Dialect, spec: DataSpec) -> None:
+    """Raise UserError where the sample's classes are others than those that are predicted."""
+    wanted = {name for _, name in keys_of(sample, dialect)}
+    have = set(check_classes(spec, dialect))
+    if wanted and wanted != have:
+        raise UserError(
+            f"{sample} has rows for {', '.join(sorted(wanted)[:12])}; the classes are {', '.join(sorted(have)[:12])}."
+        )
 
 
 def absent(keys: list[Key], sample: Path | None, dialect: rle.Dialect) -> list[Key]:
@@ -116,7 +160,9 @@ def rows_of(image_id: str, masks: np.ndarray, classes: tuple[str, ...], dialect:
         own = rle.rows(image_id, mask, dialect, name)
         back = np.zeros(mask.shape, np.uint8)
         for row in own:
-            back += rle.from_text(row[-1], mask.shape, dialect, image_id)  # an overlap becomes 2, and differs
+            back += rle.from_text(
+                dialect.parts(row)[1], mask.shape, dialect, image_id
+            )  # an overlap becomes 2, and differs
         if (back != mask).any():
             raise UserError(f"{image_id}: what was written does not decode to the mask; please report this.")
         rows += own
@@ -142,7 +188,7 @@ class Rows:
             at = file.tell()
             for number, line in enumerate(file, 2):
                 cells = self._check(line, number, None, len(dialect.columns))
-                self.places.setdefault((cells[0], cells[1] if len(cells) > 2 else ""), []).append(at)
+                self.places.setdefault(dialect.parts(tuple(cells))[0], []).append(at)
                 at += len(line)
 
     def _check(self, line: bytes, number: int, exactly: tuple[str, ...] | None, count: int = 0) -> list[str]:
@@ -194,7 +240,7 @@ def read_masks(
 
     Raises UserError for a broken or overlapping row.
     """
-    for key, rows in groupby(_placed_rows(path, len(dialect.columns)), key=lambda row: row[0]):
+    for key, rows in groupby(_placed_rows(path, dialect), key=lambda row: row[0]):
         shape = shape_of(key)
         mask = np.zeros(shape, np.uint8)
         for _, place, text in rows:
@@ -205,9 +251,10 @@ def read_masks(
         yield key, mask
 
 
-def _placed_rows(path: Path, cells: int) -> Iterator[tuple[Key, str, str]]:
+def _placed_rows(path: Path, dialect: rle.Dialect) -> Iterator[tuple[Key, str, str]]:
     """Yield each row's key, where it stands, and its run lengths."""
     for number, row in enumerate(rows_in(path), 2):
-        if len(row) != cells:
-            raise UserError(f"{path}, line {number}: {len(row)} cells, expected {cells}.")
-        yield (row[0], row[1] if cells > 2 else ""), f"{path}, line {number} ({row[0]})", row[-1]
+        if len(row) != len(dialect.columns):
+            raise UserError(f"{path}, line {number}: {len(row)} cells, expected {len(dialect.columns)}.")
+        key, text = dialect.parts(row)
+        yield key, f"{path}, line {number} ({row[0]})", text

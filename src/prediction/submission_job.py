@@ -1,5 +1,6 @@
 """A prediction folder -> the rows of a submission, checked against what made them."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,8 +38,8 @@ def refuse_other_rows(
     folder: Path, manifest: dict[str, Any], dialect: rle.Dialect, rules: "tuple[Rule, ...]", again: str
 ) -> None:
     """Raise UserError where rows were kept by another rule or dialect than now, or are not those of the manifest."""
-    kept = (manifest.get("dialect"), manifest.get("rules"))
-    if kept != (dialect.name, [rule.as_json() for rule in rules]):
+    kept = (manifest.get("dialect"), manifest.get("form", {}), manifest.get("rules"))
+    if kept != (dialect.name, json.loads(json.dumps(dialect.form)), [rule.as_json() for rule in rules]):
         raise UserError(
             f"{folder} holds run lengths in the dialect {kept[0]} by other rules from probability to mask than now. "
             f"{again} MAPS=0, or without MAPS=0, which leaves both open."

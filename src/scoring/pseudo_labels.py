@@ -70,7 +70,7 @@ def is_class_map(spec: DataSpec) -> bool:
 
 def knows_unlabeled(spec: DataSpec) -> bool:
     """Return whether a pixel of a mask can be not labeled."""
-    return is_class_map(spec) and bool(spec.ignore)
+    return is_class_map(spec) and spec.leaves_out
 
 
 def write(root: Path, folder: str, image: str, mask: np.ndarray, spec: DataSpec) -> str:
@@ -100,13 +100,15 @@ def write(root: Path, folder: str, image: str, mask: np.ndarray, spec: DataSpec)
 
 def _file_values(mask: np.ndarray, spec: DataSpec) -> np.ndarray:
     """Turn a plane (H, W) of 0 and 1, or of class indices, into its file's pixels: (H, W), or RGB (H, W, 3)."""
-    if spec.task == "binary":
+    if not spec.is_class_map:
         return mask * np.uint8(255)
-    keys = np.array(spec.colors or [(value,) for value in spec.values], np.uint16)
-    table = np.zeros((256, keys.shape[1]), np.uint16)
+    keys, ignore = spec.class_values()
+    if spec.task == "binary":  # of a class map: one class of it, and what is of none
+        keys = [spec.value_of_none, *keys]
+    table = np.zeros((256, len(keys[0])), np.uint16)
     table[: len(keys)] = keys
-    if spec.ignore:
-        table[IGNORED] = spec.ignore
+    if ignore:
+        table[IGNORED] = ignore
     pixels = table[mask]
     pixels = pixels.astype(np.uint8) if spec.colors or table.max() < 256 else pixels
     return np.ascontiguousarray(pixels if spec.colors else pixels[..., 0])

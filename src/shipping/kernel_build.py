@@ -156,6 +156,7 @@ def prediction(settings: "Settings", flags: "Flags", partial: Path) -> str:
         "batch_size": settings.VALID_BATCH_SIZE,
         "max_pixels": settings.MAX_PIXELS,
         "dialect": dialect.name,
+        "form": dialect.form,
         "rules": [rule.as_json() for rule in chosen],
         "plain_rules": [rule.as_json() for rule in plain],
         "half_safe": safe,

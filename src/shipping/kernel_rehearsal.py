@@ -229,7 +229,7 @@ def at_home(settings: "Settings", about: dict[str, Any], tree: Path) -> tuple[Pa
     root, names = images_to_predict.test_names(
         settings.INPUT, str(Path(settings.INPUT) / about["test_path"]), about["data"].get("stacked") is True
     )
-    ids = submission_file.image_ids(names, rle.DIALECTS[about["dialect"]])
+    ids = submission_file.image_ids(names, rle.formed(about["dialect"], about["form"], kernel_run.MARKER))
     return target, {image_id: images.read_size(root / image, settings.MAX_PIXELS) for image_id, image in ids.items()}
 
 
@@ -281,7 +281,7 @@ def check_prediction(tree: Path, about: dict[str, Any], settings: "Settings") ->
     shutil.rmtree(folder)
     inference_job.picture_of(folder).unlink()
     tolerance = HALF_TOLERANCE if about["stored_half"] else TOLERANCE
-    return compare(ours, made, rle.DIALECTS[about["dialect"]], shapes, tolerance)
+    return compare(ours, made, rle.formed(about["dialect"], about["form"], kernel_run.MARKER), shapes, tolerance)
 
 
 def check_training(tree: Path, about: dict[str, Any]) -> str:

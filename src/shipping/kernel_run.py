@@ -177,7 +177,7 @@ def _predictor(bundle: Bundle, plan: Plan) -> Any:
 def _keep(bundle: Bundle, plan: Plan, root: Path, names: list[str]) -> resumable.RunLengths:
     about = bundle.about
     maps = resumable.Maps(bundle.working / ".maskfold.partial", dataspec.from_json(about["data"], MARKER), root)
-    dialect = rle.DIALECTS[about["dialect"]]
+    dialect = rle.formed(about["dialect"], about.get("form", {}), MARKER)
     return resumable.RunLengths(maps, rules_of(about, plan), dialect, submission_file.image_ids(names, dialect), [])
 
 
@@ -250,7 +250,7 @@ def predict(bundle: Bundle, plan: Plan, root: Path, names: list[str], sample: Pa
         name, reason = next(iter(unread.items()))
         raise UserError(f"None of the {len(names)} images in {root} could be read, such as {name} ({reason}).")
     if absent:
-        empty = ((*filter(None, key), keep.dialect.empty) for key in absent)
+        empty = (keep.dialect.cells(key, keep.dialect.empty) for key in absent)
         lines = chain(submission_file.rows_in(partial / resumable.ROWS), empty)
         submission_file.write(partial / resumable.ROWS, keep.dialect, lines)
     rows = submission_file.write_ordered(target, keep.dialect, partial / resumable.ROWS, order)

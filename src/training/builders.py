@@ -6,7 +6,7 @@ Only here, and in what checks and runs a whole training, is a function given all
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data import dataspec, splits
+from data import class_merge, dataspec, splits
 from data.dataspec import DataSpec
 from tools import run_folders
 from tools.errors import UserError
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def data_spec(settings: "Settings") -> DataSpec:
-    """Read what the pixels mean, as make folds found it. Raises UserError where TASK or IN_CHANNELS say otherwise."""
+    """Read what the pixels mean, as make folds found it. Raises UserError where TASK, IN_CHANNELS or CLASSES say else."""
     sidecar = Path(settings.TRAIN_FOLDS).with_suffix(".json")
     spec = dataspec.read(sidecar)
     for name, wanted, default, actual in (
@@ -39,6 +39,7 @@ def data_spec(settings: "Settings") -> DataSpec:
             raise UserError(
                 f"{name}={wanted}, but {sidecar} says {actual}. Leave it out, or run make folds {name}={wanted}."
             )
+    class_merge.refuse_others(spec, settings.CLASSES, str(sidecar))
     return spec
 
 

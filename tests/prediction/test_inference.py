@@ -137,8 +137,16 @@ def test_what_the_submission_would_refuse_is_refused_before_the_work(trained, re
 
 @pytest.mark.parametrize("way", ["MAPS=1", "MAPS=0"])
 def test_shards_that_are_merged_give_the_submission_of_the_whole(trained, refused, way):
+    sample = Path("input/demo/sample_submission.csv")
+    ids = [line.partition(",")[0].replace(".jpg", "_foreground") for line in sample.read_text().splitlines()[1:]]
+    if way == "MAPS=0":  # <image>_<class>, as some competitions have it, whatever the dialect's own columns are
+        sample.write_text("\n".join(["Image_Label,EncodedPixels", *(f"{name},1 1" for name in ids)]))
     assert inference.main([*TINY, "FOLD=0", way, "VALID_BATCH_SIZE=1"]) == 0
     assert submission.main([*TINY, "FOLD=0"]) == 0
+    if way == "MAPS=0":
+        rows = [line.partition(",") for line in Path("output/demo/submission.csv").read_text().splitlines()]
+        assert rows[0][0] == "Image_Label"
+        assert [row[0] for row in rows[1:]] == ids
     expected, whole = Path("output/demo/submission.csv").read_bytes(), files_of(ONE)
     shutil.rmtree(ONE)
     refused(inference.merge, [*TINY, "FOLD=0"], "no parts")

@@ -24,7 +24,7 @@ import settings as settings_module
 import submission
 from conftest import ROOT, TINY, left_alone
 from data.dataspec import DataSpec
-from formats.rle import DIALECTS
+from formats.rle import DIALECTS, formed
 from modeling import weights_source
 from prediction import resumable
 from shipping import kernel_build, kernel_pages, kernel_push, kernel_rehearsal, kernel_run, kernel_training, wheels
@@ -181,14 +181,18 @@ def test_hidden_images_that_cannot_be_read_get_an_empty_mask_and_the_others_thei
         kernel_run.predict(bundle, plan, root, names, sample)
 
 
-@pytest.mark.parametrize("dialect", DIALECTS.values(), ids=DIALECTS)
+JOINED = formed("tgs", {"columns": ["Image_Label", "EncodedPixels"], "joined": True}, "")
+
+
+@pytest.mark.parametrize("dialect", [*DIALECTS.values(), JOINED], ids=[*DIALECTS, "joined"])
 def test_an_empty_mask_needs_no_size_in_any_dialect(tmp_path, dialect):
     spec = DataSpec(task="multiclass", classes=("background", "a", "b"), values=(0, 1, 2))
     spec = spec if dialect.has_classes else DataSpec()
     keep = resumable.RunLengths(resumable.Maps(tmp_path, spec, tmp_path), (), dialect, {"x": "sub/x.png"}, [])
     rows, maps, reason = keep.unreadable(tmp_path / "sub/x.png", UserError(f"{tmp_path}/sub/x.png: cut. Mend it."))
     classes = [("a",), ("b",)] if dialect.has_classes else [()]
-    assert (rows, maps, reason) == ([("x", *name, dialect.empty) for name in classes], [], "cut")
+    heads = [("x_a",), ("x_b",)] if dialect is JOINED else [("x", *name) for name in classes]
+    assert (rows, maps, reason) == ([(*head, dialect.empty) for head in heads], [], "cut")
 
 
 def test_images_that_the_sample_does_not_have_are_refused(bundled, tmp_path):

@@ -1,6 +1,7 @@
 """The audit's pairs over the folds of a table: copies are refused, what only looks alike is shown to a person."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,8 +19,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def find(frame: "pd.DataFrame", scan: DataScan[Notes], root: Path, max_pixels: int) -> list[copies.Pair]:
-    """Find all near copies among images of different groups, with progress; `frame` has a row for each scanned pair."""
+def find(frame: "pd.DataFrame", scan: DataScan[Notes], root: Path, max_pixels: int) -> tuple[list[copies.Pair], int]:
+    """Find all near copies among images of different groups, with progress; `frame` has a row for each scanned pair.
+
+    Pictures of one color show nothing that a model could know again: they are left out, and their number is returned.
+    """
     names = list(frame["image"])
 
     def read(row: int) -> np.ndarray:
@@ -31,7 +35,17 @@ def find(frame: "pd.DataFrame", scan: DataScan[Notes], root: Path, max_pixels: i
     def track(pairs: Iterable[copies.Pair | None], total: int) -> Iterator[copies.Pair | None]:
         return console.track(pairs, total, "comparing")
 
-    return copies.copies(scan.thumbnails, read, list(frame["group"]), track)
+    thumbnails = scan.thumbnails
+    plain = {int(row) for row in copies.without_texture(thumbnails) if _is_plain(read(row))}
+    rows = [row for row in range(len(names)) if row not in plain]
+    groups = [frame["group"].iloc[row] for row in rows]
+    pairs = copies.copies(thumbnails[rows], lambda at: read(rows[at]), groups, track)
+    return [replace(pair, first=rows[pair.first], second=rows[pair.second]) for pair in pairs], len(plain)
+
+
+def _is_plain(image: np.ndarray) -> bool:
+    """Say whether an image (H, W, C) is of one color."""
+    return bool((image == image[:1, :1]).all())
 
 
 def lines(frame: "pd.DataFrame", pairs: list[copies.Pair]) -> list[str]:
@@ -44,10 +58,11 @@ def lines(frame: "pd.DataFrame", pairs: list[copies.Pair]) -> list[str]:
     ]
 
 
-def refuse(frame: "pd.DataFrame", pairs: list[copies.Pair], given: bool) -> list[copies.Pair]:
+def refuse(frame: "pd.DataFrame", pairs: list[copies.Pair], given: bool, plain: int = 0) -> list[copies.Pair]:
     """Raise UserError for copies that lie in different folds; returns those that only look alike.
 
-    given: the folds came with the data or the user's table, and cannot be changed here.
+    plain: how many pictures of one color were left out. given: the folds came with the data or
+    the user's table, and cannot be changed here.
     """
     over_folds = copies.across(pairs, frame["kfold"].tolist())
     sure = [pair for pair in over_folds if pair.sure]
@@ -65,7 +80,7 @@ def refuse(frame: "pd.DataFrame", pairs: list[copies.Pair], given: bool) -> list
     same_fold = f"; {inside} pairs of copies, each within one fold" if inside else ""
     print(
         "Leak audit: no group, and no copy of an image (turned, mirrored, resized, recompressed, brightened or cropped "
-        f"a little), in two folds{same_fold}."
+        f"a little), in two folds{same_fold}{f'; {plain} pictures of one color are left out' * bool(plain)}."
     )
     return [pair for pair in over_folds if not pair.sure]
 

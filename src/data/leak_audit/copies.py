@@ -93,6 +93,11 @@ def _equal(
     return pairs, sorted(firsts)
 
 
+def without_texture(thumbnails: np.ndarray) -> np.ndarray:
+    """List the rows of thumbnails (N, 64, 64) that are all of one gray: a plain picture's, or a fine pattern's."""
+    return np.flatnonzero(thumbnails.reshape(len(thumbnails), SIDE * SIDE).std(axis=1) < 0.5)
+
+
 def copies(
     thumbnails: np.ndarray,
     read: Read,
@@ -106,7 +111,7 @@ def copies(
     """
     labels: list[int] | list[str] = list(range(len(thumbnails))) if groups is None else list(groups)
     read = functools.lru_cache(maxsize=32)(read)
-    flat = thumbnails.reshape(len(thumbnails), SIDE * SIDE).std(axis=1) < 0.5
+    flat = np.isin(np.arange(len(thumbnails)), without_texture(thumbnails))
     pairs, firsts = _equal(thumbnails, flat, read, labels)
     rows = np.array([row for row in firsts if not flat[row]], int)
     nominees = nominate(thumbnails[rows], np.unique(labels, return_inverse=True)[1][rows])
