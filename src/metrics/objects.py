@@ -90,10 +90,15 @@ def read(
         return labels[None]
     of_class = [] if where.kind == "empty" else [spec.sources_of(name) for name in spec.scored_names]
     paths = [[path for path in where.class_paths(root, names) if path.exists()] for names in of_class]
-    if any(map(len, paths)) and all(path.is_dir() for own in paths for path in own):
-        return np.stack([_from_files(spec, _listed(own), shape, max_pixels, image) for own in paths])
-    mask = spec.read_mask(root, reference, shape, max_pixels, image)
-    return np.stack([components(plane) for plane in spec.class_planes(mask)])
+    in_folders = [bool(own) and all(path.is_dir() for path in own) for own in paths]
+    if any(in_folders) and all(told or not own for told, own in zip(in_folders, paths, strict=True)):
+        labels = np.zeros((len(paths), *shape), np.int32)
+    else:
+        mask = spec.read_mask(root, reference, shape, max_pixels, image)
+        labels = np.stack([components(plane) for plane in spec.class_planes(mask)])
+    for index in np.flatnonzero(in_folders):
+        labels[index] = _from_files(spec, _listed(paths[index]), shape, max_pixels, image)
+    return labels
 
 
 def _from_table(spec: DataSpec, root: Path, where: MaskReference, shape: tuple[int, int]) -> np.ndarray:
