@@ -12,7 +12,7 @@ import numpy as np
 import settings as settings_module
 from data import index_table, mask_picture, scan, spec_of_data, splits
 from data.dataspec import DataSpec
-from data.folds_table import choose, strategy, users_own, write
+from data.folds_table import LABELED, choose, strategy, users_own, write
 from data.leak_audit import across_folds, copies
 from tools import console
 from tools.errors import UserError, command
@@ -119,7 +119,7 @@ def main(argv: list[str] | None = None) -> None:
         "channels": spec.channels,
         **({"merge": settings.CLASSES} if settings.CLASSES else {}),
     }
-    result = choose(frame, areas, settings, table=table, overwrite=overwrite, made_with=made_with)
+    result, labeled = choose(frame, areas, settings, table=table, overwrite=overwrite, made_with=made_with)
     unsure = across_folds.refuse(result, pairs, given, plain)
 
     about = {
@@ -129,6 +129,7 @@ def main(argv: list[str] | None = None) -> None:
         "strategy": strategy(given, bool(table), len(spec.scored)),
         "made_with": None if table and given else made_with,
         "masks": found.evidence(),
+        LABELED: labeled,
     }
     deliver(result, areas, spec, about, path)
     legend = mask_picture.draw(path.with_name("masks.png"), frame, areas, root, spec, settings.MAX_PIXELS)

@@ -16,7 +16,10 @@ import folds
 import tester
 import train
 from conftest import TINY
+from data import splits
+from data.folds_table import stratum_labels
 from loading import samplers
+from tools.files import sha256
 from training import callbacks
 
 RUN = Path("lightning_logs/demo/fold0_seed42")
@@ -190,3 +193,37 @@ def test_wandb_keeps_an_offline_run_in_the_run_folder(folds_table, monkeypatch):
     runs_of = {path.stem.removeprefix("run-") for path in RUN.glob("wandb/offline-run-*/*.wandb")}
     assert runs_of == {(RUN / "wandb_id.txt").read_text()}  # a resumed run goes on in its own curves
     assert (RUN / "metrics.csv").is_file()
+
+
+def test_strata_are_the_layouts_subfolders_and_balance_goes_by_them(workplace, capsys):
+    for name, count in (("one", 12), ("two", 4), ("area1", 2)):
+        for number in range(count):
+            mask = np.zeros((40, 48), np.uint8)
+            mask[4 : 12 + number, 8:30] = 255
+            noise = np.random.default_rng([number, count]).integers(0, 99, mask.shape)
+            for kind, pixels in (("images", mask // 2 + noise), ("masks", mask)):
+                path = Path("input/demo", kind, name, f"{number}.png")
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels.astype(np.uint8)).save(path)
+    assert folds.main([*SHORT, "GROUP=none"]) == 0
+    table = Path("output/demo/train_folds.csv")
+    frame = splits.read(table)
+    assert set(frame["stratum"]) == {"one", "two", "area1"}
+
+    def shares(balance):
+        strata = stratum_labels(frame, table)
+        weights = samplers.balance_weights(strata, samplers.stratum_shares(balance, strata))
+        return {name: weights[frame["stratum"] == name].sum() / weights.sum() for name in ("one", "two", "area1")}
+
+    assert shares("strata") == pytest.approx({"one": 1 / 3, "two": 1 / 3, "area1": 1 / 3})
+    assert shares("one=2,area1=1") == pytest.approx({"one": 1 / 2, "two": 1 / 4, "area1": 1 / 4})
+    assert train.main(["FOLD=0", *SHORT, "BALANCE=one=2,two=1", "EPOCHS=1"]) == 0
+    assert "BALANCE=one=2,two=1: 3 strata (area1 1, one 6, two 2)" in capsys.readouterr().out
+    about = json.loads(table.with_suffix(".json").read_text())
+    del about["labeled_strata"]  # as a table of before: the area behind the label assigned its folds
+    before = frame.assign(stratum=[f"{name}/area{number % 2}" for number, name in enumerate(frame["stratum"])])
+    table.write_text(splits.as_csv(before))
+    table.with_suffix(".json").write_text(json.dumps({**about, "sha256": sha256(table)}))
+    assert stratum_labels(splits.read(table), table) == frame["stratum"].tolist()
+    assert folds.main([*SHORT, "GROUP=none", "OVERWRITE=1"]) == 0
+    assert set(splits.read(table)["stratum"]) == {"one", "two", "area1"}

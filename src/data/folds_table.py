@@ -1,5 +1,6 @@
 """The index table and the masks' areas -> a table of folds, split or kept, and written with its JSON."""
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +16,22 @@ if TYPE_CHECKING:
 
     from settings import Settings
 
+LABELED = "labeled_strata"  # the JSON says that `stratum` is the label alone, without the area that assigns folds
+_AREA = re.compile(r"(?:^|/)(?:area\d+|empty)$")
+
 
 def split(
-    frame: "pd.DataFrame", areas: np.ndarray, n_folds: int, seed: int, old: "pd.DataFrame | None"
+    frame: "pd.DataFrame",
+    areas: np.ndarray,
+    n_folds: int,
+    seed: int,
+    old: "pd.DataFrame | None",
+    cells: bool = False,
 ) -> "pd.DataFrame":
-    """Add kfold and stratum to the index table; images of `old` keep the fold that they have there.
+    """Add kfold to the index table; images of `old` keep the fold that they have there.
 
-    areas (N, S): the share of each class in each image. Folds get alike sizes, strata and images of each class.
+    areas (N, S): the share of each class in each image. Folds get alike sizes, strata and images of each class. cells:
+    the column stratum gets the area behind its label, as tables of before have it.
     """
     names = sorted(set(frame["group"]))
     if len(names) < n_folds:
@@ -38,7 +48,16 @@ def split(
     folds = splits.assign(
         sizes, _features(strata, sizes, member, areas), n_folds, seed, _fixed(frame, member, len(names), old)
     )
-    return frame.assign(stratum=[strata[group] for group in member], kfold=folds[member])
+    result = frame.assign(kfold=folds[member])
+    return result.assign(stratum=[strata[group] for group in member]) if cells else result
+
+
+def stratum_labels(frame: "pd.DataFrame", path: Path) -> list[str]:
+    """Return what the layout, or the user, calls the stratum of each row of the folds table at `path`."""
+    sidecar = path.with_suffix(".json")
+    about = read_json(sidecar, "Run make folds.") if sidecar.is_file() else {}
+    of_before = about.get("made_with") is not None and not about.get(LABELED)
+    return [_AREA.sub("", str(text)) if of_before else str(text) for text in frame["stratum"]]
 
 
 def _features(strata: list[str], sizes: np.ndarray, member: np.ndarray, areas: np.ndarray) -> np.ndarray:
@@ -87,15 +106,17 @@ def choose(
     table: str,
     overwrite: bool,
     made_with: dict[str, Any],
-) -> "pd.DataFrame":
+) -> tuple["pd.DataFrame", bool]:
     """Make the folds table: the user's (frame has kfold), a new split, or the old one extended by new images.
 
+    Returns it and whether its column stratum has labels alone (LABELED), which a table of before keeps as it was.
     `table` is where the user's own comes from, "" for none. Refuses to replace a table that was made otherwise, is the
     user's, or was trained on, unless `overwrite`.
     """
     path = Path(settings.TRAIN_FOLDS)
     there, own = path.is_file(), users_own(path)
-    before = read_json(path.with_suffix(".json"), "").get("made_with") if there and not own else None
+    about = read_json(path.with_suffix(".json"), "") if there and not own else {}
+    before = about.get("made_with")
     same, adopted = before == made_with, bool(table) and Path(table) == path
     if there and not (same or adopted or overwrite):
         _refuse_made_otherwise(path, before or {}, made_with)
@@ -103,14 +124,15 @@ def choose(
     if "kfold" in frame:
         result = splits.check(frame, Path(table))
     else:
-        result = split(frame, areas, settings.N_FOLDS, settings.FOLDS_SEED, old)
+        cells = old is not None and not about.get(LABELED)
+        result = split(frame, areas, settings.N_FOLDS, settings.FOLDS_SEED, old, cells)
     if there and not overwrite:
         _refuse_used(path, result, settings.LOGS)
     if old is not None:
         new = len(set(result["image"]) - set(old["image"]))
         change = "unchanged" if result.equals(old) else f"{new} new images, the others keep their folds"
         print(f"{path} is there already: {change}.")
-    return result
+    return result, old is None or bool(about.get(LABELED))
 
 
 def _refuse_made_otherwise(path: Path, then: dict[str, Any], made_with: dict[str, Any]) -> None:

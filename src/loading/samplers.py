@@ -38,11 +38,11 @@ def stratum_shares(text: str, strata: list[str]) -> dict[str, float]:
     for part in text.split(","):
         name, _, number = part.rpartition("=")
         name = name.strip()
-        if name not in known:
-            shown = ", ".join(known[:20])
+        if not name or name not in known:
+            shown = ", ".join(filter(None, known[:20])) or "none: the layout has no subfolders, the table no stratum"
             raise UserError(
-                f"BALANCE={text}: no training image has the stratum '{name}'.{nearest(name, known)} "
-                f"Expected none, strata, or shares such as {known[0]}=2; the strata: {shown}."
+                f"BALANCE={text}: no training image has the stratum '{name or part}'.{nearest(name, known)} "
+                f"Expected none, strata, or shares such as {known[-1] or 'name'}=2; the strata: {shown}."
             )
         try:
             shares[name] = float(number)

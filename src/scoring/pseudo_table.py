@@ -115,10 +115,12 @@ def write_table(
     """Write the rows that were there and the new ones, and a JSON beside them that keeps what the pixels mean."""
     import pandas as pd
 
-    new = pd.DataFrame(rows)
-    result = splits.check(pd.concat([base.assign(**{splits.FOR_FOLD: ""}), new], ignore_index=True), path)
-    sidecar = read_json(Path(settings.TRAIN_FOLDS).with_suffix(".json"), "Run make folds.")
-    folds_table.write(result, path, {**sidecar, "made_with": None, "pseudo": manifest})
+    new, old = pd.DataFrame(rows), Path(settings.TRAIN_FOLDS)
+    base = base.assign(**{splits.FOR_FOLD: ""}, stratum=folds_table.stratum_labels(base, old))
+    result = splits.check(pd.concat([base, new], ignore_index=True), path)
+    sidecar = read_json(old.with_suffix(".json"), "Run make folds.")
+    about = {**sidecar, folds_table.LABELED: True, "made_with": None, "pseudo": manifest}
+    folds_table.write(result, path, about)
 
 
 def made_with(

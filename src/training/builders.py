@@ -253,6 +253,7 @@ def _row_weights(
     """Return how often each training row comes, by BALANCE and FOREGROUND; None where each comes once."""
     import numpy as np
 
+    from data.folds_table import stratum_labels
     from loading.samplers import balance_weights, foreground_weights, stratum_shares
 
     images_by_foreground = settings.FOREGROUND > 0 and not all(settings.CROP)  # with CROP the crops are placed by it
@@ -260,7 +261,7 @@ def _row_weights(
         return None
     weights = np.ones(len(rows))
     if settings.BALANCE != "none":
-        strata = [str(stratum) for stratum in frame["stratum"].iloc[rows]]
+        strata = stratum_labels(frame.iloc[rows], Path(settings.TRAIN_FOLDS))
         weights = balance_weights(strata, stratum_shares(settings.BALANCE, strata))
     if images_by_foreground:
         shown = np.array([spec.class_planes(cache[row][1]).any() for row in rows])

@@ -80,7 +80,9 @@ class FoldTraining:
                 return
             self.hardware = prepared.hardware
             if self.is_rank_zero:
-                self._announce()
+                from training import announcement
+
+                print(announcement.described(self), flush=True)
             trainer = self.trainer(prepared, cluster)
             ended = self.fit(trainer, prepared)
             if ended and self.is_rank_zero:
@@ -253,24 +255,6 @@ class FoldTraining:
         )
         return Processes(cluster, settings.NODES, bool(settings.SYNC_BATCHNORM), unused)
 
-    def _announce(self) -> None:
-        """Say what is about to be trained, on what, where it will lie, and what it begins with."""
-        from training import initial_weights
-
-        settings, spec = self.settings, self.spec
-        millions = sum(parameter.numel() for parameter in self.network.parameters()) / 1e6
-        classes = "" if spec.task == "binary" else f"{spec.task}, {len(spec.classes)} classes; "
-        overfit = "and the same to validate on (OVERFIT: no honest score)"
-        held_out = overfit if settings.OVERFIT else f"{len(self.valid_rows)} held out"
-        crops = f" in crops of {settings.CROP[0]} x {settings.CROP[1]}" if all(settings.CROP) else ""
-        where = f"{self.hardware.device}, {self.hardware.reason}{_shares(settings)} -> {self.folder}"
-        print(
-            f"{settings.EXPERIMENT}, fold {self.fold}: {len(self.train_rows)} images to train on, {held_out}; "
-            f"{classes}{settings.MODEL_NAME}, {millions:.1f} M parameters, {settings.IMAGE_SIZE[0]} x "
-            f"{settings.IMAGE_SIZE[1]} px{crops}; {where}\n{initial_weights.described(settings, spec)}",
-            flush=True,
-        )
-
     def _say_finished(self) -> None:
         """Say that there is nothing to resume. Raises UnlearnedError where OVERFIT's test failed."""
         if self.is_rank_zero:
@@ -293,13 +277,3 @@ class FoldTraining:
             raise KeyboardInterrupt from stopped
         if number:
             raise SystemExit(128 + number) from stopped
-
-
-def _shares(settings: "Settings") -> str:
-    """Return the arithmetic of several devices, "" for one."""
-    count = settings.DEVICES * settings.NODES
-    if count == 1:
-        return ""
-    batch, windows = settings.TRAIN_BATCH_SIZE, settings.ACCUMULATE
-    each = f"{batch // count} images on each of {count} devices x {windows} batches a step"
-    return f"; {each} = {batch * windows} images a step, as on one"
