@@ -222,7 +222,7 @@ def test_strata_are_the_layouts_subfolders_and_balance_goes_by_them(workplace, c
     about = json.loads(table.with_suffix(".json").read_text())
     del about["labeled_strata"]  # as a table of before: the area behind the label assigned its folds
     before = frame.assign(stratum=[f"{name}/area{number % 2}" for number, name in enumerate(frame["stratum"])])
-    table.write_text(splits.as_csv(before))
+    before.to_csv(table, index=False, lineterminator="\n")
     table.with_suffix(".json").write_text(json.dumps({**about, "sha256": sha256(table)}))
     assert stratum_labels(splits.read(table), table) == frame["stratum"].tolist()
     assert folds.main([*SHORT, "GROUP=none", "OVERWRITE=1"]) == 0
