@@ -291,6 +291,10 @@ def test_normalization_is_what_the_weights_were_trained_with(tmp_path):
     ):  # fmt: skip
         assert weights_source.normalization(encoder, file)[0] == expected, encoder
     assert weights_source.normalization("resnet34", None) is None  # smp's file is not here
+    for std in ("0,0.5,0.5", "nan,1,1", "a,b,c"):
+        save_file({"a": torch.zeros(1)}, tmp_path / "odd.safetensors", {"mean": "0,0,0", "std": std})
+        with pytest.raises(UserError, match=r"odd.safetensors: mean "):
+            weights_source.normalization("tu-resnet18", tmp_path / "odd.safetensors")
 
 
 def test_make_weights_packs_what_the_hub_gives(workplace, monkeypatch):
