@@ -1,11 +1,12 @@
 """Out-of-fold score for a fixed budget of samples: our default, smp's example, one switch of the default at a time.
 
-python benchmarks/quality.py [--size small|full] [--seeds 0 1] [--variants default smp_example ...] [NAME=value ...]
+python benchmarks/quality.py [--size small|full|tuning] [--seeds 0 1] [--variants default ...] [NAME=value ...]
 
-Trains on input/nuclei where it is there (make data ZIP=...), else on the demo (make demo ONLY=render); every fold of
-every variant and seed through the commands' own code. What is finished is not done again. small: 128 px, a small
-network with random weights, 2 folds, under 30 minutes on two cores; full: 256 px, resnet34 with ImageNet's weights, 5
-folds, for a night or a GPU. Writes output/quality_<size>.json.
+Trains on DATASET=, else on input/nuclei where it is there (make data ZIP=...), else on the demo (make demo
+ONLY=render); every fold of every variant and seed through the commands' own code. What is finished is not done again.
+small: 128 px, a small network with random weights, 2 folds, under 30 minutes on two cores; full: 256 px, the default
+network with ImageNet's weights, 5 folds, for a night or a GPU; tuning: what config.py's rates should be for such
+weights, 96 px, 2 folds. Writes output/quality_<size>_<dataset>.json.
 """
 
 import argparse
@@ -52,6 +53,15 @@ VARIANTS = {
     "onecycle": ["SCHEDULE=onecycle"],
     "batch_16": ["TRAIN_BATCH_SIZE=16"],
     "no_clipping": ["GRADIENT_CLIP=0"],
+    "random": ["ENCODER_WEIGHTS=none"],
+    "resnet34_random": ["MODEL_NAME=smp_unet_resnet34", "ENCODER_WEIGHTS=none"],
+    "encoder_third": ["ENCODER_LR=0.3"],
+    "encoder_tenth": ["ENCODER_LR=0.1"],
+    "encoder_same": ["ENCODER_LR=1", "FREEZE_ENCODER=0"],
+    "frozen_first": ["FREEZE_ENCODER=1"],
+    "frozen_tenth": ["FREEZE_ENCODER=1", "ENCODER_LR=0.1"],
+    "imagenets_constants": ["NORMALIZE=constants"],
+    "bf16": ["PRECISION=bf16"],
 }
 SIZES: dict[str, dict[str, Any]] = {
     "small": {
@@ -61,10 +71,16 @@ SIZES: dict[str, dict[str, Any]] = {
         "variants": ["default", "smp_example", "no_augmentation", "no_ema", "dice_alone"],
     },
     "full": {
-        "words": ["IMAGE_SIZE=256", "MODEL_NAME=smp_unet_resnet34", "ENCODER_WEIGHTS=imagenet", "N_FOLDS=5"],
+        "words": ["IMAGE_SIZE=256", "N_FOLDS=5"],
         "samples": 20_000,
         "seeds": [0, 1, 2],
         "variants": list(VARIANTS),
+    },
+    "tuning": {
+        "words": ["IMAGE_SIZE=96", "N_FOLDS=2", "PRECISION=32"],
+        "samples": 800,
+        "seeds": [0, 1],
+        "variants": ["default", "random", "encoder_third", "encoder_tenth", "frozen_first", "lr_third", "lr_triple"],
     },
 }
 
@@ -127,9 +143,10 @@ def main(arguments: list[str] | None = None) -> None:
     seeds, samples = given.seeds or size["seeds"], given.samples or size["samples"]
     names = list(dict.fromkeys(["default", *(given.variants or size["variants"])]))
     dataset = "nuclei" if Path("input/nuclei").is_dir() else "demo"
-    place = [f"OUTPUT=output/quality_{given.size}", f"LOGS=output/quality_{given.size}/logs", "STEP_IMAGES=0"]
+    place = [f"OUTPUT=output/quality_{given.size}/{{DATASET}}", "LOGS={OUTPUT}/logs", "STEP_IMAGES=0"]
     words = [f"DATASET={dataset}", *place, *size["words"], *given.overrides]
     chosen = settings_module.load(words)
+    dataset = chosen.DATASET
     if not Path(chosen.INPUT).is_dir():
         raise UserError(f"{chosen.INPUT} is not there. make demo ONLY=render makes the demo's; make data the nuclei's.")
     if not Path(chosen.TRAIN_FOLDS).is_file():
@@ -158,7 +175,7 @@ def main(arguments: list[str] | None = None) -> None:
         "minutes": round((time.monotonic() - start) / 60, 1),
         "variants": found,
     }
-    target = Path("output", f"quality_{given.size}.json")
+    target = Path("output", f"quality_{given.size}_{dataset}.json")
     write_json(target, about)
     print(f"\n{text(found, chosen.METRIC)}\n\n{about['minutes']} minutes -> {target}")
 

@@ -73,7 +73,7 @@ SYNC_BATCHNORM = 1  # 1: on several GPUs batch norms see the whole batch, as on 
 LOSS = "ce + dice"  # names joined by +, with weights and arguments: 0.5*dice + focal(gamma=2); README lists them
 OPTIMIZER = "adamw"  # adam | adamw | sgd | radam | nadam
 LR = 1e-3  # the peak, after the warm-up; make lr FOLD=0 suggests one
-ENCODER_LR = 1.0  # the encoder's share of LR: 0.1 where it is pretrained
+ENCODER_LR = 1.0  # the encoder's share of LR; less keeps more of what its weights know
 MOMENTUM = 0.9  # of sgd
 WEIGHT_DECAY = 1e-2  # not on norms and biases
 SCHEDULE = "cosine"  # cosine (to zero) | restarts | onecycle | poly | constant | plateau (halved when Dice stalls)

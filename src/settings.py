@@ -111,7 +111,8 @@ class Settings:
     LOSS: str  # names joined by +, with weights and arguments: 0.5*dice + focal(gamma=2); README lists them
     OPTIMIZER: Literal["adam", "adamw", "sgd", "radam", "nadam"]  # adam | adamw | sgd | radam | nadam
     LR: Annotated[float, Range(0.0, 100.0)]  # the peak, after the warm-up; make lr FOLD=0 suggests one
-    ENCODER_LR: Annotated[float, Range(0.0, 100.0)]  # the encoder's share of LR: 0.1 where it is pretrained
+    # the encoder's share of LR; less keeps more of what its weights know
+    ENCODER_LR: Annotated[float, Range(0.0, 100.0)]
     MOMENTUM: Annotated[float, Range(0.0, 0.9999)]  # of sgd
     WEIGHT_DECAY: Annotated[float, Range(0.0, 10.0)]  # not on norms and biases
     # cosine (to zero) | restarts | onecycle | poly | constant | plateau (halved when Dice stalls)

@@ -65,6 +65,18 @@ def test_a_row_is_measured_printed_and_written(tmp_path):
     assert wrong.returncode == 2 and "no such row" in wrong.stderr
 
 
+@pytest.mark.slow
+def test_the_check_for_a_gpu_checks_itself_on_a_cpu(tmp_path):
+    command = [sys.executable, str(ROOT / "benchmarks/gpu_check.py"), "--cpu", "--data", "none"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-1500:] + done.stderr[-1500:]
+    found = json.loads((tmp_path / "output/gpu_check.json").read_text())
+    assert len(found["checks"]) == 6 and all(one["fine"] for one in found["checks"])
+    assert {(row["network"], row["precision"]) for row in found["speed"]} == {
+        (f"smp_unet_{encoder}", kind) for encoder in ("tu-tf_efficientnet_lite0", "resnet34") for kind in ("32", "bf16")
+    }
+
+
 def test_a_command_that_fails_ends_the_benchmark_with_what_it_said(workplace):
     import folds
 

@@ -6,6 +6,7 @@ In this order: the file that `make weights` packed, the cache of the hub's clien
 import contextlib
 import hashlib
 import importlib.util
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
@@ -205,7 +206,10 @@ def _as_smp_says(encoder: str) -> tuple[Normalization, str] | None:
 
 
 def _of_file(file: Path) -> Normalization | None:
-    """Read mean and deviation of three channels from a .safetensors file, None where it does not have them."""
+    """Read mean and deviation of three channels from a .safetensors file, None where it does not have them.
+
+    Raises UserError where they are none of images.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -217,6 +221,11 @@ def _of_file(file: Path) -> Normalization | None:
                 values = [tuple(opened.get_tensor(name).flatten().tolist()) for name in (MEAN, STD)]
             else:
                 return None
-    except (SafetensorError, OSError, ValueError):
+    except (SafetensorError, OSError):
         return None  # broken: what loads it says so
-    return Normalization(*values) if [len(part) for part in values] == [3, 3] else None
+    except ValueError as error:
+        raise UserError(f"{file}: mean and deviation are no numbers ({error}). make weights packs it again.") from error
+    (mean, std), allowed = values, all(math.isfinite(part) and abs(part) <= 10 for part in (*values[0], *values[1]))
+    if not allowed or min(std, default=0) < 1e-6:
+        raise UserError(f"{file}: mean {mean} and deviation {std} are none of images in [0, 1].")
+    return Normalization(mean, std) if len(mean) == len(std) == 3 else None

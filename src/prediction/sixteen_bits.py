@@ -19,11 +19,11 @@ def masks_differ(
 
     1 where `half` gives probabilities that are no numbers.
     """
-    spec, masks = predictor.spec, list[np.ndarray]()
+    spec, masks = predictor.spec, list[list[np.ndarray]]()
     kinds: tuple[Half, ...] = ("", half)
     for kind in kinds:
-        cut = {"tile": predictor.tile, "overlap": predictor.overlap}
-        plain = Predictor(predictor.models, predictor.devices, predictor.batch_size, kind, **cut)
+        models, devices, cut = predictor.models, predictor.devices, (predictor.tile, predictor.overlap)
+        plain = Predictor(models, devices, predictor.batch_size, kind, tile=cut[0], overlap=cut[1])
         try:
             answers = [probability for _, probability in plain.predict(paths, max_pixels)]
         except NotFiniteError:

