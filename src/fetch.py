@@ -79,7 +79,12 @@ def weights(argv: list[str]) -> None:
         again = " Remove it, and make weights packs ImageNet's." if weights_origin.is_unknown(origin) else ""
         print(f"{path} is there already: {origin}.{again}")
         return
-    network = model_dispatcher.build(settings.MODEL_NAME, encoder_weights="imagenet", weights_folder=settings.WEIGHTS)
+    network = model_dispatcher.build(
+        settings.MODEL_NAME,
+        encoder_weights="imagenet",
+        weights_folder=settings.WEIGHTS,
+        size=settings.IMAGE_SIZE,
+    )
     save_network(network.body.get_submodule("encoder"), path, {weights_origin.MARK: weights_origin.IMAGENET})
     megabytes = path.stat().st_size / 1e6
     print(

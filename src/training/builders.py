@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from loading.cache import Cache
     from loading.datamodule import MaskDataModule
     from loading.random_crops import Cropped
+    from modeling.frame_sizes import Frames
     from modeling.losses.loss_sum import Loss
     from modeling.segmenter import Normalization, Segmenter
     from settings import Settings
@@ -84,7 +85,24 @@ def build_network(settings: "Settings", spec: DataSpec, encoder_weights: str | N
         weights_folder=settings.WEIGHTS,
         max_features=settings.MAX_FEATURES,
         deep_supervision=settings.DEEP_SUPERVISION,
+        size=input_size(settings),
     )
+
+
+def frames(settings: "Settings", spec: DataSpec) -> "Frames":
+    """Return how the network takes the frames of these settings, tried in a second, without memory for its weights.
+
+    Raises UserError where it takes none, or one size only and the settings make others.
+    """
+    import model_dispatcher
+
+    found = model_dispatcher.frames_of(settings.MODEL_NAME, spec.channels, input_size(settings))
+    if found.only and (settings.RESIZE == "none" or not found.takes(settings.IMAGE_SIZE)):
+        raise UserError(
+            f"MODEL_NAME={settings.MODEL_NAME}: every image is {found}, and RESIZE=none or a CROP smaller than "
+            "IMAGE_SIZE make images of other sizes. Leave them out, or take a network of any size."
+        )
+    return found
 
 
 def network(settings: "Settings", spec: DataSpec, batch: int, fold: str = "") -> "Segmenter":
@@ -98,6 +116,7 @@ def network(settings: "Settings", spec: DataSpec, batch: int, fold: str = "") ->
     import torch
 
     pl.seed_everything(settings.SEED, verbose=False)
+    frames(settings, spec)
     size = input_size(settings)
     built, blank = build_network(settings, spec), torch.zeros(1, spec.channels, *size)
     try:

@@ -71,7 +71,8 @@ class FoldTraining:
     def _run_as_rank(self, cluster: "ClusterEnvironment | None") -> None:
         """Prepare, fit and ship, as the only process or as one of several, alone in the run folder."""
         self.is_rank_zero = distributed.rank() == 0
-        _ = self.hardware, self.loss  # what cannot be is refused before anything is touched
+        # what cannot be is refused before anything is touched
+        _ = self.hardware, self.loss, builders.frames(self.settings, self.spec)
         with self._alone_in_folder():
             prepared = distributed.on_rank_zero(self.prepare)
             if prepared is None:
@@ -243,6 +244,7 @@ class FoldTraining:
         overfit = "and the same to validate on (OVERFIT: no honest score)"
         held_out = overfit if settings.OVERFIT else f"{len(self.valid_rows)} held out"
         crops = f" in crops of {settings.CROP[0]} x {settings.CROP[1]}" if all(settings.CROP) else ""
+        crops += f" {padding}" if (padding := str(self.network.frames)) else ""
         where = f"{self.hardware.device}, {self.hardware.reason}{_shares(settings)} -> {self.folder}"
         print(
             f"{settings.EXPERIMENT}, fold {self.fold}: {len(self.train_rows)} images to train on, {held_out}; "

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from tools import run_folders
 from tools.errors import UnlearnedError, UserError
 from tools.files import sha256, write_json
-from training import weights_origin
+from training import builders, weights_origin
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -85,15 +85,15 @@ def _chosen_weights(training: "FoldTraining", trainer: "pl.Trainer", network: "n
 
 def _network_settings(settings: "Settings", network: "Segmenter") -> dict[str, Any]:
     """Return what prediction has to know to build the network and to give it images."""
-    # as 0.485, which has not all the digits of a float: the network's own, also where a checkpoint brought them
-    mean, std = ([float(str(value)) for value in part.flatten().cpu().numpy()] for part in (network.mean, network.std))
+    normalization = network.normalization  # its own: a resumed run's came with its checkpoint
     return {
         "MODEL_NAME": settings.MODEL_NAME,
         "MAX_FEATURES": settings.MAX_FEATURES,
         "IMAGE_SIZE": settings.IMAGE_SIZE,
+        "INPUT_SIZE": builders.input_size(settings),  # what the network was made for
         "RESIZE": settings.RESIZE,
-        "MODEL_MEAN": mean,
-        "MODEL_STD": std,
+        "MODEL_MEAN": normalization.mean,
+        "MODEL_STD": normalization.std,
     }
 
 
