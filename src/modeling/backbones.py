@@ -108,7 +108,7 @@ def _timm_features(name: str, channels: int, options: tuple[tuple[str, Any], ...
     import timm
 
     # what was made for one size only returns the same features when it is made for the trial's
-    wanted = {one: TRIAL if one == "img_size" else value for one, value in options}
+    wanted: Options = {one: TRIAL if one == "img_size" else value for one, value in options}
     with torch.device("meta"), torch.no_grad():
         backbone: Any = timm.create_model(name, features_only=True, in_chans=channels, **wanted).eval()
         outputs = backbone(torch.zeros(1, channels, *TRIAL))

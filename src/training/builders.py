@@ -10,7 +10,7 @@ from data import dataspec, splits
 from data.dataspec import DataSpec
 from tools import run_folders
 from tools.errors import UserError
-from training import warm_start, weights_origin
+from training import loading_plan, warm_start, weights_origin
 
 if TYPE_CHECKING:
     import numpy as np
@@ -239,7 +239,7 @@ def loaders(
         seed=settings.SEED,
         train_batch_size=settings.TRAIN_BATCH_SIZE,
         valid_batch_size=settings.VALID_BATCH_SIZE,
-        weights=_row_weights(settings, spec, frame, cache, train_rows),
+        weights=loading_plan.row_weights(settings, spec, frame, cache, train_rows),
         rank=distributed.rank(),
         ranks=distributed.size(),
         limit=settings.LIMIT,
@@ -251,49 +251,8 @@ def loaders(
         order,
         augment=augmentation(settings, spec),
         cropped=all(settings.CROP),
-        num_workers=_loader_processes(settings, cache, train_rows, valid_rows),
+        num_workers=loading_plan.processes(settings, cache, train_rows, valid_rows),
     )
-
-
-def _loader_processes(settings: "Settings", cache: "Cache", train_rows: "np.ndarray", valid_rows: "np.ndarray") -> int:
-    """Return as many loader processes as WORKERS says and shared memory has room for; says where it has less."""
-    from loading.datamodule import workers
-    from tools.hardware import fitting_processes
-
-    frames = [settings.CROP] if all(settings.CROP) else [cache.shapes[row] for row in train_rows]
-    sample, held_out = (
-        max((height * width for height, width in shapes), default=0) * (cache.channels + cache.planes)
-        for shapes in (frames, [cache.shapes[row] for row in valid_rows])
-    )
-    processes, why = fitting_processes(
-        workers(settings.WORKERS),
-        sample * min(settings.TRAIN_BATCH_SIZE, len(train_rows)),
-        held_out * min(settings.VALID_BATCH_SIZE, len(valid_rows)),
-    )
-    if why:
-        print(why, flush=True)
-    return processes
-
-
-def _row_weights(
-    settings: "Settings", spec: DataSpec, frame: "pd.DataFrame", cache: "Cache", rows: "np.ndarray"
-) -> "np.ndarray | None":
-    """Return how often each training row comes, by BALANCE and FOREGROUND; None where each comes once."""
-    import numpy as np
-
-    from loading.samplers import balance_weights, foreground_weights, stratum_shares
-
-    images_by_foreground = settings.FOREGROUND > 0 and not all(settings.CROP)  # with CROP the crops are placed by it
-    if settings.BALANCE == "none" and not images_by_foreground:
-        return None
-    weights = np.ones(len(rows))
-    if settings.BALANCE != "none":
-        strata = [str(stratum) for stratum in frame["stratum"].iloc[rows]]
-        weights = balance_weights(strata, stratum_shares(settings.BALANCE, strata))
-    if images_by_foreground:
-        shown = np.array([spec.class_planes(cache[row][1]).any() for row in rows])
-        weights = foreground_weights(weights, shown, settings.FOREGROUND)
-    return weights
 
 
 def module(settings: "Settings", spec: DataSpec, network: "Segmenter", loss: "Loss") -> "SegmentationModule":
