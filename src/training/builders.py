@@ -176,7 +176,10 @@ def begun_from(
     Raises UserError where they have seen what the fold holds out.
     """
     origin = recorded or _weights_origin(settings, fold)
-    return weights_origin.check(origin, held_out(settings, frame, fold))
+    try:
+        return weights_origin.check(origin, held_out(settings, frame, fold))
+    except UserError as error:
+        raise UserError(f"INIT={settings.INIT}: {error}") if settings.INIT else error
 
 
 def may_have_seen(settings: "Settings") -> bool:
