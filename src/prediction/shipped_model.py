@@ -79,10 +79,12 @@ def _build(parts: dict[str, Any], spec: DataSpec) -> tuple[Segmenter, tuple[int,
     """
     (height, width), resize = parts["IMAGE_SIZE"], parts["RESIZE"]
     size, features = (int(height), int(width)), int(parts.get("MAX_FEATURES", 512))  # older models have no such network
+    tall, wide = map(int, parts.get("INPUT_SIZE", size))  # older models were made for any size, or for theirs
     mean, std = tuple(map(float, parts["MODEL_MEAN"])), tuple(map(float, parts["MODEL_STD"]))
     within = {
         f"RESIZE {resize}": resize in RESIZES,
         f"IMAGE_SIZE {size}": all(8 <= side <= 20_000 for side in size),
+        f"INPUT_SIZE {tall, wide}": all(8 <= side <= 20_000 for side in (tall, wide)),
         f"MODEL_MEAN {mean}": all(-10 <= part <= 10 for part in mean),
         f"MODEL_STD {std}": all(1e-6 <= part <= 10 for part in std),
         f"MAX_FEATURES {features}": 1 <= features <= 8192,
@@ -95,6 +97,7 @@ def _build(parts: dict[str, Any], spec: DataSpec) -> tuple[Segmenter, tuple[int,
         channels=spec.channels,
         normalization=Normalization(mean, std),
         max_features=features,
+        size=(tall, wide),
     )
     return network, size, resize
 

@@ -193,7 +193,7 @@ def _take_weights(settings: "Settings", encoder: str, folder: Path) -> None:
     if packed.is_file():
         shutil.copyfile(packed, folder / packed.name)
     elif package and package.installed():
-        packing.pack(settings.MODEL_NAME, settings.WEIGHTS, folder / packed.name)
+        packing.pack(settings.MODEL_NAME, settings.WEIGHTS, settings.IMAGE_SIZE, folder / packed.name)
     else:
         raise UserError(f"{packed}: no such file; on Kaggle there is no network. Run make weights first.")
 

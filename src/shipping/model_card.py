@@ -165,8 +165,11 @@ def _conditions(summary: dict[str, Any]) -> str:
     )
 
 
-def card(name: str, about: dict[str, Any], spec: DataSpec, evidence: Evidence, note: str) -> str:
-    """Return README.md of the folder `name`; `note`: the check of its predictions when the folder was written."""
+def card(name: str, about: dict[str, Any], spec: DataSpec, evidence: Evidence, note: str, padded: bool) -> str:
+    """Return README.md of the folder `name`; `note`: the check of its predictions when the folder was written.
+
+    `padded`: the network's frame is larger than IMAGE_SIZE.
+    """
     network, settings = about["network"], about.get("settings", {})
     height, width = network["IMAGE_SIZE"]
     architecture = network["MODEL_NAME"]
@@ -196,7 +199,7 @@ It sees images of {height} x {width} px (RESIZE={network["RESIZE"]}), {_images(s
 `pip install segmentation-models-pytorch albumentations pillow`
 
 ```python
-{usage(name, spec, network, _cuts(spec, evidence, settings))}```
+{usage(name, spec, network, _cuts(spec, evidence, settings), padded)}```
 
 {note}
 """
@@ -222,11 +225,14 @@ def _cuts(spec: DataSpec, evidence: Evidence, settings: dict[str, Any]) -> list[
     return [float(settings.get("THRESHOLD", 0.5))] * len(spec.scored)
 
 
-def usage(name: str, spec: DataSpec, network: dict[str, Any], cuts: list[float]) -> str:
-    """Return the lines of Python that make a mask with smp, albumentations and Pillow alone."""
+def usage(name: str, spec: DataSpec, network: dict[str, Any], cuts: list[float], padded: bool) -> str:
+    """Return the lines of Python that make a mask with smp, albumentations and Pillow alone.
+
+    `padded`: the network's frame is larger than IMAGE_SIZE.
+    """
     height, width = network["IMAGE_SIZE"]
     inside = {
-        "stretch": f"p = p[:, :, :{height}, :{width}]\n" if height % 32 or width % 32 else "",
+        "stretch": f"p = p[:, :, :{height}, :{width}]\n" if padded else "",
         "none": "p = p[:, :, : image.shape[0], : image.shape[1]]\n",
         "fit": (
             f"scale = min({height} / image.shape[0], {width} / image.shape[1])\n"

@@ -21,7 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from formats.resize import image_to_network
-from modeling.segmenter import DIVISOR, Segmenter
+from modeling.frame_sizes import DIVISOR
+from modeling.segmenter import Segmenter
 from prediction import tta
 from prediction.shipped_model import Model
 from tools.errors import UserError
@@ -52,8 +53,8 @@ WAYS = (Way(any_size=True, tracing=True), Way(any_size=False, tracing=True), Way
 class Graph(nn.Module):
     """The file's computation: bytes / 255, each network with its own normalization, activation, mean of probabilities.
 
-    `any_size`: pad to multiples of 32 by an index that depends on the image's size. The networks' own padding is
-    decided in Python, and a trace would keep the padding of the traced size.
+    `any_size`: pad to the networks' multiples by an index that depends on the image's size. The networks' own padding
+    is decided in Python, and a trace would keep the padding of the traced size.
     """
 
     def __init__(self, networks: list[Segmenter], task: str, any_size: bool) -> None:
@@ -73,13 +74,14 @@ class Graph(nn.Module):
 
 
 def _padded(network: Segmenter, x: Tensor) -> Tensor:
-    """Return a Segmenter's logits for x of any size, its border repeated up to multiples of 32."""
+    """Return a Segmenter's logits for x of any size, its border repeated up to multiples of what it takes."""
     height, width = x.shape[-2:]
     rows, columns = (
-        torch.arange(side + (-side) % DIVISOR, device=x.device).clamp(max=side - 1) for side in (height, width)
+        torch.arange(side + (-side) % divisor, device=x.device).clamp(max=side - 1)
+        for side, divisor in zip((height, width), network.frames.divisor, strict=True)
     )
     x = (x - network.mean) / network.std
-    return network.body(x.index_select(2, rows).index_select(3, columns))[..., :height, :width]
+    return network.of_padded(x.index_select(2, rows).index_select(3, columns))[..., :height, :width]
 
 
 def packages() -> tuple[Any, Any]:
@@ -114,7 +116,10 @@ def write(path: Path, models: list[Model], picture: np.ndarray) -> Way:
     packages()
     model, reasons = models[0], []
     size = picture.shape[:2] if model.resize == "none" else model.size
+    one_size_only = any(model.network.frames.only for model in models)
     for way in WAYS:
+        if way.any_size and one_size_only:
+            continue
         try:
             _export(path, models, _frames(picture, size, 2), way)
             _prove(path, models, picture, [size, *(_other_sizes(size) if way.any_size else ())])
@@ -126,8 +131,8 @@ def write(path: Path, models: list[Model], picture: np.ndarray) -> Way:
         else:
             return way
     raise UserError(
-        f"This network cannot be written as ONNX by torch {torch.__version__}. Nothing was left. The three ways that "
-        "were tried:" + "".join(f"\n  {reason}" for reason in reasons)
+        f"This network cannot be written as ONNX by torch {torch.__version__}. Nothing was left. The ways that were "
+        "tried:" + "".join(f"\n  {reason}" for reason in reasons)
     )
 
 

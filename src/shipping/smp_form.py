@@ -94,22 +94,21 @@ def _resizes(size: tuple[int, int], resize: str, shapes: set[tuple[int, int]]) -
 
 
 def _to_tensor(model: "Model") -> list[Any]:
-    """Return the steps to sides that are multiples of 32, normalization, and channels first."""
+    """Return the steps to sides that are multiples of what the network takes, normalization, and channels first."""
     import albumentations as A
     import cv2
 
-    from modeling.segmenter import DIVISOR
-
+    down, across = model.network.frames.divisor
     pad = A.PadIfNeeded(
         min_height=None,
         min_width=None,
-        pad_height_divisor=DIVISOR,
-        pad_width_divisor=DIVISOR,
+        pad_height_divisor=down,
+        pad_width_divisor=across,
         position="top_left",
         border_mode=cv2.BORDER_REPLICATE,
     )
     mean, std = (getattr(model.network, name).flatten().tolist() for name in ("mean", "std"))
-    whole = model.resize != "none" and not any(side % DIVISOR for side in model.size)
+    whole = model.resize != "none" and model.network.frames.padded(model.size) == tuple(model.size)
     return [*([] if whole else [pad]), A.Normalize(mean=mean, std=std, max_pixel_value=255.0), A.ToTensorV2()]
 
 
@@ -166,9 +165,9 @@ def save(folder: Path, model: "Model", pictures: list[Any], frames: list[Any], e
         )
         if levels:
             note += f" Albumentations' resizing is {levels:.2f} of 255 levels off that of the training, on average."
-        (partial / "README.md").write_text(
-            model_card.card(folder.name, model.about, model.spec, evidence, note), encoding="utf-8"
-        )
+        padded = model.network.frames.padded(model.size) != tuple(model.size)
+        card = model_card.card(folder.name, model.about, model.spec, evidence, note, padded)
+        (partial / "README.md").write_text(card, encoding="utf-8")
         if folder.exists():
             shutil.rmtree(folder)
         os.replace(partial, folder)

@@ -22,6 +22,7 @@ def described(training: "FoldTraining") -> str:
     overfit = "and the same to validate on (OVERFIT: no honest score)"
     held_out = overfit if settings.OVERFIT else f"{len(training.valid_rows)} held out"
     crops = f" in crops of {settings.CROP[0]} x {settings.CROP[1]}" if all(settings.CROP) else ""
+    crops += f" {padding}" if (padding := str(training.network.frames)) else ""
     where = f"{training.hardware.device}, {training.hardware.reason}{_shares(settings)} -> {training.folder}"
     lines = [
         f"{settings.EXPERIMENT}, fold {training.fold}: {len(training.train_rows)} images to train on, {held_out}; "

@@ -10,7 +10,7 @@ from data import class_merge, dataspec, splits
 from data.dataspec import DataSpec
 from tools import run_folders
 from tools.errors import UserError
-from training import warm_start, weights_origin
+from training import loading_plan, warm_start, weights_origin
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from loading.cache import Cache
     from loading.datamodule import MaskDataModule
     from loading.random_crops import Cropped
+    from modeling.frame_sizes import Frames
     from modeling.losses.loss_sum import Loss
     from modeling.segmenter import Segmenter
     from settings import Settings
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def data_spec(settings: "Settings") -> DataSpec:
-    """Read what the pixels mean, as make folds found it. Raises UserError where TASK, IN_CHANNELS or CLASSES say else."""
+    """Read what the pixels mean, as make folds found it. UserError where TASK, IN_CHANNELS or CLASSES say else."""
     sidecar = Path(settings.TRAIN_FOLDS).with_suffix(".json")
     spec = dataspec.read(sidecar)
     for name, wanted, default, actual in (
@@ -75,7 +76,24 @@ def build_network(settings: "Settings", spec: DataSpec, encoder_weights: str | N
         weights_folder=settings.WEIGHTS,
         max_features=settings.MAX_FEATURES,
         deep_supervision=settings.DEEP_SUPERVISION,
+        size=input_size(settings),
     )
+
+
+def frames(settings: "Settings", spec: DataSpec) -> "Frames":
+    """Return how the network takes the frames of these settings, tried in a second, without memory for its weights.
+
+    Raises UserError where it takes none, or one size only and the settings make others.
+    """
+    import model_dispatcher
+
+    found = model_dispatcher.frames_of(settings.MODEL_NAME, spec.channels, input_size(settings))
+    if found.only and (settings.RESIZE == "none" or not found.takes(settings.IMAGE_SIZE)):
+        raise UserError(
+            f"MODEL_NAME={settings.MODEL_NAME}: every image is {found}, and RESIZE=none or a CROP smaller than "
+            "IMAGE_SIZE make images of other sizes. Leave them out, or take a network of any size."
+        )
+    return found
 
 
 def network(settings: "Settings", spec: DataSpec, batch: int, fold: str = "") -> "Segmenter":
@@ -89,6 +107,7 @@ def network(settings: "Settings", spec: DataSpec, batch: int, fold: str = "") ->
     import torch
 
     pl.seed_everything(settings.SEED, verbose=False)
+    frames(settings, spec)
     size = input_size(settings)
     built, blank = build_network(settings, spec), torch.zeros(1, spec.channels, *size)
     try:
@@ -148,7 +167,12 @@ def begun_from(
     Raises UserError where they have seen what the fold holds out.
     """
     origin = recorded or _weights_origin(settings, fold)
-    return weights_origin.check(origin, held_out(settings, frame, fold))
+    try:
+        return weights_origin.check(origin, held_out(settings, frame, fold))
+    except UserError as error:
+        if not settings.INIT:
+            raise
+        raise UserError(f"INIT={settings.INIT}: {error}") from error
 
 
 def may_have_seen(settings: "Settings") -> bool:
@@ -211,7 +235,7 @@ def loaders(
         seed=settings.SEED,
         train_batch_size=settings.TRAIN_BATCH_SIZE,
         valid_batch_size=settings.VALID_BATCH_SIZE,
-        weights=_row_weights(settings, spec, frame, cache, train_rows),
+        weights=loading_plan.row_weights(settings, spec, frame, cache, train_rows),
         rank=distributed.rank(),
         ranks=distributed.size(),
         limit=settings.LIMIT,
@@ -223,50 +247,8 @@ def loaders(
         order,
         augment=augmentation(settings, spec),
         cropped=all(settings.CROP),
-        num_workers=_loader_processes(settings, cache, train_rows, valid_rows),
+        num_workers=loading_plan.processes(settings, cache, train_rows, valid_rows),
     )
-
-
-def _loader_processes(settings: "Settings", cache: "Cache", train_rows: "np.ndarray", valid_rows: "np.ndarray") -> int:
-    """Return as many loader processes as WORKERS says and shared memory has room for; says where it has less."""
-    from loading.datamodule import workers
-    from tools.hardware import fitting_processes
-
-    frames = [settings.CROP] if all(settings.CROP) else [cache.shapes[row] for row in train_rows]
-    sample, held_out = (
-        max((height * width for height, width in shapes), default=0) * (cache.channels + cache.planes)
-        for shapes in (frames, [cache.shapes[row] for row in valid_rows])
-    )
-    processes, why = fitting_processes(
-        workers(settings.WORKERS),
-        sample * min(settings.TRAIN_BATCH_SIZE, len(train_rows)),
-        held_out * min(settings.VALID_BATCH_SIZE, len(valid_rows)),
-    )
-    if why:
-        print(why, flush=True)
-    return processes
-
-
-def _row_weights(
-    settings: "Settings", spec: DataSpec, frame: "pd.DataFrame", cache: "Cache", rows: "np.ndarray"
-) -> "np.ndarray | None":
-    """Return how often each training row comes, by BALANCE and FOREGROUND; None where each comes once."""
-    import numpy as np
-
-    from data.folds_table import stratum_labels
-    from loading.samplers import balance_weights, foreground_weights, stratum_shares
-
-    images_by_foreground = settings.FOREGROUND > 0 and not all(settings.CROP)  # with CROP the crops are placed by it
-    if settings.BALANCE == "none" and not images_by_foreground:
-        return None
-    weights = np.ones(len(rows))
-    if settings.BALANCE != "none":
-        strata = stratum_labels(frame.iloc[rows], Path(settings.TRAIN_FOLDS))
-        weights = balance_weights(strata, stratum_shares(settings.BALANCE, strata))
-    if images_by_foreground:
-        shown = np.array([spec.class_planes(cache[row][1]).any() for row in rows])
-        weights = foreground_weights(weights, shown, settings.FOREGROUND)
-    return weights
 
 
 def module(settings: "Settings", spec: DataSpec, network: "Segmenter", loss: "Loss") -> "SegmentationModule":

