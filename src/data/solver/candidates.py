@@ -44,8 +44,9 @@ class Candidate:
 
     @property
     def rank(self) -> tuple[bool, bool, int, int, bool, int]:
-        of_images = words.count(self.rule.lost, words.IMAGES)
-        plain = not words.count(self.rule.lost, words.OTHERS)
+        lost = self.rule.lost
+        of_images = words.count(lost, words.IMAGES) - 2 * words.count(lost, words.MASKS)
+        plain = not words.count(lost, words.NOT_IMAGES)
         return (
             self.same_size,
             plain and not self.other,
@@ -81,11 +82,13 @@ Allowed = Callable[[str], bool]
 def find(paths: Sequence[str], look: Looker, image: Allowed, mask: Allowed) -> Found:
     """Find the candidates among image files; `image` and `mask` say which may be what."""
     parts = parts_of(paths)
-    coarse = _find(take_apart(paths), parts, look, image, mask)
-    if coarse.explained >= _ENOUGH:
-        return coarse
-    fine = _find(take_apart(paths, fine=True), parts, look, image, mask)
-    return fine if fine.explained > coarse.explained else coarse
+    best = _find(take_apart(paths), parts, look, image, mask)
+    for fine, loose in ((True, False), (False, True), (True, True)):
+        if best.explained >= _ENOUGH:
+            break
+        other = _find(take_apart(paths, fine, loose), parts, look, image, mask)
+        best = other if other.explained > best.explained else best
+    return best
 
 
 def _find(names: list[Name], parts: dict[str, str], look: Looker, image: Allowed, mask: Allowed) -> Found:

@@ -115,7 +115,8 @@ def _relation(first: Candidate, one: Candidate, look: Looker) -> str:
         return "people" if words.drawn_by(mine) and words.drawn_by(other) else ""
     if words.drawn_by(mine) and words.drawn_by(other) and common > _APART:
         return "people"
-    if common >= _SAME_THING and same_share >= _SAME_SHARE:
+    as_many = 10 * min(len(first.pairs), len(one.pairs)) >= 9 * max(len(first.pairs), len(one.pairs))
+    if common >= _SAME_THING and same_share >= _SAME_SHARE and as_many:
         return "people"
     return "classes" if common <= _APART and not numbered else ""
 

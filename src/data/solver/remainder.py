@@ -24,13 +24,22 @@ class Remainder:
     left: list[tuple[str, str]]  # path, why
 
 
-def sort_out(
-    found: Found, contest: Contest, pairs: dict[str, tuple[str, ...]], tested: dict[str, tuple[str, ...]], look: Looker
-) -> Remainder:
-    """Say of every image file in none of the `pairs` what it is; `tested`: test images that have masks."""
+@dataclass(frozen=True)
+class Paired:
+    """Images in pairs, each with its masks' files."""
+
+    trained: dict[str, tuple[str, ...]]
+    tested: dict[str, tuple[str, ...]]  # test images that have masks
+    twice: dict[str, tuple[str, ...]]  # the same again in another format
+    known: frozenset[str]  # further masks of a known layout
+
+
+def sort_out(found: Found, contest: Contest, paired: Paired, look: Looker) -> Remainder:
+    """Say of every image file that is in no pair what it is."""
+    pairs, tested = paired.trained, paired.tested
     taken = contest.taken
-    why = _whys(contest, tested)
-    used = {*pairs, *(path for paths in pairs.values() for path in paths)}
+    why = _whys(contest, tested) | dict.fromkeys(_files(paired.twice), "the same in another format")
+    used = _files(pairs) | (paired.known if contest.known else frozenset())
     image_folders, mask_folders = _folders(pairs), _folders(path for paths in pairs.values() for path in paths)
     images, masks, tests, rest = [], [], list(tested), []
     for name in found.index.names:
@@ -64,6 +73,10 @@ def _whys(contest: Contest, tested: dict[str, tuple[str, ...]]) -> dict[str, str
         files = one.masks if one.masks.isdisjoint(contest.taken.masks) else one.pairs
         why = dict.fromkeys(files, said) | why
     return why
+
+
+def _files(pairs: dict[str, tuple[str, ...]]) -> frozenset[str]:
+    return frozenset(pairs).union(*pairs.values())
 
 
 def _folders(paths: Iterable[str]) -> set[str]:

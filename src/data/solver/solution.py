@@ -16,7 +16,9 @@ from data.layout_match import LayoutMatch, Pair, Places
 from data.solver import candidates, references, remainder
 from data.solver.candidates import Candidate, Found
 from data.solver.contest import Contest, decide
+from data.solver.kinds import group_rule, one_format, strata
 from data.solver.looks import Looker, looker
+from data.solver.remainder import Paired
 from formats.images import SUFFIXES
 from tools.errors import UserError, listing
 
@@ -62,7 +64,7 @@ def solve(
     contest = decide(found, look, prior)
     if contest is None:
         return None
-    return _Solving(places, found, contest, look, every).solution()
+    return _Solving(places, found, contest, look, every, prior).solution()
 
 
 def _allowed(place: Path | None, root: Path, default: bool) -> Callable[[str], bool]:
@@ -84,6 +86,7 @@ class _Solving:
     contest: Contest
     look: Looker
     files: Sequence[str]
+    prior: frozenset[str]
 
     def solution(self) -> Solution:
         contest = self._of_annotator()
@@ -97,16 +100,12 @@ class _Solving:
                 files = _merged(contest.classes)
             else:
                 question = self._ask(contest.classes, "masks")
+        texts, twice = one_format(texts)
         pairs, tested = self._parts(texts)
         for path in (path for path in pairs if "{" in path):
             self.places.below(self.places.root / path)  # names that no table can keep are refused
-        rest = remainder.sort_out(
-            self.found,
-            contest,
-            {path: files[path] for path in pairs},
-            {path: files[path] for path in tested},
-            self.look,
-        )
+        trained, held, again = ({path: files[path] for path in paths} for paths in (pairs, tested, twice))
+        rest = remainder.sort_out(self.found, contest, Paired(trained, held, again, self.prior), self.look)
         listed = self._listed(pairs) if rest.images else {}
         left = rest.left + [(path, "not in the lists of images that count") for path in rest.images if listed]
         lone = [] if listed else rest.images
@@ -117,7 +116,7 @@ class _Solving:
             self._sentence(pairs, files, classes, texts),
             self._pairs(pairs, texts, listed),
             alone,
-            group=_group(pairs),
+            group=group_rule(pairs),
             classes=classes,
             unmasked=lone,
             notes=self._notes(contest, tested, rest, left),
@@ -180,10 +179,9 @@ class _Solving:
     def _pairs(self, images: Sequence[str], texts: dict[str, str], listed: dict[str, str]) -> list[Pair]:
         parts = [listed.get(PurePosixPath(path).stem) or self.found.parts[path] for path in images]
         given = "valid" in parts and len(set(parts)) > 1
-        strata = _strata(images)
         return [
             Pair(path, texts[path], stratum, int(part != "valid") if given else None)
-            for path, part, stratum in zip(images, parts, strata, strict=True)
+            for path, part, stratum in zip(images, parts, strata(images), strict=True)
         ]
 
     def _listed(self, images: Sequence[str]) -> dict[str, str]:
@@ -279,24 +277,3 @@ def _selector(own: frozenset[str], others: frozenset[str]) -> str:
         if tried and all(map(fits, own)) and not any(map(fits, others)):
             return tried.lstrip("/")
     return ""
-
-
-def _strata(images: Sequence[str]) -> list[str]:
-    """Name the kind of each image by its folders, without those that all have or that tell its role; few, or none."""
-    folders = [path.rpartition("/")[0].split("/") for path in images]
-    if len({len(parts) for parts in folders}) != 1:
-        return [""] * len(images)
-    columns = [column for column in zip(*folders, strict=True) if len(set(column)) > 1]
-    strata = ["/".join(parts) for parts in zip(*columns, strict=True)] if columns else [""] * len(images)
-    return strata if len(set(strata)) <= max(2, len(images) // 4) else [""] * len(images)
-
-
-def _group(images: Sequence[str]) -> str:
-    """Give the regex of a patient's folder, where the images' names begin with those of numbered folders; else ""."""
-    folders = {path.rpartition("/")[0].rpartition("/")[2] for path in images}
-    begins = all(
-        path.rpartition("/")[2].startswith(path.rpartition("/")[0].rpartition("/")[2]) and "/" in path
-        for path in images
-    )
-    several = 2 < len(folders) < len(images)
-    return r"([^/]+)/[^/]+$" if begins and several and all(re.search(r"\d", name) for name in folders) else ""
