@@ -160,3 +160,13 @@ def _sample(names: Sequence[Name]) -> list[Name]:
 def _spread(group: list[Name], count: int) -> list[Name]:
     count = min(count, len(group))
     return [group[position * len(group) // count] for position in range(count)]
+
+
+def related(images: Sequence[Name], others: Sequence[Name]) -> bool:
+    """Say whether some rule leads from at least two of the images to others; from one where there is only one."""
+    theirs = {name.path for name in others}
+    index = Index([*images, *others] if images is not others else images)
+    own = {name.path for name in images}
+    proposed = index.propose(own.__contains__)
+    least = min(2, len(own))
+    return any(sum(other in theirs for _, other in pairs) >= least for pairs in proposed.values())

@@ -216,22 +216,23 @@ class _Solving:
                 f"{len(labels)} people drew the images: {mine} is taken; ANNOTATOR={others[0]} takes another"
                 + (f" ({', '.join(others)})." if len(others) > 1 else ".")
             )
-        if rest.tests:
-            where = _places({path.rpartition("/")[0] for path in rest.tests})
-            notes.append(
-                f"Test images: {len(rest.tests)} in {where}"
-                + (f", {len(tested)} of them with masks, which are not trained on." if tested else ".")
-            )
         used = {name.path for name in self.found.index.names}
-        lines = remainder.grouped(left) + remainder.grouped(_no_pictures(self.files, used))
-        if lines:
-            notes.append(f"Left out:{listing(lines, 8)}")
-        return notes
+        return notes + said_of_rest(rest.tests, len(tested), left, [path for path in self.files if path not in used])
 
 
-def _no_pictures(files: Iterable[str], used: set[str]) -> list[tuple[str, str]]:
+def said_of_rest(tests: Sequence[str], tested: int, left: Iterable[tuple[str, str]], other: Iterable[str]) -> list[str]:
+    """Say what the test images are, `tested` of them with masks, and what is left out; `other`: files, no images."""
+    notes = []
+    if tests:
+        where = _places({path.rpartition("/")[0] for path in tests})
+        held = f", {tested} of them with masks, which are not trained on" if tested else ""
+        notes.append(f"Test images: {len(tests)} in {where}{held}.")
+    lines = remainder.grouped(left) + remainder.grouped(_no_pictures(list(other)))
+    return [*notes, f"Left out:{listing(lines, 8)}"] if lines else notes
+
+
+def _no_pictures(other: Sequence[str]) -> list[tuple[str, str]]:
     """List files that are no images, of folders and endings that have several."""
-    other = [path for path in files if path not in used]
     counts = Counter((path.rpartition("/")[0].split("/")[0], PurePosixPath(path).suffix) for path in other)
     return [
         (path, "no images")
