@@ -11,7 +11,7 @@ from data.solver.contest import Contest
 from data.solver.looks import Looker
 from data.solver.names import PARTS
 
-_FLAT = 0.85
+_FLAT, _FLAT_TEST = 0.85, 0.97  # what is called test may have a black frame
 
 
 @dataclass(frozen=True)
@@ -116,15 +116,17 @@ def _tests(found: Found, lone: Sequence[str], look: Looker) -> list[str]:
     folders: dict[str, list[str]] = defaultdict(list)
     for path in lone:
         folders[path.rpartition("/")[0]].append(path)
-    pictures = [path for paths in folders.values() if _are_pictures(paths, look) for path in paths]
-    called = [path for path in pictures if found.parts[path] == "test"]
+    flat = {folder: _flat(paths, look) for folder, paths in folders.items()}
+    called = [path for path in lone if found.parts[path] == "test" and flat[path.rpartition("/")[0]] <= _FLAT_TEST]
+    pictures = [path for path in lone if flat[path.rpartition("/")[0]] <= _FLAT]
     return called or [path for path in pictures if not words.count(found.index.by_path[path].words, words.OTHERS)]
 
 
-def _are_pictures(paths: Sequence[str], look: Looker) -> bool:
+def _flat(paths: Sequence[str], look: Looker) -> float:
+    """Look at some of a folder's files: how much they are like masks, 0 to 1; 1 where none can be read."""
     some = [look(paths[position * len(paths) // 3]) for position in range(min(3, len(paths)))]
     seen = [one.mask for one in some if one is not None]
-    return bool(seen) and sum(seen) / len(seen) <= _FLAT
+    return sum(seen) / len(seen) if seen else 1.0
 
 
 def grouped(left: Iterable[tuple[str, str]]) -> list[str]:
