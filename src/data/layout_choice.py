@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 
 from data.file_listing import all_files, stack
-from data.layout_match import LayoutMatch, Places
+from data.layout_match import LayoutMatch, Pair, Places
 from data.solver.names import parts_of, take_apart
 from data.solver.rules import related
 from data.solver.solution import Solution, said_of_rest, solve
@@ -120,3 +120,27 @@ def _confirmed(first: LayoutMatch, solution: Solution | None, places: Places) ->
 
 def _split(match: LayoutMatch) -> bool:
     return any(pair.kfold is not None for pair in match.pairs)
+
+
+def alike(lines: list[str], most: int = 5) -> list[str]:
+    """Shorten lines that end alike (`: no mask`) to some of them and the number of the others."""
+    groups: dict[str, list[str]] = {}
+    for line in lines:
+        groups.setdefault(line.rpartition(": ")[2], []).append(line)
+    return [
+        line
+        for end, group in groups.items()
+        for line in (group if len(group) <= most + 1 else [*group[:most], f"{len(group) - most} more: {end}"])
+    ]
+
+
+def without_unpaired(matched: LayoutMatch, unpaired: str) -> LayoutMatch:
+    """Leave out what has no partner (`skip`), or give images without a mask an empty one (`empty`), and say so."""
+    pairs, note = list(matched.pairs), f"UNPAIRED={unpaired}: {len(matched.alone)} without a partner are left out."
+    if unpaired == "empty":
+        splits = any(pair.kfold is not None for pair in pairs)
+        pairs += [Pair(image, "", kfold=1 if splits else None) for image in matched.unmasked]
+        rest = len(matched.alone) - len(matched.unmasked)
+        note = f"UNPAIRED=empty: {len(matched.unmasked)} images without a mask have an empty one"
+        note += f"; {rest} masks of no image are left out." if rest else "."
+    return replace(matched, pairs=pairs, alone=[], notes=[*matched.notes, note])

@@ -24,6 +24,7 @@ class Contest:
     images: list[Candidate] = field(default_factory=list)  # other images of the same masks, as likely
     other: list[tuple[Candidate, str]] = field(default_factory=list)  # left out, and why
     known: bool = False  # `taken` is what a known layout takes
+    more: list[Candidate] = field(default_factory=list)  # pairs of other images with other masks, by other rules
 
 
 def decide(found: Found, look: Looker, prior: frozenset[str] = frozenset()) -> Contest | None:
@@ -45,7 +46,20 @@ def decide(found: Found, look: Looker, prior: frozenset[str] = frozenset()) -> C
     classes = sorted([first, *classes], key=lambda one: sorted(one.masks)[0]) if classes else []
     if people and not unclear and not known:
         first = together[0]
-    return Contest(first, together, classes, unclear, images, other, known)
+    involved = [first, *together, *classes, *unclear, *images, *(one for one, _ in other)]
+    return Contest(first, together, classes, unclear, images, other, known, _apart(found.candidates, involved))
+
+
+def _apart(candidates: Sequence[Candidate], involved: Sequence[Candidate]) -> list[Candidate]:
+    """List candidates that share no file with those that are `involved`, nor with each other."""
+    kept: list[Candidate] = []
+    files = {path for one in involved for path in (*one.pairs, *one.masks)}
+    for one in candidates:
+        own = {*one.pairs, *one.masks}
+        if not one.other and own.isdisjoint(files) and 20 * len(one.pairs) >= len(involved[0].pairs):
+            kept.append(one)
+            files |= own
+    return kept
 
 
 def _known(one: Candidate, prior: frozenset[str]) -> bool:

@@ -9,8 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from formats.decode import decode
-from formats.resize import MOST_HALVINGS
+from formats.decode import MOST_HALVINGS, decode
 from formats.samples import Samples
 from tools.errors import UserError
 

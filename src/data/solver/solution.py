@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from data.file_listing import all_files
 from data.layout_match import LayoutMatch, Pair, Places
-from data.solver import candidates, references, remainder
+from data.solver import candidates, references, remainder, words
 from data.solver.candidates import Candidate, Found
 from data.solver.contest import Contest, decide
 from data.solver.kinds import group_rule, one_format, strata
@@ -102,6 +102,8 @@ class _Solving:
                 question = self._ask(contest.classes, "masks")
         texts, twice = one_format(texts)
         pairs, tested = self._parts(texts)
+        more = {image: masks for one in contest.more for image, masks in one.pairs.items()}  # of test images, or asked
+        files, tested = files | more, [*tested, *more]
         for path in (path for path in pairs if "{" in path):
             self.places.below(self.places.root / path)  # names that no table can keep are refused
         trained, held, again = ({path: files[path] for path in paths} for paths in (pairs, tested, twice))
@@ -148,7 +150,11 @@ class _Solving:
     def _question(self, contest: Contest) -> str:
         if contest.unclear:
             return self._ask([contest.taken, *contest.unclear], "masks")
-        return self._ask([contest.taken, *contest.images], "images") if contest.images else ""
+        more = [one for one in contest.more if any(self.found.parts[path] != "test" for path in one.pairs)]
+        if contest.images or more:
+            return self._ask([contest.taken, *contest.images, *more], "images")
+        doubtful = words.count(contest.taken.rule.gained, words.NO_TRUTH)
+        return self._ask([contest.taken], "masks") if doubtful and not self.places.masks else ""
 
     def _ask(self, sets: Sequence[Candidate], what: str) -> str:
         masks = what == "masks"
@@ -160,13 +166,11 @@ class _Solving:
             name = "MASK_PATH" if masks else "TRAIN_PATH"
             typed = f"{name}='{self.places.root / chosen}'" if chosen else _TABLE
             lines.append(f"{len(own)} files such as {sorted(own)[0]}: {typed}")
-        number = len(sets[0].pairs)
-        which = (
-            f"{number} images have masks in {len(sets)} places" if masks else f"{len(sets)} sets of images have masks"
-        )
-        return (
-            f"{self.places.root}: {which}, and neither names nor looks say which you mean:{listing(lines)}\n{_TABLE}."
-        )
+        places = "one place" if len(sets) == 1 else f"{len(sets)} places"
+        which = f"{len(sets[0].pairs)} images have masks in {places}"
+        doubt = "neither names nor looks say which you mean" if len(sets) > 1 else "by its name these are no truth"
+        said = which if masks else f"{len(sets)} sets of images have masks"
+        return f"{self.places.root}: {said}, and {doubt}:{listing(lines)}\n{_TABLE}."
 
     def _parts(self, texts: dict[str, str]) -> tuple[list[str], list[str]]:
         """Part the images with masks into those to train on and those to test on, where both are there."""

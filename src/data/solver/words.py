@@ -22,6 +22,7 @@ NOT_IMAGES = re.compile(  # other pictures of an image
     r".*(overlay|overlaid|blend|visuali[sz]ation|preview|thumb).*|vis|viz|human|pred(iction)?s?|predicted|outputs?|"
     r"results?|depths?|disparity|heatmaps?|superpixels?|augmented|aug"
 )
+NO_TRUTH = re.compile(r"pred(iction)?s?|predicted|outputs?|results?|fov")
 SERIES = re.compile(
     r"patients?|cases?|subjects?|pat|subj|volumes?|scans?|seq|sequences?|videos?|clips?|slides?|stud(y|ies)|p|s"
 )
