@@ -11,8 +11,8 @@ from data.solver.names import Name, parts_of, take_apart
 from data.solver.rules import Index, Rule
 
 _RULES, _RARE = 40, 0.15  # by the number of files that proposed them, and the least of it, of the first one's
-_FLAT = 0.85
-_MARGIN = 0.15
+_FLAT, _MASK = 0.85, 0.7  # more is flat, less is no mask unless its name says so
+_MARGIN = 0.08  # between how flat an image and its mask are
 _BONUS = 0.3  # of a word such as masks
 _ENOUGH = 0.5  # of all files in pairs: names need no finer look
 
@@ -130,7 +130,7 @@ def _side(rule: Rule, pairs: Sequence[tuple[str, str]], index: Index, look: Look
     if image > _FLAT and named_mask and not named_image:
         return ""
     gain = mask + _bonus(rule.gained) - image - _bonus(rule.lost)
-    if gain >= _MARGIN and (mask > 0.3 or words.count(rule.gained, words.MASKS)):
+    if gain >= _MARGIN and (mask > _MASK or words.count(rule.gained, words.MASKS)):
         return "mask"
     return "picture" if mask <= _FLAT and image <= _FLAT else ""
 

@@ -57,7 +57,8 @@ def sort_out(found: Found, contest: Contest, paired: Paired, look: Looker) -> Re
             rest.append((path, ""))
     lone = [path for path, said in rest if not said]
     drawn = _other_pictures(found, pairs, lone)
-    tests += _tests(found, [path for path in lone if path not in drawn], look)
+    usual = _flat([image for image, _ in taken.examples()], look)
+    tests += _tests(found, [path for path in lone if path not in drawn], look, usual)
     known = set(tests)
     left = [(path, said or ("other pictures of the images" if path in drawn else "")) for path, said in rest]
     return Remainder(images, masks, sorted(tests), [(path, said) for path, said in left if path not in known])
@@ -111,14 +112,18 @@ def _other_pictures(found: Found, pairs: dict[str, tuple[str, ...]], lone: Seque
     return drawn
 
 
-def _tests(found: Found, lone: Sequence[str], look: Looker) -> list[str]:
-    """Choose the images to predict: pictures in folders of their own; those called test, where there are any."""
+def _tests(found: Found, lone: Sequence[str], look: Looker, usual: float) -> list[str]:
+    """Choose the images to predict: pictures in folders of their own; those called test, where there are any.
+
+    usual: how flat the training images are.
+    """
     folders: dict[str, list[str]] = defaultdict(list)
     for path in lone:
         folders[path.rpartition("/")[0]].append(path)
     flat = {folder: _flat(paths, look) for folder, paths in folders.items()}
-    called = [path for path in lone if found.parts[path] == "test" and flat[path.rpartition("/")[0]] <= _FLAT_TEST]
-    pictures = [path for path in lone if flat[path.rpartition("/")[0]] <= _FLAT]
+    most, of_test = max(_FLAT, usual + 0.02), max(_FLAT_TEST, usual + 0.02)
+    called = [path for path in lone if found.parts[path] == "test" and flat[path.rpartition("/")[0]] <= of_test]
+    pictures = [path for path in lone if flat[path.rpartition("/")[0]] <= most]
     return called or [path for path in pictures if not words.count(found.index.by_path[path].words, words.OTHERS)]
 
 

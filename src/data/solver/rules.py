@@ -125,8 +125,10 @@ def _pools(keyed: dict[Key, list[Name]]) -> dict[str | tuple[str, ...], list[Key
     """List the keys that have each word, and those that have the same numbers."""
     pools: dict[str | tuple[str, ...], list[Key]] = defaultdict(list)
     for words, numbers in keyed:
-        for entry in (numbers, *words) if numbers else words:
-            pools[entry].append((words, numbers))
+        for word in words:
+            pools[word].append((words, numbers))
+        if numbers:
+            pools[numbers].append((words, numbers))
     return pools
 
 
