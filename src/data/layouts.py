@@ -267,7 +267,8 @@ def match_layout(
 ) -> LayoutMatch:
     """Do the same, but keep what has no partner in `alone`."""
     root = existing_input(input_path)
-    places = Places(root, *(Path(path) if path else None for path in (train_path, mask_path)), annotator)
+    train, masks = (Path(path) if path else None for path in (train_path, mask_path))
+    places = Places(root, train, masks, annotator)
     names = [*LAYOUTS, "solved"] if layout == "auto" else [layout]
     known = [functools.partial(LAYOUTS[name], places) for name in names if name in LAYOUTS]
     matched = choose(known, places, solving="solved" in names)

@@ -8,7 +8,6 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 from data.file_listing import all_files
@@ -75,7 +74,8 @@ def _allowed(place: Path | None, root: Path, default: bool) -> Callable[[str], b
     if pattern == ".":
         return lambda _: True
     if "*" in pattern:
-        return lambda path: fnmatchcase(path, pattern) or fnmatchcase(path, f"{pattern}/*")
+        shape = re.compile(".*".join(map(re.escape, pattern.split("*"))) + "(?:/.*)?", re.DOTALL)
+        return lambda path: shape.fullmatch(path) is not None
     return lambda path: path == pattern or path.startswith(f"{pattern}/")
 
 
@@ -258,22 +258,24 @@ def _places(folders: Iterable[str]) -> str:
     every = sorted(f"{folder}/" if folder else "INPUT" for folder in folders)
     if len(every) <= 2:
         return " and ".join(every)
-    parts = [folder.split("/") for folder in every]
-    if len({len(part) for part in parts}) == 1:
-        return "/".join(names.pop() if len(names := set(column)) == 1 else "*" for column in zip(*parts, strict=True))
+    if shape := _shape(every):
+        return shape
     common = os.path.commonpath([folder.rstrip("/") for folder in every]) if "INPUT" not in every else ""
     return f"{common}/**" if common else "**"
+
+
+def _shape(folders: Sequence[str]) -> str:
+    """Write folders as one, with * where they differ; "" where they are not equally deep."""
+    parts = [folder.split("/") for folder in folders]
+    if len({len(part) for part in parts}) > 1:
+        return ""
+    return "/".join(column[0] if len(set(column)) == 1 else "*" for column in zip(*parts, strict=True))
 
 
 def _selector(own: frozenset[str], others: frozenset[str]) -> str:
     """Find a folder or a pattern that fits all of a set's files and none of the others', "" where there is none."""
     folders = sorted({path.rpartition("/")[0] for path in own})
-    where = [folder.split("/") for folder in folders]
-    pattern = folders[0]
-    if len({len(parts) for parts in where}) == 1:
-        pattern = "/".join(
-            names.pop() if len(names := set(column)) == 1 else "*" for column in zip(*where, strict=True)
-        )
+    pattern = _shape(folders) or folders[0]
     names = [path.rpartition("/")[2] for path in own]
     end = references.common_start([name[::-1] for name in names])[::-1]
     start = references.common_start(names)
