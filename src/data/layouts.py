@@ -6,11 +6,12 @@ function that returns a LayoutMatch or None, and one line in LAYOUTS.
 
 import functools
 import re
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data.file_listing import BESIDE, MASK_FOLDERS, child, existing_input, is_junk, keys_of, unique
+from data.file_listing import BESIDE, MASK_FOLDERS, all_files, child, existing_input, is_junk, keys_of, unique
 from data.layout_choice import alike, choose, without_unpaired
 from data.layout_match import LayoutMatch, Pair, Places
 from data.pairing import match
@@ -275,7 +276,9 @@ def match_layout(
     if matched is None:
         have = sorted(path.name + "/" * path.is_dir() for path in root.iterdir())[:12]
         expected = listing([f"{name}: {EXPECTED[name]}" for name in names])
-        held = f"it holds {', '.join(have)}" if have else "it is empty"
+        endings = Counter(Path(path).suffix.lower() or "no ending" for path in all_files(root)).most_common(4)
+        count = ", ".join(f"{number} {ending}" for ending, number in endings)
+        held = f"it holds {', '.join(have)}: {count}" if have else "it is empty"
         raise UserError(
             f"{root}: found no images with masks ({held}). Expected one of:{expected}\n"
             "TRAIN_PATH and MASK_PATH name other folders; TABLE=my.csv takes a list of your own."

@@ -257,7 +257,7 @@ def test_of_two_people_the_first_is_taken_and_a_constant_takes_the_other(workpla
     assert folds.main(["DATASET=x", "N_FOLDS=2"]) == 0
     said = capsys.readouterr().out
     assert "2 people drew the images: 1stHO is taken; ANNOTATOR=2ndHO takes another" in said
-    assert "6 files beside them (.png): drawn by somebody else" in said
+    assert "6 files beside them (.png): the same, drawn otherwise" in said
     assert masks_of("x")[2] == "Image_2L_1stHO.png"
     assert folds.main(["DATASET=x", "N_FOLDS=2", "ANNOTATOR=2ndho", "OVERWRITE=1"]) == 0
     assert masks_of("x")[2] == "Image_2L_2ndHO.png"

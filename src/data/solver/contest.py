@@ -1,7 +1,7 @@
 """Several sets of masks for the same images: people who drew one thing, drawings of it, classes, or a question."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from statistics import mean
 
 from data.solver import words
@@ -46,8 +46,25 @@ def decide(found: Found, look: Looker, prior: frozenset[str] = frozenset()) -> C
     classes = sorted([first, *classes], key=lambda one: sorted(one.masks)[0]) if classes else []
     if people and not unclear and not known:
         first = together[0]
+    if not (together or classes or unclear or images):
+        first = _joined(first, found.candidates)
     involved = [first, *together, *classes, *unclear, *images, *(one for one, _ in other)]
     return Contest(first, together, classes, unclear, images, other, known, _apart(found.candidates, involved))
+
+
+def _joined(first: Candidate, candidates: Sequence[Candidate]) -> Candidate:
+    """Join pairs of the same folders whose masks are called a word more or less: a.png and b_mask.png."""
+    for one in candidates:
+        differ = one.rule.gained ^ first.rule.gained
+        alike = one.rule.lost == first.rule.lost and words.count(differ, words.MASKS) == len(differ) > 0
+        apart = {*one.pairs, *one.masks}.isdisjoint({*first.pairs, *first.masks})
+        if alike and apart and one.rule.view == first.rule.view and _folders(one.masks) == _folders(first.masks):
+            first = replace(first, pairs={**first.pairs, **one.pairs}, worth=first.worth + one.worth)
+    return first
+
+
+def _folders(paths: Iterable[str]) -> set[str]:
+    return {path.rpartition("/")[0] for path in paths}
 
 
 def _apart(candidates: Sequence[Candidate], involved: Sequence[Candidate]) -> list[Candidate]:

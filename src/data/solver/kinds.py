@@ -27,16 +27,21 @@ def group_rule(images: Sequence[str]) -> str:
 
 
 def one_format(texts: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
-    """Keep one of two copies of the data in folders named by their format, PNG/ and TIF/; return both parts."""
+    """Keep one of two copies in folders named by their format, png_images/ and jpeg_images/; return both parts."""
     copies: dict[str, list[str]] = defaultdict(list)
     for image in texts:
         path = PurePosixPath(image)
-        parts = ["*" if f".{part.lower()}" in SUFFIXES else part for part in path.parent.parts]
-        if "*" in parts:
-            copies["/".join((*parts, path.stem))].append(image)
-    twice = {image for images in copies.values() for image in sorted(images)[1:]}
+        parts = [tokens(part) for part in path.parent.parts]
+        if any(f".{token}" in SUFFIXES for part in parts for token in part):
+            plain = [" ".join(token for token in part if f".{token}" not in SUFFIXES) for part in parts]
+            copies["/".join((*plain, path.stem))].append(image)
+    twice = {image for images in copies.values() for image in sorted(images, key=_loss)[1:]}
     kept = {image: mask for image, mask in texts.items() if image not in twice}
     return kept, {image: texts[image] for image in twice}
+
+
+def _loss(path: str) -> tuple[bool, str]:
+    return path.lower().endswith((".jpg", ".jpeg")), path
 
 
 def _columns(images: Sequence[str]) -> list[tuple[str, ...]]:

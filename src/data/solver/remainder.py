@@ -11,6 +11,7 @@ from data.solver.contest import Contest
 from data.solver.looks import Looker
 from data.solver.names import PARTS
 
+_LINES = 5
 _FLAT, _FLAT_TEST = 0.85, 0.97  # what is called test may have a black frame
 
 
@@ -69,7 +70,7 @@ def _whys(contest: Contest, tested: dict[str, tuple[str, ...]]) -> dict[str, str
     why = {path: "masks of test images" for paths in tested.values() for path in paths}
     for one in (*contest.people, *contest.classes):
         if one is not contest.taken:
-            why |= dict.fromkeys(one.masks, "drawn by somebody else")
+            why |= dict.fromkeys(one.masks, "the same, drawn otherwise")
     for one, said in contest.other:
         files = one.masks if one.masks.isdisjoint(contest.taken.masks) else one.pairs
         why = dict.fromkeys(files, said) | why
@@ -108,7 +109,8 @@ def _other_pictures(found: Found, pairs: dict[str, tuple[str, ...]], lone: Seque
     for rule in found.pictures:
         if PARTS.keys() & (rule.lost | rule.gained):
             continue
-        drawn |= {path for paths in found.index.apply(rule, names).values() for path in paths} & waiting
+        led_to = {path for paths in found.index.apply(rule, names).values() for path in paths}
+        drawn |= led_to & waiting if len(led_to) > max(1, len(pairs) // 5) else set()
     return drawn
 
 
@@ -136,16 +138,24 @@ def _flat(paths: Sequence[str], look: Looker) -> float:
 
 def grouped(left: Iterable[tuple[str, str]]) -> list[str]:
     """Say what is left out, a line for each folder, ending and reason: `103 files under Overlays/ (.png): ...`."""
-    groups: dict[tuple[str, str, str], int] = defaultdict(int)
-    for path, why in left:
-        folder, _, name = path.rpartition("/")
-        groups["/".join(folder.split("/")[:2]), PurePosixPath(name).suffix.lower(), why] += 1
+    every = list(left)
+    groups = _groups(every, 2)
+    groups = groups if len(groups) <= _LINES else _groups(every, 1)
     rows = sorted(groups.items(), key=lambda item: (-item[1], item[0]))
     return [
         f"{count} {'file' if count == 1 else 'files'} {f'under {folder}/' if folder else 'beside them'}"
-        f"{f' ({ending})' if ending else ''}: {why or 'no images with masks'}"
+        f"{f' ({ending})' if ending else ''}: {why or 'in no pair'}"
         for (folder, ending, why), count in rows
     ]
+
+
+def _groups(left: Iterable[tuple[str, str]], deep: int) -> dict[tuple[str, str, str], int]:
+    """Count files by their folder, as `deep` as that, their ending and the reason."""
+    groups: dict[tuple[str, str, str], int] = defaultdict(int)
+    for path, why in left:
+        folder, _, name = path.rpartition("/")
+        groups["/".join(folder.split("/")[:deep]), PurePosixPath(name).suffix.lower(), why] += 1
+    return groups
 
 
 Reader = Callable[[str], str]  # of a text file, "" where it cannot be read

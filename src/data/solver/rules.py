@@ -62,7 +62,7 @@ class Index:
             found = self.partners(name, rule)
             if found and (rule.view != "one" or len(found) == 1):
                 pairs[name.path] = tuple(sorted(other.path for other in found))
-        return pairs
+        return _one_image_each(pairs)
 
     def propose(self, allowed: Callable[[str], bool]) -> dict[Rule, list[tuple[str, str]]]:
         """Propose rules by some files whose paths are `allowed` as images: each with pairs that it is of."""
@@ -110,6 +110,20 @@ class Index:
         if len(pool) > _POOL:
             pool = sorted(pool, key=lambda key: len(key[0] ^ words))[:_POOL]
         return [(key, self.keyed(view)[key]) for key in pool]
+
+
+def _one_image_each(pairs: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    """Leave out images that claim one mask: but for one that lies as deep as it, where only one does."""
+    claims: dict[str, list[str]] = defaultdict(list)
+    for image, masks in pairs.items():
+        claims[masks[0]].append(image)
+    if len(claims) == len(pairs):
+        return pairs
+    kept = set()
+    for mask, images in claims.items():
+        deep = [image for image in images if image.count("/") == mask.count("/")]
+        kept |= set(images if len(images) == 1 else deep if len(deep) == 1 else ())
+    return {image: masks for image, masks in pairs.items() if image in kept}
 
 
 def _keyed(names: Sequence[Name], view: View) -> dict[Key, list[Name]]:

@@ -90,7 +90,8 @@ class _Solving:
 
     def solution(self) -> Solution:
         contest = self._of_annotator()
-        texts, classes = references.of_pairs(contest.taken, self.found.index), ()
+        classes: tuple[str, ...] = ()
+        texts = references.of_pairs(contest.taken, self.found.index)
         files = references.more_files(contest.taken, self.found.index)
         question = self._question(contest)
         if contest.classes:
@@ -216,8 +217,11 @@ class _Solving:
             labels = [self._label(one, contest.people) for one in contest.people]
             mine = labels[contest.people.index(contest.taken)]
             others = [label for label in labels if label != mine]
+            word = next((word for word in others[0].split() if sum(word in label for label in labels) == 1), others[0])
+            by_people = all(words.drawn_by(label.lower().split()) for label in others)
+            sets = f"{len(labels)} {'people drew the images' if by_people else 'sets of masks show the same'}"
             notes.append(
-                f"{len(labels)} people drew the images: {mine} is taken; ANNOTATOR={others[0]} takes another"
+                f"{sets}: {mine} is taken; ANNOTATOR={word} takes another"
                 + (f" ({', '.join(others)})." if len(others) > 1 else ".")
             )
         used = {name.path for name in self.found.index.names}

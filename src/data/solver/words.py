@@ -16,7 +16,7 @@ OTHERS = re.compile(
     r"colou?rs?|colou?r(mask|map|coded|label)s?|.*(overlay|overlaid|blend|visuali[sz]ation|preview|thumb).*|vis|viz|rgb|"
     r"instances?|instanceids?|inst|segmentationobject|panoptic|edges?|boundar(y|ies)|contours?|borders?|skeletons?|"
     r"superpixels?|fov|roi|pred(iction)?s?|predicted|outputs?|results?|depths?|disparity|distance|heatmaps?|weights?|"
-    r"confidence|uncertainty|tra|track|weak|scribbles?|bbox(es)?|box(es)?|human"
+    r"confidence|uncertainty|tra|track|cent(er|re)s?|weak|scribbles?|bbox(es)?|box(es)?|human"
 )
 NOT_IMAGES = re.compile(  # other pictures of an image
     r".*(overlay|overlaid|blend|visuali[sz]ation|preview|thumb).*|vis|viz|human|pred(iction)?s?|predicted|outputs?|"
