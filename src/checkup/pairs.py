@@ -89,8 +89,8 @@ def _index(settings: "Settings", table: str) -> tuple[IndexTable, list[Finding]]
 def _alone(match: LayoutMatch) -> list[Finding]:
     if not match.alone:
         return [Finding("partners", "each image has its mask, and each mask its image")]
-    text = f"{len(match.alone)} images or masks have no partner, and make folds refuses them: add what is missing, or "
-    return [problem("partners", f"{text}remove them", match.alone)]
+    text = f"{len(match.alone)} images or masks have no partner, and make folds refuses them: add what is missing, "
+    return [problem("partners", f"{text}remove them, or UNPAIRED=skip", match.alone)]
 
 
 def sample(frame: "pd.DataFrame", most: int) -> "pd.DataFrame":

@@ -2,11 +2,14 @@
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from data.file_listing import BESIDE, MASK_FOLDERS, child, existing_input, files_below, stack
 from data.layout_match import Places
 from data.name_checks import refuse_odd_names, refuse_twins
+from data.solver.names import take_apart
+from data.solver.rules import related
 from data.solver.solution import solve
 from formats.images import SUFFIXES
 from tools.errors import UserError, listing
@@ -35,12 +38,9 @@ def test_images(input_path: str, test_path: str = "", stacked: bool = False) -> 
     if not folder:
         root = existing_input(input_path)
         folder = next(filter(None, (_in_any_case(root, name) for name in TEST_FOLDERS)), None)
-        solution = solve(Places(root, None, None))
-        drawn = {root / path for path in solution.masks} if solution else set()
-        files = [path for path in _images(folder) if path not in drawn] if folder else []
-        if not files:
-            files = [root / path for path in solution.match.tests] if solution else []
-            folder = Path(os.path.commonpath([file.parent for file in files])) if files else folder
+        files = _images(folder) if folder else []
+        if not files or _may_have_masks(files):
+            folder, files = _solved(root, folder, files)
     if folder is None or not folder.is_dir():
         raise UserError(f"{test_path or input_path}: no test images there; TEST_PATH=folder names theirs.")
     if test_path:
@@ -53,6 +53,24 @@ def test_images(input_path: str, test_path: str = "", stacked: bool = False) -> 
             raise UserError(f"{folder}: the model takes stacks of slices, <id>_<z>; these are none:{listing(lone)}")
         files = list({Path(stack(path.as_posix())) for path in files})
     return folder, sorted(files)
+
+
+def _may_have_masks(files: Sequence[Path]) -> bool:
+    """Say whether some of these are called as masks of others may be."""
+    names = take_apart([path.as_posix() for path in files])
+    return related(names, names)
+
+
+def _solved(root: Path, folder: Path | None, files: Sequence[Path]) -> tuple[Path | None, list[Path]]:
+    """Find the test images by all names below `root`: those of `files` that are no masks, or what else there is."""
+    solution = solve(Places(root, None, None))
+    if solution is None:
+        return folder, list(files)
+    drawn = {root / path for path in solution.masks}
+    kept = [path for path in files if path not in drawn] or [root / path for path in solution.match.tests]
+    if kept and not (folder and all(path.is_relative_to(folder) for path in kept)):
+        folder = Path(os.path.commonpath([path.parent for path in kept]))
+    return folder, kept
 
 
 def _in_any_case(root: Path, name: str) -> Path | None:

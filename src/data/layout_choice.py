@@ -2,10 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import PurePosixPath
 
-from data.file_listing import all_files
-from data.layout_match import LayoutMatch, Places
-from data.solver.solution import Solution, solve
+from data.file_listing import all_files, stack
+from data.layout_match import LayoutMatch, Pair, Places
+from data.solver.names import parts_of, take_apart
+from data.solver.rules import related
+from data.solver.solution import Solution, said_of_rest, solve
+from formats.images import SUFFIXES
 from formats.mask_reference import MaskReference
 from tools.errors import UserError
 
@@ -24,6 +28,8 @@ def choose(known: Sequence[Known], places: Places, *, solving: bool) -> LayoutMa
             raise refusal
         return first
     files = all_files(places.root)
+    if first and first.pairs and not first.alone and (plain := _by_names(first, files)) and not places.annotator:
+        return plain
     solution = solve(places, files=files, prior=_masks_of(first, files) if first else frozenset())
     if first and first.pairs and not first.alone and not refusal:
         return _confirmed(first, solution, places)
@@ -32,6 +38,24 @@ def choose(known: Sequence[Known], places: Places, *, solving: bool) -> LayoutMa
             raise refusal
         return first
     return _better(first, refusal, solution)
+
+
+def _by_names(first: LayoutMatch, files: Sequence[str]) -> LayoutMatch | None:
+    """Confirm a known layout without a look where no other file may be a mask of its images; None where one may."""
+    images, masks = {pair.image for pair in first.pairs}, _masks_of(first, files)
+    parts = parts_of(files)
+    if not _split(first) and any(parts.get(image) == "valid" for image in images):
+        return None
+    of_stacks = first.channels != 3 or any("{z}" in image for image in images)
+    pictures = [path for path in files if PurePosixPath(path).suffix.lower() in SUFFIXES]
+    used = {path for path in pictures if path in images or path in masks or (of_stacks and stack(path) in images)}
+    rest = [path for path in pictures if path not in used]
+    tests = [path for path in rest if parts[path] == "test"]
+    if len(tests) < len(rest) or (rest and related(take_apart(sorted(images)), take_apart(rest))):
+        return None
+    taken = set(pictures)
+    notes = said_of_rest(tests, 0, [], [path for path in files if path not in taken])
+    return replace(first, notes=notes, tests=tests)
 
 
 def _first(known: Sequence[Known]) -> tuple[LayoutMatch | None, UserError | None]:
@@ -96,3 +120,27 @@ def _confirmed(first: LayoutMatch, solution: Solution | None, places: Places) ->
 
 def _split(match: LayoutMatch) -> bool:
     return any(pair.kfold is not None for pair in match.pairs)
+
+
+def alike(lines: list[str], most: int = 5) -> list[str]:
+    """Shorten lines that end alike (`: no mask`) to some of them and the number of the others."""
+    groups: dict[str, list[str]] = {}
+    for line in lines:
+        groups.setdefault(line.rpartition(": ")[2], []).append(line)
+    return [
+        line
+        for end, group in groups.items()
+        for line in (group if len(group) <= most + 1 else [*group[:most], f"{len(group) - most} more: {end}"])
+    ]
+
+
+def without_unpaired(matched: LayoutMatch, unpaired: str) -> LayoutMatch:
+    """Leave out what has no partner (`skip`), or give images without a mask an empty one (`empty`), and say so."""
+    pairs, note = list(matched.pairs), f"UNPAIRED={unpaired}: {len(matched.alone)} without a partner are left out."
+    if unpaired == "empty":
+        splits = any(pair.kfold is not None for pair in pairs)
+        pairs += [Pair(image, "", kfold=1 if splits else None) for image in matched.unmasked]
+        rest = len(matched.alone) - len(matched.unmasked)
+        note = f"UNPAIRED=empty: {len(matched.unmasked)} images without a mask have an empty one"
+        note += f"; {rest} masks of no image are left out." if rest else "."
+    return replace(matched, pairs=pairs, alone=[], notes=[*matched.notes, note])

@@ -6,13 +6,13 @@ function that returns a LayoutMatch or None, and one line in LAYOUTS.
 
 import functools
 import re
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data.file_listing import BESIDE, MASK_FOLDERS, child, existing_input, is_junk, keys_of, unique
-from data.layout_choice import choose
+from data.file_listing import BESIDE, MASK_FOLDERS, all_files, child, existing_input, is_junk, keys_of, unique
+from data.layout_choice import alike, choose, without_unpaired
 from data.layout_match import LayoutMatch, Pair, Places
 from data.pairing import match
 from formats import rle, rle_table
@@ -253,24 +253,12 @@ def find(
         ways = "UNPAIRED=skip leaves them out"
         ways += ", UNPAIRED=empty gives each image without a mask an empty one" if matched.unmasked else ""
         raise UserError(
-            f"{input_path}: {len(matched.alone)} without a partner:{listing(matched.alone)}\n"
+            f"{input_path}: {len(matched.alone)} without a partner:{listing(alike(matched.alone))}\n"
             f"Add what is missing, or remove them; {ways}; TABLE=my.csv takes a list of your own."
         )
     if not matched.pairs:
         raise UserError(f"{input_path}: {matched.sentence}, but there is no pair of image and mask.")
     return matched
-
-
-def _unpaired(matched: LayoutMatch, unpaired: str) -> LayoutMatch:
-    """Leave out what has no partner (`skip`), or give images without a mask an empty one (`empty`), and say so."""
-    pairs, note = list(matched.pairs), f"UNPAIRED={unpaired}: {len(matched.alone)} without a partner are left out."
-    if unpaired == "empty":
-        splits = any(pair.kfold is not None for pair in pairs)
-        pairs += [Pair(image, "", kfold=1 if splits else None) for image in matched.unmasked]
-        rest = len(matched.alone) - len(matched.unmasked)
-        note = f"UNPAIRED=empty: {len(matched.unmasked)} images without a mask have an empty one"
-        note += f"; {rest} masks of no image are left out." if rest else "."
-    return replace(matched, pairs=pairs, alone=[], notes=[*matched.notes, note])
 
 
 def match_layout(
@@ -283,17 +271,20 @@ def match_layout(
 ) -> LayoutMatch:
     """Do the same, but keep what has no partner in `alone`."""
     root = existing_input(input_path)
-    places = Places(root, *(Path(path) if path else None for path in (train_path, mask_path)), annotator)
+    train, masks = (Path(path) if path else None for path in (train_path, mask_path))
+    places = Places(root, train, masks, annotator)
     names = [*LAYOUTS, "solved"] if layout == "auto" else [layout]
     known = [functools.partial(LAYOUTS[name], places) for name in names if name in LAYOUTS]
     matched = choose(known, places, solving="solved" in names)
     if matched is None:
         have = sorted(path.name + "/" * path.is_dir() for path in root.iterdir())[:12]
         expected = listing([f"{name}: {EXPECTED[name]}" for name in names])
-        held = f"it holds {', '.join(have)}" if have else "it is empty"
+        endings = Counter(Path(path).suffix.lower() or "no ending" for path in all_files(root)).most_common(4)
+        count = ", ".join(f"{number} {ending}" for ending, number in endings)
+        held = f"it holds {', '.join(have)}: {count}" if have else "it is empty"
         wanted = "" if layout == "auto" else f"LAYOUT={layout}: "
         raise UserError(
             f"{wanted}{root}: found no images with masks ({held}). Expected one of:{expected}\n"
             "TRAIN_PATH and MASK_PATH name other folders; TABLE=my.csv takes a list of your own."
         )
-    return _unpaired(matched, unpaired) if matched.alone and matched.pairs and unpaired != "refuse" else matched
+    return without_unpaired(matched, unpaired) if matched.alone and matched.pairs and unpaired != "refuse" else matched

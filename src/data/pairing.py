@@ -70,9 +70,10 @@ def _same_names(folders: _Folders) -> LayoutMatch | None:
         alone += [f"{path}: a second mask of {key}" for key, masks in twice for path in masks.values()]
         return folders.match([], alone)
     start = Counter(ending[0] for ending in endings).most_common(1)[0][0]
-    if len({re.sub(r"\d+$", "", ending) for ending in endings}) == 1 and all(
-        ending[-1].isdecimal() for ending in endings
-    ):
+    bases = {re.sub(r"\d+$", "", ending) for ending in endings}
+    if len(bases) == 1 and all(ending[-1].isdecimal() for ending in endings):
+        if words.drawn_by(re.findall(r"[^\W_]+", min(bases).lower())):
+            return None  # who drew it: _rater1, _rater2
         return _numbered(folders, by_picture, alone)
     return _of_classes(folders, f"{{image}}{start}{{class}}", {ending[1:] for ending in endings})
 

@@ -83,10 +83,8 @@ def open_folder(search: Search) -> None:
     path, now = search.folder / FIXED, fixed_values(search)
     if path.is_file():
         then = read_json(path, f"Remove {search.folder}, or give another NAME=.", {"fixed": dict})["fixed"]
-        defaults = search.settings.defaults()  # of constants that did not exist then
-        differ = run_folders.differences(
-            then, now, [name for name, value in defaults.items() if now.get(name) == value]
-        )
+        usual = [name for name, value in search.settings.defaults().items() if now.get(name) == value]
+        differ = run_folders.differences(then, now, usual)
         if differ:
             raise UserError(
                 f"{path}: all trials of a search share settings, folds and what is searched; these differ:"

@@ -44,6 +44,8 @@ TREES = {  # files -> layout, pairs
         "masks/b/road.png"], "folders", {"images/a.png": "masks/a/{class}.png", "images/b.png": "masks/b/{class}.png"}),
     "a folder an image, with objects": (["images/a.png", "images/b.png", "masks/a/1.png", "masks/b/1.png",
         "masks/b/2.png"], "folders", {"images/a.png": "masks/a", "images/b.png": "masks/b"}),
+    "an ending a number": (["images/a.png", "images/b.png", "masks/a_0.png", "masks/a_1.png",
+        "masks/b_0.png"], "folders", {"images/a.png": "masks/a_{object}.png", "images/b.png": "masks/b_{object}.png"}),
     "slices": (["images/a_0.png", "images/a_1.png", "images/b_0.png", "images/b_1.png", "masks/a.png", "masks/b.png"],
         "folders", {"images/a_{z}.png": "masks/a.png", "images/b_{z}.png": "masks/b.png"}),
     "beside": (["train/a.png", "train/a_mask.png", "train/b.jpg", "train/b_mask.png"], "beside",
@@ -94,6 +96,18 @@ def test_what_does_not_fit_is_said(files, words, workplace, refused):
     tree(Path("input/x"), *files)
     refused(folds.main, ["DATASET=x"], *words)
     assert not Path("output").exists()
+
+
+def test_what_has_no_partner_may_be_left_out_or_be_empty(workplace, refused, capsys):
+    tree(Path("input/x"), *(f"images/{name}.png" for name in "abcd"), "masks/a.png", "masks/b.png", "masks/z.png")
+    refused(folds.main, ["DATASET=x", "N_FOLDS=2"], "3 without a partner", "UNPAIRED=skip", "UNPAIRED=empty")
+    for unpaired, masks in (
+        ("skip", ["masks/a.png", "masks/b.png"]),
+        ("empty", ["masks/a.png", "masks/b.png", "", ""]),
+    ):
+        assert folds.main(["DATASET=x", "N_FOLDS=2", f"UNPAIRED={unpaired}", "OVERWRITE=1"]) == 0
+        assert pd.read_csv("output/x/train_folds.csv", keep_default_na=False)["mask"].tolist() == masks
+        assert f"UNPAIRED={unpaired}: " in capsys.readouterr().out
 
 
 def table_of(rows, header="ImageId,EncodedPixels", name="train.csv"):

@@ -11,8 +11,8 @@ from data.solver.names import Name, parts_of, take_apart
 from data.solver.rules import Index, Rule
 
 _RULES, _RARE = 40, 0.15  # by the number of files that proposed them, and the least of it, of the first one's
-_FLAT = 0.85
-_MARGIN = 0.15
+_FLAT, _MASK = 0.85, 0.7  # more is flat, less is no mask unless its name says so
+_MARGIN = 0.08  # between how flat an image and its mask are
 _BONUS = 0.3  # of a word such as masks
 _ENOUGH = 0.5  # of all files in pairs: names need no finer look
 
@@ -33,7 +33,7 @@ class Candidate:
     @property
     def other(self) -> bool:
         """Say whether words call it a drawing of a mask, or of something else."""
-        return words.count(self.rule.gained, words.OTHERS) > words.count(self.rule.lost, words.OTHERS)
+        return words.count(self.rule.gained, words.OTHERS) > 0
 
     def examples(self, count: int = 3) -> list[tuple[str, str]]:
         """Take some of the pairs, spread over all."""
@@ -44,8 +44,9 @@ class Candidate:
 
     @property
     def rank(self) -> tuple[bool, bool, int, int, bool, int]:
-        of_images = words.count(self.rule.lost, words.IMAGES)
-        plain = not words.count(self.rule.lost, words.OTHERS)
+        lost = self.rule.lost
+        of_images = words.count(lost, words.IMAGES) - 2 * words.count(lost, words.MASKS)
+        plain = not words.count(lost, words.NOT_IMAGES)
         return (
             self.same_size,
             plain and not self.other,
@@ -81,11 +82,13 @@ Allowed = Callable[[str], bool]
 def find(paths: Sequence[str], look: Looker, image: Allowed, mask: Allowed) -> Found:
     """Find the candidates among image files; `image` and `mask` say which may be what."""
     parts = parts_of(paths)
-    coarse = _find(take_apart(paths), parts, look, image, mask)
-    if coarse.explained >= _ENOUGH:
-        return coarse
-    fine = _find(take_apart(paths, fine=True), parts, look, image, mask)
-    return fine if fine.explained > coarse.explained else coarse
+    best = _find(take_apart(paths), parts, look, image, mask)
+    for fine, loose in ((True, False), (False, True), (True, True)):
+        if best.explained >= _ENOUGH:
+            break
+        other = _find(take_apart(paths, fine, loose), parts, look, image, mask)
+        best = other if other.explained > best.explained else best
+    return best
 
 
 def _find(names: list[Name], parts: dict[str, str], look: Looker, image: Allowed, mask: Allowed) -> Found:
@@ -127,7 +130,7 @@ def _side(rule: Rule, pairs: Sequence[tuple[str, str]], index: Index, look: Look
     if image > _FLAT and named_mask and not named_image:
         return ""
     gain = mask + _bonus(rule.gained) - image - _bonus(rule.lost)
-    if gain >= _MARGIN and (mask > 0.3 or words.count(rule.gained, words.MASKS)):
+    if gain >= _MARGIN and (mask > _MASK or words.count(rule.gained, words.MASKS)):
         return "mask"
     return "picture" if mask <= _FLAT and image <= _FLAT else ""
 

@@ -1,7 +1,7 @@
 """Several sets of masks for the same images: people who drew one thing, drawings of it, classes, or a question."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from statistics import mean
 
 from data.solver import words
@@ -24,6 +24,7 @@ class Contest:
     images: list[Candidate] = field(default_factory=list)  # other images of the same masks, as likely
     other: list[tuple[Candidate, str]] = field(default_factory=list)  # left out, and why
     known: bool = False  # `taken` is what a known layout takes
+    more: list[Candidate] = field(default_factory=list)  # pairs of other images with other masks, by other rules
 
 
 def decide(found: Found, look: Looker, prior: frozenset[str] = frozenset()) -> Contest | None:
@@ -45,7 +46,37 @@ def decide(found: Found, look: Looker, prior: frozenset[str] = frozenset()) -> C
     classes = sorted([first, *classes], key=lambda one: sorted(one.masks)[0]) if classes else []
     if people and not unclear and not known:
         first = together[0]
-    return Contest(first, together, classes, unclear, images, other, known)
+    if not (together or classes or unclear or images):
+        first = _joined(first, found.candidates)
+    involved = [first, *together, *classes, *unclear, *images, *(one for one, _ in other)]
+    return Contest(first, together, classes, unclear, images, other, known, _apart(found.candidates, involved))
+
+
+def _joined(first: Candidate, candidates: Sequence[Candidate]) -> Candidate:
+    """Join pairs of the same folders whose masks are called a word more or less: a.png and b_mask.png."""
+    for one in candidates:
+        differ = one.rule.gained ^ first.rule.gained
+        alike = one.rule.lost == first.rule.lost and words.count(differ, words.MASKS) == len(differ) > 0
+        apart = {*one.pairs, *one.masks}.isdisjoint({*first.pairs, *first.masks})
+        if alike and apart and one.rule.view == first.rule.view and _folders(one.masks) == _folders(first.masks):
+            first = replace(first, pairs={**first.pairs, **one.pairs}, worth=first.worth + one.worth)
+    return first
+
+
+def _folders(paths: Iterable[str]) -> set[str]:
+    return {path.rpartition("/")[0] for path in paths}
+
+
+def _apart(candidates: Sequence[Candidate], involved: Sequence[Candidate]) -> list[Candidate]:
+    """List candidates that share no file with those that are `involved`, nor with each other."""
+    kept: list[Candidate] = []
+    files = {path for one in involved for path in (*one.pairs, *one.masks)}
+    for one in candidates:
+        own = {*one.pairs, *one.masks}
+        if not one.other and own.isdisjoint(files) and 20 * len(one.pairs) >= len(involved[0].pairs):
+            kept.append(one)
+            files |= own
+    return kept
 
 
 def _known(one: Candidate, prior: frozenset[str]) -> bool:
@@ -115,7 +146,8 @@ def _relation(first: Candidate, one: Candidate, look: Looker) -> str:
         return "people" if words.drawn_by(mine) and words.drawn_by(other) else ""
     if words.drawn_by(mine) and words.drawn_by(other) and common > _APART:
         return "people"
-    if common >= _SAME_THING and same_share >= _SAME_SHARE:
+    as_many = 10 * min(len(first.pairs), len(one.pairs)) >= 9 * max(len(first.pairs), len(one.pairs))
+    if common >= _SAME_THING and same_share >= _SAME_SHARE and as_many:
         return "people"
     return "classes" if common <= _APART and not numbered else ""
 

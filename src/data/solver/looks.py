@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from formats.decode import decode
+from formats.decode import MOST_HALVINGS, decode
 from formats.samples import Samples
 from tools.errors import UserError
 
@@ -47,8 +47,11 @@ def looker(root: Path, max_pixels: int = 100_000_000) -> Looker:
 
 
 def _halvings(size: tuple[int, int]) -> int:
-    """Say how often a large JPEG may be halved while it is decoded."""
-    return max(0, int(np.log2(max(1.0, min(size) / _SIDE))))
+    """Say how often a large JPEG, whose sides must be even for it, may be halved while it is decoded."""
+    often, (height, width) = 0, size
+    while often < MOST_HALVINGS and height % 2 == width % 2 == 0 and min(height, width) > 2 * _SIDE:
+        often, height, width = often + 1, height // 2, width // 2
+    return often
 
 
 def _look(samples: Samples) -> Look:

@@ -57,15 +57,21 @@ class Name:
         return self.words, self.numbers[:-1]
 
 
-def take_apart(paths: Iterable[str], fine: bool = False) -> list[Name]:
-    """Take paths apart; `fine`: between letters and digits too, as t000.tif and man_seg000.tif need it."""
-    return [_name(path, fine) for path in paths]
+def take_apart(paths: Iterable[str], fine: bool = False, loose: bool = False) -> list[Name]:
+    """Take paths apart; `fine`: between letters and digits too, as t000.tif and man_seg000.tif need it.
+
+    `loose`: numbers without zeros before them, and without the 0000 that nnU-Net's images end in.
+    """
+    return [_name(path, fine, loose) for path in paths]
 
 
-def _name(path: str, fine: bool) -> Name:
+def _name(path: str, fine: bool, loose: bool) -> Name:
     folder, _, file = path.rpartition("/")
     words, key = _folder(folder, fine)
     stem = tokens(file.rpartition(".")[0], fine)
+    if loose:
+        stem = stem[:-1] if len(stem) > 1 and stem[-1] == "0000" else stem
+        stem = tuple(str(int(token)) if token.isdecimal() else token for token in stem)
     numbers = tuple(token for token in stem if token.isdecimal())
     own = words.union(token for token in stem if not token.isdecimal())
     return Name(path, words, key, stem, (own, numbers))

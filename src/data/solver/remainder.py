@@ -11,7 +11,8 @@ from data.solver.contest import Contest
 from data.solver.looks import Looker
 from data.solver.names import PARTS
 
-_FLAT = 0.85
+_LINES = 5
+_FLAT, _FLAT_TEST = 0.85, 0.97  # what is called test may have a black frame
 
 
 @dataclass(frozen=True)
@@ -24,13 +25,22 @@ class Remainder:
     left: list[tuple[str, str]]  # path, why
 
 
-def sort_out(
-    found: Found, contest: Contest, pairs: dict[str, tuple[str, ...]], tested: dict[str, tuple[str, ...]], look: Looker
-) -> Remainder:
-    """Say of every image file in none of the `pairs` what it is; `tested`: test images that have masks."""
+@dataclass(frozen=True)
+class Paired:
+    """Images in pairs, each with its masks' files."""
+
+    trained: dict[str, tuple[str, ...]]
+    tested: dict[str, tuple[str, ...]]  # test images that have masks
+    twice: dict[str, tuple[str, ...]]  # the same again in another format
+    known: frozenset[str]  # further masks of a known layout
+
+
+def sort_out(found: Found, contest: Contest, paired: Paired, look: Looker) -> Remainder:
+    """Say of every image file that is in no pair what it is."""
+    pairs, tested = paired.trained, paired.tested
     taken = contest.taken
-    why = _whys(contest, tested)
-    used = {*pairs, *(path for paths in pairs.values() for path in paths)}
+    why = _whys(contest, tested) | dict.fromkeys(_files(paired.twice), "the same in another format")
+    used = _files(pairs) | (paired.known if contest.known else frozenset())
     image_folders, mask_folders = _folders(pairs), _folders(path for paths in pairs.values() for path in paths)
     images, masks, tests, rest = [], [], list(tested), []
     for name in found.index.names:
@@ -48,7 +58,8 @@ def sort_out(
             rest.append((path, ""))
     lone = [path for path, said in rest if not said]
     drawn = _other_pictures(found, pairs, lone)
-    tests += _tests(found, [path for path in lone if path not in drawn], look)
+    usual = _flat([image for image, _ in taken.examples()], look)
+    tests += _tests(found, [path for path in lone if path not in drawn], look, usual)
     known = set(tests)
     left = [(path, said or ("other pictures of the images" if path in drawn else "")) for path, said in rest]
     return Remainder(images, masks, sorted(tests), [(path, said) for path, said in left if path not in known])
@@ -59,11 +70,15 @@ def _whys(contest: Contest, tested: dict[str, tuple[str, ...]]) -> dict[str, str
     why = {path: "masks of test images" for paths in tested.values() for path in paths}
     for one in (*contest.people, *contest.classes):
         if one is not contest.taken:
-            why |= dict.fromkeys(one.masks, "drawn by somebody else")
+            why |= dict.fromkeys(one.masks, "the same, drawn otherwise")
     for one, said in contest.other:
         files = one.masks if one.masks.isdisjoint(contest.taken.masks) else one.pairs
         why = dict.fromkeys(files, said) | why
     return why
+
+
+def _files(pairs: dict[str, tuple[str, ...]]) -> frozenset[str]:
+    return frozenset(pairs).union(*pairs.values())
 
 
 def _folders(paths: Iterable[str]) -> set[str]:
@@ -94,38 +109,53 @@ def _other_pictures(found: Found, pairs: dict[str, tuple[str, ...]], lone: Seque
     for rule in found.pictures:
         if PARTS.keys() & (rule.lost | rule.gained):
             continue
-        drawn |= {path for paths in found.index.apply(rule, names).values() for path in paths} & waiting
+        led_to = {path for paths in found.index.apply(rule, names).values() for path in paths}
+        drawn |= led_to & waiting if len(led_to) > max(1, len(pairs) // 5) else set()
     return drawn
 
 
-def _tests(found: Found, lone: Sequence[str], look: Looker) -> list[str]:
-    """Choose the images to predict: pictures in folders of their own; those called test, where there are any."""
+def _tests(found: Found, lone: Sequence[str], look: Looker, usual: float) -> list[str]:
+    """Choose the images to predict: pictures in folders of their own; those called test, where there are any.
+
+    usual: how flat the training images are.
+    """
     folders: dict[str, list[str]] = defaultdict(list)
     for path in lone:
         folders[path.rpartition("/")[0]].append(path)
-    pictures = [path for paths in folders.values() if _are_pictures(paths, look) for path in paths]
-    called = [path for path in pictures if found.parts[path] == "test"]
+    flat = {folder: _flat(paths, look) for folder, paths in folders.items()}
+    most, of_test = max(_FLAT, usual + 0.02), max(_FLAT_TEST, usual + 0.02)
+    called = [path for path in lone if found.parts[path] == "test" and flat[path.rpartition("/")[0]] <= of_test]
+    pictures = [path for path in lone if flat[path.rpartition("/")[0]] <= most]
     return called or [path for path in pictures if not words.count(found.index.by_path[path].words, words.OTHERS)]
 
 
-def _are_pictures(paths: Sequence[str], look: Looker) -> bool:
+def _flat(paths: Sequence[str], look: Looker) -> float:
+    """Look at some of a folder's files: how much they are like masks, 0 to 1; 1 where none can be read."""
     some = [look(paths[position * len(paths) // 3]) for position in range(min(3, len(paths)))]
     seen = [one.mask for one in some if one is not None]
-    return bool(seen) and sum(seen) / len(seen) <= _FLAT
+    return sum(seen) / len(seen) if seen else 1.0
 
 
 def grouped(left: Iterable[tuple[str, str]]) -> list[str]:
     """Say what is left out, a line for each folder, ending and reason: `103 files under Overlays/ (.png): ...`."""
-    groups: dict[tuple[str, str, str], int] = defaultdict(int)
-    for path, why in left:
-        folder, _, name = path.rpartition("/")
-        groups["/".join(folder.split("/")[:2]), PurePosixPath(name).suffix.lower(), why] += 1
+    every = list(left)
+    groups = _groups(every, 2)
+    groups = groups if len(groups) <= _LINES else _groups(every, 1)
     rows = sorted(groups.items(), key=lambda item: (-item[1], item[0]))
     return [
         f"{count} {'file' if count == 1 else 'files'} {f'under {folder}/' if folder else 'beside them'}"
-        f"{f' ({ending})' if ending else ''}: {why or 'no images with masks'}"
+        f"{f' ({ending})' if ending else ''}: {why or 'in no pair'}"
         for (folder, ending, why), count in rows
     ]
+
+
+def _groups(left: Iterable[tuple[str, str]], deep: int) -> dict[tuple[str, str, str], int]:
+    """Count files by their folder, as `deep` as that, their ending and the reason."""
+    groups: dict[tuple[str, str, str], int] = defaultdict(int)
+    for path, why in left:
+        folder, _, name = path.rpartition("/")
+        groups["/".join(folder.split("/")[:deep]), PurePosixPath(name).suffix.lower(), why] += 1
+    return groups
 
 
 Reader = Callable[[str], str]  # of a text file, "" where it cannot be read

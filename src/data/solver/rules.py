@@ -62,7 +62,7 @@ class Index:
             found = self.partners(name, rule)
             if found and (rule.view != "one" or len(found) == 1):
                 pairs[name.path] = tuple(sorted(other.path for other in found))
-        return pairs
+        return _one_image_each(pairs)
 
     def propose(self, allowed: Callable[[str], bool]) -> dict[Rule, list[tuple[str, str]]]:
         """Propose rules by some files whose paths are `allowed` as images: each with pairs that it is of."""
@@ -112,6 +112,20 @@ class Index:
         return [(key, self.keyed(view)[key]) for key in pool]
 
 
+def _one_image_each(pairs: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    """Leave out images that claim one mask: but for one that lies as deep as it, where only one does."""
+    claims: dict[str, list[str]] = defaultdict(list)
+    for image, masks in pairs.items():
+        claims[masks[0]].append(image)
+    if len(claims) == len(pairs):
+        return pairs
+    kept = set()
+    for mask, images in claims.items():
+        deep = [image for image in images if image.count("/") == mask.count("/")]
+        kept |= set(images if len(images) == 1 else deep if len(deep) == 1 else ())
+    return {image: masks for image, masks in pairs.items() if image in kept}
+
+
 def _keyed(names: Sequence[Name], view: View) -> dict[Key, list[Name]]:
     keyed: dict[Key, list[Name]] = defaultdict(list)
     for name in names:
@@ -125,8 +139,10 @@ def _pools(keyed: dict[Key, list[Name]]) -> dict[str | tuple[str, ...], list[Key
     """List the keys that have each word, and those that have the same numbers."""
     pools: dict[str | tuple[str, ...], list[Key]] = defaultdict(list)
     for words, numbers in keyed:
-        for entry in (numbers, *words) if numbers else words:
-            pools[entry].append((words, numbers))
+        for word in words:
+            pools[word].append((words, numbers))
+        if numbers:
+            pools[numbers].append((words, numbers))
     return pools
 
 
@@ -160,3 +176,13 @@ def _sample(names: Sequence[Name]) -> list[Name]:
 def _spread(group: list[Name], count: int) -> list[Name]:
     count = min(count, len(group))
     return [group[position * len(group) // count] for position in range(count)]
+
+
+def related(images: Sequence[Name], others: Sequence[Name]) -> bool:
+    """Say whether some rule leads from at least two of the images to others; from one where there is only one."""
+    theirs = {name.path for name in others}
+    index = Index([*images, *others] if images is not others else images)
+    own = {name.path for name in images}
+    proposed = index.propose(own.__contains__)
+    least = min(2, len(own))
+    return any(sum(other in theirs for _, other in pairs) >= least for pairs in proposed.values())

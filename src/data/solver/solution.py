@@ -8,15 +8,16 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 from data.file_listing import all_files
 from data.layout_match import LayoutMatch, Pair, Places
-from data.solver import candidates, references, remainder
+from data.solver import candidates, references, remainder, words
 from data.solver.candidates import Candidate, Found
 from data.solver.contest import Contest, decide
+from data.solver.kinds import group_rule, one_format, strata
 from data.solver.looks import Looker, looker
+from data.solver.remainder import Paired
 from formats.images import SUFFIXES
 from tools.errors import UserError, listing
 
@@ -62,7 +63,7 @@ def solve(
     contest = decide(found, look, prior)
     if contest is None:
         return None
-    return _Solving(places, found, contest, look, every).solution()
+    return _Solving(places, found, contest, look, every, prior).solution()
 
 
 def _allowed(place: Path | None, root: Path, default: bool) -> Callable[[str], bool]:
@@ -73,7 +74,8 @@ def _allowed(place: Path | None, root: Path, default: bool) -> Callable[[str], b
     if pattern == ".":
         return lambda _: True
     if "*" in pattern:
-        return lambda path: fnmatchcase(path, pattern) or fnmatchcase(path, f"{pattern}/*")
+        shape = re.compile(".*".join(map(re.escape, pattern.split("*"))) + "(?:/.*)?", re.DOTALL)
+        return lambda path: shape.fullmatch(path) is not None
     return lambda path: path == pattern or path.startswith(f"{pattern}/")
 
 
@@ -84,10 +86,12 @@ class _Solving:
     contest: Contest
     look: Looker
     files: Sequence[str]
+    prior: frozenset[str]
 
     def solution(self) -> Solution:
         contest = self._of_annotator()
-        texts, classes = references.of_pairs(contest.taken, self.found.index), ()
+        classes: tuple[str, ...] = ()
+        texts = references.of_pairs(contest.taken, self.found.index)
         files = references.more_files(contest.taken, self.found.index)
         question = self._question(contest)
         if contest.classes:
@@ -97,16 +101,14 @@ class _Solving:
                 files = _merged(contest.classes)
             else:
                 question = self._ask(contest.classes, "masks")
+        texts, twice = one_format(texts)
         pairs, tested = self._parts(texts)
+        more = {image: masks for one in contest.more for image, masks in one.pairs.items()}  # of test images, or asked
+        files, tested = files | more, [*tested, *more]
         for path in (path for path in pairs if "{" in path):
             self.places.below(self.places.root / path)  # names that no table can keep are refused
-        rest = remainder.sort_out(
-            self.found,
-            contest,
-            {path: files[path] for path in pairs},
-            {path: files[path] for path in tested},
-            self.look,
-        )
+        trained, held, again = ({path: files[path] for path in paths} for paths in (pairs, tested, twice))
+        rest = remainder.sort_out(self.found, contest, Paired(trained, held, again, self.prior), self.look)
         listed = self._listed(pairs) if rest.images else {}
         left = rest.left + [(path, "not in the lists of images that count") for path in rest.images if listed]
         lone = [] if listed else rest.images
@@ -117,7 +119,7 @@ class _Solving:
             self._sentence(pairs, files, classes, texts),
             self._pairs(pairs, texts, listed),
             alone,
-            group=_group(pairs),
+            group=group_rule(pairs),
             classes=classes,
             unmasked=lone,
             notes=self._notes(contest, tested, rest, left),
@@ -149,7 +151,11 @@ class _Solving:
     def _question(self, contest: Contest) -> str:
         if contest.unclear:
             return self._ask([contest.taken, *contest.unclear], "masks")
-        return self._ask([contest.taken, *contest.images], "images") if contest.images else ""
+        more = [one for one in contest.more if any(self.found.parts[path] != "test" for path in one.pairs)]
+        if contest.images or more:
+            return self._ask([contest.taken, *contest.images, *more], "images")
+        doubtful = words.count(contest.taken.rule.gained, words.NO_TRUTH)
+        return self._ask([contest.taken], "masks") if doubtful and not self.places.masks else ""
 
     def _ask(self, sets: Sequence[Candidate], what: str) -> str:
         masks = what == "masks"
@@ -161,13 +167,11 @@ class _Solving:
             name = "MASK_PATH" if masks else "TRAIN_PATH"
             typed = f"{name}='{self.places.root / chosen}'" if chosen else _TABLE
             lines.append(f"{len(own)} files such as {sorted(own)[0]}: {typed}")
-        number = len(sets[0].pairs)
-        which = (
-            f"{number} images have masks in {len(sets)} places" if masks else f"{len(sets)} sets of images have masks"
-        )
-        return (
-            f"{self.places.root}: {which}, and neither names nor looks say which you mean:{listing(lines)}\n{_TABLE}."
-        )
+        places = "one place" if len(sets) == 1 else f"{len(sets)} places"
+        which = f"{len(sets[0].pairs)} images have masks in {places}"
+        doubt = "neither names nor looks say which you mean" if len(sets) > 1 else "by its name these are no truth"
+        said = which if masks else f"{len(sets)} sets of images have masks"
+        return f"{self.places.root}: {said}, and {doubt}:{listing(lines)}\n{_TABLE}."
 
     def _parts(self, texts: dict[str, str]) -> tuple[list[str], list[str]]:
         """Part the images with masks into those to train on and those to test on, where both are there."""
@@ -180,10 +184,9 @@ class _Solving:
     def _pairs(self, images: Sequence[str], texts: dict[str, str], listed: dict[str, str]) -> list[Pair]:
         parts = [listed.get(PurePosixPath(path).stem) or self.found.parts[path] for path in images]
         given = "valid" in parts and len(set(parts)) > 1
-        strata = _strata(images)
         return [
             Pair(path, texts[path], stratum, int(part != "valid") if given else None)
-            for path, part, stratum in zip(images, parts, strata, strict=True)
+            for path, part, stratum in zip(images, parts, strata(images), strict=True)
         ]
 
     def _listed(self, images: Sequence[str]) -> dict[str, str]:
@@ -214,26 +217,30 @@ class _Solving:
             labels = [self._label(one, contest.people) for one in contest.people]
             mine = labels[contest.people.index(contest.taken)]
             others = [label for label in labels if label != mine]
+            word = next((word for word in others[0].split() if sum(word in label for label in labels) == 1), others[0])
+            by_people = all(words.drawn_by(label.lower().split()) for label in others)
+            sets = f"{len(labels)} {'people drew the images' if by_people else 'sets of masks show the same'}"
             notes.append(
-                f"{len(labels)} people drew the images: {mine} is taken; ANNOTATOR={others[0]} takes another"
+                f"{sets}: {mine} is taken; ANNOTATOR={word} takes another"
                 + (f" ({', '.join(others)})." if len(others) > 1 else ".")
             )
-        if rest.tests:
-            where = _places({path.rpartition("/")[0] for path in rest.tests})
-            notes.append(
-                f"Test images: {len(rest.tests)} in {where}"
-                + (f", {len(tested)} of them with masks, which are not trained on." if tested else ".")
-            )
         used = {name.path for name in self.found.index.names}
-        lines = remainder.grouped(left) + remainder.grouped(_no_pictures(self.files, used))
-        if lines:
-            notes.append(f"Left out:{listing(lines, 8)}")
-        return notes
+        return notes + said_of_rest(rest.tests, len(tested), left, [path for path in self.files if path not in used])
 
 
-def _no_pictures(files: Iterable[str], used: set[str]) -> list[tuple[str, str]]:
+def said_of_rest(tests: Sequence[str], tested: int, left: Iterable[tuple[str, str]], other: Iterable[str]) -> list[str]:
+    """Say what the test images are, `tested` of them with masks, and what is left out; `other`: files, no images."""
+    notes = []
+    if tests:
+        where = _places({path.rpartition("/")[0] for path in tests})
+        held = f", {tested} of them with masks, which are not trained on" if tested else ""
+        notes.append(f"Test images: {len(tests)} in {where}{held}.")
+    lines = remainder.grouped(left) + remainder.grouped(_no_pictures(list(other)))
+    return [*notes, f"Left out:{listing(lines, 8)}"] if lines else notes
+
+
+def _no_pictures(other: Sequence[str]) -> list[tuple[str, str]]:
     """List files that are no images, of folders and endings that have several."""
-    other = [path for path in files if path not in used]
     counts = Counter((path.rpartition("/")[0].split("/")[0], PurePosixPath(path).suffix) for path in other)
     return [
         (path, "no images")
@@ -255,22 +262,24 @@ def _places(folders: Iterable[str]) -> str:
     every = sorted(f"{folder}/" if folder else "INPUT" for folder in folders)
     if len(every) <= 2:
         return " and ".join(every)
-    parts = [folder.split("/") for folder in every]
-    if len({len(part) for part in parts}) == 1:
-        return "/".join(names.pop() if len(names := set(column)) == 1 else "*" for column in zip(*parts, strict=True))
+    if shape := _shape(every):
+        return shape
     common = os.path.commonpath([folder.rstrip("/") for folder in every]) if "INPUT" not in every else ""
     return f"{common}/**" if common else "**"
+
+
+def _shape(folders: Sequence[str]) -> str:
+    """Write folders as one, with * where they differ; "" where they are not equally deep."""
+    parts = [folder.split("/") for folder in folders]
+    if len({len(part) for part in parts}) > 1:
+        return ""
+    return "/".join(column[0] if len(set(column)) == 1 else "*" for column in zip(*parts, strict=True))
 
 
 def _selector(own: frozenset[str], others: frozenset[str]) -> str:
     """Find a folder or a pattern that fits all of a set's files and none of the others', "" where there is none."""
     folders = sorted({path.rpartition("/")[0] for path in own})
-    where = [folder.split("/") for folder in folders]
-    pattern = folders[0]
-    if len({len(parts) for parts in where}) == 1:
-        pattern = "/".join(
-            names.pop() if len(names := set(column)) == 1 else "*" for column in zip(*where, strict=True)
-        )
+    pattern = _shape(folders) or folders[0]
     names = [path.rpartition("/")[2] for path in own]
     end = references.common_start([name[::-1] for name in names])[::-1]
     start = references.common_start(names)
@@ -279,24 +288,3 @@ def _selector(own: frozenset[str], others: frozenset[str]) -> str:
         if tried and all(map(fits, own)) and not any(map(fits, others)):
             return tried.lstrip("/")
     return ""
-
-
-def _strata(images: Sequence[str]) -> list[str]:
-    """Name the kind of each image by its folders, without those that all have or that tell its role; few, or none."""
-    folders = [path.rpartition("/")[0].split("/") for path in images]
-    if len({len(parts) for parts in folders}) != 1:
-        return [""] * len(images)
-    columns = [column for column in zip(*folders, strict=True) if len(set(column)) > 1]
-    strata = ["/".join(parts) for parts in zip(*columns, strict=True)] if columns else [""] * len(images)
-    return strata if len(set(strata)) <= max(2, len(images) // 4) else [""] * len(images)
-
-
-def _group(images: Sequence[str]) -> str:
-    """Give the regex of a patient's folder, where the images' names begin with those of numbered folders; else ""."""
-    folders = {path.rpartition("/")[0].rpartition("/")[2] for path in images}
-    begins = all(
-        path.rpartition("/")[2].startswith(path.rpartition("/")[0].rpartition("/")[2]) and "/" in path
-        for path in images
-    )
-    several = 2 < len(folders) < len(images)
-    return r"([^/]+)/[^/]+$" if begins and several and all(re.search(r"\d", name) for name in folders) else ""

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 IMAGES = re.compile(
     r"images?|imgs?|im|originals?|orig|raw|photos?|pictures?|jpegimages|pngimages|frames|screenshots|inputs?|data|"
-    r"leftimg8bit|tissue|camerargb|stillsraw|sat|scans?|x"
+    r"leftimg8bit|rgb|tissue|camerargb|stillsraw|sat|scans?|x"
 )
 MASKS = re.compile(
     r".*mask.*|.*label.*|.*annot.*|anno|ann|.*segm?.*|gts?|.*groundtruth.*|ground|truth|manual\d?|targets?|trimaps?|"
@@ -16,7 +16,15 @@ OTHERS = re.compile(
     r"colou?rs?|colou?r(mask|map|coded|label)s?|.*(overlay|overlaid|blend|visuali[sz]ation|preview|thumb).*|vis|viz|rgb|"
     r"instances?|instanceids?|inst|segmentationobject|panoptic|edges?|boundar(y|ies)|contours?|borders?|skeletons?|"
     r"superpixels?|fov|roi|pred(iction)?s?|predicted|outputs?|results?|depths?|disparity|distance|heatmaps?|weights?|"
-    r"confidence|uncertainty|tra|track|weak|scribbles?|bbox(es)?|box(es)?|human"
+    r"confidence|uncertainty|tra|track|cent(er|re)s?|weak|scribbles?|bbox(es)?|box(es)?|human"
+)
+NOT_IMAGES = re.compile(  # other pictures of an image
+    r".*(overlay|overlaid|blend|visuali[sz]ation|preview|thumb).*|vis|viz|human|pred(iction)?s?|predicted|outputs?|"
+    r"results?|depths?|disparity|heatmaps?|superpixels?|augmented|aug"
+)
+NO_TRUTH = re.compile(r"pred(iction)?s?|predicted|outputs?|results?|fov")
+SERIES = re.compile(
+    r"patients?|cases?|subjects?|pat|subj|volumes?|scans?|seq|sequences?|videos?|clips?|slides?|stud(y|ies)|p|s"
 )
 PEOPLE = re.compile(
     r"(\d+(st|nd|rd|th))?(manual|annotator|annotation|expert|rater|observer|reader|grader|doctor|person|user|ho|human|"
