@@ -48,8 +48,9 @@ class Settings:
 
     # === data: which images, and how they are split
     DATASET: str  # a folder below input/
-    # auto | carvana | instances | split | beside | folders | rle
-    LAYOUT: Literal["auto", "carvana", "instances", "split", "beside", "folders", "rle"]
+    # auto | carvana | instances | split | beside | folders | rle | coco | yolo | labelme
+    # auto | carvana | instances | split | beside | folders | rle | coco | yolo | labelme
+    LAYOUT: Literal["auto", "carvana", "instances", "split", "beside", "folders", "rle", "coco", "yolo", "labelme"]
     TRAIN_PATH: str  # "": where the layout keeps it (train_hq, stage1_train, ...)
     MASK_PATH: str  # "": where the layout keeps it (train_masks, ...)
     TEST_PATH: str  # "": where the layout keeps it (test_hq, stage1_test, ...)

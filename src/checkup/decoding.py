@@ -126,7 +126,9 @@ def _has_objects(spec: DataSpec, root: Path, where: MaskReference) -> bool:
     """Say whether the reference tells objects apart: run lengths, or a folder of one file an object."""
     if where.kind == "empty":
         return False
-    return where.kind == "run_lengths" or any(path.is_dir() for path in where.class_paths(root, spec.scored_sources))
+    return where.kind in ("run_lengths", "annotations") or any(
+        path.is_dir() for path in where.class_paths(root, spec.scored_sources)
+    )
 
 
 def _mode(samples: Samples) -> str:

@@ -43,7 +43,9 @@ def merged(spec: DataSpec, text: str, task: str) -> DataSpec:
     _refuse_unknown((source for sources in wanted.values() for source in sources), spec.classes, text)
     unlabeled = next((name for name in wanted if name.lower() in NOT_LABELED), "")
     if unlabeled and spec.task != "multiclass":
-        raise UserError(f"CLASSES={text}: only where each pixel has one class (TASK=multiclass) can some be {unlabeled}.")
+        raise UserError(
+            f"CLASSES={text}: only where each pixel has one class (TASK=multiclass) can some be {unlabeled}."
+        )
     names = [BACKGROUND if name.lower() == BACKGROUND else name for name in wanted if name != unlabeled]
     if spec.task == "multiclass" and BACKGROUND in spec.classes and BACKGROUND not in names:
         names.insert(0, BACKGROUND)

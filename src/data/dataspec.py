@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from data.class_maps import ClassKeys
-from formats import images, rle, rle_table
+from formats import annotations, images, rle, rle_table
 from formats.mask_reference import MaskReference
 from formats.resize import content_box, halvings, image_to_network, labels_to_network, mask_to_network
 from tools.errors import UserError
@@ -57,7 +57,7 @@ class DataSpec:
 
     @property
     def planes(self) -> int:
-        """Count the planes, Count the planes, K of a mask (K, H, W)."""
+        """Count the planes, K of a mask (K, H, W)."""
         return 1 if self.task == "multiclass" else len(self.classes)
 
     @property
@@ -73,6 +73,10 @@ class DataSpec:
         """Name the data's classes that the class `name` is made of."""
         index = self.classes.index(name)
         return tuple(source for source, place in self.merged if place == index) if self.merged else (name,)
+
+    def planes_of(self, source: str) -> list[int]:
+        """List the plane, of the scored classes, that the data's class `source` is in; none where it was left out."""
+        return [plane for plane, name in enumerate(self.scored_names) if source in self.sources_of(name)]
 
     @property
     def scored_sources(self) -> tuple[str, ...]:
@@ -220,13 +224,17 @@ class DataSpec:
             masks = ((rows.mask(where.image_id, name, shape, dialect) for name in names) for names in parts)
             return np.stack([functools.reduce(np.bitwise_or, of_class) for of_class in masks]) > 0
         planes = np.zeros((len(self.scored), *shape), bool)
-        if where.kind == "path":
+        if where.kind == "annotations":
+            for name, mask in annotations.objects(root, where, shape):
+                for index in self.planes_of(name):
+                    planes[index] |= mask > 0
+        elif where.kind == "path":
             planes = _read_own_size(root / where.path, shape, max_pixels, image)[None].view(bool)
         elif where.kind == "class_files":
-            for plane, name in zip(planes, self.scored_names, strict=True):
+            for index, name in enumerate(self.scored_names):
                 for path in where.class_paths(root, self.sources_of(name)):
                     if path.exists():
-                        plane |= _read_own_size(path, shape, max_pixels, image) > 0
+                        planes[index] |= _read_own_size(path, shape, max_pixels, image) > 0
         return planes
 
     def from_planes(self, planes: np.ndarray, reference: str) -> np.ndarray:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from data.annotation_layouts import find_coco, find_labelme, find_yolo
 from data.file_listing import BESIDE, MASK_FOLDERS, child, existing_input, keys_of, unique
 from data.layout_match import LayoutMatch, Pair, Places
 from data.pairing import match
@@ -200,6 +201,7 @@ def _ids_of_files(
 
 LAYOUTS: dict[str, Callable[[Places], LayoutMatch | None]] = {  # in the order in which they are tried
     "carvana": _carvana, "split": _split, "instances": _instances, "beside": _beside, "folders": _folders, "rle": _rle,
+    "coco": find_coco, "yolo": find_yolo, "labelme": find_labelme,
 }  # fmt: skip
 EXPECTED = {
     "carvana": "train_hq/<car>_<view>.jpg (or train/) and train_masks/<car>_<view>_mask.gif",
@@ -208,6 +210,9 @@ EXPECTED = {
     "beside": "images/<name>.png and <name>_mask.png beside it (or in train/)",
     "folders": "images/**/<name>.png and masks/**/<name>.png, or masks/<class>/<name>.png",
     "rle": "train.csv with ImageId,EncodedPixels[,ClassId] and train_images/<ImageId>",
+    "coco": "annotations/instances_*.json (or any COCO JSON with polygons) and its images",
+    "yolo": "images/**/<name>.jpg, labels/**/<name>.txt with polygons, data.yaml",
+    "labelme": "<name>.jpg and <name>.json of LabelMe beside it",
 }
 
 
@@ -232,7 +237,12 @@ def match_layout(input_path: str, layout: str = "auto", train_path: str = "", ma
     root = existing_input(input_path)
     places = Places(root, Path(train_path) if train_path else None, Path(mask_path) if mask_path else None)
     names = list(LAYOUTS) if layout == "auto" else [layout]
-    matched = next(filter(None, (LAYOUTS[name](places) for name in names)), None)
+    found: list[LayoutMatch] = []
+    for name in names:
+        found += filter(None, [LAYOUTS[name](places)])
+        if found and found[-1].pairs:
+            break
+    matched = next((match for match in found if match.pairs), next(iter(found), None))
     if matched is None:
         have = sorted(path.name + "/" * path.is_dir() for path in root.iterdir())[:12]
         expected = listing([f"{name}: {EXPECTED[name]}" for name in names])

@@ -94,7 +94,9 @@ def judge(table: rle_table.RleTable, pairs: Sequence[tuple[str, Path]], max_pixe
         for reading in _readings(table, image_id, shape):
             sums[reading.order, reading.relative].add(reading)
     if not any(one.fits for one in sums.values()):
-        return Verdict("", False, "no mask of it fits its image in any order" if looked else "it has no mask to look at")
+        return Verdict(
+            "", False, "no mask of it fits its image in any order" if looked else "it has no mask to look at"
+        )
     own, other = (sums["F", relative] for relative in (usual.relative, not usual.relative))
     few = own.misfits < FEWEST or own.misfits <= other.misfits  # these may be broken rows
     relative = usual.relative if few else not usual.relative

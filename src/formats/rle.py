@@ -112,12 +112,21 @@ DIALECTS = _dialects(
     # uw-madison-gi-tract-image-segmentation: the page says top to bottom, but public solutions read train.csv and write
     # their submissions left to right
     Dialect(
-        "uwmgi", "C", ("id", "class", "predicted"), False, False,
+        "uwmgi",
+        "C",
+        ("id", "class", "predicted"),
+        False,
+        False,
         id_pattern=r"(?:^|/)(case\d+_day\d+)/scans/(slice_\d+)",
     ),
     # google-research-identify-contrails-reduce-global-warming
     Dialect(
-        "contrails", "F", ("record_id", "encoded_pixels"), False, False, empty="-",
+        "contrails",
+        "F",
+        ("record_id", "encoded_pixels"),
+        False,
+        False,
+        empty="-",
         id_pattern=r"(?:^|/)([^/]+)/band_\{z\}\.npy$",
     ),
     # vesuvius-challenge-ink-detection

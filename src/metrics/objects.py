@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from data.dataspec import DataSpec
-from formats import images, rle, rle_table
+from formats import annotations, images, rle, rle_table
 from formats.mask_reference import MaskReference
 from metrics.overlap import f_score, scores
 from tools.errors import UserError
@@ -74,13 +74,19 @@ def read(
 ) -> np.ndarray:
     """Read the true objects of the mask that `reference` names, int32 (S, H, W): labels 1, 2, ... a scored class.
 
-    Each file of a folder of instance masks is an object, and each row of a table of run lengths where its dialect has a
-    row an object or the image has several rows; otherwise the mask's connected components are. Where objects overlap,
-    the later one has the pixels. Raises UserError, also where a mask's size is not `shape`, that of `image`.
+    Each annotation of COCO, YOLO or LabelMe is an object, each file of a folder of instance masks, and each row of a
+    table of run lengths where its dialect has a row an object or the image has several rows; otherwise the mask's
+    connected components are. Where objects overlap, the later one has the pixels. Raises UserError, also where a mask's size is not `shape`, that of `image`.
     """
     where = MaskReference.parse(reference)
     if where.kind == "run_lengths":
         return _from_table(spec, root, where, shape)
+    if where.kind == "annotations":
+        labels = np.zeros((len(spec.scored), *shape), np.int32)
+        for number, (name, mask) in enumerate(annotations.objects(root, where, shape), start=1):
+            for plane in spec.planes_of(name):
+                labels[plane][mask > 0] = number
+        return labels
     of_class = [] if where.kind == "empty" else [spec.sources_of(name) for name in spec.scored_names]
     paths = [[path for path in where.class_paths(root, names) if path.exists()] for names in of_class]
     if any(map(len, paths)) and all(path.is_dir() for own in paths for path in own):

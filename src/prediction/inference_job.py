@@ -117,7 +117,9 @@ def outlook(settings: "Settings", spec: DataSpec) -> str:
     order = {"C": "row by row", "F": "column by column"}[dialect.order]
     by = f"as in {sample}" if sample else "without a sample_submission.csv to see"
     rows = "one an object" if dialect.per_object else "one an image" + " and class" * dialect.has_classes
-    ids = "<image>_<class>" if dialect.joined else f"ids {'with' if dialect.with_suffix else 'without'} the file's ending"
+    ids = (
+        "<image>_<class>" if dialect.joined else f"ids {'with' if dialect.with_suffix else 'without'} the file's ending"
+    )
     return f"Submission: {','.join(dialect.columns)}, {ids}, {by}; rows {rows}, runs {order} (DIALECT={dialect.name})"
 
 

@@ -160,7 +160,9 @@ def rows_of(image_id: str, masks: np.ndarray, classes: tuple[str, ...], dialect:
         own = rle.rows(image_id, mask, dialect, name)
         back = np.zeros(mask.shape, np.uint8)
         for row in own:
-            back += rle.from_text(dialect.parts(row)[1], mask.shape, dialect, image_id)  # an overlap becomes 2, and differs
+            back += rle.from_text(
+                dialect.parts(row)[1], mask.shape, dialect, image_id
+            )  # an overlap becomes 2, and differs
         if (back != mask).any():
             raise UserError(f"{image_id}: what was written does not decode to the mask; please report this.")
         rows += own

@@ -92,7 +92,9 @@ def test_classes_are_merged_renamed_and_dropped(workplace, capsys, kind):
         mask = spec.read_mask(ROOT, reference, truth.shape)
         again = pseudo_labels.write(ROOT, "pseudo", image, mask, spec)  # reads it back and compares
         assert (spec.read_mask(ROOT, again, truth.shape) == mask).all()
-    assert set(spec.scored_sources) == ({"class1", "class2", "class3"} if kind == "values" else {"car", "truck", "road"})
+    assert set(spec.scored_sources) == (
+        {"class1", "class2", "class3"} if kind == "values" else {"car", "truck", "road"}
+    )
     assert dataspec.from_json(spec.as_json(), "") == spec
     about = json.loads(Path("output/x/train_folds.json").read_text())
     assert about["balance"][0]["vehicle"] == 3
@@ -115,7 +117,9 @@ def test_what_is_not_listed_is_not_labeled_where_there_is_no_background(workplac
     assert (mask == np.array([0, 1, 1, 255, 0])[labels(1)]).all()
 
 
-@pytest.mark.parametrize(("kind", "task"), [("named", "binary"), ("colors", "binary"), ("files", "auto"), ("runs", "binary")])
+@pytest.mark.parametrize(
+    ("kind", "task"), [("named", "binary"), ("colors", "binary"), ("files", "auto"), ("runs", "binary")]
+)
 def test_one_class_against_the_rest_is_binary(workplace, kind, task):
     write(kind)
     assert folds.main([*RUN, "CLASSES=vehicle=car+truck", f"TASK={task}"]) == 0
@@ -155,7 +159,9 @@ def test_merged_classes_go_all_the_way(workplace, refused):
     common = [argument for argument in TINY if not argument.startswith(("DATASET", "EPOCHS", "AUGMENT"))]
     common += ["DATASET=x", "EPOCHS=1", "AUGMENT=turns", "DIALECT=uwmgi", "CLASSES=vehicle=car+truck, way=road"]
     assert folds.main(common) == 0
-    refused(train.main, [*common, "CLASSES=vehicle=car", "FOLD=0"], "CLASSES=vehicle=car, but", "background, vehicle, way")
+    refused(
+        train.main, [*common, "CLASSES=vehicle=car", "FOLD=0"], "CLASSES=vehicle=car, but", "background, vehicle, way"
+    )
     for main in (train.main, tester.main, inference.main, submission.main):
         assert main([*common, "FOLD=0"]) == 0
     rows = pd.read_csv("output/x/submission.csv", dtype=str)

@@ -19,9 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def find(
-    frame: "pd.DataFrame", scan: DataScan[Notes], root: Path, max_pixels: int
-) -> tuple[list[copies.Pair], int]:
+def find(frame: "pd.DataFrame", scan: DataScan[Notes], root: Path, max_pixels: int) -> tuple[list[copies.Pair], int]:
     """Find all near copies among images of different groups, with progress; `frame` has a row for each scanned pair.
 
     Pictures of one color show nothing that a model could know again: they are left out, and their number is returned.
