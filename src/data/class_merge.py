@@ -1,4 +1,4 @@
-"""CLASSES="vehicle=car+truck, road": the classes of a data set merged, renamed, or left out, before anything is trained.
+"""CLASSES="vehicle=car+truck, road": the classes of a data set merged, renamed, or left out, before any training.
 
 What is not listed becomes background where there is one, or where classes have masks of their own; else its pixels are
 not labeled. `ignore=sky` leaves pixels of a class unlabeled by name.
@@ -68,7 +68,7 @@ def _refuse_unknown(sources: Iterable[str], known: tuple[str, ...], text: str) -
     for source in sources:
         if source not in known:
             raise UserError(
-                f"CLASSES={text}: the data have no class {source}.{nearest(source, known)} They have {', '.join(known)}."
+                f"CLASSES={text}: the data have no class {source}.{nearest(source, known)} Known: {', '.join(known)}."
             )
 
 

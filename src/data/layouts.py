@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from data.annotation_layouts import find_coco, find_labelme, find_yolo
+from data import coco_layout, labelme_layout, yolo_layout
 from data.file_listing import BESIDE, MASK_FOLDERS, child, existing_input, keys_of, unique
 from data.layout_match import LayoutMatch, Pair, Places
 from data.pairing import match
@@ -201,7 +201,7 @@ def _ids_of_files(
 
 LAYOUTS: dict[str, Callable[[Places], LayoutMatch | None]] = {  # in the order in which they are tried
     "carvana": _carvana, "split": _split, "instances": _instances, "beside": _beside, "folders": _folders, "rle": _rle,
-    "coco": find_coco, "yolo": find_yolo, "labelme": find_labelme,
+    "coco": coco_layout.find, "yolo": yolo_layout.find, "labelme": labelme_layout.find,
 }  # fmt: skip
 EXPECTED = {
     "carvana": "train_hq/<car>_<view>.jpg (or train/) and train_masks/<car>_<view>_mask.gif",

@@ -19,6 +19,10 @@ from tools.errors import UserError
 WITHOUT_AREA = ("point", "points", "line", "linestrip")
 
 
+class OtherError(UserError):
+    """A JSON of something else."""
+
+
 @dataclass(frozen=True)
 class Shape:
     """A part of an object: a ring (N, 2) of x and y, or a mask with its top left corner."""
@@ -72,7 +76,7 @@ def is_labelme(values: Any) -> bool:
 
 
 def read(path: Path) -> LabelmeFile:
-    """Read a file, once for as long as it stays as it is. Raises UserError where it is no JSON, or not LabelMe's."""
+    """Read a file, once for as long as it stays as it is. Raises UserError where it is no JSON, OtherError where it is not LabelMe's."""
     try:
         state = path.stat()
     except OSError as error:
@@ -84,7 +88,7 @@ def read(path: Path) -> LabelmeFile:
 def _read(path: Path, size: int, mtime_ns: int) -> LabelmeFile:  # noqa: ARG001 (they make a changed file another one)
     values = load_json(path)
     if not is_labelme(values):
-        raise UserError(f"{path}: expected LabelMe's shapes and imagePath.")
+        raise OtherError(f"{path}: expected LabelMe's shapes and imagePath.")
     shapes, empty = [], 0
     for number, one in enumerate(values["shapes"]):
         where = f"{path}, shape {number}"

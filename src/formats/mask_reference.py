@@ -6,7 +6,7 @@
 | path | `masks/a.png` | a binary mask or a class map; where it is a folder, one file an object |
 | class_files | `masks/{class}/a.png` | one file a class, empty where it is missing |
 | run_lengths | `rle:train.csv#id` | the rows of that id in a table of run lengths |
-| annotations | `coco:instances.json#id`, `yolo:labels/a.txt`, `labelme:a.json` | polygons and the like, see annotations.py |
+| annotations | `coco:instances.json#id`, `yolo:labels/a.txt`, `labelme:a.json` | polygons, see annotations.py |
 """
 
 from collections.abc import Iterable, Sequence

@@ -108,6 +108,8 @@ def _read_names(path: Path, size: int, mtime_ns: int) -> dict[int, str]:  # noqa
     if not names:
         return {}
     try:
-        return {int(number): str(name) for number, name in (enumerate(names) if isinstance(names, list) else names.items())}
+        return {
+            int(number): str(name) for number, name in (enumerate(names) if isinstance(names, list) else names.items())
+        }
     except (AttributeError, ValueError) as error:
         raise UserError(f"{path}: names has to give a name to each class's number ({error}).") from error

@@ -76,7 +76,8 @@ def read(
 
     Each annotation of COCO, YOLO or LabelMe is an object, each file of a folder of instance masks, and each row of a
     table of run lengths where its dialect has a row an object or the image has several rows; otherwise the mask's
-    connected components are. Where objects overlap, the later one has the pixels. Raises UserError, also where a mask's size is not `shape`, that of `image`.
+    connected components are. Where objects overlap, the later one has the pixels. Raises UserError, also where a mask's
+    size is not `shape`, that of `image`.
     """
     where = MaskReference.parse(reference)
     if where.kind == "run_lengths":

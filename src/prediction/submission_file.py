@@ -72,7 +72,7 @@ def formed(dialect: rle.Dialect, sample: Path | None) -> rle.Dialect:
     found = rle_table.find_columns(header)
     if found is None or len(names) != len(set(names) & set(found)) or names[0] != found[0]:
         raise UserError(
-            f"{sample} has the columns {', '.join(header) or 'of no header'}; a submission cannot be written like that: "
+            f"{sample} has the columns {', '.join(header) or '-'}; a submission cannot be written like that: "
             "no dialect has them. Expected an id, a class where there is one, and run lengths, such as "
             f"{','.join(dialect.columns)}."
         )

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def data_spec(settings: "Settings") -> DataSpec:
-    """Read what the pixels mean, as make folds found it. Raises UserError where TASK, IN_CHANNELS or CLASSES say else."""
+    """Read what the pixels mean, as make folds found it. UserError where TASK, IN_CHANNELS or CLASSES say else."""
     sidecar = Path(settings.TRAIN_FOLDS).with_suffix(".json")
     spec = dataspec.read(sidecar)
     for name, wanted, default, actual in (
