@@ -76,7 +76,7 @@ def is_labelme(values: Any) -> bool:
 
 
 def read(path: Path) -> LabelmeFile:
-    """Read a file, once for as long as it stays as it is. Raises UserError where it is no JSON, OtherError where it is not LabelMe's."""
+    """Read a file, once for as long as it stays as it is. UserError where it is broken, OtherError for other JSONs."""
     try:
         state = path.stat()
     except OSError as error:

@@ -228,7 +228,7 @@ def one_annotation(**changes) -> dict:
      ["is said to have 61 x 40"]),
     ("instances.json", damaged(annotations=[{"id": 1, "image_id": 0, "category_id": 1, "bbox": [1, 2, 3, 4]}]),
      ["its 1 annotations are boxes"]),
-    ("a.txt", "0 0.5 0.5 0.2 0.2\n", ["1 of 2 label files hold boxes", "a.txt, line 1", "YOLO segmentation"]),
+    ("a.txt", "0 0.5 0.5 0.2 0.2\n", ["1 of 1 label files hold boxes", "a.txt, line 1", "YOLO segmentation"]),
     ("a.txt", "0 0.1 0.1 0.9 0.1 0.5 0.8\n3 0.1 x\n", ["a.txt, line 2: expected a class's number", "1 broken label"]),
     ("a.txt", "0 0.1 0.1 0.9 0.1 0.5 0.8\n0 0.1 0.2 3 4 5 6", ["line 2: 6 is no share of the image"]),
     ("a.txt", "0 0.1 0.1 0.9 0.1 0.5 0.8\n0 0.1 0.2 0.3", ["line 2: expected a class's number and pairs"]),
