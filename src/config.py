@@ -24,7 +24,7 @@ SUBMISSION = "{OUTPUT}/submission.csv"
 
 # === data: which images, and how they are split
 DATASET = "demo"  # a folder below input/
-LAYOUT = "auto"  # auto | carvana | instances | split | beside | folders | rle | coco | yolo | labelme
+LAYOUT = "auto"  # auto | carvana | instances | split | beside | folders | rle | coco | yolo | labelme | contrails
 TRAIN_PATH = ""  # "": where the layout keeps it (train_hq, stage1_train, ...)
 MASK_PATH = ""  # "": where the layout keeps it (train_masks, ...)
 TEST_PATH = ""  # "": where the layout keeps it (test_hq, stage1_test, ...)

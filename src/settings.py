@@ -48,9 +48,10 @@ class Settings:
 
     # === data: which images, and how they are split
     DATASET: str  # a folder below input/
-    # auto | carvana | instances | split | beside | folders | rle | coco | yolo | labelme
-    # auto | carvana | instances | split | beside | folders | rle | coco | yolo | labelme
-    LAYOUT: Literal["auto", "carvana", "instances", "split", "beside", "folders", "rle", "coco", "yolo", "labelme"]
+    # auto | carvana | instances | split | beside | folders | rle | coco | yolo | labelme | contrails
+    LAYOUT: Literal[
+        "auto", "carvana", "instances", "split", "beside", "folders", "rle", "coco", "yolo", "labelme", "contrails"
+    ]
     TRAIN_PATH: str  # "": where the layout keeps it (train_hq, stage1_train, ...)
     MASK_PATH: str  # "": where the layout keeps it (train_masks, ...)
     TEST_PATH: str  # "": where the layout keeps it (test_hq, stage1_test, ...)

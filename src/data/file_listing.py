@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from formats.images import SUFFIXES
+from formats.images import image_names
 from tools.errors import UserError
 
 MASK_FOLDERS = (
@@ -68,7 +68,7 @@ def files_below(folder: Path) -> list[Path]:
         real = os.path.realpath(place)
         folders[:] = [] if real in seen else [name for name in folders if name[0] != "."]
         if real not in seen:
-            found += [Path(place, name) for name in names if name[0] != "." and Path(name).suffix.lower() in SUFFIXES]
+            found += [Path(place, name) for name in image_names(names)]
         seen.add(real)
     return sorted(path for path in found if path.is_file())
 

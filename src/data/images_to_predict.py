@@ -4,7 +4,7 @@ from pathlib import Path
 
 from data.file_listing import BESIDE, MASK_FOLDERS, existing_input, files_below, stack
 from data.name_checks import refuse_odd_names, refuse_twins
-from formats.images import SUFFIXES
+from formats.images import ARRAYS, SUFFIXES
 from tools.errors import UserError, listing
 
 TEST_FOLDERS = ("test_hq", "test/images", "test_images", "test", "stage1_test", "testing")
@@ -39,7 +39,7 @@ def test_images(input_path: str, test_path: str = "", stacked: bool = False) -> 
         if not any(path.stem.endswith(end) and path.stem.removesuffix(end) in stems for end in BESIDE)
     ]
     if not files:
-        raise UserError(f"{folder}: no images there (endings: {' '.join(sorted(SUFFIXES))}).")
+        raise UserError(f"{folder}: no images there (endings: {' '.join(sorted(SUFFIXES | ARRAYS))}).")
     if stacked:
         lone = [str(path) for path in files if "{z}" not in stack(path.as_posix())]
         if lone:

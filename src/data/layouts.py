@@ -6,13 +6,15 @@ function that returns a LayoutMatch or None, and one line in LAYOUTS.
 
 import re
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 
-from data import coco_layout, labelme_layout, yolo_layout
+from data import coco_layout, contrails_layout, labelme_layout, yolo_layout
 from data.file_listing import BESIDE, MASK_FOLDERS, child, existing_input, keys_of, unique
 from data.layout_match import LayoutMatch, Pair, Places
 from data.pairing import match
 from formats import rle, rle_table
+from formats.decode import DICOM
 from formats.images import list_images
 from formats.mask_reference import MaskReference
 from tools.errors import UserError, listing
@@ -202,6 +204,7 @@ def _ids_of_files(
 LAYOUTS: dict[str, Callable[[Places], LayoutMatch | None]] = {  # in the order in which they are tried
     "carvana": _carvana, "split": _split, "instances": _instances, "beside": _beside, "folders": _folders, "rle": _rle,
     "coco": coco_layout.find, "yolo": yolo_layout.find, "labelme": labelme_layout.find,
+    "contrails": contrails_layout.find,
 }  # fmt: skip
 EXPECTED = {
     "carvana": "train_hq/<car>_<view>.jpg (or train/) and train_masks/<car>_<view>_mask.gif",
@@ -212,6 +215,7 @@ EXPECTED = {
     "rle": "train.csv with ImageId,EncodedPixels[,ClassId] and train_images/<ImageId>",
     "coco": "annotations/instances_*.json (or any COCO JSON with polygons) and its images",
     "yolo": "images/**/<name>.jpg, labels/**/<name>.txt with polygons, data.yaml",
+    "contrails": "train/<record>/band_08.npy, ... and human_pixel_masks.npy",
     "labelme": "<name>.jpg and <name>.json of LabelMe beside it",
 }
 
@@ -244,6 +248,9 @@ def match_layout(input_path: str, layout: str = "auto", train_path: str = "", ma
             break
     matched = next((match for match in found if match.pairs), next(iter(found), None))
     if matched is None:
+        dicom = next(chain(root.rglob("*.dcm"), root.rglob("*.dicom")), None)
+        if dicom:
+            raise UserError(f"{dicom}: {DICOM.format(folder=root)}")
         have = sorted(path.name + "/" * path.is_dir() for path in root.iterdir())[:12]
         expected = listing([f"{name}: {EXPECTED[name]}" for name in names])
         held = f"it holds {', '.join(have)}" if have else "it is empty"

@@ -23,6 +23,7 @@ import functools
 import re
 import time
 from bisect import bisect_left
+from collections.abc import Iterable
 from pathlib import Path
 
 import cv2
@@ -39,6 +40,7 @@ from tools.errors import UserError, listing
 cv2.setNumThreads(0)
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp"}
+ARRAYS = {".npy"}  # images too, in folders that hold no others: beside images they are something else
 
 _MAX_PIXELS = 100_000_000
 
@@ -205,7 +207,9 @@ def read_mask(path: Path, max_pixels: int = _MAX_PIXELS) -> np.ndarray:
             raise UserError(f"{path}: no masks in this folder; expected one image per object.")
         return _union(files, max_pixels)
     samples = decode(path, max_pixels)
-    values = _mask_values(samples)
+    values = (
+        samples.values.any(2).view(np.uint8) if samples.planes or samples.kind == "bands" else _mask_values(samples)
+    )
     top = values.max(initial=0)
     if top <= 1:
         return values.astype(np.uint8, copy=False)
@@ -255,7 +259,17 @@ def _names(files: list[Path]) -> str:
 
 def list_images(folder: Path) -> list[Path]:
     """List the image files directly in `folder`, sorted by name; hidden files are left out."""
-    return sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES and file.name[0] != ".")
+    return [folder / name for name in image_names(sorted(file.name for file in folder.iterdir()))]
+
+
+def image_names(names: Iterable[str]) -> list[str]:
+    """List the names of images among those of a folder: arrays only where there is no other. Hidden ones are none."""
+    by_kind: dict[bool, list[str]] = {True: [], False: []}
+    for name in names:
+        suffix = name[name.rfind(".") :].lower()
+        if name[0] != "." and (suffix in SUFFIXES or suffix in ARRAYS):
+            by_kind[suffix in SUFFIXES].append(name)
+    return by_kind[True] or by_kind[False]
 
 
 def write_gray(path: Path, values: np.ndarray) -> None:

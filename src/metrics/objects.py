@@ -12,6 +12,7 @@ import numpy as np
 
 from data.dataspec import DataSpec
 from formats import annotations, images, rle, rle_table
+from formats.decode import decode
 from formats.mask_reference import MaskReference
 from metrics.overlap import f_score, scores
 from tools.errors import UserError
@@ -90,10 +91,27 @@ def read(
         return labels
     of_class = [] if where.kind == "empty" else [spec.sources_of(name) for name in spec.scored_names]
     paths = [[path for path in where.class_paths(root, names) if path.exists()] for names in of_class]
-    if any(map(len, paths)) and all(path.is_dir() for own in paths for path in own):
-        return np.stack([_from_folders(own, shape, max_pixels, image) for own in paths])
-    mask = spec.read_mask(root, reference, shape, max_pixels, image)
-    return np.stack([components(plane) for plane in spec.class_planes(mask)])
+    folders = {index: own for index, own in enumerate(paths) if own and all(path.is_dir() for path in own)}
+    if folders and len(folders) == sum(map(bool, paths)):
+        labels = np.zeros((len(spec.scored), *shape), np.int32)
+    else:
+        mask = spec.read_mask(root, reference, shape, max_pixels, image)
+        stack = _planes(root / where.path, max_pixels) if where.kind == "path" and not spec.is_class_map else []
+        if stack:
+            return _painted(stack, shape)[None]
+        labels = np.stack([components(plane) for plane in spec.class_planes(mask)])
+    for index, own in folders.items():
+        labels[index] = _from_folders(own, shape, max_pixels, image)
+    return labels
+
+
+def _planes(path: Path, max_pixels: int) -> list[np.ndarray]:
+    """List the objects' masks uint8 (H, W) of an array (N, H, W); [] of any other file."""
+    if path.suffix.lower() not in images.ARRAYS:
+        return []
+    samples = decode(path, max_pixels)
+    objects = samples.planes or samples.kind == "bands"
+    return [(plane > 0).astype(np.uint8) for plane in np.moveaxis(samples.values, 2, 0)] if objects else []
 
 
 def _from_table(spec: DataSpec, root: Path, where: MaskReference, shape: tuple[int, int]) -> np.ndarray:
