@@ -207,9 +207,7 @@ def read_mask(path: Path, max_pixels: int = _MAX_PIXELS) -> np.ndarray:
             raise UserError(f"{path}: no masks in this folder; expected one image per object.")
         return _union(files, max_pixels)
     samples = decode(path, max_pixels)
-    values = (
-        samples.values.any(2).view(np.uint8) if samples.planes or samples.kind == "bands" else _mask_values(samples)
-    )
+    values = _mask_values(samples)
     top = values.max(initial=0)
     if top <= 1:
         return values.astype(np.uint8, copy=False)
@@ -228,6 +226,8 @@ def read_mask(path: Path, max_pixels: int = _MAX_PIXELS) -> np.ndarray:
 
 
 def _mask_values(samples: Samples) -> np.ndarray:
+    if samples.planes:
+        return np.asarray((samples.values > 0).any(2), np.uint8)
     if samples.kind == "palette":
         # a palette whose colors are all alike tells nothing: its indices are the mask then
         indices = samples.indices()

@@ -3,7 +3,7 @@
 | array | read as |
 |---|---|
 | (H, W), (H, W, 1), (1, H, W) | gray, or a class map; True is 1 |
-| (H, W, n), (n, H, W) | an image of n channels; of a mask (n, H, W) are n objects, each its own plane |
+| (H, W, n), (n, H, W) | an image of n channels; of a mask (n, H, W), or n other than 3, they are n objects |
 | whole numbers of any width, floats that are whole | their values, 0 to 65535; more than 8 bits are read as 16 |
 | floats of band_08.npy and the like (contrails) | hundredths, of the labeled time in (H, W, times) |
 """
@@ -40,7 +40,7 @@ def decode(path: Path, file: BinaryIO, max_pixels: int) -> Samples:
     array = np.moveaxis(array, 0, 2) if first else array.reshape(height, width, -1)
     values = np.ascontiguousarray(_whole(path, array))
     kind = {1: "gray", 3: "rgb"}.get(values.shape[2], "bands")
-    return Samples(path, values, kind, planes=first and values.shape[2] > 1)
+    return Samples(path, values, kind, planes=values.shape[2] > 1 and (first or kind == "bands"))
 
 
 def size_of(path: Path, file: BinaryIO, max_pixels: int) -> tuple[int, int]:

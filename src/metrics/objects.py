@@ -110,8 +110,7 @@ def _planes(path: Path, max_pixels: int) -> list[np.ndarray]:
     if path.suffix.lower() not in images.ARRAYS:
         return []
     samples = decode(path, max_pixels)
-    objects = samples.planes or samples.kind == "bands"
-    return [(plane > 0).astype(np.uint8) for plane in np.moveaxis(samples.values, 2, 0)] if objects else []
+    return [(plane > 0).astype(np.uint8) for plane in np.moveaxis(samples.values, 2, 0)] if samples.planes else []
 
 
 def _from_table(spec: DataSpec, root: Path, where: MaskReference, shape: tuple[int, int]) -> np.ndarray:

@@ -6,6 +6,7 @@ has no cell. A row of a drawing is a kind and a polygon as JSON.
 
 import json
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -21,7 +22,7 @@ _NAMES = f"names: [{', '.join(KINDS)}]\n"
 def _drawn(seed: int, number: int, image: str, mask: str) -> Drawn:
     """Draw cells and rings; the rows hold each one's kind and its polygon x, y, x, y, ..."""
     picture, masks = blobs.cells(seed, number, empty_too=True)
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for index, cell in enumerate(masks):
         contours, _ = cv2.findContours(cell, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
         ring = max(contours, key=cv2.contourArea)[:, 0].astype(float) + 0.5  # through the middles of pixels
@@ -115,7 +116,13 @@ def labelme_files(train: list[Drawn], test: list[Drawn]) -> dict[str, Table]:
              "shape_type": "polygon", "flags": {}}
             for kind, text in one.rows
         ]  # fmt: skip
-        about = {"version": "5.8.1", "flags": {}, "shapes": shapes, "imagePath": image.name, "imageData": None}
+        about: dict[str, Any] = {
+            "version": "5.8.1",
+            "flags": {},
+            "shapes": shapes,
+            "imagePath": image.name,
+            "imageData": None,
+        }
         path = f"images/{image.stem}.json"
         files[f"{ANSWERS}/{path}" if one.image.startswith("test/") else path] = json.dumps(
             {**about, "imageHeight": _HEIGHT, "imageWidth": _WIDTH}
