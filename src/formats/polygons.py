@@ -37,8 +37,10 @@ def mask_of(rings: Sequence[np.ndarray], shape: tuple[int, int], where: str) -> 
 
     Raises UserError for coordinates that lie farther outside than a side of the image: they are of another one.
     """
-    from pycocotools import mask as coco
-
+    try:
+        from pycocotools import mask as coco
+    except ImportError as error:
+        raise UserError(f"{where}: polygons need pycocotools: pip install pycocotools") from error
     sides = np.array([shape[1], shape[0]])
     for points in rings:
         if (points < -FAR * sides).any() or (points > (1 + FAR) * sides).any():
