@@ -24,7 +24,8 @@ SUBMISSION = "{OUTPUT}/submission.csv"
 
 # === data: which images, and how they are split
 DATASET = "demo"  # a folder below input/
-LAYOUT = "auto"  # auto | carvana | instances | split | beside | folders | rle | solved (by all names)
+# auto | carvana | instances | split | beside | folders | rle | coco | yolo | labelme | contrails | solved (by names)
+LAYOUT = "auto"
 TRAIN_PATH = ""  # "": where the layout keeps it (train_hq, ...) | a folder, or a pattern: 'input/x/*_RGB.tif'
 MASK_PATH = ""  # "": where the layout keeps it (train_masks, ...) | a folder, or a pattern: 'input/x/*_color.png'
 ANNOTATOR = ""  # where several people drew the masks: "" takes the first | a part of the name of another's: 2ndHO

@@ -45,7 +45,7 @@ RECIPES = {
 # What a user of that layout would type too: a dialect, where the layout has none, and what the data need
 ALSO = {
     **{name: ["DIALECT=hubmap"] for name in ("folders", "split", "ui", "table", "slices")},
-    **{name: ["DIALECT=uwmgi"] for name in ("classmap", "palette", "colours")},
+    **{name: ["DIALECT=uwmgi"] for name in ("classmap", "palette", "colours", "coco", "yolo", "labelme")},
     "class_files": ["DIALECT=uwmgi", "GROUP=(patient[0-9]+)_"],
     "rle_classes": ["GROUP=(case[0-9]+)_"],
     "near_infrared": ["DIALECT=uwmgi", "IN_CHANNELS=4"],

@@ -49,8 +49,11 @@ class Settings:
 
     # === data: which images, and how they are split
     DATASET: str  # a folder below input/
-    # auto | carvana | instances | split | beside | folders | rle | solved (by all names)
-    LAYOUT: Literal["auto", "carvana", "instances", "split", "beside", "folders", "rle", "solved"]
+    # auto | carvana | instances | split | beside | folders | rle | coco | yolo | labelme | contrails | solved (by names)
+    LAYOUT: Literal[
+        "auto", "carvana", "instances", "split", "beside", "folders", "rle", "coco", "yolo", "labelme", "contrails",
+        "solved"
+    ]  # fmt: skip
     # "": where the layout keeps it (train_hq, ...) | a folder, or a pattern: 'input/x/*_RGB.tif'
     TRAIN_PATH: str
     # "": where the layout keeps it (train_masks, ...) | a folder, or a pattern: 'input/x/*_color.png'

@@ -28,7 +28,6 @@ from conftest import write_mask
 from metrics import measures
 from modeling.losses import loss_sum
 from tools import constants
-from tools.files import write_json
 
 NETWORKS = ("smp_linknet_tu-test_resnet", "smp_dpt_tu-test_vit", "unetify_test_convnext")
 # of constants without choices of their own: values that make a difference, the default among them or close to it

@@ -19,7 +19,8 @@ import mutants
 import submission
 from conftest import TINY
 from data import class_table, splits
-from formats import images, rle, rle_table
+from formats import annotations, images, rle, rle_table
+from formats.mask_reference import MaskReference
 from modeling import weights_source
 from modeling.encoder_weights import load_encoder
 from mutants import Subject
@@ -146,6 +147,8 @@ def pictures() -> list[Subject]:
     palette = Image.fromarray(MASK).convert("P")
     gif = io.BytesIO()
     palette.save(gif, "GIF")
+    array = io.BytesIO()
+    np.save(array, NOISE)
     return [
         Subject("png", "a.png", encoded(NOISE, "PNG"), read_picture),
         Subject("png_mask", "a.png", encoded(MASK, "PNG", optimize=True), read_picture),
@@ -153,6 +156,46 @@ def pictures() -> list[Subject]:
         Subject("jpeg_progressive", "a.jpg", encoded(NOISE, "JPEG", progressive=True), read_picture),
         Subject("gif", "a.gif", gif.getvalue(), read_picture),
         Subject("tiff", "a.tif", encoded(NOISE, "TIFF", compression="tiff_lzw"), read_picture),
+        Subject("npy", "a.npy", array.getvalue(), read_picture),
+    ]
+
+
+def read_annotations(source: str):
+    """A reader of one image's objects, or of the classes' names of YOLO's."""
+
+    def read(path: Path) -> None:
+        where = MaskReference.of_annotations(
+            source, path.name if path.suffix != ".yaml" else "a.txt", "7" * (source == "coco")
+        )
+        if path.suffix == ".yaml":
+            path.with_name("a.txt").write_text("1 0.1 0.1 0.9 0.1 0.5 0.8")
+        for name, mask in annotations.objects(path.parent, where, (12, 10)):
+            assert name in annotations.classes(path.parent, where)
+            assert mask.shape == (12, 10)
+            assert mask.max() <= 1
+
+    return read
+
+
+def annotated() -> list[Subject]:
+    ring = [1.0, 1.0, 8.5, 1.0, 8.0, 9.0]
+    rows = [
+        {"id": 1, "image_id": 7, "category_id": 2, "segmentation": [ring], "iscrowd": 0},
+        {"id": 2, "image_id": 7, "category_id": 2, "segmentation": {"size": [12, 10], "counts": [5, 20, 95]}},
+    ]
+    coco = {
+        "images": [{"id": 7, "file_name": "é.png", "height": 12, "width": 10}],
+        "annotations": rows, "categories": [{"id": 2, "name": "car"}],
+    }  # fmt: skip
+    shapes = [{"label": "car", "points": np.reshape(ring, (3, 2)).tolist(), "group_id": 1, "shape_type": "polygon"},
+              {"label": "car", "points": [[2, 2], [5, 6]], "shape_type": "circle"}]  # fmt: skip
+    labelme = {"shapes": shapes, "imagePath": "é.png", "imageHeight": 12, "imageWidth": 10}
+    lines = "0 0.1 0.1 0.9 0.1 0.5 0.8\n1 0.2 0.2 0.4 0.2 0.4 0.7 0.2 0.5\n"
+    return [
+        Subject("coco_json", "a.json", json.dumps(coco).encode(), read_annotations("coco")),
+        Subject("labelme_json", "a.json", json.dumps(labelme).encode(), read_annotations("labelme")),
+        Subject("yolo_txt", "a.txt", lines.encode(), read_annotations("yolo")),
+        Subject("yolo_yaml", "data.yaml", b"names:\n  0: car\n  1: road\n", read_annotations("yolo")),
     ]
 
 
@@ -214,6 +257,7 @@ def all_subjects(trained):
     place = Path.cwd()
     return [
         *pictures(),
+        *annotated(),
         *tables(),
         *models(place),
         Subject("manifest", run_folders.MANIFEST, manifest, submitted(place)),

@@ -126,7 +126,7 @@ def _has_objects(spec: DataSpec, root: Path, where: MaskReference) -> bool:
     """Say whether the reference tells objects apart: run lengths, or one file an object."""
     if where.kind == "empty":
         return False
-    return where.kind in ("run_lengths", "object_files") or any(
+    return where.kind in ("run_lengths", "annotations", "object_files") or any(
         path.is_dir() for path in where.class_paths(root, spec.scored_sources)
     )
 

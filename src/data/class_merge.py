@@ -68,8 +68,7 @@ def _refuse_unknown(sources: Iterable[str], known: tuple[str, ...], text: str) -
     for source in sources:
         if source not in known:
             raise UserError(
-                f"CLASSES={text}: the data have no class {source}.{nearest(source, known)} "
-                f"They have {', '.join(known)}."
+                f"CLASSES={text}: the data have no class {source}.{nearest(source, known)} Known: {', '.join(known)}."
             )
 
 

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from data.class_maps import ClassKeys
-from formats import images, rle, rle_table
+from data.class_sources import BACKGROUND, IGNORED, MOST_CLASSES, NO_CLASS, UNLABELED, ClassSources
+from formats import annotations, images, rle, rle_table
 from formats.mask_reference import MaskReference
 from formats.resize import content_box, halvings, image_to_network, labels_to_network, mask_to_network
 from tools.errors import UserError
@@ -27,17 +28,13 @@ from tools.files import read_json
 from tools.names import is_name, plain_name
 
 TASKS = ("binary", "multiclass", "multilabel")
-IGNORED = 255  # the index of a pixel that counts nowhere
-BACKGROUND = "background"  # the class that is predicted, but neither scored nor submitted
-MOST_CLASSES = 250  # indices are bytes
-NO_CLASS, UNLABELED = -1, -2  # what a merged class may be instead of one of ours
 
 JSON_NAMES = {"colors": "colours"}  # as tables and models of before have it
 LATER = ("merged", "threshold", "objects", "alpha")  # fields that tables and models of before lack
 
 
 @dataclass(frozen=True)
-class DataSpec:
+class DataSpec(ClassSources):
     """The meaning of a data set's pixels; see the module's docstring for masks."""
 
     task: str = "binary"
@@ -63,36 +60,6 @@ class DataSpec:
     def planes(self) -> int:
         """Count the planes, K of a mask (K, H, W)."""
         return 1 if self.task == "multiclass" else len(self.classes)
-
-    @property
-    def scored(self) -> tuple[int, ...]:
-        """Return the indices of the classes that are scored and submitted: all but the background."""
-        return tuple(index for index, name in enumerate(self.classes) if name != BACKGROUND)
-
-    @property
-    def scored_names(self) -> tuple[str, ...]:
-        return tuple(self.classes[index] for index in self.scored)
-
-    def sources_of(self, name: str) -> tuple[str, ...]:
-        """Name the data's classes that the class `name` is made of."""
-        index = self.classes.index(name)
-        return tuple(source for source, place in self.merged if place == index) if self.merged else (name,)
-
-    @property
-    def scored_sources(self) -> tuple[str, ...]:
-        """Name the data's classes that the scored classes are made of."""
-        return tuple(source for name in self.scored_names for source in self.sources_of(name))
-
-    @property
-    def is_class_map(self) -> bool:
-        """Say whether a mask that is one file holds values or colors of classes."""
-        return self.task == "multiclass" or bool(self.values or self.colors)
-
-    @property
-    def leaves_out(self) -> bool:
-        """Say whether some pixels may count nowhere."""
-        unlabeled = bool(self.ignore) or any(place == UNLABELED for _, place in self.merged)
-        return self.task == "multiclass" and unlabeled
 
     def as_json(self) -> dict[str, Any]:
         """Return a JSON-ready dict; `from_json` reads it back."""
@@ -146,7 +113,7 @@ class DataSpec:
             return self.from_planes(self._read_planes(root, where, shape, max_pixels, image), reference)
         path = root / where.path
         labels = self.class_keys().read(path, max_pixels)
-        labels = self.ours[labels] if self.merged else labels
+        labels = self.own_index[labels] if self.merged else labels
         refuse_size(path, labels.shape, shape, image)
         if self.task == "multiclass":
             return labels[None]
@@ -160,7 +127,7 @@ class DataSpec:
         return picture, self.read_mask(root, mask, picture.shape[:2], max_pixels, image)
 
     def class_paths(self, root: Path, reference: str) -> list[Path]:
-        """Name the file to write a scored class's mask to, for `masks/{class}/a.png`; an empty one may be missing."""
+        """Name the file for each scored class's mask, of `masks/{class}/a.png`; an empty one may be left out."""
         names = [self.sources_of(name)[0] for name in self.scored_names]
         return MaskReference.parse(reference).class_paths(root, names)
 
@@ -182,38 +149,12 @@ class DataSpec:
             return _pad_as(small, mask.shape[1:], size, resize, padding)[None]
         return np.stack([mask_to_network(plane, size, resize) for plane in mask])
 
-    def class_values(self) -> tuple[list[tuple[int, ...]], tuple[int, ...]]:
-        """Give a value or color for each class, and for what is not labeled, () where all is: to write a class map."""
-        keys = [tuple(color) for color in self.colors] or [(value,) for value in self.values]
-        if not self.merged:
-            return keys, self.ignore
-        places = [place for _, place in self.merged]
-        unlabeled = self.ignore or (keys[places.index(UNLABELED)] if UNLABELED in places else ())
-        return [keys[places.index(index)] for index in range(len(self.classes))], unlabeled
-
-    @property
-    def value_of_none(self) -> tuple[int, ...]:
-        """Give a value or color that is of no class of ours, where classes need not cover an image."""
-        keys = [tuple(color) for color in self.colors] or [(value,) for value in self.values]
-        zero = (0,) * len(keys[0])
-        out = [key for key, (_, place) in zip(keys, self.merged, strict=True) if place == NO_CLASS]
-        return zero if zero in out or zero not in keys else out[0]
-
     def class_keys(self) -> ClassKeys:
         """Say what a class map's values or colors stand for."""
         multiclass = self.task == "multiclass"
         nobodys = IGNORED if multiclass else MOST_CLASSES  # equal to no class, where each has a plane
         names = tuple(source for source, _ in self.merged) or self.classes
         return ClassKeys(names, self.values, self.colors, self.ignore, nobodys, zero_is_nobodys=not multiclass)
-
-    @functools.cached_property
-    def ours(self) -> np.ndarray:
-        """Make uint8 (256,): our index for the index of each of the data's classes."""
-        nobodys = IGNORED if self.task == "multiclass" else MOST_CLASSES
-        table = np.full(256, nobodys, np.uint8)
-        for index, (_, place) in enumerate(self.merged):
-            table[index] = place if place >= 0 else nobodys
-        return table
 
     def _read_planes(
         self, root: Path, where: MaskReference, shape: tuple[int, int], max_pixels: int, image: str
@@ -225,16 +166,20 @@ class DataSpec:
             masks = ((rows.mask(where.image_id, name, shape, dialect) for name in names) for names in parts)
             return np.stack([functools.reduce(np.bitwise_or, of_class) for of_class in masks]) > 0
         planes = np.zeros((len(self.scored), *shape), bool)
-        if where.kind == "path":
+        if where.kind == "annotations":
+            for name, mask in annotations.objects(root, where, shape):
+                for index in self.planes_of(name):
+                    planes[index] |= mask > 0
+        elif where.kind == "path":
             planes = self._read_own_size(root / where.path, shape, max_pixels, image)[None].view(bool)
         elif where.kind == "object_files":
             for path in where.files(root, ()):
                 planes[0] |= self._read_own_size(path, shape, max_pixels, image) > 0
         elif where.kind == "class_files":
-            for plane, name in zip(planes, self.scored_names, strict=True):
+            for index, name in enumerate(self.scored_names):
                 for path in where.class_paths(root, self.sources_of(name)):
                     if path.exists():
-                        plane[:] |= self._read_own_size(path, shape, max_pixels, image) > 0
+                        planes[index] |= self._read_own_size(path, shape, max_pixels, image) > 0
         return planes
 
     def _read_own_size(self, path: Path, shape: tuple[int, int], max_pixels: int, image: str) -> np.ndarray:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from formats.images import SUFFIXES
+from formats.images import image_names
 from tools.errors import UserError
 
 MASK_FOLDERS = (
@@ -35,7 +35,7 @@ def child(root: Path, names: Iterable[str]) -> Path | None:
 
 
 def _holds_an_image(folder: Path) -> bool:
-    return any(Path(name).suffix.lower() in SUFFIXES for _, names in _walk(folder) for name in names)
+    return any(image_names(names) for _, names in _walk(folder))
 
 
 def relative(path: Path, input_path: str) -> str:
@@ -82,12 +82,7 @@ def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
 
 def files_below(folder: Path) -> list[Path]:
     """List every image file below `folder`, sorted, in linked folders too; hidden files and folders are left out."""
-    found = [
-        Path(place, name)
-        for place, names in _walk(folder)
-        for name in names
-        if os.path.splitext(name)[1].lower() in SUFFIXES  # noqa: PTH122 (of many names)
-    ]
+    found = [Path(place, name) for place, names in _walk(folder) for name in image_names(names)]
     return sorted(path for path in found if path.is_file())
 
 

@@ -11,7 +11,7 @@ from data.name_checks import refuse_odd_names, refuse_twins
 from data.solver.names import take_apart
 from data.solver.rules import related
 from data.solver.solution import solve
-from formats.images import SUFFIXES
+from formats.images import ARRAYS, SUFFIXES
 from tools.errors import UserError, listing
 
 TEST_FOLDERS = (
@@ -46,7 +46,7 @@ def test_images(input_path: str, test_path: str = "", stacked: bool = False) -> 
     if test_path:
         files = _images(folder)
     if not files:
-        raise UserError(f"{folder}: no images there (endings: {' '.join(sorted(SUFFIXES))}).")
+        raise UserError(f"{folder}: no images there (endings: {' '.join(sorted(SUFFIXES | ARRAYS))}).")
     if stacked:
         lone = [str(path) for path in files if "{z}" not in stack(path.as_posix())]
         if lone:

@@ -14,7 +14,7 @@ from data import groups, layouts, splits
 from data.layout_match import LayoutMatch
 from data.name_checks import refuse_odd_names, refuse_twins
 from data.table_dialect import with_dialect
-from formats import images, rle_table
+from formats import annotations, images, rle_table
 from formats.mask_reference import CLASS, MaskReference, tables_of
 from tools.errors import UserError, listing
 
@@ -108,6 +108,8 @@ def _users_match(frame: "pd.DataFrame", path: Path, root: Path) -> LayoutMatch:
 def classes_of(references: Sequence[str], root: Path) -> tuple[str, ...]:
     """Find the classes that have masks of their own: those of a table of run lengths, or what {class} stands for."""
     found = {name for table in tables_of(references) for name in rle_table.read(root / table).classes}
+    drawn = (one for text in references if (one := MaskReference.parse(text)).kind == "annotations")
+    found |= {name for one in drawn for name in annotations.classes(root, one)}
     patterns = [text for text in references if MaskReference.parse(text).kind == "class_files"]
 
     @cache

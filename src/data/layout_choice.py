@@ -60,7 +60,12 @@ def _by_names(first: LayoutMatch, files: Sequence[str]) -> LayoutMatch | None:
 
 def _first(known: Sequence[Known]) -> tuple[LayoutMatch | None, UserError | None]:
     try:
-        return next(filter(None, (layout() for layout in known)), None), None
+        found: list[LayoutMatch] = []
+        for layout in known:
+            found += filter(None, [layout()])
+            if found and found[-1].pairs:
+                return found[-1], None
+        return next(iter(found), None), None
     except UserError as error:  # it is raised again where all names together say no more
         return None, error
 

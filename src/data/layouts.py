@@ -8,14 +8,17 @@ import functools
 import re
 from collections import Counter
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data import coco_layout, contrails_layout, labelme_layout, yolo_layout
 from data.file_listing import BESIDE, MASK_FOLDERS, all_files, child, existing_input, is_junk, keys_of, unique
 from data.layout_choice import alike, choose, without_unpaired
 from data.layout_match import LayoutMatch, Pair, Places
 from data.pairing import match
 from formats import rle, rle_table
+from formats.decode import DICOM
 from formats.images import list_images
 from formats.mask_reference import MaskReference
 from tools.errors import UserError, listing
@@ -214,6 +217,8 @@ def _ids_of_files(
 
 LAYOUTS: dict[str, Callable[[Places], LayoutMatch | None]] = {  # in the order in which they are tried
     "carvana": _carvana, "split": _split, "instances": _instances, "beside": _beside, "folders": _folders, "rle": _rle,
+    "coco": coco_layout.find, "yolo": yolo_layout.find, "labelme": labelme_layout.find,
+    "contrails": contrails_layout.find,
 }  # fmt: skip
 EXPECTED = {
     "carvana": "train_hq/<car>_<view>.jpg (or train/) and train_masks/<car>_<view>_mask.gif",
@@ -223,6 +228,10 @@ EXPECTED = {
     "folders": "images/**/<name>.png and masks/**/<name>.png, or masks/<class>/<name>.png",
     "solved": "images and masks whose names differ by words, such as photo/<name>.jpg and outline/<name>_a.png",
     "rle": "train.csv with ImageId,EncodedPixels[,ClassId] and train_images/<ImageId>",
+    "coco": "annotations/instances_*.json (or any COCO JSON with polygons) and its images",
+    "yolo": "images/**/<name>.jpg, labels/**/<name>.txt with polygons, data.yaml",
+    "contrails": "train/<record>/band_08.npy, ... and human_pixel_masks.npy",
+    "labelme": "<name>.jpg and <name>.json of LabelMe beside it",
 }
 
 
@@ -277,6 +286,9 @@ def match_layout(
     known = [functools.partial(LAYOUTS[name], places) for name in names if name in LAYOUTS]
     matched = choose(known, places, solving="solved" in names)
     if matched is None:
+        dicom = next(chain(root.rglob("*.dcm"), root.rglob("*.dicom")), None)
+        if dicom:
+            raise UserError(f"{dicom}: {DICOM.format(folder=root)}")
         have = sorted(path.name + "/" * path.is_dir() for path in root.iterdir())[:12]
         expected = listing([f"{name}: {EXPECTED[name]}" for name in names])
         endings = Counter(Path(path).suffix.lower() or "no ending" for path in all_files(root)).most_common(4)

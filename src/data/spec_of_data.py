@@ -133,7 +133,7 @@ def _areas_of_file(spec: DataSpec, note: MaskNote) -> np.ndarray:
         return np.array([plane.counts[inside].sum() / plane.counts.sum()])
     keys = spec.class_keys()
     places = keys.places(plane.values, plane.color, note.path)
-    places = spec.ours[places] if spec.merged else places
+    places = spec.own_index[places] if spec.merged else places
     labeled = places < len(spec.classes) if spec.task == "multiclass" else np.ones(len(places), bool)
     total = max(1, int(plane.counts[labeled].sum()))
     return np.array([plane.counts[places == index].sum() / total for index in spec.scored])

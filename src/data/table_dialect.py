@@ -46,8 +46,9 @@ def with_dialect(match: LayoutMatch, frame: "pd.DataFrame", settings: "Settings"
     if not first:
         return match
     table = rle_table.read(Path(settings.INPUT, first))
-    if settings.DIALECT != "auto":
-        name, said = settings.DIALECT, f"DIALECT={settings.DIALECT}: {_named(settings.DIALECT)}"
+    name: str = settings.DIALECT
+    if name != "auto":
+        said = f"DIALECT={settings.DIALECT}: {_named(settings.DIALECT)}"
     else:
         at = {one.image_id: image for one, image in zip(references, frame["image"], strict=True) if one.path == first}
         found = judge(table, [(key, Path(settings.INPUT, image)) for key, image in at.items()], settings.MAX_PIXELS)

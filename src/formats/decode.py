@@ -10,6 +10,7 @@ it has no mode for, the low bytes of 16-bit color and a fifth channel. So each f
 | PNG of 8 bits or fewer, 16-bit gray | Pillow | one frame, every checksum, the end mark |
 | PNG, 16-bit color or alpha | Pillow to check it, OpenCV for the values | the same |
 | TIFF of 8 or 16 bits (1) | Pillow for the bytes, put together here | one page (2), every strip whole |
+| .npy | NumPy, see npy.py | no pickle, the length |
 | other TIFF: palette, 1 to 4 bits, JPEG within, YCbCr, LAB, 32-bit integers | Pillow | the same |
 
 (1) Any number of channels, in strips or tiles, interleaved or in planes; uncompressed, LZW, deflate or PackBits.
@@ -30,7 +31,7 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from formats import tiff
+from formats import npy, tiff
 from formats.samples import Samples
 from tools.errors import UserError
 
@@ -44,6 +45,12 @@ _PNG, _TIFF = b"\x89PNG", (b"II*\0", b"MM\0*", b"II+\0")  # the last is BigTIFF
 _LOSSLESS = (1, 32773, *tiff.PREDICTING)
 _ORIENTATION, _MOST_CHANNELS = 0x0112, 1024
 MOST_HALVINGS = 3  # libjpeg's smallest scale is an eighth
+DICOM = (
+    "DICOM, which is not read. This makes PNGs of 16 bits of all below a folder, after pip install pydicom:\n"
+    '  python -c "import pathlib, numpy, pydicom, PIL.Image; from pydicom.pixels import apply_modality_lut as lut; '
+    "[PIL.Image.fromarray(numpy.clip(lut(d.pixel_array, d) + 1024, 0, 65535).astype('uint16'))"
+    ".save(p.with_suffix('.png')) for p in pathlib.Path('{folder}').rglob('*.dcm') for d in [pydicom.dcmread(p)]]\""
+)
 _CURE = "save it as 8 or 16-bit whole numbers (PNG or TIFF)"
 
 
@@ -86,6 +93,8 @@ def _decode(path: Path, max_pixels: int, halvings: Halvings) -> Samples:
     with _opened(path) as (file, magic):
         if magic in _TIFF:
             return _decode_tiff(path, file, max_pixels)
+        if magic == npy.MAGIC:
+            return npy.decode(path, file, max_pixels)
         with _pillow(path, file, max_pixels) as image:
             if image.format in ("JPEG", "MPO") and image.mode in ("L", "RGB"):
                 return _decode_jpeg(path, file, image, halvings)
@@ -137,6 +146,8 @@ def _fast_jpeg(file: BinaryIO, image: Image.Image, size: tuple[int, int]) -> np.
 def size_of(path: Path, max_pixels: int) -> tuple[int, int]:
     """Read (H, W) of the upright image from the header. Raises UserError."""
     with _opened(path) as (file, magic):
+        if magic == npy.MAGIC:
+            return npy.size_of(path, file, max_pixels)
         if magic in _TIFF:
             page = tiff.read_page(path, file, max_pixels)
             size, orientation = (page.height, page.width), page.orientation
@@ -155,6 +166,9 @@ def _opened(path: Path) -> Iterator[tuple[BinaryIO, bytes]]:
     try:
         with path.open("rb") as file:
             magic = file.read(4)
+            file.seek(128)
+            if file.read(4) == b"DICM":
+                raise UserError(f"{path}: {DICOM.format(folder=path.parent)}")
             file.seek(0)
             yield file, magic
     except UserError:

@@ -23,6 +23,7 @@ import functools
 import re
 import time
 from bisect import bisect_left
+from collections.abc import Iterable
 from pathlib import Path
 
 import cv2
@@ -39,6 +40,7 @@ from tools.errors import UserError, alike, listing
 cv2.setNumThreads(0)
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp"}
+ARRAYS = {".npy"}  # images too, in folders that hold no others: beside images they are something else
 
 _MAX_PIXELS = 100_000_000
 
@@ -227,7 +229,9 @@ def read_mask(path: Path, max_pixels: int = _MAX_PIXELS, threshold: int = 0, alp
 
 
 def _all_but_black(samples: Samples) -> np.ndarray:
-    """Return uint8 (H, W): 1 where a gray or an index is not 0, or a color not black."""
+    """Return uint8 (H, W): 1 where a gray or an index is not 0, a color not black, or any plane shows something."""
+    if samples.planes:
+        return (samples.values > 0).any(2).view(np.uint8)
     if samples.kind in ("gray", "palette") and not samples.grays:
         return (samples.values[..., 0] > 0).view(np.uint8)
     return samples.colors().any(-1).view(np.uint8)
@@ -254,7 +258,17 @@ def _names(files: list[Path]) -> str:
 
 def list_images(folder: Path) -> list[Path]:
     """List the image files directly in `folder`, sorted by name; hidden files are left out."""
-    return sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES and file.name[0] != ".")
+    return [folder / name for name in image_names(sorted(file.name for file in folder.iterdir()))]
+
+
+def image_names(names: Iterable[str]) -> list[str]:
+    """List the names of images among those of a folder: arrays only where there is no other. Hidden ones are none."""
+    by_kind: dict[bool, list[str]] = {True: [], False: []}
+    for name in names:
+        suffix = name[name.rfind(".") :].lower()
+        if name[0] != "." and (suffix in SUFFIXES or suffix in ARRAYS):
+            by_kind[suffix in SUFFIXES].append(name)
+    return by_kind[True] or by_kind[False]
 
 
 def write_gray(path: Path, values: np.ndarray) -> None:

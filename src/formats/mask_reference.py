@@ -7,6 +7,7 @@
 | class_files | `masks/{class}/a.png` | one file a class, empty where it is missing |
 | object_files | `masks/a_{object}.png` | several files, one an object: what {object} stands for is a word or a number |
 | run_lengths | `rle:train.csv#id` | the rows of that id in a table of run lengths |
+| annotations | `coco:instances.json#id`, `yolo:labels/a.txt`, `labelme:a.json` | polygons, see annotations.py |
 """
 
 import re
@@ -22,27 +23,43 @@ from tools.errors import UserError
 CLASS = "{class}"  # stands for the class's name
 OBJECT = "{object}"  # stands for what tells one object's file from another's
 _RUN_LENGTHS = "rle:"
+_SOURCES = ("coco", "yolo", "labelme")
 
 
 @dataclass(frozen=True)
 class MaskReference:
     """Where one image's mask lies; `str` gives the text that `parse` reads."""
 
-    kind: Literal["empty", "path", "class_files", "object_files", "run_lengths"]
+    kind: Literal["empty", "path", "class_files", "object_files", "run_lengths", "annotations"]
     path: str = ""  # POSIX, relative to INPUT: of the file or folder, with {class} in it, or of the table
-    image_id: str = ""  # in the table of run lengths
+    image_id: str = ""  # in the table of run lengths, or in COCO's file
+    source: str = ""  # of annotations: coco, yolo or labelme
 
     @classmethod
     def parse(cls, text: str) -> "MaskReference":
         """Read a cell of the column `mask`; a table's path ends at the first #. Raises UserError for `rle:` alone."""
         if not text:
             return cls("empty")
+        source, colon, rest = text.partition(":")
+        if colon and source in _SOURCES:
+            path, _, image_id = rest.partition("#") if source == "coco" else (rest, "", "")
+            if not path or (source == "coco" and not image_id):
+                form = "coco:instances.json#<id>" if source == "coco" else f"{source}:path"
+                raise UserError(f"'{text}' is no reference to annotations; expected {form}.")
+            return cls("annotations", path, image_id, source)
         if not text.startswith(_RUN_LENGTHS):
             return cls("class_files" if CLASS in text else "object_files" if OBJECT in text else "path", text)
         path, _, image_id = text.removeprefix(_RUN_LENGTHS).partition("#")
         if not (path and image_id):
             raise UserError(f"'{text}' is no reference to a mask in a table; expected {_RUN_LENGTHS}train.csv#<id>.")
         return cls("run_lengths", path, image_id)
+
+    @classmethod
+    def of_annotations(cls, source: str, path: str, image_id: str = "") -> "MaskReference":
+        """Refer to a file of annotations. Raises UserError where the path of COCO's has a # of its own."""
+        if source == "coco" and "#" in path:
+            raise UserError(f"{path}: a # in the name of a file of annotations cannot be referred to; rename it.")
+        return cls("annotations", path, image_id, source)
 
     @classmethod
     def of_run_lengths(cls, table_path: str, image_id: str) -> "MaskReference":
@@ -54,6 +71,8 @@ class MaskReference:
         return cls("run_lengths", table_path, image_id)
 
     def __str__(self) -> str:
+        if self.kind == "annotations":
+            return f"{self.source}:{self.path}{f'#{self.image_id}' * bool(self.image_id)}"
         return f"{_RUN_LENGTHS}{self.path}#{self.image_id}" if self.kind == "run_lengths" else self.path
 
     def class_paths(self, root: Path, names: Sequence[str]) -> list[Path]:
@@ -64,7 +83,7 @@ class MaskReference:
         """List the files that the mask is made of, with the classes `names`. Raises UserError where one is missing."""
         if self.kind == "empty":
             return []
-        if self.kind == "run_lengths":
+        if self.kind in ("run_lengths", "annotations"):
             return [root / self.path]
         if self.kind == "object_files":
             return object_files(root / self.path)

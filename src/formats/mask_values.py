@@ -57,7 +57,7 @@ def note_of(samples: Samples) -> MaskNote:
 
 def _alpha(samples: Samples) -> np.ndarray | None:
     """Return the alpha (H, W), None where there is none."""
-    channels = {"gray": 2, "rgb": 4}.get(samples.kind)
+    channels = None if samples.planes else {"gray": 2, "rgb": 4}.get(samples.kind)
     return np.ascontiguousarray(samples.values[..., -1]) if samples.values.shape[2] == channels else None
 
 
@@ -69,6 +69,8 @@ def alpha_of(samples: Samples) -> np.ndarray:
 
 def binary_values(samples: Samples) -> np.ndarray:
     """Return the grays (H, W) of a binary mask; of a palette whose colors are alike in gray its indices."""
+    if samples.planes:
+        return (samples.values > 0).any(2).view(np.uint8)
     if samples.kind == "palette":
         indices = samples.indices()
         if samples.luma()[0] == 0 and indices.max(initial=0) <= 1:
@@ -80,6 +82,8 @@ def binary_values(samples: Samples) -> np.ndarray:
 
 
 def _without_alpha(samples: Samples) -> MaskNote:
+    if samples.planes:
+        return _of_plane(samples, binary_values(samples))
     if samples.jpeg:
         return _of_jpeg(samples)
     if samples.grays:

@@ -77,7 +77,7 @@ def formed(name: str, form: dict[str, Any], where: str) -> Dialect:
     """Return the dialect `name` with what `form` says otherwise. Raises UserError, naming `where`, for what is none."""
     usual = DIALECTS.get(name)
     kinds = {} if usual is None else {key: type(value) for key, value in asdict(usual).items()}
-    own = {key: tuple(value) if isinstance(value, list) else value for key, value in form.items()}
+    own: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in form.items()}
     if usual is None or any(not isinstance(value, kinds.get(key, ())) for key, value in own.items()):
         raise UserError(f"{where} holds no dialect of submissions: {name} {form}. Make it again.")
     return replace(usual, **own)

@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 
 from data.dataspec import DataSpec, refuse_size
-from formats import images, mask_values, rle, rle_table
+from formats import annotations, images, mask_values, rle, rle_table
+from formats.decode import decode
 from formats.mask_reference import MaskReference
 from metrics.overlap import f_score, scores
 from tools.errors import UserError
@@ -74,20 +75,23 @@ def read(
 ) -> np.ndarray:
     """Read the true objects of the mask that `reference` names, int32 (S, H, W): labels 1, 2, ... a scored class.
 
-    Each file of a folder of instance masks, or of a name with {object}, is an object, each row of a table of run
-    lengths where its dialect has a row an object or the image has several rows, and each value of a file whose values
-    number objects; otherwise the mask's connected components are. Where objects overlap, the later one has the pixels.
-    Raises UserError, also where a mask's size is not `shape`, that of `image`.
+    Each annotation of COCO, YOLO or LabelMe is an object, each file of a folder of instance masks or of a name with
+    {object}, each plane of an array, each value of a file whose values number objects, and each row of a table of run
+    lengths where its dialect has a row an object or the image has several rows; otherwise the mask's connected
+    components are. Where objects overlap, the later one has the pixels. Raises UserError, also where a mask's size is
+    not `shape`, that of `image`.
     """
     where = MaskReference.parse(reference)
     if where.kind == "run_lengths":
         return _from_table(spec, root, where, shape)
     if where.kind == "object_files":
         return _from_files(spec, where.files(root, ()), shape, max_pixels, image)[None]
-    if spec.objects == "labels" and where.kind == "path" and not (root / where.path).is_dir():
-        labels = mask_values.numbered(root / where.path, max_pixels)
-        refuse_size(root / where.path, labels.shape, shape, image)
-        return labels[None]
+    if where.kind == "annotations":
+        return _from_annotations(spec, root, where, shape)
+    if where.kind == "path" and not (root / where.path).is_dir():
+        numbered = _from_one_file(spec, root / where.path, shape, max_pixels, image)
+        if numbered is not None:
+            return numbered[None]
     of_class = [] if where.kind == "empty" else [spec.sources_of(name) for name in spec.scored_names]
     paths = [[path for path in where.class_paths(root, names) if path.exists()] for names in of_class]
     in_folders = [bool(own) and all(path.is_dir() for path in own) for own in paths]
@@ -98,6 +102,31 @@ def read(
         labels = np.stack([components(plane) for plane in spec.class_planes(mask)])
     for index in np.flatnonzero(in_folders):
         labels[index] = _from_files(spec, _listed(paths[index]), shape, max_pixels, image)
+    return labels
+
+
+def _from_annotations(spec: DataSpec, root: Path, where: MaskReference, shape: tuple[int, int]) -> np.ndarray:
+    """Return int32 (S, H, W) from annotations, in their order."""
+    labels = np.zeros((len(spec.scored), *shape), np.int32)
+    for number, (name, mask) in enumerate(annotations.objects(root, where, shape), start=1):
+        for plane in spec.planes_of(name):
+            labels[plane][mask > 0] = number
+    return labels
+
+
+def _from_one_file(
+    spec: DataSpec, path: Path, shape: tuple[int, int], max_pixels: int, image: str
+) -> np.ndarray | None:
+    """Return int32 (H, W) of a file that numbers its objects, or an array with a plane for each; None of any other."""
+    if spec.objects == "labels":
+        labels = mask_values.numbered(path, max_pixels)
+    elif (
+        path.suffix.lower() in images.ARRAYS and not spec.is_class_map and (samples := decode(path, max_pixels)).planes
+    ):
+        labels = _painted(((plane > 0) for plane in np.moveaxis(samples.values, 2, 0)), samples.values.shape[:2])
+    else:
+        return None
+    refuse_size(path, labels.shape, shape, image)
     return labels
 
 

@@ -78,7 +78,7 @@ def choose_dialect(settings: "Settings") -> rle.Dialect:
     Raises UserError where there is none, or the sample's columns are no dialect's.
     """
     name: str = settings.DIALECT
-    sidecar, form = Path(settings.TRAIN_FOLDS).with_suffix(".json"), {}
+    sidecar, form = Path(settings.TRAIN_FOLDS).with_suffix(".json"), dict[str, Any]()
     if name == "auto" or sidecar.is_file():
         about = read_json(sidecar, "Run make folds first, or name the competition's DIALECT.")
         found = str(about.get("dialect", ""))

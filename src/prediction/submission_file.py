@@ -34,7 +34,7 @@ def image_ids(names: list[str], dialect: rle.Dialect) -> dict[str, str]:
     """Return id -> image's name in the prediction folder. Raises UserError where two images would share an id."""
     ids: dict[str, str] = {}
     for name in names:
-        image_id = dialect.id_of(image_name(name))
+        image_id = dialect.id_of(name if dialect.is_by_path(name) else image_name(name))
         if image_id in ids:
             raise UserError(f"{ids[image_id]} and {name} would both have the id {image_id}.")
         ids[image_id] = name

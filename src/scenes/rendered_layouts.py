@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from formats import rle
-from scenes import blobs, hands, screens, writer
+from scenes import annotated, blobs, hands, screens, writer
 from scenes.writer import ANSWERS, Drawn, Layout, Table, file_name
 from tools.errors import UserError
 
@@ -150,6 +150,9 @@ LAYOUTS = {
     "instances": Layout(_instances, lambda _, test: {"stage1_sample_submission.csv": (_RUNS, _blank_rows(test))}),
     "near_infrared": Layout(partial(_land, channels=4), lambda *_: {"classes.csv": _VALUES}),
     "slices": Layout(_slices),
+    "coco": Layout(annotated.coco, annotated.coco_files),
+    "yolo": Layout(annotated.yolo, annotated.yolo_files),
+    "labelme": Layout(annotated.labelme, annotated.labelme_files),
 }
 
 

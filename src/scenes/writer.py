@@ -26,7 +26,7 @@ from tools.files import write_json
 ANSWERS, DONE = ".answers", "demo.json"
 _ALPHA, _NO_ALPHA = (struct.pack("<HHIH", 338, 3, 1, meaning) for meaning in (2, 0))  # TIFF's ExtraSamples
 About = dict[str, Any]  # what demo.json holds
-Table = tuple[Sequence[str], Iterable[Sequence[str | int]]]  # header and rows
+Table = tuple[Sequence[str], Iterable[Sequence[str | int]]] | str  # header and rows, or a text
 Job = tuple[int, bool]  # the picture's number, which no other has, and whether it is for the test
 
 
@@ -73,8 +73,8 @@ def write(name: str, layout: Layout, root: Path, numbers: dict[str, int]) -> Abo
     try:
         done = _render(layout, temporary, numbers["seed"], layout.jobs(count, test_count))
         train, test = done[:count], done[count:]
-        for file, (header, rows) in (layout.tables(train, test) if layout.tables else {}).items():
-            _write_table(temporary / file, header, rows)
+        for file, table in (layout.tables(train, test) if layout.tables else {}).items():
+            _write_table(temporary / file, table)
         about = {"layout": name, **numbers, "answers": {one.image: one.mask for one in test}}
         write_json(temporary / DONE, about)
         if root.exists():
@@ -135,7 +135,10 @@ def file_name(seed: int, number: int) -> str:
     return np.random.default_rng([seed, number, 9]).bytes(4).hex()
 
 
-def _write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[str | int]]) -> None:
+def _write_table(path: Path, table: Table) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows([header, *rows])
+        if isinstance(table, str):
+            file.write(table)
+        else:
+            csv.writer(file, lineterminator="\n").writerows([table[0], *table[1]])

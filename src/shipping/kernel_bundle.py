@@ -20,7 +20,8 @@ SOURCE = Path(__file__).parents[1]
 KAGGLE_HAS = frozenset({
     *("PIL", "albumentations", "cv2", "huggingface_hub", "jinja2", "kornia", "matplotlib", "numpy", "pandas"),
     *("lightning_fabric", "pytorch_lightning", "safetensors", "scipy", "sklearn", "tensorboard", "timm", "torch"),
-    "torchmetrics",
+    *("torchmetrics", "yaml"),
+    "pycocotools",  # of Colab's image, on which Kaggle's is built; predictions need it in no case
     *("torchvision", "tqdm", "wandb"),
     "ray",  # which nothing there uses
 })  # fmt: skip

@@ -105,7 +105,7 @@ def test_what_is_not_listed_is_not_labeled_where_there_is_no_background(workplac
     rows = [(name, value) for value, name in enumerate(("grass", *NAMES[1:]))]
     write_table("classes.csv", ("name", "value"), rows)
     assert folds.main([*RUN, "CLASSES=road, vehicle=car+truck"]) == 0
-    spec, frame = made()
+    spec = made()[0]
     assert spec.classes == ("road", "vehicle")
     mask = spec.read_pair(ROOT, "images/1.png", "masks/1.png")[1]
     assert (spec.labeled(mask) == np.isin(labels(1), (1, 2, 3))).all()

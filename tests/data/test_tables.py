@@ -89,8 +89,8 @@ def test_masks_that_do_not_tell_are_asked_about_unless_the_columns_are_known(wor
         save(f"train/i{number}.png", picture(number, blob(number, (64, 64)), shown=False))
         rows.append((f"i{number}", in_order(blob(number, (64, 64)), "tgs")))
     write(("id", "rle"), rows)
-    refused(folds.main, RUN, "which order of pixels", "edges of 6 masks do not tell", "make folds DIALECT=carvana   row by",
-            "make folds DIALECT=airbus   column by")  # fmt: skip
+    refused(folds.main, RUN, "which order of pixels", "edges of 6 masks do not tell",
+            "make folds DIALECT=carvana   row by",            "make folds DIALECT=airbus   column by")  # fmt: skip
     assert not Path("output").exists()
     assert folds.main([*RUN, "DIALECT=airbus"]) == 0
     write(("id", "rle_mask"), rows)
@@ -103,9 +103,9 @@ KINDS = ("Fish", "Flower")
 
 
 @pytest.mark.parametrize(("train", "sample", "said"), [
-    (("Image_Label", "EncodedPixels"), ("Image_Label", "EncodedPixels"), "Image_Label,EncodedPixels, <image>_<class>, as"),
+    (("Image_Label", "EncodedPixels"), ("Image_Label", "EncodedPixels"), "Image_Label,EncodedPixels, <image>_<class>"),
     (("ImageId_ClassId", "EncodedPixels"), None, "ImageId_ClassId,EncodedPixels, <image>_<class>, without"),
-    (("ImageId", "ClassId", "EncodedPixels"), ("ImageId", "EncodedPixels", "ClassId"), "ImageId,EncodedPixels,ClassId, ids with"),
+    (("ImageId", "ClassId", "EncodedPixels"), ("ImageId", "EncodedPixels", "ClassId"), "Pixels,ClassId, ids"),
     (("Image_Label", "EncodedPixels"), ("Image", "Mask"), "cannot be written"),
     (("Image_Label", "EncodedPixels"), ("id", "rle_mask"), "cannot be written: The dialect airbus has no column"),
     (("Image_Label", "EncodedPixels"), ("id", "height", "rle_mask"), "no dialect has them"),

@@ -6,8 +6,11 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import ndimage
 
-from formats import decode, rle
+from data import layouts
+from formats import annotations, decode, rle
+from formats.mask_reference import MaskReference
 from scenes import blobs, hands, rendered_layouts, screens, writer
 from tools.errors import UserError
 
@@ -64,7 +67,7 @@ def test_the_about_file_names_the_answer_of_every_test_image(written, layout):
             column = next(iter(rows(root / ".answers" / table)[0]))
             assert key in {row[column] for row in rows(root / ".answers" / table)}
         elif "{class}" not in mask:
-            assert (root / ".answers" / mask).exists()
+            assert all(file.exists() for file in MaskReference.parse(mask).files(root / ".answers", ()))
     assert not list(root.parent.glob(f".{root.name}*"))  # nothing half-written beside it
 
 
@@ -276,8 +279,10 @@ def test_no_two_pictures_are_alike_test_ones_included(written, layout):
         "ui": "train",
         "rle_classes": "train",
         "table": "pictures",
+        "coco": "train",
     }
     train = [path for path in (root / folders.get(layout, "images")).rglob("*.*") if "_mask" not in path.name]
+    train = [path for path in train if path.suffix != ".json"]
     train = list((root / "stage1_train").glob("*/images/*")) if layout == "instances" else train
     assert len(train) >= 3
     whole = hidden + [pixels(path) for path in train]
@@ -325,3 +330,19 @@ def test_nothing_is_left_where_rendering_breaks_off(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         rendered_layouts.write("ui", tmp_path / "new", 42, 2, 1)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("layout", ["coco", "yolo", "labelme"])
+def test_annotations_are_of_cells_and_rings_with_holes(written, layout):
+    root, about = written[layout]
+    found = layouts.find(str(root))
+    assert (found.layout, found.classes) == (layout, ("cell", "ring"))
+    assert {pair.kfold for pair in found.pairs} == ({None} if layout == "labelme" else {0, 1})
+    for pair in found.pairs:
+        picture = pixels(root / pair.image).astype(int).sum(-1)
+        shown = annotations.objects(root, MaskReference.parse(pair.mask), picture.shape) if pair.mask else []
+        for kind, mask in shown:
+            filled = ndimage.binary_fill_holes(mask)
+            assert (filled.sum() > mask.sum()) == (kind == "ring")
+            assert picture[mask > 0].mean() > 2 * picture[(filled > 0) & (mask == 0)].mean() or kind == "cell"
+    assert any(about["answers"].values())

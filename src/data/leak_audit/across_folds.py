@@ -61,8 +61,8 @@ def lines(frame: "pd.DataFrame", pairs: list[copies.Pair]) -> list[str]:
 def refuse(frame: "pd.DataFrame", pairs: list[copies.Pair], given: bool, plain: int = 0) -> list[copies.Pair]:
     """Raise UserError for copies that lie in different folds; returns those that only look alike.
 
-    plain: how many pictures of one color were left out. given: the folds came with the data or
-    the user's table, and cannot be changed here.
+    plain: how many pictures of one color were left out. given: the folds came with the data or the user's table, and
+    cannot be changed here.
     """
     over_folds = copies.across(pairs, frame["kfold"].tolist())
     sure = [pair for pair in over_folds if pair.sure]
