@@ -28,9 +28,8 @@ from conftest import write_mask
 from metrics import measures
 from modeling.losses import loss_sum
 from tools import constants
-from tools.files import write_json
 
-NETWORKS = ("smp_linknet_tu-test_resnet", "smp_dpt_tu-test_vit", "unetify_test_convnext")
+NETWORKS = ("smp_linknet_tu-test_resnet", "smp_unet_tu-test_maxvit", "unetify_test_convnext")
 # of constants without choices of their own: values that make a difference, the default among them or close to it
 VALUES: dict[str, tuple[str, ...]] = {
     "DATASET": ("binary", "classes", "planes"),

@@ -179,7 +179,7 @@ def begun_from(
     try:
         return weights_origin.check(origin, held_out(settings, frame, fold))
     except UserError as error:
-        raise UserError(f"INIT={settings.INIT}: {error}") if settings.INIT else error
+        raise UserError(f"{f'INIT={settings.INIT}: ' if settings.INIT else ''}{error}") from error
 
 
 def may_have_seen(settings: "Settings") -> bool:
