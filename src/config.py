@@ -24,7 +24,7 @@ SUBMISSION = "{OUTPUT}/submission.csv"
 
 # === data: which images, and how they are split
 DATASET = "demo"  # a folder below input/
-# auto | carvana | instances | split | beside | folders | rle | coco | yolo | labelme | contrails | solved (by names)
+# auto | carvana | instances | split | beside | folders | rle | coco | yolo | labelme | contrails | solved
 LAYOUT = "auto"
 TRAIN_PATH = ""  # "": where the layout keeps it (train_hq, ...) | a folder, or a pattern: 'input/x/*_RGB.tif'
 MASK_PATH = ""  # "": where the layout keeps it (train_masks, ...) | a folder, or a pattern: 'input/x/*_color.png'

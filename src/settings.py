@@ -49,7 +49,7 @@ class Settings:
 
     # === data: which images, and how they are split
     DATASET: str  # a folder below input/
-    # auto | carvana | instances | split | beside | folders | rle | coco | yolo | labelme | contrails | solved (by names)
+    # auto | carvana | instances | split | beside | folders | rle | coco | yolo | labelme | contrails | solved
     LAYOUT: Literal[
         "auto", "carvana", "instances", "split", "beside", "folders", "rle", "coco", "yolo", "labelme", "contrails",
         "solved"

@@ -29,7 +29,7 @@ from metrics import measures
 from modeling.losses import loss_sum
 from tools import constants
 
-NETWORKS = ("smp_linknet_tu-test_resnet", "smp_dpt_tu-test_vit", "unetify_test_convnext")
+NETWORKS = ("smp_linknet_tu-test_resnet", "smp_unet_tu-test_maxvit", "unetify_test_convnext")
 # of constants without choices of their own: values that make a difference, the default among them or close to it
 VALUES: dict[str, tuple[str, ...]] = {
     "DATASET": ("binary", "classes", "planes"),

@@ -87,11 +87,18 @@ def normalization(settings: "Settings", spec: DataSpec) -> tuple[list[float], li
     """
     logs, experiment, seed = named(settings)
     folds = run_folders.finished_folds(logs, experiment, seed)
-    about = run_folders.read_model(source(settings, folds[0] if folds else "0", spec))
-    data, network = about["data"], about["network"]
-    if (data.get("channels"), data.get("bits")) != (spec.channels, spec.bits):
+    folder = source(settings, folds[0] if folds else "0", spec)
+    about = run_folders.read_model(folder)
+    if (about["data"].get("channels"), about["data"].get("bits")) != (spec.channels, spec.bits):
         return None
-    return network["MODEL_MEAN"], network["MODEL_STD"]
+    mean, std = (about["network"].get(name) for name in ("MODEL_MEAN", "MODEL_STD"))
+    for values, low in ((mean, -10), (std, 1e-6)):
+        if not isinstance(values, list) or not all(isinstance(one, int | float) and low <= one <= 10 for one in values):
+            raise UserError(
+                f"INIT={settings.INIT}: {folder / run_folders.MODEL} has no mean and deviation such as training writes "
+                "them. Train it again, or say NORMALISE=constants."
+            )
+    return mean, std
 
 
 def load(network: "Segmenter", folder: Path, name: str) -> None:

@@ -75,6 +75,7 @@ def edited(**values):
         ((LOGS / "demo/fold0_seed42/model.json").unlink, [], ["has no finished model", "fold 1"]),
         (lambda: (LOGS / "demo/fold0_seed42/model.safetensors").write_bytes(b"x"), [], ["is not the file that"]),
         (edited(overfit=4), [], ["learned 4 images by heart", "OVERFIT"]),
+        (edited(network={"MODEL_MEAN": "x"}), [], ["has no mean and deviation", "NORMALISE"]),
         (edited(data={"task": "multilabel"}), [], ["multilabel masks, and these are binary"]),
     ],
 )  # fmt: skip
@@ -83,7 +84,7 @@ def test_what_nothing_can_begin_as_is_refused_and_nothing_is_lost(trained, refus
         before()
     there = sorted(LOGS.rglob("*"))
     refused(train.main, [*SECOND, *arguments], *words)
-    if not any("fits" in word or "the file" in word for word in words):  # before any training
+    if not {"fits", "is not the file that", "NORMALISE"} & set(words):  # before any training
         refused(cv.main, [*TINY, "INIT=demo", "EXPERIMENT=second", "FOLDS=0", *arguments], *words)
     assert sorted(path for path in LOGS.rglob("*") if ".lock" not in path.name) == there
 
