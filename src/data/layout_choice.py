@@ -51,7 +51,10 @@ def _by_names(first: LayoutMatch, files: Sequence[str]) -> LayoutMatch | None:
     used = {path for path in pictures if path in images or path in masks or (of_stacks and stack(path) in images)}
     rest = [path for path in pictures if path not in used]
     tests = [path for path in rest if parts[path] == "test"]
-    if len(tests) < len(rest) or (rest and related(take_apart(sorted(images)), take_apart(rest))):
+    if len(tests) < len(rest):
+        return None
+    others = take_apart(rest)
+    if rest and (related(take_apart(sorted(images)), others) or related(others, others)):
         return None
     taken = set(pictures)
     notes = said_of_rest(tests, 0, [], [path for path in files if path not in taken])

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from data.solver.names import PARTS, Key, Name
+from data.solver.names import Key, Name
 
 View = Literal["one", "numbered", "folder"]  # one mask; a mask's files numbered; a folder of files
 VIEWS: tuple[View, ...] = ("one", "numbered", "folder")
@@ -81,7 +81,7 @@ class Index:
             if other is None or other_numbers != numbers or not _same_thing(name, other_words):
                 continue
             lost, gained = words - other_words, other_words - words
-            if len(lost) + len(gained) > _MOST_WORDS or _crosses(lost, gained):
+            if len(lost) + len(gained) > _MOST_WORDS:
                 continue
             if lost or gained:
                 ones = [(Rule(lost, gained, view), other)]
@@ -144,12 +144,6 @@ def _pools(keyed: dict[Key, list[Name]]) -> dict[str | tuple[str, ...], list[Key
         if numbers:
             pools[numbers].append((words, numbers))
     return pools
-
-
-def _crosses(lost: frozenset[str], gained: frozenset[str]) -> bool:
-    """Say whether a rule leads from one part of the data to another, such as from test/ to trainannot/."""
-    before, after = ({PARTS[word] for word in words & PARTS.keys()} for words in (lost, gained))
-    return bool(before) and bool(after) and before != after
 
 
 def _same_thing(name: Name, others: frozenset[str]) -> bool:
