@@ -83,6 +83,12 @@ def test_images_and_class_maps_as_arrays(workplace, image, channels, expected):
     assert decode.size_of(ROOT / "images/1.npy", 10**6) == SIZE
 
 
+def test_the_axis_that_is_no_side_of_the_image_is_that_of_objects(workplace):
+    for name, shape in (("many", (50, 30, 30)), ("last", (30, 30, 50)), ("few", (3, 30, 40)), ("colors", (30, 40, 3))):
+        save(f"{name}.npy", np.zeros(shape, bool))
+        assert decode.size_of(ROOT / f"{name}.npy", 10**6) == ((30, 30) if 50 in shape else (30, 40))
+
+
 def test_arrays_beside_images_are_no_images(workplace):
     for number in range(4):
         save(f"images/{number}.png", noise(number, 3))
