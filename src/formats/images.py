@@ -231,10 +231,10 @@ def read_mask(path: Path, max_pixels: int = _MAX_PIXELS, threshold: int = 0, alp
 def _all_but_black(samples: Samples) -> np.ndarray:
     """Return uint8 (H, W): 1 where a gray or an index is not 0, a color not black, or any plane shows something."""
     if samples.planes:
-        return (samples.values > 0).any(2).view(np.uint8)
+        return np.asarray((samples.values > 0).any(2), np.uint8)
     if samples.kind in ("gray", "palette") and not samples.grays:
         return (samples.values[..., 0] > 0).view(np.uint8)
-    return samples.colors().any(-1).view(np.uint8)
+    return np.asarray(samples.colors().any(-1), np.uint8)
 
 
 def union(files: list[Path], max_pixels: int = _MAX_PIXELS, threshold: int = 0, alpha: bool = False) -> np.ndarray:

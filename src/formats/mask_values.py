@@ -70,7 +70,7 @@ def alpha_of(samples: Samples) -> np.ndarray:
 def binary_values(samples: Samples) -> np.ndarray:
     """Return the grays (H, W) of a binary mask; of a palette whose colors are alike in gray its indices."""
     if samples.planes:
-        return (samples.values > 0).any(2).view(np.uint8)
+        return np.asarray((samples.values > 0).any(2), np.uint8)
     if samples.kind == "palette":
         indices = samples.indices()
         if samples.luma()[0] == 0 and indices.max(initial=0) <= 1:
