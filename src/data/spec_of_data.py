@@ -13,7 +13,8 @@ from data.dataspec import BACKGROUND, MOST_CLASSES, DataSpec, refuse_size
 from data.layout_match import LayoutMatch
 from data.mask_reading import Reading, Wish
 from data.mask_survey import RowNotes
-from formats import rle_table
+from formats import rle, rle_table
+from formats.decode import decode
 from formats.mask_reference import MaskReference, tables_of
 from formats.mask_values import MaskNote
 from tools.errors import UserError, listing
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from settings import Settings
+
+
+_MOST = 10**9  # pixels of an array that was decoded already
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,7 @@ class FoundSpec:
     said: str
     sources: tuple[str, ...]  # the data's classes that have masks of their own, in the order of a row's planes
     by_hand: bool  # MASK_THRESHOLD was given
+    objects: str  # what tells objects apart: files, planes, labels, polygons, rows, or "" where nothing does
 
     def areas(self, row: int, shape: tuple[int, int], image: str) -> np.ndarray | None:
         """Return the share (S,) of each scored class among a row's labeled pixels, from what was noted of its files.
@@ -101,7 +106,9 @@ class FoundSpec:
     def evidence(self) -> dict[str, Any]:
         """Return what the decision rests on, as train_folds.json keeps it."""
         files = [note for notes in self.rows if isinstance(notes, RowNotes) for note in notes.files]
-        return {"files": len(files), "jpeg": sum(note.jpeg for note in files), "said": self.said}
+        return {
+            "files": len(files), "jpeg": sum(note.jpeg for note in files), "said": self.said, "objects": self.objects
+        }  # fmt: skip
 
 
 def _cut(spec: DataSpec, notes: RowNotes) -> int:
@@ -157,7 +164,21 @@ def find(references: Sequence[str], images: Sequence[str], root: Path, hints: Hi
     reading = _reading(base, hints, table if maps and whole else {}, notes, root, whole)
     spec = class_merge.merged(reading.spec, hints.merge, hints.task)
     _refuse_names(spec.classes, root)
-    return FoundSpec(spec, rows, reading.said, hints.classes, hints.wish.threshold > 0)
+    objects = spec.objects or _objects(references, root, spec)
+    return FoundSpec(spec, rows, reading.said, hints.classes, hints.wish.threshold > 0, objects)
+
+
+def _objects(references: Sequence[str], root: Path, spec: DataSpec) -> str:
+    """Say what tells the objects of one class apart, "" where a mask only says where they are."""
+    where = next((found for text in references if (found := MaskReference.parse(text)).kind != "empty"), None)
+    if where is None:
+        return ""
+    if where.kind == "run_lengths":
+        return "rows" if rle.DIALECTS[spec.rle].per_object else ""
+    if where.kind == "path" and where.path.endswith(".npy"):
+        return "planes" if not spec.is_class_map and decode(root / where.path, _MOST).planes else ""
+    in_folders = where.kind == "path" and (root / where.path).is_dir()
+    return {"annotations": "polygons", "object_files": "files"}.get(where.kind, "files" if in_folders else "")
 
 
 def _reading(

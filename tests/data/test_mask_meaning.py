@@ -234,7 +234,7 @@ def test_the_reading_is_kept_drawn_and_read_back(workplace, capsys):
     assert folds.main(["DATASET=x", "N_FOLDS=2"]) == 0
     assert "each number an object (3 to 10 values a file" in capsys.readouterr().out
     about = json.loads(Path("output/x/train_folds.json").read_text())
-    assert about["masks"]["files"] == 8 and "object" in about["masks"]["said"]
+    assert about["masks"]["files"] == 8 and about["masks"]["objects"] == "labels"
     assert Image.open("output/x/masks.png").size[0] > 500
     spec = dataspec.read(Path("output/x/train_folds.json"))
     for number, labels in truth.items():
