@@ -120,10 +120,13 @@ def _confirmed(first: LayoutMatch, solution: Solution | None, places: Places) ->
             raise UserError(solution.question)
         return solution.match
     plain = first.layout in ("folders", "beside") and first.channels == 3 and not first.classes
-    more = len(solution.match.pairs) > len(first.pairs) or (_split(solution.match) and not _split(first))
-    if plain and more and not solution.match.alone and not solution.question:
+    whole = not solution.match.alone and not solution.question
+    if plain and whole and _split(solution.match) and not _split(first):
         return solution.match
-    return replace(first, notes=solution.match.notes, tests=solution.match.tests)
+    known = {pair.image for pair in first.pairs}
+    more = [pair.image for pair in solution.match.pairs if pair.image not in known]
+    said = [f"{len(more)} more pairs by their names, such as {more[0]}: LAYOUT=solved takes all."] if more else []
+    return replace(first, notes=[*said, *solution.match.notes], tests=solution.match.tests)
 
 
 def _split(match: LayoutMatch) -> bool:
