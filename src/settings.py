@@ -130,9 +130,9 @@ class Settings:
     EMA: Annotated[float, Range(0.0, 0.999999)]  # decay of the averaged weights that are scored and shipped; 0: off
     # coarser levels of the decoder that are trained too, and not shipped; 0: none
     DEEP_SUPERVISION: Annotated[int, Range(0, 8)]
-    # none | flips | upright (mirrored, a little turned) | turns (no side is up: cells, satellites) | affine
-    # (Carvana's) | nails | strong (for random weights)
-    AUGMENT: Literal["none", "flips", "upright", "turns", "affine", "nails", "strong"]
+    # none | flips | upright (mirrored, a little turned) | turns (no side is up: cells, satellites) | affine (and a
+    # mirror) | carvana and hands (the tutorials') | nails (photographs) | strong (for random weights)
+    AUGMENT: Literal["none", "flips", "upright", "turns", "affine", "carvana", "nails", "hands", "strong"]
     # cpu: in the loader's processes | device: with Kornia, a batch at a time, after the transfer
     AUGMENT_ON: Literal["cpu", "device"]
     # height, width of random crops to train on, of IMAGE_SIZE's frame or RESIZE=none's; 0,0: whole images

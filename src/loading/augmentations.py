@@ -19,6 +19,12 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks PyPI at import
 _COLOR = {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.05, "p": 0.5}
 _MIRRORED = {"horizontal": {"p": 0.5}, "vertical": {"p": 0.5}}
 _AFFINE = {"scale": (0.9, 1.1), "keep_aspect": True, "rotate": 15.0, "shift": 0.0625, "p": 0.5}
+_PHOTOGRAPHS = {
+    "saturation": {"saturation": 0.3, "hue": 0.05, "p": 0.5},
+    "light": {"clahe": (1.0, 4.0), "brightness": 0.2, "contrast": 0.2, "p": 0.5},
+    "blur": {"sigma": (0.5, 1.5), "p": 0.2},
+    "noise": {"std": (0.01, 0.04), "p": 0.2},
+}
 
 # pipeline -> step -> strength, in the order in which they are applied, geometry first. p: the share of the samples;
 # scale: factors, of both axes together where keep_aspect; rotate: degrees to either side; shift: share of the sides;
@@ -39,13 +45,12 @@ STRENGTHS: dict[str, dict[str, dict[str, Any]]] = {
         "color": _COLOR,
     },
     "affine": {"horizontal": {"p": 0.5}, "affine": _AFFINE},
-    "nails": {
-        **_MIRRORED,
-        "affine": _AFFINE,
-        "saturation": {"saturation": 0.3, "hue": 0.05, "p": 0.5},
-        "light": {"clahe": (1.0, 4.0), "brightness": 0.2, "contrast": 0.2, "p": 0.5},
-        "blur": {"sigma": (0.5, 1.5), "p": 0.2},
-        "noise": {"std": (0.01, 0.04), "p": 0.2},
+    "carvana": {"affine": {**_AFFINE, "p": 0.9}},
+    "nails": {**_MIRRORED, "affine": _AFFINE, **_PHOTOGRAPHS},
+    "hands": {
+        "horizontal": {"p": 0.5},
+        "affine": {"scale": (0.8, 1.2), "keep_aspect": True, "rotate": 30.0, "shift": 0.0, "p": 0.5},
+        **_PHOTOGRAPHS,
     },
     "strong": {
         "symmetry": {},
