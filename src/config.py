@@ -85,8 +85,8 @@ GRADIENT_CLIP = 1.0  # the gradient's norm is clipped at this value; 0: off
 FREEZE_ENCODER = 0  # number of first epochs in which the encoder stays as it is, its batch norms too
 EMA = 0.99  # decay of the averaged weights that are scored and shipped; 0: off
 DEEP_SUPERVISION = 0  # coarser levels of the decoder that are trained too, and not shipped; 0: none
-# none | flips | upright (mirrored, a little turned) | turns (no side is up: cells, satellites) | affine (and a mirror) |
-# carvana and hands (the tutorials') | nails (photographs) | strong (for random weights)
+# none | flips | upright (mirrored, a little turned) | turns (no side is up: cells, satellites) | affine (and a
+# mirror) | carvana and hands (the tutorials') | nails (photographs) | strong (for random weights)
 AUGMENT = "turns"
 AUGMENT_ON = "cpu"  # cpu: in the loader's processes | device: with Kornia, a batch at a time, after the transfer
 CROP = (0, 0)  # height, width of random crops to train on, of IMAGE_SIZE's frame or RESIZE=none's; 0,0: whole images

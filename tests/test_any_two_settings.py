@@ -36,7 +36,9 @@ VALUES: dict[str, tuple[str, ...]] = {
     "N_FOLDS": ("2", "3"),
     "FOLDS_SEED": ("42", "1"),
     "GROUP": ("auto", "none", r"p(\d)"),
-    "IGNORE": ("255", "-1"),
+    "IGNORE": ("auto", "255", "-1"),
+    "MASK_THRESHOLD": ("0", "100"),
+    "CLASSES": ("", "part=class1+class2"),
     "IN_CHANNELS": ("0", "1", "3"),
     "MAX_PIXELS": ("100000000", "2000"),
     "LIMIT": ("0", "1"),
@@ -93,6 +95,7 @@ ALONE = {  # constants that are the same in all rows, and why
     "TRAIN_PATH": "a path: tests/data",
     "MASK_PATH": "a path: tests/data",
     "TEST_PATH": "a path: tests/prediction",
+    "ANNOTATOR": "a part of a name: tests/data",
     "TRAIN_FOLDS": "a path: each row has its own",
     "EXPERIMENT": "a name: each row has its own",
 }

@@ -28,12 +28,19 @@ def described(training: "FoldTraining") -> str:
         f"{settings.EXPERIMENT}, fold {training.fold}: {len(training.train_rows)} images to train on, {held_out}; "
         f"{classes}{settings.MODEL_NAME}, {millions:.1f} M parameters, {settings.IMAGE_SIZE[0]} x "
         f"{settings.IMAGE_SIZE[1]} px{crops}; {where}",
-        initial_weights.described(settings, spec),
+        _begun(training),
     ]
     if settings.BALANCE != "none":
         strata = stratum_labels(training.frame.iloc[training.train_rows], Path(settings.TRAIN_FOLDS))
         lines.append(_balance(settings.BALANCE, strata))
     return "\n".join(lines)
+
+
+def _begun(training: "FoldTraining") -> str:
+    """Say what the network begins with; one that goes on has all in its checkpoint, and INIT's run may be gone."""
+    if training.resume and training.settings.INIT:
+        return f"The network of INIT={training.settings.INIT}, as its checkpoint has it"
+    return initial_weights.described(training.settings, training.spec)
 
 
 def _balance(text: str, strata: list[str]) -> str:

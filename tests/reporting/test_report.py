@@ -160,7 +160,7 @@ def test_a_cross_validated_experiment_gets_its_page(trained, capsys):
         assert f"fold {fold}" in page.sections["curves"]
         sha = run_folders.read_model(Path(f"lightning_logs/demo/fold{fold}_seed42"))["weights_sha256"]
         assert sha[:12] in page.sections["provenance"]
-    assert "MODEL_NAMEunetsmp_unet_resnet34" in page.sections["settings"].replace("\n", "")
+    assert "MODEL_NAMEunetsmp_unet_tu-tf_efficientnet_lite0" in page.sections["settings"].replace("\n", "")
     assert "All 4 groups" in page.sections["spread"]
     assert path.stat().st_size < 5e6
 

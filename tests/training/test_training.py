@@ -88,7 +88,7 @@ def curves(run=RUN):
 def test_a_trained_run_holds_all_that_follows_needs(trained):
     about = json.loads((RUN / "model.json").read_text())
     assert about["network"] == {
-        "MODEL_NAME": "unet", "MAX_FEATURES": 16, "IMAGE_SIZE": [32, 64], "RESIZE": "stretch",
+        "MODEL_NAME": "unet", "MAX_FEATURES": 16, "IMAGE_SIZE": [32, 64], "INPUT_SIZE": [32, 64], "RESIZE": "stretch",
         "MODEL_MEAN": [0.485, 0.456, 0.406], "MODEL_STD": [0.229, 0.224, 0.225],
     }  # fmt: skip
     assert about["data"]["task"] == "binary" and about["data"]["classes"] == ["foreground"]
