@@ -180,7 +180,8 @@ class FoldTraining:
         if settings.STEP_IMAGES:
             from training.step_images import StepImages
 
-            hooks = (StepImages(self.folder / "steps", self.module.validation, settings.STEP_IMAGES),)
+            names = list(self.frame["image"])
+            hooks = (StepImages(self.folder / "steps", self.module.validation, settings.STEP_IMAGES, names),)
         return trainer_module.make(
             self.folder,
             trainer_module.Length(settings.EPOCHS, settings.LIMIT, held_out=len(self.valid_rows) > 0),

@@ -1,7 +1,10 @@
-"""The same few images after each epoch, drawn as the network sees them: steps/epoch_0003.png, at the end steps.gif."""
+"""The same few images before the first step and after each epoch, as the network sees them: steps/epoch_0003.png.
+
+At the end all of them are one animation, steps.gif.
+"""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,15 +31,20 @@ MOST_FRAMES, MOST_WIDTH, MOST_BYTES = 120, 900, 5_000_000  # of the animation
 class StepImages(Callback):
     """Drawings of `count` held-out images, spread over the fold and the same each epoch, with the network's answer.
 
-    Written into `folder` after each epoch with a validation; at the end of fit all of its pictures, an interrupted
+    Written into `folder` before the first step (epoch_0000) and after each epoch with a validation; at the end of fit all of its pictures, an interrupted
     run's too, become <folder>.gif beside it. Where nothing is held out (FOLD=full) the first training images are drawn
     instead, not augmented. The weights are those that validation scores: the averaged ones where there are any.
     """
 
-    def __init__(self, folder: Path, validation: Validation, count: int) -> None:
-        self.folder, self.validation, self.count = folder, validation, count
+    def __init__(self, folder: Path, validation: Validation, count: int, names: Sequence[str] = ()) -> None:
+        """names: of the images, by their rows in the folds table."""
+        self.folder, self.validation, self.count, self.names = folder, validation, count, names
         self.spec = validation.spec
         self.validated = False
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if not trainer.global_step:
+            self._draw(trainer, module, 0)
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self.validated = not trainer.sanity_checking
@@ -44,7 +52,7 @@ class StepImages(Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         # the first moment at which the epoch's losses are known; the weights are still those that were validated
         if self.validated or not len(_data(trainer).valid_rows):
-            self._draw(trainer, module)
+            self._draw(trainer, module, trainer.current_epoch + 1)
         self.validated = False
 
     def on_fit_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -53,8 +61,8 @@ class StepImages(Callback):
         if frames:
             animate(frames, self.folder.with_suffix(".gif"))
 
-    def _draw(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        data, epoch = _data(trainer), trainer.current_epoch + 1
+    def _draw(self, trainer: pl.Trainer, module: pl.LightningModule, epoch: int) -> None:
+        data = _data(trainer)
         rows, samples = _chosen(data.train_rows, data.valid_rows, self.count), []
         with scored_network(trainer, module):
             for row in rows:  # one at a time: RESIZE=none leaves them at their own sizes
@@ -92,7 +100,8 @@ class StepImages(Callback):
         likely = np.stack([_scaled(plane, small.shape[:2]) for plane in probability[list(self.spec.scored)]])
         answer = pictures.outlines(small, _smooth(predicted, (2 * small.shape[0], 2 * small.shape[1])))
         said = f"Dice {dice:.4f}" if math.isfinite(dice) else "nothing there, nothing predicted"
-        return f"row {row} of the folds table    {said}", [small, shown, pictures.heat(likely.clip(0, 1)), answer]
+        name = self.names[row] if self.names else f"row {row} of the folds table"
+        return f"{name}    {said}", [small, shown, pictures.heat(likely.clip(0, 1)), answer]
 
     def _legend(self, masks: list[np.ndarray]) -> list[tuple[str, step_board.Patch]]:
         names = self.spec.scored_names
@@ -212,7 +221,7 @@ def _epoch(path: Path) -> int:
 
 
 def _heading(epoch: int, epochs: int | None, values: Mapping[str, torch.Tensor]) -> str:
-    parts = [f"Epoch {epoch} of {epochs}"]
+    parts = [f"Epoch {epoch} of {epochs}" if epoch else "Before the first step"]
     for name, label in (("valid_dice", "validation Dice"), ("valid_loss", "loss"), ("train_loss_epoch", "train loss")):
         if name in values:
             parts.append(f"{label} {float(values[name]):.4f}")

@@ -109,12 +109,17 @@ def test_the_pictures_show_what_validation_scores(tmp_path, drawn, ema):
                 validated.append(module(batch["image"]).sigmoid().numpy())
 
     fit(tmp_path, hooks=[*([callbacks.AveragedWeights(ema)] if ema else []), Spy()])
-    assert [row for row, *_ in drawn] == [6, 8, 9] * 2  # spread over the fold, the same each epoch
+    assert [row for row, *_ in drawn] == [
+        6,
+        8,
+        9,
+    ] * 3  # spread over the fold, the same before the first step and each epoch
     for epoch in range(2):
-        for place, (row, probability, _) in enumerate(drawn[3 * epoch : 3 * epoch + 3]):
+        for place, (row, probability, _) in enumerate(drawn[3 * epoch + 3 : 3 * epoch + 6]):
             np.testing.assert_allclose(probability, validated[epoch][row - 6], atol=1e-6, err_msg=f"{epoch} {place}")
     assert not np.allclose(validated[0], validated[1], atol=1e-4)
     assert sorted(path.name for path in tmp_path.rglob("*")) == [
+        "epoch_0000.png",
         "epoch_0001.png",
         "epoch_0002.png",
         "steps",
@@ -124,7 +129,7 @@ def test_the_pictures_show_what_validation_scores(tmp_path, drawn, ema):
 
 def test_the_caption_says_the_dice_that_the_module_logs(tmp_path, drawn):
     _, trainer = fit(tmp_path, epochs=1, held_out=3)  # all three are drawn
-    said = [float(caption.split("Dice ")[1]) for _, _, caption in drawn]
+    said = [float(caption.split("Dice ")[1]) for _, _, caption in drawn[3:]]
     assert np.mean(said) == pytest.approx(float(trainer.callback_metrics["valid_dice"]), abs=1e-4)
     assert 0 < np.mean(said) < 1
 
@@ -151,7 +156,7 @@ def test_drawing_leaves_no_trace_in_the_training(tmp_path, small, held_out, ema)
 
 def test_without_held_out_images_the_first_training_ones_are_drawn(tmp_path, drawn):
     fit(tmp_path, held_out=0, epochs=1)
-    assert [row for row, *_ in drawn] == [0, 1, 2]
+    assert [row for row, *_ in drawn] == [0, 1, 2] * 2
     assert (tmp_path / "steps.gif").is_file()
 
 
@@ -245,7 +250,7 @@ def test_a_resumed_run_animates_the_earlier_epochs_too(tmp_path, small):
     fit(tmp_path, epochs=3, ckpt=tmp_path / "last.ckpt")
     assert (tmp_path / "steps" / "epoch_0001.png").read_bytes() == first
     with Image.open(tmp_path / "steps.gif") as made:
-        assert made.n_frames == 3
+        assert made.n_frames == 4  # with the one before the first step
 
 
 def test_at_most_so_many_frames_are_taken_the_last_among_them():
