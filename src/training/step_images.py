@@ -31,9 +31,10 @@ MOST_FRAMES, MOST_WIDTH, MOST_BYTES = 120, 900, 5_000_000  # of the animation
 class StepImages(Callback):
     """Drawings of `count` held-out images, spread over the fold and the same each epoch, with the network's answer.
 
-    Written into `folder` before the first step (epoch_0000) and after each epoch with a validation; at the end of fit all of its pictures, an interrupted
-    run's too, become <folder>.gif beside it. Where nothing is held out (FOLD=full) the first training images are drawn
-    instead, not augmented. The weights are those that validation scores: the averaged ones where there are any.
+    Written into `folder` before the first step (epoch_0000) and after each epoch with a validation; at the end of fit
+    all of its pictures, an interrupted run's too, become <folder>.gif beside it. Where nothing is held out (FOLD=full)
+    the first training images are drawn instead, not augmented. The weights are those that validation scores: the
+    averaged ones where there are any.
     """
 
     def __init__(self, folder: Path, validation: Validation, count: int, names: Sequence[str] = ()) -> None:
