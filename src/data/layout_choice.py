@@ -56,7 +56,7 @@ def _by_names(first: LayoutMatch, files: Sequence[str]) -> LayoutMatch | None:
     others = take_apart(rest)
     if rest and (related(take_apart(sorted(images)), others) or related(others, others)):
         return None
-    taken = set(pictures)
+    taken = masks.union(pictures)
     notes = said_of_rest(tests, 0, [], [path for path in files if path not in taken])
     return replace(first, notes=notes, tests=tests)
 

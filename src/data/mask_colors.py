@@ -11,6 +11,9 @@ from formats.mask_values import luma
 from tools.errors import UserError, listing
 
 
+VOC = 0xE0E0C0  # PASCAL VOC's color of borders, which are not labeled
+
+
 def read(pool: MaskPool, base: DataSpec, wish: Wish, where: str) -> Reading:
     """Decide what masks in colors mean, without a table of them."""
     found = pool.nonzero
@@ -48,16 +51,25 @@ def read(pool: MaskPool, base: DataSpec, wish: Wish, where: str) -> Reading:
 def _classes_by_color(pool: MaskPool, base: DataSpec, wish: Wish) -> Reading:
     """Make each color a class, black the background."""
     multilabel = wish.task == "multilabel"
-    values = [value for value in sorted(pool.values) if value or not multilabel]
+    void = wish.ignore is None and not multilabel and VOC in pool.values and pool.values[VOC].thickness < THIN
+    values = [value for value in sorted(pool.values) if (value or not multilabel) and not (void and value == VOC)]
     names = tuple(BACKGROUND if value == 0 else f"color_{value:06x}" for value in values)
     spec = replace(
         base,
         task="multilabel" if multilabel else "multiclass",
         classes=names,
-        colors=tuple((value >> 16, value >> 8 & 255, value & 255) for value in values),
+        colors=tuple(map(_parts, values)),
+        ignore=_parts(VOC) if void else (),
     )
     shares = ", ".join(f"{color_of(value)} {percent(pool.share(value))}" for value in values[:8])
-    return Reading(spec, f"{len(values)} colors ({shares}); classes.csv with name,r,g,b gives them names")
+    said = f"{len(values)} colors ({shares}); classes.csv with name,r,g,b gives them names"
+    if void:
+        said += f"; {color_of(VOC)} are thin borders, as PASCAL VOC has them ({pool.seen(VOC)}; IGNORE=-1: a class)"
+    return Reading(spec, said)
+
+
+def _parts(packed: int) -> tuple[int, int, int]:
+    return packed >> 16, packed >> 8 & 255, packed & 255
 
 
 def luma_of(packed: int) -> int:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from data import mask_colors
 from data.dataspec import BACKGROUND, MOST_CLASSES, DataSpec
 from data.mask_pool import MaskPool, object_signs, percent
-from data.mask_reading import FEW, SMALL, THIN, Reading, Wish, bars, cut, listed, pairs_of, question, span
+from data.mask_reading import FEW, SMALL, THIN, Reading, Wish, bars, cut, inverted, listed, middle_of, pairs_of, planes, question, span
 from formats.mask_values import MaskNote
 from tools.errors import UserError
 
@@ -29,6 +29,8 @@ def read(notes: Sequence[MaskNote], base: DataSpec, wish: Wish, where: str, maps
     if alpha:
         notes, base = [note.alpha or note for note in notes], replace(base, alpha=True)
     pool = MaskPool.of(notes)
+    if maps and wish.task != "binary" and _are_planes_of_classes(notes):
+        raise planes(notes, wish, where)
     if wish.threshold:
         reading = _cut_by_hand(pool, base, wish)
     elif not maps or wish.task == "binary":
@@ -66,6 +68,11 @@ def _from_alpha(notes: Sequence[MaskNote], wish: Wish, where: str) -> bool:
         ],
         wish,
     )
+
+
+def _are_planes_of_classes(notes: Sequence[MaskNote]) -> bool:
+    """Say whether arrays have as many planes apart in every file, maybe a class each; objects differ in number."""
+    return len(notes) >= 3 and len({note.planes for note in notes}) == 1 and notes[0].planes > 1
 
 
 def _cut_by_hand(pool: MaskPool, base: DataSpec, wish: Wish) -> Reading:
@@ -134,8 +141,13 @@ def _grays(pool: MaskPool, base: DataSpec, wish: Wish, where: str) -> Reading:
     """Decide what gray masks mean where TASK leaves it open."""
     found = pool.nonzero
     if pool.jpeg or _is_soft(pool):
-        return cut(pool, base, wish, where)
+        reading = cut(pool, base, wish, where)
+        if pool.inverted:
+            raise inverted(pool, wish, where, reading.spec.threshold or 128)
+        return reading
     if len(found) <= 1:
+        if pool.inverted:
+            raise inverted(pool, wish, where)
         return _one_value(pool, base, where)
     signs = object_signs(pool)
     if signs.sure or len(found) > MOST_CLASSES:
@@ -190,7 +202,7 @@ def _large_values(pool: MaskPool, base: DataSpec, wish: Wish, where: str) -> Rea
     if len(found) > FEW:
         raise UserError(
             f"{where}: {len(found)} grays without two clear levels: {bars(pool)}. Soft masks are cut by "
-            f"{command} MASK_THRESHOLD=128, class maps of so many values need {command} TASK=multiclass"
+            f"{command} MASK_THRESHOLD={middle_of(pool)}, class maps of so many values need {command} TASK=multiclass"
         )
     if pool.alone():
         raise question(
@@ -228,7 +240,7 @@ def _classes(pool: MaskPool, base: DataSpec, wish: Wish, where: str, found: list
     """Make each value a class, but for what is not labeled."""
     if pool.jpeg:
         raise UserError(
-            f"{where}: TASK={wish.task}, but the masks are JPEGs, which smear a class map's values; save PNGs."
+            f"{where}: TASK={wish.task}, but the masks are JPEGs or lossy WebPs, which smear a class map's values; save PNGs."
         )
     ignore, reason = _ignored(pool, wish, found)
     values = sorted({*found, *([0] if 0 in pool.values else [])} - set(ignore))

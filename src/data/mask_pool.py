@@ -11,6 +11,7 @@ from formats.mask_values import MaskNote
 
 _BINS = 256
 _ODD = 0.2  # of the files may be gray all over
+_AROUND = 0.9  # of the borders: what is there is the ground
 
 
 def _histogram(notes: Sequence[MaskNote], step: int) -> np.ndarray:
@@ -89,6 +90,15 @@ class MaskPool:
         """Say whether any file is a JPEG, whose values are smeared."""
         return any(note.jpeg for note in self.notes)
 
+    @property
+    def inverted(self) -> bool:
+        """Say whether light goes all around nearly every file and covers most of it: black on white paper."""
+        drawn = [note for note in self.notes if len(note.values) > 1]
+        light = sum(int(note.counts[2 * note.shown > note.shown.max()].sum()) for note in drawn)
+        around = sum(note.rim for note in drawn) >= _AROUND * len(drawn)
+        some = len(drawn) >= 3 and not any(note.values[-1] == 0 for note in self.notes)  # nothing drawn would be white
+        return some and around and 2 * light >= sum(int(note.counts.sum()) for note in drawn)
+
     def share(self, *values: int) -> float:
         """Return the share of all pixels with one of these values."""
         return sum(self.values[value].pixels for value in values if value in self.values) / max(1, self.pixels)
@@ -130,7 +140,7 @@ class MaskPool:
 
 def percent(share: float) -> str:
     """Write a share with two digits that count."""
-    return f"{100 * share:.2g}%" if share else "0%"
+    return "100%" if share >= 0.995 else f"{100 * share:.2g}%" if share else "0%"
 
 
 def two_modes(histogram: np.ndarray) -> Modes | None:

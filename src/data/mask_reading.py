@@ -1,9 +1,11 @@
 """What masks are said to mean: the wish of the constants, the reading, the question, and the cut of soft masks."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from data.dataspec import DataSpec
 from data.mask_pool import MaskPool, percent
+from formats.mask_values import MaskNote
 from tools.errors import UserError, listing
 
 SMALL = 50  # gray values up to this one may be classes by themselves; soft edges spread up to 255
@@ -36,6 +38,39 @@ def question(where: str, seen: str, readings: list[tuple[str, str]], wish: Wish)
     return UserError(f"{where}: {seen}. What do they mean?{listing(lines)}")
 
 
+def inverted(pool: MaskPool, wish: Wish, where: str, threshold: int = 0) -> UserError:
+    """Ask whether the light ground is the foreground; `threshold`: of soft masks, which no table of values reads."""
+    value = pool.nonzero[-1]
+    sought = f"MASK_THRESHOLD={threshold}" if threshold else "TASK=binary"
+    rows = f"name,value\\nbackground,{value}\\nforeground,0\\n"
+    cure = (
+        "invert the files, 255 - gray, saved as PNG"
+        if threshold
+        else f"printf '{rows}' > '{where}/classes.csv' && {wish.command} CLASSES=foreground TASK=binary"
+    )
+    lines = [f"the light is foreground: {wish.command} {sought}", f"the dark is foreground: {cure}"]
+    seen = f"{value} goes all around the {len(pool.notes)} masks and covers most of them, as if they were inverted"
+    return UserError(f"{where}: {seen}. What do they mean?{listing(lines)}")
+
+
+def planes(notes: Sequence[MaskNote], wish: Wish, where: str) -> UserError:
+    """Ask whether the planes of arrays are objects or classes, which become class maps in a folder beside."""
+    folder, count = notes[0].path.parent, notes[0].planes
+    maps = folder.with_name(f"{folder.name}_maps")
+    # one-hot planes come first or last; 0 is where no plane is set
+    code = (
+        "import pathlib, numpy as np; f = pathlib.Path(r'{maps}'); f.mkdir(exist_ok=True); "
+        "[np.save(f / p.name, np.where(a.any(0), a.argmax(0) + 1, 0).astype('uint8')) "
+        "for p in pathlib.Path(r'{folder}').glob('*.npy') for b in [np.load(p)] "
+        "for a in [b if b.shape[0] == {count} else np.moveaxis(b, -1, 0)]]"
+    ).format(maps=maps, folder=folder, count=count)
+    lines = [
+        f"each plane is an object: {wish.command} TASK=binary",
+        f'each plane is a class: python -c "{code}" && {wish.command} MASK_PATH=\'{maps}\'',
+    ]
+    return UserError(f"{where}: each of the {len(notes)} masks has {count} planes. What do they mean?{listing(lines)}")
+
+
 def span(pool: MaskPool) -> str:
     """Describe the values of all files."""
     if pool.color:
@@ -63,10 +98,23 @@ def color_of(packed: int) -> str:
 
 
 def bars(pool: MaskPool) -> str:
-    """Write the histogram of grays in eight steps."""
-    eighths = pool.histogram.reshape(8, -1).sum(1)
-    shares = ((32 * step, count / eighths.sum()) for step, count in enumerate(eighths) if count)
-    return ", ".join(f"{low}-{low + 31} {percent(share)}" for low, share in shares)
+    """Write the histogram of grays in eight steps, up to the highest one."""
+    width = -(-(_top(pool) + 1) // 8)
+    steps = [pool.histogram[low : low + width].sum() / pool.pixels for low in range(0, _top(pool) + 1, width)]
+    return ", ".join(
+        f"{width * step}{f'-{width * (step + 1) - 1}' * (width > 1)} {percent(share)}"
+        for step, share in enumerate(steps)
+        if share
+    )
+
+
+def middle_of(pool: MaskPool) -> int:
+    """Return a cut for masks whose levels tell none: half of the highest gray."""
+    return (max(int(note.shown.max(initial=0)) for note in pool.notes) + 1) // 2
+
+
+def _top(pool: MaskPool) -> int:
+    return int(pool.histogram.nonzero()[0].max(initial=0))
 
 
 def cut(pool: MaskPool, base: DataSpec, wish: Wish, where: str) -> Reading:
@@ -79,7 +127,7 @@ def cut(pool: MaskPool, base: DataSpec, wish: Wish, where: str) -> Reading:
         raise UserError(
             f"{where}: {len(pool.notes)} masks have {seen}. "
             f"A binary mask has 0 and 255, a class map whole numbers, saved as PNG{' rather than JPEG' * pool.jpeg}. "
-            f"To cut them anyway: {wish.command} MASK_THRESHOLD=128"
+            f"To cut them anyway: {wish.command} MASK_THRESHOLD={middle_of(pool)}"
         )
     edges = f"gray edges: {percent(modes.between)} of the pixels" if modes.between else "a few stray pixels"
     said = f"{span(pool)}, {edges}, cut at {modes.cut}"

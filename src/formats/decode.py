@@ -107,7 +107,17 @@ def _decode(path: Path, max_pixels: int, halvings: Halvings) -> Samples:
                 if depth == 16 and not image.mode.startswith("I"):
                     values = _upright(_color16(data), image.getexif().get(_ORIENTATION, 1))
                     return Samples(path, values, "gray" if values.shape[2] == 2 else "rgb")
-            return _from_pillow(path, image, depth)
+            lossy = image.format in ("JPEG", "MPO") or (image.format == "WEBP" and _is_lossy_webp(file))
+            return _from_pillow(path, image, depth, lossy)
+
+
+def _is_lossy_webp(file: BinaryIO) -> bool:
+    file.seek(12)
+    while head := file.read(8):
+        if head[:4] in (b"VP8 ", b"VP8L"):
+            return head[:4] == b"VP8 "
+        file.seek(int.from_bytes(head[4:], "little") + 1 & ~1, 1)
+    return False
 
 
 def _decode_jpeg(path: Path, file: BinaryIO, image: Image.Image, halvings: Halvings) -> Samples:
@@ -217,8 +227,8 @@ def _color16(data: bytes) -> np.ndarray:
     return values[..., [2, 1, 0, 3][:channels]]
 
 
-def _from_pillow(path: Path, image: Image.Image, depth: int) -> Samples:
-    orientation, jpeg = image.getexif().get(_ORIENTATION, 1), image.format in ("JPEG", "MPO")
+def _from_pillow(path: Path, image: Image.Image, depth: int, lossy: bool) -> Samples:
+    orientation = image.getexif().get(_ORIENTATION, 1)
     if image.mode not in _KINDS:
         image = image.convert("RGB")  # YCbCr, LAB, ...
     values, palette, grays = np.array(image), None, False
@@ -237,7 +247,7 @@ def _from_pillow(path: Path, image: Image.Image, depth: int) -> Samples:
         grays = image.format == "GIF" and bool(palette.any() and (palette == palette[:, :1]).all())
     step = {1: 255, 2: 85, 4: 17}.get(depth, 1) if image.mode in ("1", "L") else 1
     values = values if values.ndim == 3 else values[..., None]
-    return Samples(path, _upright(values, orientation), _KINDS[image.mode], palette, grays, step, jpeg)
+    return Samples(path, _upright(values, orientation), _KINDS[image.mode], palette, grays, step, lossy)
 
 
 _KINDS = {
@@ -274,7 +284,7 @@ def _decode_tiff(path: Path, file: BinaryIO, max_pixels: int) -> Samples:
         # Pillow leaves out channels and low bytes that it has no mode for
         if len(image.getbands()) == page.samples and (page.samples == 1 or max(page.bits) <= 8):
             image.load()
-            return _from_pillow(path, image, max(page.bits))
+            return _from_pillow(path, image, max(page.bits), lossy=False)
     raise UserError(
         f"{path}: {page.samples} x {max(page.bits)} bits, compression {page.compression}, colors by rule "
         f"{page.photometric}: Pillow cannot read such a TIFF; {_CURE}, uncompressed or with LZW or deflate."

@@ -101,18 +101,19 @@ def tables_of(references: Iterable[str]) -> list[str]:
 def object_files(path: Path) -> list[Path]:
     """List the files of `masks/a_{object}.png`, sorted: {object} stands for one word or number.
 
-    `a_mask{object}.png` is a_mask.png, a_mask_1.png and so on: {object} is nothing, or a number with its _ or space.
+    `a_mask{object}.png` is a_mask.png, a_mask_1.png and so on: {object} is nothing, or a number with its _ or space;
+    where no file has that, a_mask0.png, a_mask1.png and so on.
     Raises UserError where there is none.
     """
     before, _, after = path.name.partition(OBJECT)
-    own = r"[^\W_]+" if re.search(r"[\W_]$", before) else r"(?:[ _-]\(?\d+\)?)?"
-    shape = re.compile(re.escape(before) + own + re.escape(after))
-    names, found = names_in(path.parent) if path.parent.is_dir() else [], []
+    names, some = names_in(path.parent) if path.parent.is_dir() else [], []
     for position in range(bisect_left(names, before), len(names)):
         if not names[position].startswith(before):
             break
-        if shape.fullmatch(names[position]):
-            found.append(path.parent / names[position])
-    if not found:
-        raise UserError(f"{path}: no file has such a name, whatever stands for {OBJECT}.")
-    return found
+        some.append(names[position])
+    shapes = [r"[^\W_]+"] if re.search(r"[\W_]$", before) else [r"(?:[ _-]\(?\d+\)?)?", r"\d+"]
+    for own in shapes:
+        shape = re.compile(re.escape(before) + own + re.escape(after))
+        if found := [path.parent / name for name in some if shape.fullmatch(name)]:
+            return found
+    raise UserError(f"{path}: no file has such a name, whatever stands for {OBJECT}.")

@@ -28,10 +28,12 @@ class MaskNote:
     shown: np.ndarray  # the gray that a binary mask has there: a color's or palette entry's luma, the value otherwise
     inner: np.ndarray  # pixels whose four neighbors are alike; all where there are only 0 and one other value
     parts: np.ndarray  # connected regions, -1 where they were not counted
+    rim: float = 0.0  # share of the border's pixels in the upper half of the grays
     ordered: tuple[int, int] = (0, 0)  # pairs of following values that begin in the order of rows, and all such pairs
     vivid: tuple[int, ...] = ()  # of a JPEG: pixels of each of 8 strong colors (bits red, green, blue)
     alpha: "MaskNote | None" = None  # where it varies
     agrees: bool = False  # whether alpha and the rest say the same
+    planes: int = 1  # of an array that has several, none of which overlap
 
     @property
     def nonzero(self) -> set[int]:
@@ -83,7 +85,8 @@ def binary_values(samples: Samples) -> np.ndarray:
 
 def _without_alpha(samples: Samples) -> MaskNote:
     if samples.planes:
-        return _of_plane(samples, binary_values(samples))
+        note, apart = _of_plane(samples, binary_values(samples)), int((samples.values > 0).sum(2).max()) == 1
+        return replace(note, planes=samples.values.shape[2] if apart else 1)
     if samples.jpeg:
         return _of_jpeg(samples)
     if samples.grays:
@@ -115,7 +118,7 @@ def _of_palette(samples: Samples) -> MaskNote:
     note = _of_plane(samples, samples.indices())
     luma, values = samples.luma().astype(np.int64), note.values
     alike = len(np.unique(luma[values])) < len(values) or (luma[0] == 0 and values[-1] <= 1)
-    return note if alike else replace(note, shown=luma[values])
+    return note if alike else replace(note, shown=luma[values], rim=_rim(luma[samples.indices()]))
 
 
 def _of_plane(samples: Samples, plane: np.ndarray) -> MaskNote:
@@ -125,14 +128,22 @@ def _of_plane(samples: Samples, plane: np.ndarray) -> MaskNote:
     if filled * top == cv2.sumElems(plane)[0]:
         present = [(value, count) for value, count in ((0, plane.size - filled), (top, filled)) if count]
         values, counts = (np.array(column, np.int64) for column in zip(*present, strict=True))
-        return MaskNote(
-            samples.path, shape, False, samples.jpeg, values, counts, values, counts, np.full(len(values), -1)
-        )
+        parts = np.full(len(values), -1)
+        return MaskNote(samples.path, shape, False, samples.jpeg, values, counts, values, counts, parts, _rim(plane))
     all_counts = np.bincount(plane.ravel())
     values = np.flatnonzero(all_counts)
     return _looked_at(
-        MaskNote(samples.path, shape, False, samples.jpeg, values, all_counts[values], values, values, values), plane
+        MaskNote(
+            samples.path, shape, False, samples.jpeg, values, all_counts[values], values, values, values, _rim(plane)
+        ),
+        plane,
     )
+
+
+def _rim(plane: np.ndarray) -> float:
+    """Return the share of the border's pixels, (H, W), that are above half of its highest gray."""
+    rim = np.concatenate([plane[0], plane[-1], plane[:, 0], plane[:, -1]])
+    return np.count_nonzero(rim > int(rim.max(initial=0)) // 2) / rim.size
 
 
 def _of_colors(samples: Samples, colors: np.ndarray) -> MaskNote:

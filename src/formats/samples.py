@@ -20,7 +20,7 @@ class Samples:
     palette: np.ndarray | None = None  # uint8 (256, 3)
     grays: bool = False  # a palette of nothing but grays, as GIFs have it, which know no other gray
     step: int = 1  # what one unit of the file became here: 255 of 1 bit, 17 of 4 bits
-    jpeg: bool = False
+    jpeg: bool = False  # or lossy WebP: values are smeared
     planes: bool = False  # of an array that has several, which of a mask are an object each
     halved: int | None = None  # how often the decoder halved both sides; None of a format that cannot
 

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -92,6 +93,7 @@ UNDERSTOOD: dict[str, tuple[Draw, dict, str]] = {  # name: how a mask is drawn, 
     "jpeg in rgb": (lambda r, n: colored(((255,) * 3, disc(r))), {"task": "binary", "threshold": 0}, "jpg"),
     "jpeg of 0 and 1": (lambda r, n: gray((1, disc(r))), {"task": "binary", "threshold": 1}, "jpg"),
     "jpeg of 0 and 128": (lambda r, n: gray((128, disc(r))), {"task": "binary", "threshold": 64}, "jpg"),
+    "lossy webp": (lambda r, n: gray((255, disc(r))), {"task": "binary", "threshold": 0}, "webp"),
     "red jpeg": (lambda r, n: colored(((255, 0, 0), disc(r))), {"task": "binary"}, "jpg"),
     "soft edges": (lambda r, n: soft(r), {"task": "binary", "threshold": 128}, "png"),
     "soft edges of 0 and 200": (lambda r, n: soft(r, 200), {"task": "binary", "threshold": 100}, "png"),
@@ -134,6 +136,9 @@ UNDERSTOOD: dict[str, tuple[Draw, dict, str]] = {  # name: how a mask is drawn, 
     "one color a file": (
         lambda r, n: colored(((255, 0, 0) if n % 2 else (0, 0, 255), disc(r))),
         {"task": CLASSES, "classes": ("background", "color_0000ff", "color_ff0000")}, "png"),
+    "colors with VOC's borders": (
+        lambda r, n: colored(((128, 0, 0), disc(r)), ((192, 128, 128), disc(r)), ((224, 224, 192), line(r))),
+        {"classes": ("background", "color_800000", "color_c08080"), "ignore": (224, 224, 192)}, "png"),
     "street colors": (
         lambda r, n: colored(((128, 64, 128), disc(r)), ((70, 70, 70), disc(r)), ground=(70, 130, 180)),
         {"task": CLASSES, "classes": ("color_464646", "color_4682b4", "color_804080")}, "png"),
@@ -171,6 +176,8 @@ ASKED: dict[str, tuple[Draw, list[str], str]] = {  # name: how a mask is drawn, 
 REFUSED: dict[str, tuple[Draw, str, str]] = {  # name: how a mask is drawn, what is said, the ending
     "a matte": (lambda r, n: np.tile(np.arange(0, 256, 4, np.uint8), (SIDE, 1)), "without two clear levels", "png"),
     "jpeg of three grays": (lambda r, n: nested(r, 1, 128, 255), "without two clear levels", "jpg"),
+    "jpeg of 0, 1 and 2": (lambda r, n: gray((1, disc(r)), (2, disc(r))), "0 8.*, 1 .*, 2 .* MASK_THRESHOLD=2", "jpg"),
+    "white paper, soft edges": (lambda r, n: 255 - soft(r), "as if they were inverted", "png"),
     "jpeg of two colors": (
         lambda r, n: colored(((255, 0, 0), disc(r)), ((0, 255, 0), disc(r))), "rather than JPEG", "jpg"),
     "all of one value": (lambda r, n: gray((7, np.ones((SIDE, SIDE), bool))), "every pixel", "png"),
@@ -243,6 +250,23 @@ def test_the_reading_is_kept_drawn_and_read_back(workplace, capsys):
         np.testing.assert_array_equal(objects.read(spec, Path("input/x"), mask, (SIDE, SIDE))[0], labels)
     area = np.mean([(labels > 0).mean() for labels in truth.values()])
     assert np.mean([row["mean_area"] for row in about["balance"]]) == pytest.approx(area, abs=1e-3)
+
+
+def test_masks_on_white_paper_are_asked_about_and_both_lines_work(workplace, refused):
+    for folder in ("images", "masks"):
+        Path("input/x", folder).mkdir(parents=True)
+    for number in range(6):
+        rng = np.random.default_rng(number)
+        Image.fromarray(noise(rng)).save(f"input/x/images/{number}.png")
+        Image.fromarray(gray((255, ~disc(rng)))).save(f"input/x/masks/{number}.png")
+    said = refused(folds.main, ["DATASET=x", "N_FOLDS=2"], "as if they were inverted")
+    for line in said.splitlines()[1:3]:
+        before, _, constants = line.partition(": ")[2].rpartition("make folds ")
+        subprocess.run(["bash", "-c", f"{before} true"], check=True)
+        assert folds.main([*shlex.split(constants), "N_FOLDS=2", "OVERWRITE=1"]) == 0
+        spec = dataspec.read(Path("output/x/train_folds.json"))
+        inside = spec.read_mask(Path("input/x"), "masks/0.png", (SIDE, SIDE))[0] > 0
+        assert spec.task == "binary" and (inside.mean() < 0.5) == bool(before)
 
 
 def test_one_gray_file_among_binary_ones_is_named(workplace, refused):

@@ -96,6 +96,12 @@ KNOWN = {  # the tree -> an image and its mask, the number of pairs, and of imag
         "ISIC-2017_Training_Part1_GroundTruth/ISIC_<nnn>_segmentation.png: lesion"],
         ("ISIC-2017_Training_Data/ISIC_000.jpg", "ISIC-2017_Training_Part1_GroundTruth/ISIC_000_segmentation.png", 8,
         0)),
+    "HAM10000": (["HAM10000_images_part_1/ISIC_<nnn>.jpg: photo", "HAM10000_images_part_2/ISIC_1<nnn>.jpg: photo",
+        "HAM10000_segmentations/ISIC_<nnn>_segmentation.png: lesion",
+        "HAM10000_segmentations/ISIC_1<nnn>_segmentation.png: lesion"],
+        ("HAM10000_images_part_2/ISIC_1000.jpg", "HAM10000_segmentations/ISIC_1000_segmentation.png", 16, 0)),
+    "numbers with and without zeros": (["images/img0<nnn>.png: photo", "masks/mask<n>.png: cell",
+        "masks/mask0.png: cell", "masks/mask7.png: cell"], ("images/img0000.png", "masks/mask0.png", 8, 0)),
     "CVC-ClinicDB": (["Original/<n>.tif: photo", "Ground Truth/<n>.tif: polyp"],
         ("Original/1.tif", "Ground Truth/1.tif", 6, 0)),
     "GlaS": (["train_<n>.bmp: photo", "train_<n>_anno.bmp: gland", "testA_<n>.bmp: photo",
@@ -303,9 +309,11 @@ def test_an_objects_files_are_one_mask_and_several_objects(tmp_path):
         "a_1_0": (20, 20),
         "b_mask": (2, 2),
         "b_mask_1": (20, 20),
+        "c_object0": (2, 2),
+        "c_object1": (20, 20),
     }.items():
         write_mask(tmp_path / f"{name}.png", square(*place))
-    for reference, area in (("a_{object}.png", 112), ("b_mask{object}.png", 128)):
+    for reference, area in (("a_{object}.png", 112), ("b_mask{object}.png", 128), ("c_object{object}.png", 128)):
         assert DataSpec().read_mask(tmp_path, reference, (40, 48)).sum() == area
         labels = objects.read(DataSpec(), tmp_path, reference, (40, 48))
         assert np.unique(labels).tolist() == [0, 1, 2]

@@ -2,6 +2,9 @@
 
 import json
 import pickle
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +64,25 @@ def test_masks_as_arrays(workplace, mask):
     found = objects.read(spec, ROOT, "masks/0.npy", SIZE)[0]
     assert found.max() == (2 if two else 1)
     assert ((found > 0) == truth).all()
+
+
+def test_planes_apart_as_many_in_each_file_are_asked_about_and_both_lines_work(workplace, refused):
+    for number in range(4):
+        save(f"images/{number}.png", noise(number, 3))
+        save(f"masks/{number}.npy", np.stack([blob(number), other_of(number)], -1))
+    said = refused(folds.main, RUN, "each of the 4 masks has 2 planes")
+    for line, planes in zip(said.splitlines()[1:3], (1, 2), strict=True):
+        before, _, constants = line.partition(": ")[2].rpartition("make folds ")
+        subprocess.run(["bash", "-c", f"{before.replace('python', sys.executable, 1)} true"], check=True)
+        assert folds.main([*shlex.split(constants), "N_FOLDS=2", "OVERWRITE=1"]) == 0
+        spec, frame = made()
+        mask = spec.read_mask(ROOT, frame["mask"][0], SIZE)
+        assert ((mask[0] == 1) == (blob(0) if planes == 2 else blob(0) | other_of(0))).all()
+        assert (spec.task, int(mask.max())) == (("binary", 1), ("multiclass", 2))[planes - 1]
+
+
+def other_of(seed):
+    return np.pad(np.ones((6, 60), bool), ((34, 0), (0, 0))) & ~blob(seed)
 
 
 @pytest.mark.parametrize(("image", "channels", "expected"), [

@@ -53,10 +53,13 @@ def decide(found: Found, look: Looker, prior: frozenset[str] = frozenset()) -> C
 
 
 def _joined(first: Candidate, candidates: Sequence[Candidate]) -> Candidate:
-    """Join pairs of the same folders whose masks are called a word more or less: a.png and b_mask.png."""
+    """Join pairs whose masks are in the same folders, called a word more or less: a.png and b_mask.png.
+
+    So are those whose images are in other folders: images_part_1 and images_part_2 with one folder of masks.
+    """
     for one in candidates:
         differ = one.rule.gained ^ first.rule.gained
-        alike = one.rule.lost == first.rule.lost and words.count(differ, words.MASKS) == len(differ) > 0
+        alike = words.count(differ, words.MASKS) == len(differ) and (differ or one.same_size == first.same_size)
         apart = {*one.pairs, *one.masks}.isdisjoint({*first.pairs, *first.masks})
         if alike and apart and one.rule.view == first.rule.view and _folders(one.masks) == _folders(first.masks):
             first = replace(first, pairs={**first.pairs, **one.pairs}, worth=first.worth + one.worth)

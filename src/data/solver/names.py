@@ -62,15 +62,21 @@ def take_apart(paths: Iterable[str], fine: bool = False, loose: bool = False) ->
 
     `loose`: numbers without zeros before them, and without the 0000 that nnU-Net's images end in.
     """
-    return [_name(path, fine, loose) for path in paths]
+    every = list(paths)
+    folders: dict[str, set[bool]] = {}
+    for path in every if loose else ():
+        folder, _, file = path.rpartition("/")
+        folders.setdefault(folder, set()).add(file.rpartition(".")[0].endswith("0000"))
+    return [_name(path, fine, loose, folders.get(path.rpartition("/")[0]) == {True}) for path in every]
 
 
-def _name(path: str, fine: bool, loose: bool) -> Name:
+def _name(path: str, fine: bool, loose: bool, channel: bool) -> Name:
+    """Take one path apart; `channel`: all in its folder end in 0000, as nnU-Net's images do."""
     folder, _, file = path.rpartition("/")
     words, key = _folder(folder, fine)
     stem = tokens(file.rpartition(".")[0], fine)
     if loose:
-        stem = stem[:-1] if len(stem) > 1 and stem[-1] == "0000" else stem
+        stem = stem[:-1] if channel and len(stem) > 1 and stem[-1] == "0000" else stem
         stem = tuple(str(int(token)) if token.isdecimal() else token for token in stem)
     numbers = tuple(token for token in stem if token.isdecimal())
     own = words.union(token for token in stem if not token.isdecimal())

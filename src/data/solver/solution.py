@@ -224,7 +224,7 @@ class _Solving:
                 f"{sets}: {mine} is taken; ANNOTATOR={word} takes another"
                 + (f" ({', '.join(others)})." if len(others) > 1 else ".")
             )
-        used = {name.path for name in self.found.index.names}
+        used = {name.path for name in self.found.index.names} | (self.prior if contest.known else set())
         return notes + said_of_rest(rest.tests, len(tested), left, [path for path in self.files if path not in used])
 
 
