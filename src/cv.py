@@ -20,7 +20,7 @@ from scoring import gathered_scores
 from tools import constants, recipes, run_folders
 from tools.errors import UserError, command
 from tools.files import read_json
-from tools.flags import is_on, listed
+from tools.flags import following, is_on, listed
 from tools.names import check_name
 
 if TYPE_CHECKING:
@@ -129,6 +129,7 @@ def main(argv: list[str] | None = None) -> None:
     states = {event.state for event in events}
     if plain and states <= {job_table.DONE}:
         gathered_scores.gather(settings)
+        print(following("tune", flags))
         return
     if plain and job_table.FAILED in states:
         refuse_failed(groups, events, [], plain, again)

@@ -15,7 +15,7 @@ from checkup.findings import OK, PROBLEM, WARNING, Report
 from data import rle_order, splits
 from tools.errors import UnlearnedError, command
 from tools.files import write_json
-from tools.flags import is_on, run_action
+from tools.flags import following, is_on, run_action
 
 if TYPE_CHECKING:
     from settings import Settings
@@ -71,7 +71,7 @@ def examine(argv: list[str]) -> None:
     if problems:
         raise UnlearnedError(f"{counts}: see to the problems before a training. {took}")
     print(f"{counts}: nothing stops a training. {took}")
-    print(f"Next: {'make cv' if made else 'make folds'}")
+    print(following("cv" if made else "folds", flags))
 
 
 @command

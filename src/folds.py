@@ -16,7 +16,7 @@ from data.folds_table import LABELED, choose, strategy, users_own, write
 from data.leak_audit import across_folds, copies
 from tools import console
 from tools.errors import UserError, command
-from tools.flags import is_on
+from tools.flags import following, is_on
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -136,6 +136,7 @@ def main(argv: list[str] | None = None) -> None:
     print(f"what the masks mean, as a picture ({legend}) -> {path.with_name('masks.png')}")
     say_submission(settings, spec)
     across_folds.show_unsure(result, unsure, root, spec, path.with_name("alike.csv"))
+    print(following("train", flags, "FOLD=0"))
 
 
 if __name__ == "__main__":

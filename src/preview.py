@@ -12,7 +12,7 @@ import settings as settings_module
 from data import splits
 from data.dataspec import DataSpec
 from tools.errors import UserError, command
-from tools.flags import run_action
+from tools.flags import following, run_action
 
 if TYPE_CHECKING:
     import numpy as np
@@ -86,6 +86,7 @@ def samples(argv: list[str] | None = None) -> None:
     note = f"{height} x {width} px, RESIZE={settings.RESIZE}, AUGMENT={settings.AUGMENT}{crops}"
     pictures.sheet(path, rows, titles, note=note, legend=pictures.legend(spec.scored_names))
     print(f"{len(rows)} training images of fold {fold}, augmented on the CPU and on the device -> {path}")
+    print(following("train", flags, f"FOLD={fold}"))
 
 
 @command

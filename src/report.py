@@ -10,11 +10,12 @@ import settings as settings_module
 from reporting.page import context, render
 from tools.errors import command
 from tools.files import write_text
+from tools.flags import following
 
 
 @command
 def main(argv: list[str] | None = None) -> None:
-    settings, _ = settings_module.command_line(argv, __doc__, {})
+    settings, flags = settings_module.command_line(argv, __doc__, {})
     from reporting import evidence as evidence_module
 
     evidence = evidence_module.gather(settings)
@@ -22,6 +23,7 @@ def main(argv: list[str] | None = None) -> None:
     path = Path(settings.OUTPUT, f"report_{settings.EXPERIMENT}_seed{settings.SEED}.html")
     write_text(path, page)
     print(f"{len(evidence.found.table)} images, {len(evidence.folds)} folds, {len(page) / 1e6:.1f} MB -> {path}")
+    print(following("inference", flags))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import settings as settings_module
 from scoring.fold_scores import score_fold
 from scoring.gathered_scores import gather
 from tools.errors import UserError, command
-from tools.flags import is_on
+from tools.flags import following, is_on
 
 FLAGS = {
     "FOLD": "the fold whose held-out images are scored",
@@ -23,8 +23,11 @@ def main(argv: list[str] | None = None) -> None:
     settings, flags = settings_module.command_line(argv, __doc__, FLAGS)
     if is_on(flags.OOF):
         gather(settings)
+        print(following("tune", flags))
     elif flags.FOLD:
         score_fold(settings, flags.FOLD)
+        if not settings.OVERFIT:
+            print(following("inference", flags, f"FOLD={flags.FOLD}"))
     else:
         raise UserError(
             "Which fold? make tester FOLD=0 (or python src/tester.py --fold 0); make oof gathers all of them."

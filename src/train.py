@@ -5,7 +5,7 @@ import sys
 import settings as settings_module
 from tools import run_folders
 from tools.errors import UserError, command
-from tools.flags import is_on
+from tools.flags import following, is_on
 from training import launch
 from training.fold_training import FoldTraining
 
@@ -30,11 +30,11 @@ def main(argv: list[str] | None = None) -> None:
     if not training.is_rank_zero:  # who launched rank zero, or another rank: rank zero says it
         return
     if run_folders.resumable(folder):
-        print(f"Next: make train FOLD={flags.FOLD} RESUME=1, with the same settings")
+        print(following("train", flags, f"FOLD={flags.FOLD}", "RESUME=1"))
     elif flags.FOLD == "full":
-        print("Next: make inference FOLD=full, then make submission FOLD=full")
+        print(following("inference", flags, "FOLD=full"))
     else:
-        print(f"Next: make tester FOLD={flags.FOLD}")
+        print(following("tester", flags, f"FOLD={flags.FOLD}"))
 
 
 if __name__ == "__main__":

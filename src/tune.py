@@ -10,12 +10,14 @@ import sys
 import settings as settings_module
 from scoring.tuning import tune
 from tools.errors import command
+from tools.flags import following
 
 
 @command
 def main(argv: list[str] | None = None) -> None:
-    settings, _ = settings_module.command_line(argv, __doc__, {})
+    settings, flags = settings_module.command_line(argv, __doc__, {})
     print(f"the rule, with what it was tuned under -> {tune(settings)}")
+    print(following("report", flags))
 
 
 if __name__ == "__main__":

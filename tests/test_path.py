@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -452,3 +453,30 @@ def test_a_file_where_a_folder_should_be_is_a_sentence(folds_table, refused):
     refused(train.main, [*TINY, "FOLD=0", "LOGS=blocked"], "blocked")
     refused(folds.main, [*TINY, "OUTPUT=blocked"], "blocked")
     assert Path("blocked").read_text() == ""
+
+
+@pytest.mark.main
+def test_the_next_lines_lead_from_folds_to_a_submission_and_from_all_folds_to_a_report(demo_data, capfd):
+    """Copied as they are, with a recipe, an experiment and a folder of their own."""
+    Path("mine.cfg").write_text("".join(f"{text}\n" for text in (*TINY, "EPOCHS=1")))
+    verbs = ("folds", "train", "tester", "inference", "submission", "cv", "tune", "report")
+    mains = {name: importlib.import_module(name).main for name in verbs}
+
+    def follow(line, last):
+        walked = []
+        while line:
+            _, verb, *words = shlex.split(line)
+            walked.append(verb)
+            capfd.readouterr()
+            assert mains[verb](words) == 0
+            said = capfd.readouterr().out
+            line = next((text.removeprefix("Next: ") for text in said.splitlines() if text.startswith("Next: ")), "")
+            if verb == last:
+                break
+        return walked
+
+    own = "RECIPE=mine.cfg EXPERIMENT=own OUTPUT=out"
+    assert follow(f"make folds {own}", "submission") == ["folds", "train", "tester", "inference", "submission"]
+    assert Path("out/submission.csv").is_file()
+    assert follow(f"make cv {own}", "report") == ["cv", "tune", "report"]
+    assert Path("out/report_own_seed42.html").is_file()

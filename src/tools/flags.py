@@ -5,6 +5,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
+from tools.console import quoted
 from tools.errors import UserError
 
 Command = Callable[[list[str]], int]  # words -> exit code
@@ -18,6 +19,15 @@ class Flags(SimpleNamespace):
     if TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> str: ...
+
+
+def following(target: str, flags: Flags, *more: str) -> str:
+    """Return the line of the command that comes next, with every word of this one that it needs too.
+
+    target: such as `train`; more: its own words, such as FOLD=0.
+    """
+    recipe = [f"RECIPE={flags.RECIPE}"] if flags.RECIPE else []
+    return " ".join(["Next: make", target, *map(quoted, [*more, *recipe, *flags.overrides])])
 
 
 def run_action(argv: list[str] | None, usual: Command, **actions: Command) -> int:
