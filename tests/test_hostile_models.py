@@ -111,6 +111,7 @@ NETWORK = [
     *({"IMAGE_SIZE": size} for size in ([10**9, 10**9], [0, 0], [-32, 64], [32], "32", [1e999, 32], ["a", 1], None)),
     *({"MODEL_STD": std} for std in ([-1, 1, 1], [0, 1, 1], [float("nan")] * 3, [1e999] * 3, [1, 1], "abc", None)),
     *({"MODEL_MEAN": mean} for mean in ([float("inf")] * 3, [0.5], [1e9] * 3, {})),
+    *({"INPUT_SIZE": size} for size in ([10**9, 32], [32], "ab", None, [1e999, 32])),
     {"RESIZE": "../x"}, {"RESIZE": None}, {"MAX_FEATURES": 10**9}, {"MAX_FEATURES": -1, "MODEL_NAME": "unet"},
 ]  # fmt: skip
 
@@ -119,7 +120,7 @@ def test_a_model_json_that_names_what_it_should_not(trained, refused, offline):
     about = json.loads((RUN / run_folders.MODEL).read_text())
     changes = [{"network": {**about["network"], **change}} for change in NETWORK]
     changes += [{"network": {name: value for name, value in about["network"].items() if name != lacking}}
-                for lacking in about["network"] if lacking != "MAX_FEATURES"]  # fmt: skip
+                for lacking in about["network"] if lacking not in ("MAX_FEATURES", "INPUT_SIZE")]  # fmt: skip
     for name in ("a/b\n", "\0", "=1+1", "", "@x", "\u2028"):
         changes.append({"data": {**about["data"], "classes": [name]}})
     both = {"task": "multilabel", "classes": ["a/b", "a_b"]}  # they would share a file
