@@ -137,28 +137,43 @@ def test_every_pair_of_values_is_in_a_row():
     assert 9 <= len(made) <= 13
 
 
+def scene(seed: int) -> tuple[np.ndarray, list[np.ndarray]]:
+    """A picture (40, 48, 3) of two discs, and where they are."""
+    random, (y, x) = np.random.default_rng(seed), np.mgrid[:40, :48]
+    discs = [
+        (y - random.integers(10, 30)) ** 2 + (x - random.integers(10, 38)) ** 2 <= (5 + seed % 4) ** 2 for _ in "ab"
+    ]
+    noise = random.integers(0, 60, (40, 48, 3))
+    picture = np.where(discs[1][..., None], noise + (0, 150, 0), np.where(discs[0][..., None], noise + 150, noise))
+    return picture.astype(np.uint8), discs
+
+
 def write_data() -> None:
-    """Three data sets of 8 images and 2 to predict: one class, one class a pixel, classes that overlap."""
-    random, (y, x) = np.random.default_rng(0), np.mgrid[:40, :48]
-    for number in range(10):
-        discs = [
-            (y - random.integers(10, 30)) ** 2 + (x - random.integers(10, 38)) ** 2 <= (5 + number % 4) ** 2
-            for _ in range(2)
-        ]
-        noise = random.integers(0, 60, (40, 48, 3))
-        picture = np.where(discs[1][..., None], noise + (0, 150, 0), np.where(discs[0][..., None], noise + 150, noise))
-        for name in VALUES["DATASET"]:
-            place = Path("input", name, "images" if number < 8 else "test/images", f"p{number}.png")
-            place.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(picture.astype(np.uint8)).save(place)
-        if number < 8:
-            write_mask(Path("input/binary/masks", f"p{number}.png"), discs[0] & (number != 3))
-            labels = np.where(discs[1], 2, np.where(discs[0], 1, 0)).astype(np.uint8)
-            labels[:, 46:] = 255
-            Path("input/classes/masks").mkdir(parents=True, exist_ok=True)
-            Image.fromarray(labels).save(Path("input/classes/masks", f"p{number}.png"))
-            for one, disc in zip(("a", "b"), discs, strict=True):
-                write_mask(Path("input/planes/masks", one, f"p{number}.png"), disc)
+    """Three data sets of 8 images and 2 to predict: one class, one class a pixel, classes that overlap.
+
+    `before` has 4 images with one class, of other scenes.
+    """
+    for name in (*VALUES["DATASET"], "before"):
+        count, root = 4 if name == "before" else 8, Path("input", name)
+        for number in range(count + 2):
+            picture, discs = scene(number + 20 * (name == "before"))
+            path = root / ("images" if number < count else "test/images") / f"p{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(picture).save(path)
+            if number < count:
+                write_masks(root / "masks", path.name, discs, name)
+
+
+def write_masks(folder: Path, name: str, discs: list[np.ndarray], kind: str) -> None:
+    if kind == "planes":
+        for one, disc in zip("ab", discs, strict=True):
+            write_mask(folder / one / name, disc)
+        return
+    labels = np.where(discs[1], 2, np.where(discs[0], 1, 0)).astype(np.uint8)
+    labels[:, 46:] = 255
+    folder.mkdir(parents=True, exist_ok=True)
+    empty = name == "p3.png"
+    Image.fromarray(labels if kind == "classes" else (discs[0] & (not empty)) * np.uint8(255)).save(folder / name)
 
 
 def write_weights() -> None:
@@ -175,15 +190,15 @@ def write_weights() -> None:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """The data, packed weights, and an experiment on the binary ones to begin as."""
+    """The data, packed weights, and an experiment to begin as, which has seen other images with one class."""
     folder = tmp_path_factory.mktemp("pairs")
     with contextlib.chdir(folder):
         write_data()
         Path("weights").mkdir()
         write_weights()
         start = [f"{name}={value}" for name, value in USUAL.items()]
-        start += [*MACHINE, "EXPERIMENT=start", "OUTPUT=start"]
-        assert folds.main(start) == 0 and train.main([*start, "FOLD=0"]) == 0
+        start += [*MACHINE, "EXPERIMENT=start", "OUTPUT=start", "DATASET=before"]
+        assert folds.main(start) == 0 and train.main([*start, "FOLD=full"]) == 0
     return folder
 
 

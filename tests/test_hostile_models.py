@@ -111,6 +111,7 @@ NETWORK = [
     *({"IMAGE_SIZE": size} for size in ([10**9, 10**9], [0, 0], [-32, 64], [32], "32", [1e999, 32], ["a", 1], None)),
     *({"MODEL_STD": std} for std in ([-1, 1, 1], [0, 1, 1], [float("nan")] * 3, [1e999] * 3, [1, 1], "abc", None)),
     *({"MODEL_MEAN": mean} for mean in ([float("inf")] * 3, [0.5], [1e9] * 3, {})),
+    *({"INPUT_SIZE": size} for size in ([10**9, 32], [32], "ab", None, [1e999, 32])),
     {"RESIZE": "../x"}, {"RESIZE": None}, {"MAX_FEATURES": 10**9}, {"MAX_FEATURES": -1, "MODEL_NAME": "unet"},
 ]  # fmt: skip
 
