@@ -10,7 +10,22 @@ from dataclasses import replace
 from data import mask_colors
 from data.dataspec import BACKGROUND, MOST_CLASSES, DataSpec
 from data.mask_pool import MaskPool, object_signs, percent
-from data.mask_reading import FEW, SMALL, THIN, Reading, Wish, bars, cut, inverted, listed, middle_of, pairs_of, planes, question, span
+from data.mask_reading import (
+    FEW,
+    SMALL,
+    THIN,
+    Reading,
+    Wish,
+    bars,
+    cut,
+    inverted,
+    listed,
+    middle_of,
+    pairs_of,
+    planes,
+    question,
+    span,
+)
 from formats.mask_values import MaskNote
 from tools.errors import UserError
 
@@ -239,9 +254,8 @@ def _is_dust(pool: MaskPool, values: list[int], main: int) -> bool:
 def _classes(pool: MaskPool, base: DataSpec, wish: Wish, where: str, found: list[int]) -> Reading:
     """Make each value a class, but for what is not labeled."""
     if pool.jpeg:
-        raise UserError(
-            f"{where}: TASK={wish.task}, but the masks are JPEGs or lossy WebPs, which smear a class map's values; save PNGs."
-        )
+        said = "but the masks are JPEGs or lossy WebPs, which smear a class map's values; save PNGs"
+        raise UserError(f"{where}: TASK={wish.task}, {said}.")
     ignore, reason = _ignored(pool, wish, found)
     values = sorted({*found, *([0] if 0 in pool.values else [])} - set(ignore))
     multilabel = wish.task == "multilabel"
