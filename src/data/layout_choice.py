@@ -1,17 +1,20 @@
 """A known layout, or what the names of all files say: which of them counts, and where neither may win silently."""
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import PurePosixPath
+from itertools import chain
+from pathlib import Path, PurePosixPath
 
 from data.file_listing import all_files, stack
 from data.layout_match import LayoutMatch, Pair, Places
 from data.solver.names import parts_of, take_apart
 from data.solver.rules import related
 from data.solver.solution import Solution, said_of_rest, solve
+from formats.decode import DICOM
 from formats.images import SUFFIXES
 from formats.mask_reference import MaskReference
-from tools.errors import UserError
+from tools.errors import UserError, listing
 
 Known = Callable[[], LayoutMatch | None]
 
@@ -133,18 +136,6 @@ def _split(match: LayoutMatch) -> bool:
     return any(pair.kfold is not None for pair in match.pairs)
 
 
-def alike(lines: list[str], most: int = 5) -> list[str]:
-    """Shorten lines that end alike (`: no mask`) to some of them and the number of the others."""
-    groups: dict[str, list[str]] = {}
-    for line in lines:
-        groups.setdefault(line.rpartition(": ")[2], []).append(line)
-    return [
-        line
-        for end, group in groups.items()
-        for line in (group if len(group) <= most + 1 else [*group[:most], f"{len(group) - most} more: {end}"])
-    ]
-
-
 def without_unpaired(matched: LayoutMatch, unpaired: str) -> LayoutMatch:
     """Leave out what has no partner (`skip`), or give images without a mask an empty one (`empty`), and say so."""
     pairs, note = list(matched.pairs), f"UNPAIRED={unpaired}: {len(matched.alone)} without a partner are left out."
@@ -155,3 +146,19 @@ def without_unpaired(matched: LayoutMatch, unpaired: str) -> LayoutMatch:
         note = f"UNPAIRED=empty: {len(matched.unmasked)} images without a mask have an empty one"
         note += f"; {rest} masks of no image are left out." if rest else "."
     return replace(matched, pairs=pairs, alone=[], notes=[*matched.notes, note])
+
+
+def nothing_found(root: Path, layouts: Mapping[str, str], wanted: str) -> UserError:
+    """Say what lies below `root`, and what the layouts (name -> what it needs) expect; `wanted` begins the sentence."""
+    dicom = next(chain(root.rglob("*.dcm"), root.rglob("*.dicom")), None)
+    if dicom:
+        return UserError(f"{dicom}: {DICOM.format(folder=root)}")
+    have = sorted(path.name + "/" * path.is_dir() for path in root.iterdir())[:12]
+    endings = Counter(Path(path).suffix.lower() or "no ending" for path in all_files(root)).most_common(4)
+    count = ", ".join(f"{number} {ending}" for ending, number in endings)
+    held = f"it holds {', '.join(have)}: {count}" if have else "it is empty"
+    expected = listing([f"{name}: {needs}" for name, needs in layouts.items()])
+    return UserError(
+        f"{wanted}{root}: found no images with masks ({held}). Expected one of:{expected}\n"
+        "TRAIN_PATH and MASK_PATH name other folders; TABLE=my.csv takes a list of your own."
+    )

@@ -6,22 +6,19 @@ function that returns a LayoutMatch or None, and one line in LAYOUTS.
 
 import functools
 import re
-from collections import Counter
 from collections.abc import Callable
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data import coco_layout, contrails_layout, labelme_layout, yolo_layout
-from data.file_listing import BESIDE, MASK_FOLDERS, all_files, child, existing_input, is_junk, keys_of, unique
-from data.layout_choice import alike, choose, without_unpaired
+from data.file_listing import BESIDE, MASK_FOLDERS, child, existing_input, is_junk, keys_of, unique
+from data.layout_choice import choose, nothing_found, without_unpaired
 from data.layout_match import LayoutMatch, Pair, Places
 from data.pairing import match
 from formats import rle, rle_table
-from formats.decode import DICOM
 from formats.images import list_images
 from formats.mask_reference import MaskReference
-from tools.errors import UserError, listing
+from tools.errors import UserError, alike, listing
 
 if TYPE_CHECKING:
     from settings import Settings
@@ -286,17 +283,6 @@ def match_layout(
     known = [functools.partial(LAYOUTS[name], places) for name in names if name in LAYOUTS]
     matched = choose(known, places, solving="solved" in names)
     if matched is None:
-        dicom = next(chain(root.rglob("*.dcm"), root.rglob("*.dicom")), None)
-        if dicom:
-            raise UserError(f"{dicom}: {DICOM.format(folder=root)}")
-        have = sorted(path.name + "/" * path.is_dir() for path in root.iterdir())[:12]
-        expected = listing([f"{name}: {EXPECTED[name]}" for name in names])
-        endings = Counter(Path(path).suffix.lower() or "no ending" for path in all_files(root)).most_common(4)
-        count = ", ".join(f"{number} {ending}" for ending, number in endings)
-        held = f"it holds {', '.join(have)}: {count}" if have else "it is empty"
         wanted = "" if layout == "auto" else f"LAYOUT={layout}: "
-        raise UserError(
-            f"{wanted}{root}: found no images with masks ({held}). Expected one of:{expected}\n"
-            "TRAIN_PATH and MASK_PATH name other folders; TABLE=my.csv takes a list of your own."
-        )
+        raise nothing_found(root, {name: EXPECTED[name] for name in names}, wanted)
     return without_unpaired(matched, unpaired) if matched.alone and matched.pairs and unpaired != "refuse" else matched
