@@ -10,7 +10,6 @@ from data.mask_reading import FEW, THIN, Reading, Wish, color_of, cut, pairs_of,
 from formats.mask_values import luma
 from tools.errors import UserError, listing
 
-
 VOC = 0xE0E0C0  # PASCAL VOC's color of borders, which are not labeled
 
 

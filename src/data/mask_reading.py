@@ -59,14 +59,14 @@ def planes(notes: Sequence[MaskNote], wish: Wish, where: str) -> UserError:
     maps = folder.with_name(f"{folder.name}_maps")
     # one-hot planes come first or last; 0 is where no plane is set
     code = (
-        "import pathlib, numpy as np; f = pathlib.Path(r'{maps}'); f.mkdir(exist_ok=True); "
+        f"import pathlib, numpy as np; f = pathlib.Path(r'{maps}'); f.mkdir(exist_ok=True); "
         "[np.save(f / p.name, np.where(a.any(0), a.argmax(0) + 1, 0).astype('uint8')) "
-        "for p in pathlib.Path(r'{folder}').glob('*.npy') for b in [np.load(p)] "
-        "for a in [b if b.shape[0] == {count} else np.moveaxis(b, -1, 0)]]"
-    ).format(maps=maps, folder=folder, count=count)
+        f"for p in pathlib.Path(r'{folder}').glob('*.npy') for b in [np.load(p)] "
+        f"for a in [b if b.shape[0] == {count} else np.moveaxis(b, -1, 0)]]"
+    )
     lines = [
         f"each plane is an object: {wish.command} TASK=binary",
-        f'each plane is a class: python -c "{code}" && {wish.command} MASK_PATH=\'{maps}\'',
+        f"each plane is a class: python -c \"{code}\" && {wish.command} MASK_PATH='{maps}'",
     ]
     return UserError(f"{where}: each of the {len(notes)} masks has {count} planes. What do they mean?{listing(lines)}")
 

@@ -166,6 +166,11 @@ ASKED: dict[str, tuple[Draw, list[str], str]] = {  # name: how a mask is drawn, 
     "two colors without black": (
         lambda r, n: colored(((255, 255, 0), disc(r)), ground=(0, 0, 160)), ["MASK_THRESHOLD=", "TASK=multiclass"],
         "png"),
+    "classes and objects in one number": (
+        lambda r, n: np.where(np.arange(SIDE)[:, None] < 20, 11, 7).astype(np.uint16)
+        + sum((26000 + k - 7) * (np.indices((SIDE, SIDE)) // 8 == [[[4]], [[2 * k]]]).all(0) for k in range(1 + n % 3))
+        .astype(np.uint16),
+        ["CLASSES='class7, class11, class26=class26000+class26001+class26002'", "TASK=multiclass IGNORE=-1"], "png"),
     "two objects at most": (
         lambda r, n: cells(r, 1 + n % 2).astype(np.uint8), ["TASK=binary", "TASK=multiclass"], "png"),
     "a speck beside much 255": (
@@ -176,7 +181,8 @@ ASKED: dict[str, tuple[Draw, list[str], str]] = {  # name: how a mask is drawn, 
 REFUSED: dict[str, tuple[Draw, str, str]] = {  # name: how a mask is drawn, what is said, the ending
     "a matte": (lambda r, n: np.tile(np.arange(0, 256, 4, np.uint8), (SIDE, 1)), "without two clear levels", "png"),
     "jpeg of three grays": (lambda r, n: nested(r, 1, 128, 255), "without two clear levels", "jpg"),
-    "jpeg of 0, 1 and 2": (lambda r, n: gray((1, disc(r)), (2, disc(r))), "0 8.*, 1 .*, 2 .* MASK_THRESHOLD=2", "jpg"),
+    "jpeg of 0, 1 and 2": (
+        lambda r, n: gray((1, disc(r)), (2, disc(r))), "0 79%, 1 11%, 2 9.4%.* MASK_THRESHOLD=2", "jpg"),
     "white paper, soft edges": (lambda r, n: 255 - soft(r), "as if they were inverted", "png"),
     "jpeg of two colors": (
         lambda r, n: colored(((255, 0, 0), disc(r)), ((0, 255, 0), disc(r))), "rather than JPEG", "jpg"),
@@ -267,6 +273,40 @@ def test_masks_on_white_paper_are_asked_about_and_both_lines_work(workplace, ref
         spec = dataspec.read(Path("output/x/train_folds.json"))
         inside = spec.read_mask(Path("input/x"), "masks/0.png", (SIDE, SIDE))[0] > 0
         assert spec.task == "binary" and (inside.mean() < 0.5) == bool(before)
+
+
+@pytest.mark.parametrize("folder", ["masks/{}", "masks/soft/{}"])
+def test_files_of_0_and_1_among_soft_ones_are_named_and_not_left_empty(workplace, refused, folder):
+    for number in range(8):
+        rng = np.random.default_rng(number)
+        for name, mask in (("images/{}", noise(rng)), (folder, soft(rng)), ("masks/hard/{}", gray((1, disc(rng))))):
+            name = "masks/{}" if name == "masks/hard/{}" and folder == "masks/{}" else name
+            if name != "masks/{}" or (number % 2 == 0) == (mask.max() > 1):
+                path = Path("input/x", name.format(f"{number}.png"))
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(mask).save(path)
+    refused(folds.main, ["DATASET=x", "N_FOLDS=2"], "holds 0 and 1", "multiply it by 255", "MASK_THRESHOLD=1")
+
+
+def test_files_that_several_people_drew_are_no_objects(workplace, refused):
+    for folder in ("images", "masks"):
+        Path("input/x", folder).mkdir(parents=True)
+    for number in range(6):
+        rng = np.random.default_rng(number)
+        drawn = disc(rng).view(np.uint8)
+        Image.fromarray(noise(rng)).save(f"input/x/images/{number:03d}.png")
+        for person in (1, 2, 3):
+            mask = cv2.dilate(drawn, np.ones((person, person))) * 255
+            Image.fromarray(mask).save(f"input/x/masks/{number:03d}_{person}.png")
+    said = refused(folds.main, ["DATASET=x", "N_FOLDS=2"], "show nearly the same")
+    areas = []
+    for line in said.splitlines()[1:3]:
+        constants = shlex.split(line.partition("make folds ")[2])
+        assert folds.main([*constants, "N_FOLDS=2", "OVERWRITE=1"]) == 0
+        about = json.loads(Path("output/x/train_folds.json").read_text())
+        areas.append(np.mean([row["mean_area"] for row in about["balance"]]))
+    first = np.mean([disc(np.random.default_rng(number)).mean() for number in range(6)])
+    assert areas[0] == pytest.approx(first, abs=1e-3) and areas[1] > areas[0]
 
 
 def test_one_gray_file_among_binary_ones_is_named(workplace, refused):
