@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import folds
-from data import dataspec, mask_meaning
+from data import class_merge, dataspec, mask_meaning
 from data.dataspec import DataSpec
 from data.mask_reading import Wish
 from formats import mask_values
@@ -71,6 +71,15 @@ def line(rng: np.random.Generator) -> np.ndarray:
 
 def stray(mask: np.ndarray, value: int) -> np.ndarray:
     mask[0, 0] = value
+    return mask
+
+
+def cars(count: int) -> np.ndarray:
+    """A road of 7 below a building of 11, with cars 26000, 26001, ... as Cityscapes numbers them, uint16."""
+    mask = np.full((SIDE, SIDE), 7, np.uint16)
+    mask[:20] = 11
+    for number in range(count):
+        mask[30:40, 4 + 20 * number : 16 + 20 * number] = 26000 + number
     return mask
 
 
@@ -167,9 +176,7 @@ ASKED: dict[str, tuple[Draw, list[str], str]] = {  # name: how a mask is drawn, 
         lambda r, n: colored(((255, 255, 0), disc(r)), ground=(0, 0, 160)), ["MASK_THRESHOLD=", "TASK=multiclass"],
         "png"),
     "classes and objects in one number": (
-        lambda r, n: np.where(np.arange(SIDE)[:, None] < 20, 11, 7).astype(np.uint16)
-        + sum((26000 + k - 7) * (np.indices((SIDE, SIDE)) // 8 == [[[4]], [[2 * k]]]).all(0) for k in range(1 + n % 3))
-        .astype(np.uint16),
+        lambda r, n: cars(1 + n % 3),
         ["CLASSES='class7, class11, class26=class26000+class26001+class26002'", "TASK=multiclass IGNORE=-1"], "png"),
     "two objects at most": (
         lambda r, n: cells(r, 1 + n % 2).astype(np.uint8), ["TASK=binary", "TASK=multiclass"], "png"),
@@ -204,7 +211,8 @@ def read(notes: list[mask_values.MaskNote], **constants: str) -> DataSpec:
         int(constants.get("MASK_THRESHOLD", 0)),
         constants.get("MASK_CHANNEL", "auto"),
     )
-    return mask_meaning.read(notes, DataSpec(), wish, "input/x", True).spec
+    spec = mask_meaning.read(notes, DataSpec(), wish, "input/x", True).spec
+    return class_merge.merged(spec, constants.get("CLASSES", ""), wish.task)
 
 
 @pytest.mark.parametrize("name", UNDERSTOOD)
@@ -224,7 +232,7 @@ def test_two_readings_are_asked_for_and_every_line_works(name, tmp_path):
         assert words in str(refused.value)
     offered = [text.partition(": make folds ")[2] for text in str(refused.value).splitlines()[1:]]
     assert len(offered) >= 2
-    specs = [read(notes, **dict(part.split("=") for part in shlex.split(text))) for text in offered]
+    specs = [read(notes, **dict(part.split("=", 1) for part in shlex.split(text))) for text in offered]
     assert len(set(specs)) == len(specs)  # each line gives another reading
 
 
@@ -275,16 +283,16 @@ def test_masks_on_white_paper_are_asked_about_and_both_lines_work(workplace, ref
         assert spec.task == "binary" and (inside.mean() < 0.5) == bool(before)
 
 
-@pytest.mark.parametrize("folder", ["masks/{}", "masks/soft/{}"])
-def test_files_of_0_and_1_among_soft_ones_are_named_and_not_left_empty(workplace, refused, folder):
-    for number in range(8):
+@pytest.mark.parametrize(("smooth", "hard"), [("masks/{}", "masks/1{}"), ("masks/soft/{}", "masks/hard/{}")])
+def test_files_of_0_and_1_among_soft_ones_are_named_and_not_left_empty(workplace, refused, smooth, hard):
+    for number in range(6):
         rng = np.random.default_rng(number)
-        for name, mask in (("images/{}", noise(rng)), (folder, soft(rng)), ("masks/hard/{}", gray((1, disc(rng))))):
-            name = "masks/{}" if name == "masks/hard/{}" and folder == "masks/{}" else name
-            if name != "masks/{}" or (number % 2 == 0) == (mask.max() > 1):
+        drawn = {"images/{}": noise(rng), "images/1{}": noise(rng), smooth: soft(rng), hard: gray((1, disc(rng)))}
+        for name, pixels in drawn.items():
+            if smooth == "masks/{}" or name != "images/1{}":
                 path = Path("input/x", name.format(f"{number}.png"))
                 path.parent.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(mask).save(path)
+                Image.fromarray(pixels).save(path)
     refused(folds.main, ["DATASET=x", "N_FOLDS=2"], "holds 0 and 1", "multiply it by 255", "MASK_THRESHOLD=1")
 
 
