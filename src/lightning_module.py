@@ -81,7 +81,8 @@ class SegmentationModule(pl.LightningModule):
         values = asdict(self.optimization) | asdict(self.schedule)
         values |= {"optimizer": values.pop("optimizer"), "schedule": values.pop("name")}
         values |= {"mix": self.mixing.kind, "mix_alpha": self.mixing.alpha, "seed": self.seed}
-        values |= {name: getattr(self.validation.spec, name) for name in ("task", "classes", "scored")}
+        spec = self.validation.spec
+        values |= {"task": spec.task, "classes": list(spec.classes), "scored": list(spec.scored)}
         return values | {"threshold": self.validation.threshold, "empty": self.validation.empty}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

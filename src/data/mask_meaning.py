@@ -164,6 +164,18 @@ def _grays(pool: MaskPool, base: DataSpec, wish: Wish, where: str) -> Reading:
         if pool.inverted:
             raise inverted(pool, wish, where)
         return _one_value(pool, base, where)
+    if kinds := _thousands(pool):
+        names = [(_name(kind), "+".join(map(_name, own))) for kind, own in kinds.items()]
+        merged = ", ".join(name if name == own else f"{name}={own}" for name, own in names)
+        raise question(
+            where,
+            f"the masks hold {listed(found)}, as if a class times 1000 were added to the number of an object",
+            [
+                ("the thousands are the class", f"TASK=multiclass IGNORE=-1 CLASSES='{merged}'"),
+                ("each number is a class", "TASK=multiclass IGNORE=-1"),
+            ],
+            wish,
+        )
     signs = object_signs(pool)
     if signs.sure or len(found) > MOST_CLASSES:
         said = f"{span(pool)}, each number an object ({signs.said})"
@@ -181,6 +193,21 @@ def _grays(pool: MaskPool, base: DataSpec, wish: Wish, where: str) -> Reading:
     if max(rest) <= SMALL:
         return _small_values(pool, base, wish, where, rest)
     return _large_values(pool, base, wish, where)
+
+
+def _thousands(pool: MaskPool) -> dict[int, list[int]]:
+    """Group values such as 7, 26000, 26001 by class, as Cityscapes numbers objects; {} where they are others."""
+    kinds: dict[int, list[int]] = {}
+    for value in pool.values:
+        kinds.setdefault(value if value < 1000 else value // 1000, []).append(value)
+    small = [value for value in pool.values if value < 1000]
+    if len(kinds) == len(pool.values) or len(small) > FEW or max(small, default=0) > VOID:
+        return {}
+    for note in pool.notes:
+        large = sorted(value for value in note.nonzero if value >= 1000)
+        if any(value % 1000 > 1 and value - 1 not in large for value in large):
+            return {}  # they do not count up from 0 or 1
+    return {kind: sorted(own) for kind, own in sorted(kinds.items())}
 
 
 def _one_value(pool: MaskPool, base: DataSpec, where: str) -> Reading:
@@ -261,7 +288,7 @@ def _classes(pool: MaskPool, base: DataSpec, wish: Wish, where: str, found: list
     multilabel = wish.task == "multilabel"
     if multilabel:
         values = [value for value in values if value]
-    names = tuple(BACKGROUND if value == 0 else f"class{value}" for value in values)
+    names = tuple(map(_name, values))
     if not set(names) - {BACKGROUND}:
         said = ", ".join(map(str, [0, *ignore]))
         raise UserError(
@@ -272,6 +299,10 @@ def _classes(pool: MaskPool, base: DataSpec, wish: Wish, where: str, found: list
     )
     shares = ", ".join(f"{value} {percent(pool.share(value))}" for value in values[:8])
     return Reading(spec, f"{shares}{', ...' * (len(values) > 8)} of the pixels" + reason)
+
+
+def _name(value: int) -> str:
+    return BACKGROUND if value == 0 else f"class{value}"
 
 
 def _ignored(pool: MaskPool, wish: Wish, found: list[int]) -> tuple[tuple[int, ...], str]:

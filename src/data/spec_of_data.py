@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from settings import Settings
 
 
+_DUST = 0.001  # of a mask's pixels may be noise
 _MOST = 10**9  # pixels of an array that was decoded already
 
 
@@ -117,8 +118,21 @@ def _cut(spec: DataSpec, notes: RowNotes) -> int:
 
 
 def _refuse_soft(notes: RowNotes, cut: int) -> None:
-    """Refuse files that are gray all over where the others have two levels with soft edges. Raises UserError."""
+    """Refuse files that are gray all over, or have 0 and 1, where the others have two levels with soft edges.
+
+    Raises UserError.
+    """
     for note in notes.files if cut > 1 else ():
+        top = int(note.shown.max(initial=0))
+        if (
+            len(note.values) == 2
+            and 0 < 4 * top < cut
+            and note.counts[note.shown > 0].sum() > _DUST * note.counts.sum()
+        ):
+            raise UserError(
+                f"{note.path}: holds 0 and {top}, and the others are cut at {cut}, which would leave it empty; "
+                f"multiply it by {255 // top}, or MASK_THRESHOLD=1 takes all but 0 of every file."
+            )
         gray = (note.shown > 0.2 * cut) & (note.shown < 1.8 * cut)
         share = note.counts[gray].sum() / note.counts.sum()
         if share > max(0.1, 0.6 * note.counts[note.shown >= cut].sum() / note.counts.sum()):
@@ -160,6 +174,8 @@ def find(references: Sequence[str], images: Sequence[str], root: Path, hints: Hi
         )
     rows = mask_survey.survey(references, root, hints.classes, max_pixels)
     notes = [note for row in rows if isinstance(row, RowNotes) for note in row.files]
+    if hints.wish.task == "auto":
+        mask_survey.refuse_repeated(references, rows, root, hints.wish.command)
     whole = bool(rows) and all(isinstance(row, str) or row.whole or row.shape is None for row in rows)
     reading = _reading(base, hints, table if maps and whole else {}, notes, root, whole)
     spec = class_merge.merged(reading.spec, hints.merge, hints.task)

@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from data import splits
 from tools import distributed, locks, run_folders
@@ -171,6 +171,12 @@ class FoldTraining:
             lambda: precision_trial.of_step(self.module, max(1, batch), size),
         )
 
+    def logged(self, prepared: Prepared) -> dict[str, Any]:
+        """Return what every logger is told of the run: its fold, and the settings that its experiment shares."""
+        plain = {name: value for name, value in prepared.identity.items() if name not in ("data", "fold")}
+        return {"fold": self.fold, **{name: list(value) if isinstance(value, tuple) else value
+                                      for name, value in plain.items()}}  # fmt: skip
+
     def trainer(self, prepared: Prepared, cluster: "ClusterEnvironment | None") -> "pl.Trainer":
         """Return Lightning's Trainer with the settings' callbacks, writing into the run folder."""
         from training import trainer as trainer_module
@@ -190,7 +196,7 @@ class FoldTraining:
             weights=trainer_module.Weights(
                 settings.EMA, settings.FREEZE_ENCODER, settings.CHECKPOINT == "best", settings.EARLY_STOPPING
             ),
-            reports=trainer_module.Reports(settings.LOGGER, settings.PROFILER, hooks),
+            reports=trainer_module.Reports(settings.LOGGER, settings.PROFILER, hooks, self.logged(prepared)),
             resuming=trainer_module.Resuming(
                 prepared.resume_from,
                 prepared.identity,

@@ -83,6 +83,7 @@ class Reports:
     logger: str = "tensorboard"  # or wandb, none; metrics.csv comes always
     profiler: str = ""
     hooks: tuple[Callback, ...] = ()  # further callbacks, in rank zero
+    settings: Mapping[str, Any] = field(default_factory=dict)  # of the run, which every logger gets
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,8 @@ def make(
     terminal = sys.stderr.isatty() and distributed.rank() == 0
     resuming = resuming or Resuming()
     loggers = make_loggers(folder, resuming.resume_from, reports.logger)
+    for logger in loggers:
+        logger.log_hyperparams(dict(reports.settings))
     several = distributed.size() > 1
     return pl.Trainer(
         max_epochs=length.epochs,

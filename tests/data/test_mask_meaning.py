@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import folds
-from data import dataspec, mask_meaning
+from data import class_merge, dataspec, mask_meaning
 from data.dataspec import DataSpec
 from data.mask_reading import Wish
 from formats import mask_values
@@ -71,6 +71,15 @@ def line(rng: np.random.Generator) -> np.ndarray:
 
 def stray(mask: np.ndarray, value: int) -> np.ndarray:
     mask[0, 0] = value
+    return mask
+
+
+def cars(count: int) -> np.ndarray:
+    """A road of 7 below a building of 11, with cars 26000, 26001, ... as Cityscapes numbers them, uint16."""
+    mask = np.full((SIDE, SIDE), 7, np.uint16)
+    mask[:20] = 11
+    for number in range(count):
+        mask[30:40, 4 + 20 * number : 16 + 20 * number] = 26000 + number
     return mask
 
 
@@ -166,6 +175,9 @@ ASKED: dict[str, tuple[Draw, list[str], str]] = {  # name: how a mask is drawn, 
     "two colors without black": (
         lambda r, n: colored(((255, 255, 0), disc(r)), ground=(0, 0, 160)), ["MASK_THRESHOLD=", "TASK=multiclass"],
         "png"),
+    "classes and objects in one number": (
+        lambda r, n: cars(1 + n % 3),
+        ["CLASSES='class7, class11, class26=class26000+class26001+class26002'", "TASK=multiclass IGNORE=-1"], "png"),
     "two objects at most": (
         lambda r, n: cells(r, 1 + n % 2).astype(np.uint8), ["TASK=binary", "TASK=multiclass"], "png"),
     "a speck beside much 255": (
@@ -176,7 +188,8 @@ ASKED: dict[str, tuple[Draw, list[str], str]] = {  # name: how a mask is drawn, 
 REFUSED: dict[str, tuple[Draw, str, str]] = {  # name: how a mask is drawn, what is said, the ending
     "a matte": (lambda r, n: np.tile(np.arange(0, 256, 4, np.uint8), (SIDE, 1)), "without two clear levels", "png"),
     "jpeg of three grays": (lambda r, n: nested(r, 1, 128, 255), "without two clear levels", "jpg"),
-    "jpeg of 0, 1 and 2": (lambda r, n: gray((1, disc(r)), (2, disc(r))), "0 8.*, 1 .*, 2 .* MASK_THRESHOLD=2", "jpg"),
+    "jpeg of 0, 1 and 2": (
+        lambda r, n: gray((1, disc(r)), (2, disc(r))), "0 79%, 1 11%, 2 9.4%.* MASK_THRESHOLD=2", "jpg"),
     "white paper, soft edges": (lambda r, n: 255 - soft(r), "as if they were inverted", "png"),
     "jpeg of two colors": (
         lambda r, n: colored(((255, 0, 0), disc(r)), ((0, 255, 0), disc(r))), "rather than JPEG", "jpg"),
@@ -198,7 +211,8 @@ def read(notes: list[mask_values.MaskNote], **constants: str) -> DataSpec:
         int(constants.get("MASK_THRESHOLD", 0)),
         constants.get("MASK_CHANNEL", "auto"),
     )
-    return mask_meaning.read(notes, DataSpec(), wish, "input/x", True).spec
+    spec = mask_meaning.read(notes, DataSpec(), wish, "input/x", True).spec
+    return class_merge.merged(spec, constants.get("CLASSES", ""), wish.task)
 
 
 @pytest.mark.parametrize("name", UNDERSTOOD)
@@ -218,7 +232,7 @@ def test_two_readings_are_asked_for_and_every_line_works(name, tmp_path):
         assert words in str(refused.value)
     offered = [text.partition(": make folds ")[2] for text in str(refused.value).splitlines()[1:]]
     assert len(offered) >= 2
-    specs = [read(notes, **dict(part.split("=") for part in shlex.split(text))) for text in offered]
+    specs = [read(notes, **dict(part.split("=", 1) for part in shlex.split(text))) for text in offered]
     assert len(set(specs)) == len(specs)  # each line gives another reading
 
 
@@ -267,6 +281,40 @@ def test_masks_on_white_paper_are_asked_about_and_both_lines_work(workplace, ref
         spec = dataspec.read(Path("output/x/train_folds.json"))
         inside = spec.read_mask(Path("input/x"), "masks/0.png", (SIDE, SIDE))[0] > 0
         assert spec.task == "binary" and (inside.mean() < 0.5) == bool(before)
+
+
+@pytest.mark.parametrize(("smooth", "hard"), [("masks/{}", "masks/1{}"), ("masks/soft/{}", "masks/hard/{}")])
+def test_files_of_0_and_1_among_soft_ones_are_named_and_not_left_empty(workplace, refused, smooth, hard):
+    for number in range(6):
+        rng = np.random.default_rng(number)
+        drawn = {"images/{}": noise(rng), "images/1{}": noise(rng), smooth: soft(rng), hard: gray((1, disc(rng)))}
+        for name, pixels in drawn.items():
+            if smooth == "masks/{}" or name != "images/1{}":
+                path = Path("input/x", name.format(f"{number}.png"))
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels).save(path)
+    refused(folds.main, ["DATASET=x", "N_FOLDS=2"], "holds 0 and 1", "multiply it by 255", "MASK_THRESHOLD=1")
+
+
+def test_files_that_several_people_drew_are_no_objects(workplace, refused):
+    for folder in ("images", "masks"):
+        Path("input/x", folder).mkdir(parents=True)
+    for number in range(6):
+        rng = np.random.default_rng(number)
+        drawn = disc(rng).view(np.uint8)
+        Image.fromarray(noise(rng)).save(f"input/x/images/{number:03d}.png")
+        for person in (1, 2, 3):
+            mask = cv2.dilate(drawn, np.ones((person, person))) * 255
+            Image.fromarray(mask).save(f"input/x/masks/{number:03d}_{person}.png")
+    said = refused(folds.main, ["DATASET=x", "N_FOLDS=2"], "show nearly the same")
+    areas = []
+    for line in said.splitlines()[1:3]:
+        constants = shlex.split(line.partition("make folds ")[2])
+        assert folds.main([*constants, "N_FOLDS=2", "OVERWRITE=1"]) == 0
+        about = json.loads(Path("output/x/train_folds.json").read_text())
+        areas.append(np.mean([row["mean_area"] for row in about["balance"]]))
+    first = np.mean([disc(np.random.default_rng(number)).mean() for number in range(6)])
+    assert areas[0] == pytest.approx(first, abs=1e-3) and areas[1] > areas[0]
 
 
 def test_one_gray_file_among_binary_ones_is_named(workplace, refused):

@@ -105,7 +105,9 @@ def _find(names: list[Name], parts: dict[str, str], look: Looker, image: Allowed
         if side != "mask":
             continue
         found = index.apply(rule, (name for name in names if image(name.path)))
-        found = {path: masks for path, masks in found.items() if all(map(mask, masks))}
+        allowed = {path: tuple(filter(mask, masks)) for path, masks in found.items()}
+        one_number = rule.view == "numbered" and max(map(len, allowed.values()), default=0) == 1  # MASK_PATH=*_1.png
+        found = {path: masks for path, masks in allowed.items() if masks and (one_number or masks == found[path])}
         if len(found) > 1 or (found and len(names) <= 4):
             made.append(_candidate(rule, found, parts, look))
     return Found(sorted(made, key=lambda one: one.rank, reverse=True), index, parts, pictures)

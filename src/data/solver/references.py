@@ -11,6 +11,8 @@ from tools.errors import UserError
 
 def of_pairs(taken: Candidate, index: Index) -> dict[str, str]:
     """Map each image to its mask's reference."""
+    if taken.rule.view == "numbered" and _is_one_of(taken, index):
+        return {image: masks[0] for image, masks in taken.pairs.items()}
     if taken.rule.view == "numbered":
         return {image: _without_number(masks[0]) for image, masks in taken.pairs.items()}
     if taken.rule.view == "folder":
@@ -19,6 +21,15 @@ def of_pairs(taken: Candidate, index: Index) -> dict[str, str]:
     if any(several.values()):
         return {image: _with_object(masks[0]) for image, masks in taken.pairs.items()}
     return {image: masks[0] for image, masks in taken.pairs.items()}
+
+
+def _is_one_of(taken: Candidate, index: Index) -> bool:
+    """Say whether MASK_PATH chose one of each image's numbered files."""
+    by_number = index.keyed("numbered")
+    keys = [index.by_path[masks[0]].without_number for masks in taken.pairs.values()]
+    return all(len(masks) == 1 for masks in taken.pairs.values()) and any(
+        len(by_number[key]) > 1 for key in keys if key
+    )
 
 
 def more_files(taken: Candidate, index: Index) -> dict[str, tuple[str, ...]]:

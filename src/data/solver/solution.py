@@ -112,8 +112,12 @@ class _Solving:
         listed = self._listed(pairs) if rest.images else {}
         left = rest.left + [(path, "not in the lists of images that count") for path in rest.images if listed]
         lone = [] if listed else rest.images
+        meant = _allowed(self.places.masks, self.places.root, True)
+        left += [(path, "not of MASK_PATH") for path in rest.masks if not meant(path)]
         root = self.places.root
-        alone = [f"{root / path}: no mask" for path in lone] + [f"{root / path}: no image" for path in rest.masks]
+        alone = [f"{root / path}: no mask" for path in lone] + [
+            f"{root / path}: no image" for path in rest.masks if meant(path)
+        ]
         match = LayoutMatch(
             "solved",
             self._sentence(pairs, files, classes, texts),
