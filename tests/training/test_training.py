@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+import yaml
 from safetensors.torch import load_file
 from torch import nn
 
@@ -104,6 +105,9 @@ def test_a_trained_run_holds_all_that_follows_needs(trained):
         "checkpoints/previous.ckpt",
     ):
         assert (RUN / name).is_file(), name
+    told = yaml.safe_load((RUN / "hparams.yaml").read_text())  # no tags of Python
+    assert (told["fold"], told["EPOCHS"], told["LOSS"], told["lr"]) == ("0", 2, "ce + dice", told["LR"])
+    assert told["folds_sha256"] == about["folds_sha256"] and told["classes"] == ["foreground"]
     assert list(RUN.glob("events.out.tfevents.*"))
     assert "mean" in load_file(RUN / "model.safetensors")
     assert {"train_loss_epoch", "valid_dice", "valid_loss"} <= set(curves().columns)
