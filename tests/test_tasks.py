@@ -237,7 +237,7 @@ def small(masks: dict, classes: str = "") -> None:
 
 
 @pytest.mark.parametrize("arguments, masks, classes, words", [
-    ([], {"a": list(range(0, 250, 5)), "b": [0]}, "", ["grays without two clear levels", "MASK_THRESHOLD=128"]),
+    ([], {"a": list(range(0, 250, 5)), "b": [0]}, "", ["grays without two clear levels", "MASK_THRESHOLD="]),
     ([], {"a": [0, 1], "b": [0, 7]}, "name,value\nx,0\ny,1\nz,2", ["b.png holds the value 7", "x=0, y=1, z=2"]),
     (["TASK=binary"], {"a": [0, 1], "b": [0]}, "name,value\nx,0\ny,1", ["TASK=binary", "x, y"]),
     (["TASK=multiclass", "IGNORE=255"], {"a": [0, 255], "b": [0]}, "", ["no value but 0, 255", "IGNORE=-1"]),
