@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from formats import images
+from formats import images, packed_colors
+from formats.packed_colors import pack
 from tools.errors import UserError
 
 
@@ -75,11 +76,6 @@ def _index_of_key(known: tuple[int, ...], ignored: int, nobodys: int, zero_is_no
     return table
 
 
-def pack(colors: np.ndarray) -> np.ndarray:
-    """Turn RGB (..., 3) into one whole number each."""
-    return colors.astype(np.int64) @ np.array([65536, 256, 1])
-
-
 def describe(key: int, color: bool) -> str:
     """Write a packed color as r,g,b, a value as it is."""
-    return f"{key >> 16},{key >> 8 & 255},{key & 255}" if color else str(int(key))
+    return packed_colors.text(int(key)) if color else str(int(key))

@@ -6,8 +6,8 @@ import numpy as np
 
 from data.dataspec import BACKGROUND, DataSpec
 from data.mask_pool import MaskPool, object_signs, percent
-from data.mask_reading import FEW, THIN, Reading, Wish, color_of, cut, pairs_of, question
-from formats.mask_values import luma
+from data.mask_reading import FEW, THIN, Reading, Wish, cut, pairs_of, question
+from formats.packed_colors import luma, parts, text
 from tools.errors import UserError, listing
 
 VOC = 0xE0E0C0  # PASCAL VOC's color of borders, which are not labeled
@@ -30,17 +30,17 @@ def read(pool: MaskPool, base: DataSpec, wish: Wish, where: str) -> Reading:
         return Reading(replace(base, threshold=1, objects="labels"), said)
     if len(found) > FEW or smeared:
         shown = sorted(pool.values, key=lambda value: -pool.values[value].pixels)[:8]
-        lines = [f"{color_of(value)}: {pool.seen(value)}" for value in shown]
+        lines = [f"{text(value)}: {pool.seen(value)}" for value in shown]
         raise UserError(
             f"{where}: {len(found)} colors, too many for classes (smeared edges?). Name the true ones in classes.csv "
             f"(name,r,g,b) in the data set's folder and draw the masks in them; {wish.command} TASK=binary takes all "
             f"but black as foreground. The most frequent:{listing(lines)}"
         )
     if len(found) == 2 and 0 not in pool.values and open_task:
-        middle = int(sum(luma_of(value) for value in found) + 1) // 2
+        middle = int(luma(np.array(found)).sum() + 1) // 2
         raise question(
             where,
-            f"the masks have two colors, {' and '.join(map(color_of, found))}, and none is black",
+            f"the masks have two colors, {' and '.join(map(text, found))}, and none is black",
             [("the lighter one is foreground", f"MASK_THRESHOLD={middle}"), ("both are classes", "TASK=multiclass")],
             wish,
         )
@@ -57,20 +57,11 @@ def _classes_by_color(pool: MaskPool, base: DataSpec, wish: Wish) -> Reading:
         base,
         task="multilabel" if multilabel else "multiclass",
         classes=names,
-        colors=tuple(map(_parts, values)),
-        ignore=_parts(VOC) if void else (),
+        colors=tuple(map(parts, values)),
+        ignore=parts(VOC) if void else (),
     )
-    shares = ", ".join(f"{color_of(value)} {percent(pool.share(value))}" for value in values[:8])
+    shares = ", ".join(f"{text(value)} {percent(pool.share(value))}" for value in values[:8])
     said = f"{len(values)} colors ({shares}); classes.csv with name,r,g,b gives them names"
     if void:
-        said += f"; {color_of(VOC)} are thin borders, as PASCAL VOC has them ({pool.seen(VOC)}; IGNORE=-1: a class)"
+        said += f"; {text(VOC)} are thin borders, as PASCAL VOC has them ({pool.seen(VOC)}; IGNORE=-1: a class)"
     return Reading(spec, said)
-
-
-def _parts(packed: int) -> tuple[int, int, int]:
-    return packed >> 16, packed >> 8 & 255, packed & 255
-
-
-def luma_of(packed: int) -> int:
-    """Return the gray of one packed color."""
-    return int(luma(np.array([packed]))[0])

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from data.dataspec import DataSpec
 from data.mask_pool import MaskPool, percent
+from formats import packed_colors
 from formats.mask_values import MaskNote
 from tools.errors import UserError, listing
 
@@ -81,7 +82,7 @@ def span(pool: MaskPool) -> str:
 
 def pairs_of(pool: MaskPool) -> str:
     """Say which value is drawn, and in how many files."""
-    values = [color_of(value) if pool.color else str(value) for value in pool.nonzero]
+    values = [packed_colors.text(value) if pool.color else str(value) for value in pool.nonzero]
     counts = [pool.values[value].files for value in pool.nonzero]
     drawn = " and ".join(f"{value} in {count}" for value, count in zip(values, counts, strict=True))
     return f"0, and {drawn} of {len(pool.notes)} files"
@@ -90,11 +91,6 @@ def pairs_of(pool: MaskPool) -> str:
 def listed(values: list[int]) -> str:
     """Write the first eight values, and the last."""
     return ", ".join(map(str, values[:8])) + (f", ... {values[-1]}" if len(values) > 8 else "")
-
-
-def color_of(packed: int) -> str:
-    """Write a packed color as r,g,b."""
-    return f"{packed >> 16},{packed >> 8 & 255},{packed & 255}"
 
 
 def bars(pool: MaskPool) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from formats import packed_colors
 from formats.decode import decode
 from formats.samples import Samples
 
@@ -150,12 +151,12 @@ def _of_colors(samples: Samples, colors: np.ndarray) -> MaskNote:
     """Note RGB (H, W, 3); 16 bits by their upper 8, which are enough to tell colors apart."""
     if colors.dtype != np.uint8:
         colors = (colors >> 8).astype(np.uint8)
-    packed = (colors.astype(np.int32) @ np.array([65536, 256, 1], np.int32)).ravel()
+    packed = packed_colors.pack(colors).ravel()
     starts = np.concatenate([[0], np.flatnonzero(packed[1:] != packed[:-1]) + 1])  # runs of one color: few to sort
     lengths = np.diff(np.append(starts, packed.size))
     values, places = np.unique(packed[starts], return_inverse=True)
     counts = np.bincount(places, weights=lengths).astype(np.int64)
-    shown = luma(values.astype(np.int64))
+    shown = packed_colors.luma(values)
     shape = (colors.shape[0], colors.shape[1])
     note = MaskNote(samples.path, shape, True, False, values.astype(np.int64), counts, shown, counts, counts)
     if len(values) > 65535:
@@ -169,16 +170,10 @@ def numbered(path: Path, max_pixels: int) -> np.ndarray:
     if samples.kind in ("gray", "palette") and not samples.grays:
         keys = samples.values[..., 0]
     else:
-        keys = samples.colors().astype(np.int32) @ np.array([65536, 256, 1], np.int32)
+        keys = packed_colors.pack(samples.colors())
     values, places = np.unique(keys, return_inverse=True)
     labels = places.reshape(keys.shape).astype(np.int32)
     return labels if values[0] == 0 else labels + 1
-
-
-def luma(packed: np.ndarray) -> np.ndarray:
-    """Return the gray of packed colors (V,), as Pillow's "L" has it."""
-    weights = ((packed >> 16 & 255), (packed >> 8 & 255), (packed & 255))
-    return (weights[0] * 19595 + weights[1] * 38470 + weights[2] * 7471 + 32768) >> 16
 
 
 def _looked_at(note: MaskNote, plane: np.ndarray, indexed: bool = False) -> MaskNote:
