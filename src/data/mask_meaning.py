@@ -68,12 +68,10 @@ def _from_alpha(notes: Sequence[MaskNote], wish: Wish, where: str) -> bool:
         return wish.channel == "alpha"
     if all(note.agrees for note in varying):
         return False
-    plain = [note for note in notes if len(note.values) == 1]
-    drawn = [note for note in notes if len(note.nonzero) and 2 <= len(note.values) <= FEW]
-    if len(drawn) == 0 and len(varying) >= 0.5 * len(notes):
+    drawn = any(note.nonzero and 2 <= len(note.values) <= FEW for note in notes)
+    plain = all(len(note.values) == 1 for note in notes)
+    if not drawn and (plain or len(varying) >= 0.5 * len(notes)):
         return True  # one color all over, or a photograph cut out along its object
-    if len(plain) + len(drawn) == len(notes) and not drawn:
-        return True
     raise question(
         where,
         f"{len(varying)} of {len(notes)} masks have an alpha channel that varies, and it differs from their colors",
@@ -87,7 +85,8 @@ def _from_alpha(notes: Sequence[MaskNote], wish: Wish, where: str) -> bool:
 
 def _are_planes_of_classes(notes: Sequence[MaskNote]) -> bool:
     """Say whether arrays have as many planes apart in every file, maybe a class each; objects differ in number."""
-    return len(notes) >= 3 and len({note.planes for note in notes}) == 1 and notes[0].planes > 1
+    alike = len({note.planes for note in notes}) == 1 and all(note.apart for note in notes)
+    return len(notes) >= 3 and alike and notes[0].planes > 1
 
 
 def _cut_by_hand(pool: MaskPool, base: DataSpec, wish: Wish) -> Reading:
@@ -114,17 +113,12 @@ def _binary(pool: MaskPool, base: DataSpec, wish: Wish, where: str) -> Reading:
                 ],
                 wish,
             )
-    if _two_valued(pool) and (not pool.color or len(pool.nonzero) == 1):
+    if pool.alone() and (not pool.color or len(pool.nonzero) == 1):
         return Reading(base, pairs_of(pool))
     signs = object_signs(pool)
     objects = "labels" if signs.plausible else ""
     numbers = f"each number an object ({signs.said})" if objects else "all but 0 is foreground"
     return Reading(replace(base, threshold=1, objects=objects), f"{span(pool)}, {numbers}")
-
-
-def _two_valued(pool: MaskPool) -> bool:
-    """Say whether each file has 0 and at most one other value, which the strict reading takes."""
-    return all(len(note.nonzero) <= 1 for note in pool.notes)
 
 
 def _is_soft(pool: MaskPool) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 
 from formats import mask_values
 from formats.decode import decode
-from formats.images import list_images
+from formats.images import object_masks
 from formats.mask_reference import OBJECT, MaskReference
 from formats.mask_values import MaskNote
 from tools import console, threads
@@ -73,9 +73,7 @@ def _row(where: MaskReference, root: Path, classes: tuple[str, ...], max_pixels:
         if where.kind == "object_files":
             files = where.files(root, classes)
         elif path.is_dir():
-            files = list_images(path)
-            if not files:
-                raise UserError(f"{path}: no masks in this folder; expected one image per object.")
+            files = object_masks(path)
         else:
             files = [path] if path.exists() or where.kind == "path" else []
         noted, plane, twice = _union(files, max_pixels)

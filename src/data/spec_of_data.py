@@ -14,7 +14,6 @@ from data.layout_match import LayoutMatch
 from data.mask_reading import Reading, Wish
 from data.mask_survey import RowNotes
 from formats import rle, rle_table
-from formats.decode import decode
 from formats.mask_reference import MaskReference, tables_of
 from formats.mask_values import MaskNote
 from tools.errors import UserError, listing
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 
 
 _DUST = 0.001  # of a mask's pixels may be noise
-_MOST = 10**9  # pixels of an array that was decoded already
 
 
 @dataclass(frozen=True)
@@ -114,7 +112,7 @@ class FoundSpec:
 
 def _cut(spec: DataSpec, notes: RowNotes) -> int:
     """Return the lowest gray that is foreground; the strict reading's where there is no threshold."""
-    return spec.threshold or (128 if any(note.jpeg and len(note.values) > 2 for note in notes.files) else 1)
+    return spec.threshold or max(note.strict_cut for note in notes.files)
 
 
 def _refuse_soft(notes: RowNotes, cut: int) -> None:
@@ -149,8 +147,7 @@ def _areas_of_file(spec: DataSpec, note: MaskNote) -> np.ndarray:
         if spec.threshold == 1 and not (note.jpeg or spec.alpha):
             inside = plane.values > 0
         else:
-            strict = 128 if note.jpeg and int(plane.shown.max(initial=0)) > 1 else 1
-            inside = plane.shown >= (spec.threshold or strict)
+            inside = plane.shown >= (spec.threshold or plane.strict_cut)
         return np.array([plane.counts[inside].sum() / plane.counts.sum()])
     keys = spec.class_keys()
     places = keys.places(plane.values, plane.color, note.path)
@@ -180,7 +177,8 @@ def find(references: Sequence[str], images: Sequence[str], root: Path, hints: Hi
     reading = _reading(base, hints, table if maps and whole else {}, notes, root, whole)
     spec = class_merge.merged(reading.spec, hints.merge, hints.task)
     _refuse_names(spec.classes, root)
-    objects = spec.objects or _objects(references, root, spec)
+    objects = spec.objects or ("planes" if notes and notes[0].planes and not spec.is_class_map else "")
+    objects = objects or _objects(references, root, spec)
     return FoundSpec(spec, rows, reading.said, hints.classes, hints.wish.threshold > 0, objects)
 
 
@@ -191,8 +189,6 @@ def _objects(references: Sequence[str], root: Path, spec: DataSpec) -> str:
         return ""
     if where.kind == "run_lengths":
         return "rows" if rle.DIALECTS[spec.rle].per_object else ""
-    if where.kind == "path" and where.path.endswith(".npy"):
-        return "planes" if not spec.is_class_map and decode(root / where.path, _MOST).planes else ""
     in_folders = where.kind == "path" and (root / where.path).is_dir()
     return {"annotations": "polygons", "object_files": "files"}.get(where.kind, "files" if in_folders else "")
 

@@ -202,10 +202,7 @@ def read_mask(path: Path, max_pixels: int = _MAX_PIXELS, threshold: int = 0, alp
     only one such value (of a JPEG from 128 on), and UserError for anything else. alpha: the mask is the alpha channel.
     """
     if path.is_dir():
-        files = list_images(path)
-        if not files:
-            raise UserError(f"{path}: no masks in this folder; expected one image per object.")
-        return union(files, max_pixels, threshold, alpha)
+        return union(object_masks(path), max_pixels, threshold, alpha)
     samples = decode(path, max_pixels)
     if threshold == 1 and not (samples.jpeg or alpha):
         return _all_but_black(samples)
@@ -216,9 +213,8 @@ def read_mask(path: Path, max_pixels: int = _MAX_PIXELS, threshold: int = 0, alp
     if top <= 1:
         return values.astype(np.uint8, copy=False)
     if samples.jpeg:
-        return (values >= 128).view(np.uint8)
-    # every value is 0 or the highest one just where their sum is as if they were; sums need no copy of the mask
-    if cv2.countNonZero(values) * int(top) != cv2.sumElems(values)[0]:
+        return (values >= mask_values.SMEARED).view(np.uint8)
+    if not mask_values.has_two_values(values, int(top), cv2.countNonZero(values)):
         present = np.unique(values)
         shown = ", ".join(map(str, present[:8])) + (", ..." if len(present) > 8 else "")
         raise UserError(
@@ -226,6 +222,14 @@ def read_mask(path: Path, max_pixels: int = _MAX_PIXELS, threshold: int = 0, alp
             "make folds finds out what they mean, from all masks."
         )
     return cv2.threshold(values, 0, 1, cv2.THRESH_BINARY)[1].astype(np.uint8, copy=False)
+
+
+def object_masks(folder: Path) -> list[Path]:
+    """List the files of a folder of instance masks, sorted by name. Raises UserError where there is none."""
+    files = list_images(folder)
+    if not files:
+        raise UserError(f"{folder}: no masks in this folder; expected one image per object.")
+    return files
 
 
 def _all_but_black(samples: Samples) -> np.ndarray:

@@ -13,6 +13,7 @@ from formats.samples import Samples
 _CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 _LOOKED = 24  # values of one file whose regions are counted, evenly chosen
 _SIDE = 384  # pixels; regions are counted in every n-th row and column of larger masks
+SMEARED = 128  # the lowest gray that is foreground in a JPEG of 0 and 255
 _VIVID = 64  # a JPEG's gray pixels have channels that differ by less
 
 
@@ -34,7 +35,13 @@ class MaskNote:
     vivid: tuple[int, ...] = ()  # of a JPEG: pixels of each of 8 strong colors (bits red, green, blue)
     alpha: "MaskNote | None" = None  # where it varies
     agrees: bool = False  # whether alpha and the rest say the same
-    planes: int = 1  # of an array that has several, none of which overlap
+    planes: int = 0  # of an array that has several
+    apart: bool = False  # whether none of them overlap
+
+    @property
+    def strict_cut(self) -> int:
+        """Return the lowest gray that is foreground where no threshold says so: of a smeared file the middle."""
+        return SMEARED if self.jpeg and int(self.shown.max(initial=0)) > 1 else 1
 
     @property
     def nonzero(self) -> set[int]:
@@ -86,8 +93,8 @@ def binary_values(samples: Samples) -> np.ndarray:
 
 def _without_alpha(samples: Samples) -> MaskNote:
     if samples.planes:
-        note, apart = _of_plane(samples, binary_values(samples)), int((samples.values > 0).sum(2).max()) == 1
-        return replace(note, planes=samples.values.shape[2] if apart else 1)
+        apart = int((samples.values > 0).sum(2).max()) == 1
+        return replace(_of_plane(samples, binary_values(samples)), planes=samples.values.shape[2], apart=apart)
     if samples.jpeg:
         return _of_jpeg(samples)
     if samples.grays:
@@ -125,8 +132,7 @@ def _of_palette(samples: Samples) -> MaskNote:
 def _of_plane(samples: Samples, plane: np.ndarray) -> MaskNote:
     """Note uint8 or uint16 (H, W)."""
     shape, top, filled = (plane.shape[0], plane.shape[1]), int(plane.max(initial=0)), cv2.countNonZero(plane)
-    # every value is 0 or the highest one just where their sum is as if they were; sums need no copy of the mask
-    if filled * top == cv2.sumElems(plane)[0]:
+    if has_two_values(plane, top, filled):
         present = [(value, count) for value, count in ((0, plane.size - filled), (top, filled)) if count]
         values, counts = (np.array(column, np.int64) for column in zip(*present, strict=True))
         parts = np.full(len(values), -1)
@@ -139,6 +145,14 @@ def _of_plane(samples: Samples, plane: np.ndarray) -> MaskNote:
         ),
         plane,
     )
+
+
+def has_two_values(plane: np.ndarray, top: int, filled: int) -> bool:
+    """Say whether a plane has 0 and its highest value `top` alone; `filled`: pixels that are not 0.
+
+    That is so just where their sum is as if they were; sums need no copy of the mask.
+    """
+    return bool(filled * top == cv2.sumElems(plane)[0])
 
 
 def _rim(plane: np.ndarray) -> float:

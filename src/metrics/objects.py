@@ -101,7 +101,8 @@ def read(
         mask = spec.read_mask(root, reference, shape, max_pixels, image)
         labels = np.stack([components(plane) for plane in spec.class_planes(mask)])
     for index in np.flatnonzero(in_folders):
-        labels[index] = _from_files(spec, _listed(paths[index]), shape, max_pixels, image)
+        files = [file for folder in paths[index] for file in images.object_masks(folder)]
+        labels[index] = _from_files(spec, files, shape, max_pixels, image)
     return labels
 
 
@@ -141,14 +142,6 @@ def _from_table(spec: DataSpec, root: Path, where: MaskReference, shape: tuple[i
         of_image = len(runs) == 1 and not dialect.per_object
         planes.append(components(parts[0]) if of_image else _painted(parts, shape))
     return np.stack(planes)
-
-
-def _listed(folders: list[Path]) -> list[Path]:
-    """List the files of folders of instance masks, by their names. Raises UserError for an empty folder."""
-    listed = {folder: images.list_images(folder) for folder in folders}
-    if empty := next((folder for folder, files in listed.items() if not files), None):
-        raise UserError(f"{empty}: no masks in this folder; expected one image per object.")
-    return [file for files in listed.values() for file in files]
 
 
 def _from_files(
