@@ -28,7 +28,7 @@ FLAGS = {
 def report(settings: "Settings") -> None:
     """Print which pairs and test images the new folder holds."""
     try:
-        match = layouts.find(*layouts.constants(settings))
+        match = layouts.find(layouts.Wanted.of(settings))
         print(f"Found {match.sentence}: {len(match.pairs)} pairs.")
     except UserError as error:
         table = "" if "TABLE=" in str(error) else "\nTABLE=my.csv of image,mask takes a list of your own."

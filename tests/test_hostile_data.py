@@ -60,7 +60,7 @@ def test_linked_folders_are_looked_into_and_loops_end(workplace):
     for kind in ("images", "masks"):
         Path("input/x", kind, "more").symlink_to(Path("elsewhere", kind).resolve())
     Path("elsewhere/images/loop").symlink_to(Path("elsewhere/images").resolve())
-    found = layouts.find("input/x")
+    found = layouts.find(layouts.Wanted("input/x"))
     assert [pair.image for pair in found.pairs] == ["images/a.png", "images/b.png", "images/more/c.png"]
 
 
@@ -101,9 +101,11 @@ def test_copies_over_given_folds_are_not_tied(workplace, refused):
 
 def test_folders_one_level_too_deep_are_not_taken_for_one_image(workplace):
     tree(Path("input/x"), *(f"deep/{kind}/{n}.png" for kind in ("images", "masks") for n in range(3)))
-    assert [pair.mask for pair in layouts.find("input/x").pairs] == [f"deep/masks/{n}.png" for n in range(3)]
+    assert [pair.mask for pair in layouts.find(layouts.Wanted("input/x")).pairs] == [
+        f"deep/masks/{n}.png" for n in range(3)
+    ]
     tree(Path("input/x"), *(f"{kind}/{n}.png" for kind in ("images", "masks") for n in range(3)))
-    assert layouts.find("input/x").layout == "folders"
+    assert layouts.find(layouts.Wanted("input/x")).layout == "folders"
 
 
 @pytest.fixture(scope="session")

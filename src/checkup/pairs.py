@@ -55,7 +55,7 @@ def _of_folds_table(settings: "Settings", path: Path) -> tuple[Table, list[Findi
     count = len(splits.fold_names(frame))
     findings = [Finding("folds table", f"{path}: {len(frame)} pairs in {count} folds", figures={"pairs": len(frame)})]
     try:
-        match = layouts.match_layout(*layouts.constants(settings))
+        match = layouts.match_layout(layouts.Wanted.of(settings))
     except UserError:  # a table of the user's own has no layout; the decoding will tell what is missing
         return Table(frame, spec, made=True, given=given, layout="table"), findings
     known, there = set(frame["image"]), {pair.image for pair in match.pairs}
@@ -74,7 +74,7 @@ def _index(settings: "Settings", table: str) -> tuple[IndexTable, list[Finding]]
         index = index_table.index(settings, table)
         said = f"Warning: {index.warning} {index.match.sentence}" if index.hint else index.match.sentence
         return index, [Finding("pairs", said)]
-    match = layouts.match_layout(*layouts.constants(settings))
+    match = layouts.match_layout(layouts.Wanted.of(settings))
     findings = _alone(match)
     if not match.pairs:
         raise UserError(f"{settings.INPUT}: {match.sentence}, but there is no pair of image and mask.")

@@ -46,7 +46,7 @@ def index(settings: "Settings", table: str) -> IndexTable:
     """List the images and masks to split: those of `table`, or of the layout. Raises UserError."""
     if table:
         return of_users_table(Path(table), settings)
-    return of_layout(layouts.find(*layouts.constants(settings)), settings)
+    return of_layout(layouts.find(layouts.Wanted.of(settings)), settings)
 
 
 def of_layout(match: LayoutMatch, settings: "Settings") -> IndexTable:

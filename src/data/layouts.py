@@ -7,6 +7,7 @@ function that returns a LayoutMatch or None, and one line in LAYOUTS.
 import functools
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -232,57 +233,53 @@ EXPECTED = {
 }
 
 
-Constants = tuple[str, str, str, str, str, str]
+@dataclass(frozen=True)
+class Wanted:
+    """Where to look for a layout, and which: constants of config.py."""
+
+    input_path: str
+    layout: str = "auto"
+    train_path: str = ""
+    mask_path: str = ""
+    annotator: str = ""
+    unpaired: str = "refuse"
+
+    @classmethod
+    def of(cls, settings: "Settings") -> "Wanted":
+        """Take them of the settings."""
+        paths = settings.INPUT, settings.LAYOUT, settings.TRAIN_PATH, settings.MASK_PATH
+        return cls(*paths, settings.ANNOTATOR, settings.UNPAIRED)
 
 
-def constants(settings: "Settings") -> Constants:
-    """Return what `find` and `match_layout` take of the settings."""
-    paths = settings.INPUT, settings.LAYOUT, settings.TRAIN_PATH, settings.MASK_PATH
-    return (*paths, settings.ANNOTATOR, settings.UNPAIRED)
-
-
-def find(
-    input_path: str,
-    layout: str = "auto",
-    train_path: str = "",
-    mask_path: str = "",
-    annotator: str = "",
-    unpaired: str = "refuse",
-) -> LayoutMatch:
-    """Find the layout of the training data below `input_path`, or use the one named; the others are constants.
+def find(wanted: Wanted) -> LayoutMatch:
+    """Find the layout of the training data, or use the one named.
 
     Raises UserError where no folder or no layout is there, two readings are as likely, an image or mask has no partner
     (UNPAIRED says what then), or a path lies outside.
     """
-    matched = match_layout(input_path, layout, train_path, mask_path, annotator, unpaired)
+    matched = match_layout(wanted)
     if matched.alone:
         ways = "UNPAIRED=skip leaves them out"
         ways += ", UNPAIRED=empty gives each image without a mask an empty one" if matched.unmasked else ""
         raise UserError(
-            f"{input_path}: {len(matched.alone)} without a partner:{listing(alike(matched.alone))}\n"
+            f"{wanted.input_path}: {len(matched.alone)} without a partner:{listing(alike(matched.alone))}\n"
             f"Add what is missing, or remove them; {ways}; TABLE=my.csv takes a list of your own."
         )
     if not matched.pairs:
-        raise UserError(f"{input_path}: {matched.sentence}, but there is no pair of image and mask.")
+        raise UserError(f"{wanted.input_path}: {matched.sentence}, but there is no pair of image and mask.")
     return matched
 
 
-def match_layout(
-    input_path: str,
-    layout: str = "auto",
-    train_path: str = "",
-    mask_path: str = "",
-    annotator: str = "",
-    unpaired: str = "refuse",
-) -> LayoutMatch:
+def match_layout(wanted: Wanted) -> LayoutMatch:
     """Do the same, but keep what has no partner in `alone`."""
-    root = existing_input(input_path)
-    train, masks = (Path(path) if path else None for path in (train_path, mask_path))
-    places = Places(root, train, masks, annotator)
-    names = [*LAYOUTS, "solved"] if layout == "auto" else [layout]
+    root, open_layout = existing_input(wanted.input_path), wanted.layout == "auto"
+    train, masks = (Path(path) if path else None for path in (wanted.train_path, wanted.mask_path))
+    places = Places(root, train, masks, wanted.annotator)
+    names = [*LAYOUTS, "solved"] if open_layout else [wanted.layout]
     known = [functools.partial(LAYOUTS[name], places) for name in names if name in LAYOUTS]
     matched = choose(known, places, solving="solved" in names)
     if matched is None:
-        wanted = "" if layout == "auto" else f"LAYOUT={layout}: "
-        raise nothing_found(root, {name: EXPECTED[name] for name in names}, wanted)
-    return without_unpaired(matched, unpaired) if matched.alone and matched.pairs and unpaired != "refuse" else matched
+        said = "" if open_layout else f"LAYOUT={wanted.layout}: "
+        raise nothing_found(root, {name: EXPECTED[name] for name in names}, said)
+    left_over = matched.alone and matched.pairs and wanted.unpaired != "refuse"
+    return without_unpaired(matched, wanted.unpaired) if left_over else matched

@@ -33,10 +33,14 @@ class Reading:
     said: str
 
 
+def asked(where: str, seen: str, lines: list[str]) -> UserError:
+    """Ask what was seen means, with a line for each reading."""
+    return UserError(f"{where}: {seen}. What do they mean?{listing(lines)}")
+
+
 def question(where: str, seen: str, readings: list[tuple[str, str]], wish: Wish) -> UserError:
     """Ask which of several readings is right, each with the line to type."""
-    lines = [f"{what}: {wish.command} {line}" for what, line in readings]
-    return UserError(f"{where}: {seen}. What do they mean?{listing(lines)}")
+    return asked(where, seen, [f"{what}: {wish.command} {line}" for what, line in readings])
 
 
 def inverted(pool: MaskPool, wish: Wish, where: str, threshold: int = 0) -> UserError:
@@ -51,7 +55,7 @@ def inverted(pool: MaskPool, wish: Wish, where: str, threshold: int = 0) -> User
     )
     lines = [f"the light is foreground: {wish.command} {sought}", f"the dark is foreground: {cure}"]
     seen = f"{value} goes all around the {len(pool.notes)} masks and covers most of them, as if they were inverted"
-    return UserError(f"{where}: {seen}. What do they mean?{listing(lines)}")
+    return asked(where, seen, lines)
 
 
 def planes(notes: Sequence[MaskNote], wish: Wish, where: str) -> UserError:
@@ -69,7 +73,7 @@ def planes(notes: Sequence[MaskNote], wish: Wish, where: str) -> UserError:
         f"each plane is an object: {wish.command} TASK=binary",
         f"each plane is a class: python -c \"{code}\" && {wish.command} MASK_PATH='{maps}'",
     ]
-    return UserError(f"{where}: each of the {len(notes)} masks has {count} planes. What do they mean?{listing(lines)}")
+    return asked(where, f"each of the {len(notes)} masks has {count} planes", lines)
 
 
 def span(pool: MaskPool) -> str:

@@ -8,14 +8,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from data.mask_reading import asked
 from formats import mask_values
 from formats.decode import decode
 from formats.images import object_masks
 from formats.mask_reference import OBJECT, MaskReference
 from formats.mask_values import MaskNote
 from tools import console, threads
-from tools.errors import UserError, listing
+from tools.errors import UserError
 
+_OF_FILES = ("path", "class_files", "object_files")  # kinds of references whose masks are image files
 _REPEATED = 0.6  # of what any file of an image shows
 
 
@@ -54,13 +56,13 @@ def survey(references: Sequence[str], root: Path, classes: tuple[str, ...], max_
         except UserError as error:
             return str(error)
 
-    if not any(MaskReference.parse(text).kind in ("path", "class_files", "object_files") for text in references):
+    if not any(MaskReference.parse(text).kind in _OF_FILES for text in references):
         return [RowNotes(None, (), (), False) for _ in references]
     return list(console.track(threads.map_ahead(references, look, 2 * threads.CORES), len(references), "masks"))
 
 
 def _row(where: MaskReference, root: Path, classes: tuple[str, ...], max_pixels: int) -> RowNotes:
-    if where.kind not in ("path", "class_files", "object_files"):
+    if where.kind not in _OF_FILES:
         return RowNotes(None, (), (), False)
     paths = where.class_paths(root, classes) if where.kind == "class_files" else [root / where.path]
     if where.kind == "path" and not paths[0].is_dir():
@@ -108,7 +110,7 @@ def refuse_repeated(references: Sequence[str], rows: Sequence[RowNotes | str], r
         f"each file is an object: {command} TASK=binary",
     ]
     seen = f"{len(several)} masks are several files, such as {first}, that show nearly the same"
-    raise UserError(f"{root}: {seen}. What do they mean?{listing(lines)}")
+    raise asked(str(root), seen, lines)
 
 
 def _union(files: Sequence[Path], max_pixels: int) -> tuple[list[MaskNote], Plane | None, float]:

@@ -3,9 +3,7 @@
 A crowd is foreground of its class, as one object. An image without an annotation is empty. A file is read once.
 """
 
-import functools
 import json
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +12,7 @@ import numpy as np
 
 from formats import polygons
 from tools.errors import UserError
-
-_ONE_READER = threading.Lock()
+from tools.files import read_once
 
 
 @dataclass(frozen=True)
@@ -63,16 +60,6 @@ class CocoFile:
         return polygons.mask_of([polygons.ring(part, where) for part in shown], shape, where)
 
 
-def read(path: Path) -> CocoFile:
-    """Read a file, once for as long as it stays as it is. Raises UserError where it is no JSON, or none of COCO's."""
-    try:
-        state = path.stat()
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; expected a JSON of COCO annotations.") from error
-    with _ONE_READER:
-        return _read(path, state.st_size, state.st_mtime_ns)
-
-
 def load_json(path: Path) -> Any:
     """Load a JSON file. Raises UserError where it is broken."""
     try:
@@ -86,8 +73,9 @@ def is_coco(values: Any) -> bool:
     return isinstance(values, dict) and all(isinstance(values.get(key), list) for key in ("images", "annotations"))
 
 
-@functools.lru_cache(maxsize=8)
-def _read(path: Path, size: int, mtime_ns: int) -> CocoFile:  # noqa: ARG001 (they make a changed file another one)
+@read_once("a JSON of COCO annotations", 8)
+def read(path: Path) -> CocoFile:
+    """Read a file, once for as long as it stays as it is. Raises UserError where it is no JSON, or none of COCO's."""
     values = load_json(path)
     if not is_coco(values):
         raise UserError(f"{path}: expected COCO's images, annotations and categories.")

@@ -4,8 +4,6 @@ A table is read once for the whole process. How other tables refer to one image'
 """
 
 import csv
-import functools
-import threading
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +13,7 @@ import numpy as np
 
 from formats import rle
 from tools.errors import UserError
+from tools.files import read_once
 
 EMPTY = {"", "nan", "NaN", "-1", "-", "1 0"}  # what tables hold where an image has no object
 # The usual names of the columns in lower case, the best first: `id` may only number the rows where there is another.
@@ -41,7 +40,6 @@ _TRAINING = {
     ("record_id", "", "encoded_pixels"): "contrails",
     ("Id", "", "Predicted"): "vesuvius",
 }
-_ONE_READER = threading.Lock()
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,21 +123,12 @@ def is_known(header: Sequence[str]) -> bool:
     return is_own(header, guess_dialect(header))
 
 
+@read_once("a CSV of ids and run lengths", 4)
 def read(path: Path) -> RleTable:
     """Read the table at `path`, once for as long as the file stays as it is, also where several threads ask for it.
 
     Raises UserError for a missing file, one that is not CSV in UTF-8, missing columns, no rows, and a broken row.
     """
-    try:
-        state = path.stat()
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; expected a CSV of ids and run lengths.") from error
-    with _ONE_READER:
-        return _read(path, state.st_size, state.st_mtime_ns)
-
-
-@functools.lru_cache(maxsize=4)
-def _read(path: Path, size: int, mtime_ns: int) -> RleTable:  # noqa: ARG001 (they make a changed file another one)
     rows = _rows(path)
     _, header = next(rows, (0, []))
     return _gathered(path, header, _cells(path, header, rows))

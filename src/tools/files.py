@@ -1,13 +1,15 @@
 """Files that are written whole or not at all, and their checksums."""
 
+import functools
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tools.errors import UserError
 
@@ -64,6 +66,36 @@ def atomic_write(path: Path, durable: bool = False) -> Iterator[Path]:
             sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+Value = TypeVar("Value")
+
+
+def read_once(expected: str, most: int) -> Callable[[Callable[[Path], Value]], Callable[[Path], Value]]:
+    """Make a reader of a file read it once for as long as it stays as it is, also where several threads ask for it.
+
+    most: files that are kept. The reader raises UserError for a missing file; `expected`: of what, for its sentence.
+    """
+
+    def decorate(read: Callable[[Path], Value]) -> Callable[[Path], Value]:
+        one_reader = threading.Lock()
+
+        @functools.lru_cache(maxsize=most)
+        def kept(path: Path, _size: int, _mtime_ns: int) -> Value:
+            return read(path)
+
+        @functools.wraps(read)
+        def reader(path: Path) -> Value:
+            try:
+                state = path.stat()
+            except OSError as error:
+                raise UserError(f"{path}: {error.strerror}; expected {expected}.") from error
+            with one_reader:
+                return kept(path, state.st_size, state.st_mtime_ns)
+
+        return reader
+
+    return decorate
 
 
 def write_text(path: Path, text: str, durable: bool = False) -> None:

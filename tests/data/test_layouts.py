@@ -65,7 +65,7 @@ TREES = {  # files -> layout, pairs
 def test_a_layout_is_found_and_paired(case, tmp_path):
     files, layout, pairs = TREES[case]
     tree(tmp_path, *files)
-    found = layouts.find(str(tmp_path))
+    found = layouts.find(layouts.Wanted(str(tmp_path)))
     assert found.layout == layout
     assert {pair.image: pair.mask for pair in found.pairs} == pairs
     if case == "a split":

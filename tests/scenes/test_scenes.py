@@ -335,7 +335,7 @@ def test_nothing_is_left_where_rendering_breaks_off(tmp_path, monkeypatch):
 @pytest.mark.parametrize("layout", ["coco", "yolo", "labelme"])
 def test_annotations_are_of_cells_and_rings_with_holes(written, layout):
     root, about = written[layout]
-    found = layouts.find(str(root))
+    found = layouts.find(layouts.Wanted(str(root)))
     assert (found.layout, found.classes) == (layout, ("cell", "ring"))
     assert {pair.kfold for pair in found.pairs} == ({None} if layout == "labelme" else {0, 1})
     for pair in found.pairs:
