@@ -3,7 +3,6 @@
 An archive is a stranger's: every name and size is checked before anything is written, and counted again on the way.
 """
 
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +11,7 @@ import settings as settings_module
 from data import images_to_predict, layouts
 from data.competition_files import fetch, wanted
 from tools.errors import UserError, command
-from tools.flags import is_on, run_action
+from tools.flags import following, is_on, run_action
 from tools.names import check_name
 
 if TYPE_CHECKING:
@@ -55,8 +54,7 @@ def data(argv: list[str]) -> None:
     check_name("DATASET", settings.DATASET)
     fetch(Path(settings.INPUT), archive, slug, is_on(flags.OVERWRITE))
     report(settings)
-    rest = [shlex.quote(text) for text in typed if text.partition("=")[0] in (*known, "RECIPE")]
-    print(f"Next: make folds {' '.join(rest)}")
+    print(following("folds", flags))
 
 
 @command

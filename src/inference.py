@@ -6,7 +6,6 @@ joins the four. SHARDS=4 predicts all four, in processes of their own or on a Ra
 was stopped goes on where it was when the same command is given again.
 """
 
-import re
 import sys
 
 import settings as settings_module
@@ -14,9 +13,8 @@ from jobs import job_table
 from jobs.inference_parts import predict_in_parts
 from prediction import shards
 from prediction.inference_job import Wanted, picture_of, predict, prediction_folder
-from tools import console
 from tools.errors import UserError, command
-from tools.flags import Flags, is_on, run_action
+from tools.flags import Flags, following, is_on, run_action
 
 FLAGS = {
     "FOLD": "0, or 0,1,2, or full; without it every finished fold",
@@ -38,18 +36,17 @@ def wanted(flags: Flags) -> Wanted:
 def predict_images(argv: list[str] | None) -> None:
     """Do what the module's docstring says."""
     settings, flags = settings_module.command_line(argv, __doc__, FLAGS)
-    same = same_words(argv, flags)
     if flags.SHARDS:
         folder = predict_in_parts(settings, flags)
         picture_of(folder).unlink(missing_ok=True)  # of what was there before
-        print(f"{flags.SHARDS} parts joined -> {folder}\nNext: make submission {same}".rstrip())
+        print(f"{flags.SHARDS} parts joined -> {folder}\n{_then('submission', flags)}")
         return
     for name in job_table.FLAGS:
         if getattr(flags, name):
             raise UserError(f"{name}= is for SHARDS=n, the parts that it spreads; give both.")
     job = predict(settings, wanted(flags))
-    last = f"make merge {same}, when all {job.count} parts lie in {job.folder.parent}"
-    print("Next: " + (last if job.count > 1 else f"make submission {same}".rstrip()))
+    later = f", when all {job.count} parts lie in {job.folder.parent}"
+    print(f"{_then('merge', flags)}{later}" if job.count > 1 else _then("submission", flags))
 
 
 @command
@@ -66,7 +63,7 @@ def merge(argv: list[str] | None) -> None:
     count, images = shards.join(folder)
     picture_of(folder).unlink(missing_ok=True)  # of what was there before
     print(f"{count} parts with {images} images, each once -> {folder}")
-    print(f"Next: make submission {same_words(argv, flags)}".rstrip())
+    print(_then("submission", flags))
 
 
 def perform(overrides: list[str], flags: dict[str, str]) -> str:
@@ -75,13 +72,11 @@ def perform(overrides: list[str], flags: dict[str, str]) -> str:
     return ""
 
 
-def same_words(argv: list[str] | None, flags: Flags) -> str:
-    """Return what was typed, as the next command repeats it: FOLD and NAME in either form, and the constants."""
-    words = sys.argv[1:] if argv is None else argv
-    typed = [text for text in words if re.match(r"[A-Z_]+=", text)]
-    typed = [text for text in typed if text.partition("=")[0] not in FLAGS]
-    chosen = [f"{name}={value}" for name in ("FOLD", "NAME") if (value := getattr(flags, name))]
-    return " ".join(map(console.quoted, [*typed, *chosen]))
+def _then(target: str, flags: Flags) -> str:
+    """Return the next command's line: FOLD and NAME, and the constants that were typed."""
+    return following(
+        target, flags, *(f"{name}={value}" for name in ("FOLD", "NAME") if (value := getattr(flags, name)))
+    )
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -10,6 +10,7 @@ import functools
 import math
 import re
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,14 @@ def _encoder_names(encoder: str) -> list[str]:
     return smp.encoders.get_encoder_names()
 
 
+@dataclass(frozen=True)
+class Decoder:
+    """What can be chosen of a network beside its name."""
+
+    max_features: int = 512  # of the plain unet, at its bottom
+    deep_supervision: int = 0  # how many coarser levels are trained too
+
+
 def build(
     name: str,
     *,
@@ -75,16 +84,14 @@ def build(
     normalization: Normalization = IMAGENET,
     encoder_weights: str = "none",
     weights_folder: str = "input/weights",
-    max_features: int = 512,
-    deep_supervision: int = 0,
+    decoder: Decoder = Decoder(),
     size: Size = (256, 256),
 ) -> Segmenter:
     """Build a fresh network of that name; `encoder_weights`: none, imagenet, or a .safetensors or .pth file.
 
-    `imagenet` is the first source that modeling.weights_source finds, `weights_folder` before all. `max_features`: of
-    the plain unet, at its bottom. `deep_supervision`: how many coarser levels of the decoder are trained too. `size`:
-    height and width of the frames that it is for, and if it can be made for any size, of no matter. Raises UserError:
-    unknown names, pairs that smp does not build (with its reason), backbones without features or not for that size,
+    `imagenet` is the first source that modeling.weights_source finds, `weights_folder` before all. `size`: height
+    and width of the frames that it is for, and if it can be made for any size, of no matter. Raises UserError: unknown
+    names, pairs that smp does not build (with its reason), backbones without features or not for that size,
     weights that are not there, a decoder without so many levels.
     """
     architecture, encoder = parse(name)
@@ -101,7 +108,7 @@ def build(
     body: nn.Module
     with weights_source.from_cache_alone(source):
         if architecture == "plain":
-            body = unet.plain(channels=channels, classes=classes, max_features=max_features)
+            body = unet.plain(channels=channels, classes=classes, max_features=decoder.max_features)
         elif architecture == "unetify":
             body = unet.unetify(
                 encoder, channels=channels, classes=classes, download_for=download_for, options=frames.options
@@ -112,7 +119,7 @@ def build(
         load_tensors(body.get_submodule("encoder"), weights_source.read_package(encoder), source.place)
     elif source and not fetched:
         load_encoder(body.get_submodule("encoder"), source.place)
-    heads = _auxiliary(name, body, deep_supervision, classes, channels, frames)
+    heads = _auxiliary(name, body, decoder.deep_supervision, classes, channels, frames)
     return Segmenter(body, normalization, heads, frames)
 
 

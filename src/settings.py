@@ -230,26 +230,6 @@ for _line in Path(config.__file__).read_text(encoding="utf-8").splitlines():
         SECTIONS[list(SECTIONS)[-1]].append(_constant[1])
 
 
-def _expand(values: dict[str, Any]) -> dict[str, Any]:
-    """Fill in every `{NAME}`, to any depth; an unknown or circular one is refused."""
-
-    def fill(name: str, seen: tuple[str, ...]) -> Any:
-        if name in seen:
-            raise UserError(f"{' -> '.join((*seen, name))}: these constants contain each other.")
-        value = values[name]
-        if name == "GROUP" or not isinstance(value, str):  # a regex has braces of its own
-            return value
-
-        def insert(match: re.Match) -> str:
-            if match[1] not in values:
-                raise UserError(f"{name}={value}: config.py has no {match[1]}.{nearest(match[1], values)}")
-            return str(fill(match[1], (*seen, name)))
-
-        return re.sub(r"\{(\w*)\}", insert, value)
-
-    return {name: fill(name, ()) for name in values}
-
-
 def load(overrides: list[str] = [], names: str = "") -> Settings:  # noqa: B006 (never changed)
     """Return config.py's constants under the recipes `names` ("nails,quick") and `overrides` (["LR=3e-4"]).
 
@@ -263,7 +243,7 @@ def load(overrides: list[str] = [], names: str = "") -> Settings:  # noqa: B006 
     for recipe, where in lines:
         _lay(values, recipe, where)
     _lay(values, overrides)
-    values = _expand(values)
+    values = constants.expand(values, as_they_are=("GROUP",))  # a regex has braces of its own
     for name, value in values.items():
         constants.check(name, value, HINTS[name])
     if values["OVERFIT"]:

@@ -11,7 +11,7 @@ from data.layout_match import LayoutMatch, Pair, Places
 from data.solver.names import parts_of, take_apart
 from data.solver.rules import related
 from data.solver.solution import Solution, said_of_rest, solve
-from formats.decode import DICOM
+from formats.dicom import DICOM
 from formats.images import SUFFIXES
 from formats.mask_reference import MaskReference
 from tools.errors import UserError, listing

@@ -10,6 +10,7 @@ import numpy as np
 from formats.mask_values import MaskNote
 
 _BINS = 256
+_DUST = 0.005  # of the main value's pixels: stray ones
 _ODD = 0.2  # of the files may be gray all over
 _AROUND = 0.9  # of the borders: what is there is the ground
 
@@ -131,6 +132,11 @@ class MaskPool:
             return modes
         kept = [note for note in self.notes if len(note.values) <= 2 or two_modes(_histogram([note], 1))]
         return two_modes(_histogram(kept, 1)) if len(kept) >= (1 - _ODD) * len(self.notes) else None
+
+    def is_dust(self, values: Sequence[int], main: int) -> bool:
+        """Say whether values are stray pixels beside one of `main` pixels: few, and none within a region of its own."""
+        found = [self.values[value] for value in values]
+        return all(figures.inner == 0 and figures.pixels <= _DUST * main for figures in found)
 
     def seen(self, value: int) -> str:
         """Describe a value for people: its share of the pixels and its files."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data import class_merge, mask_meaning, mask_survey
+from data import class_merge, mask_classes, mask_meaning, mask_survey
 from data.class_table import NOT_LABELED, read_class_table
 from data.dataspec import BACKGROUND, MOST_CLASSES, DataSpec, refuse_size
 from data.layout_match import LayoutMatch
@@ -203,17 +203,10 @@ def _reading(
         cut = replace(wish, task="binary") if notes else wish
         reading = mask_meaning.read(notes, base, cut, where, maps=False) if notes else Reading(base, "")
         return replace(reading, spec=_of_own_masks(reading.spec, wish.task, hints.classes))
-    if not notes:
-        if wish.task in ("multiclass", "multilabel"):
-            raise _no_classes(wish.task)
-        return Reading(base, "")
-    if not whole and wish.task in ("multiclass", "multilabel"):
-        raise _no_classes(wish.task)
-    return mask_meaning.read(notes, base, wish, where, whole)
-
-
-def _no_classes(task: str) -> UserError:
-    return UserError(f"TASK={task}, but the masks are no class maps: one file or table column a class is expected.")
+    if wish.task in ("multiclass", "multilabel") and not (notes and whole):
+        said = "but the masks are no class maps: one file or table column a class is expected"
+        raise UserError(f"TASK={wish.task}, {said}.")
+    return mask_meaning.read(notes, base, wish, where, whole) if notes else Reading(base, "")
 
 
 def _refuse_names(classes: tuple[str, ...], root: Path) -> None:
@@ -251,7 +244,7 @@ def _of_table(base: DataSpec, wish: Wish, table: dict[str, tuple[int, ...]]) -> 
             f"TASK=binary, but the table of classes names {', '.join(named)}. Remove it, or TASK=multiclass."
         )
     in_colors = len(next(iter(table.values()))) == 3
-    ignore = mask_meaning.VOID if wish.ignore is None else wish.ignore
+    ignore = mask_classes.VOID if wish.ignore is None else wish.ignore
     default = () if in_colors or ignore < 0 or (ignore,) in named.values() else (ignore,)
     kept = {name: key for name, key in named.items() if wish.task != "multilabel" or name != BACKGROUND}
     return replace(

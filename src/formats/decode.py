@@ -32,6 +32,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from formats import npy, tiff
+from formats.dicom import DICOM
 from formats.samples import Samples
 from tools.errors import UserError
 
@@ -45,12 +46,6 @@ _PNG, _TIFF = b"\x89PNG", (b"II*\0", b"MM\0*", b"II+\0")  # the last is BigTIFF
 _LOSSLESS = (1, 32773, *tiff.PREDICTING)
 _ORIENTATION, _MOST_CHANNELS = 0x0112, 1024
 MOST_HALVINGS = 3  # libjpeg's smallest scale is an eighth
-DICOM = (
-    "DICOM, which is not read. This makes PNGs of 16 bits of all below a folder, after pip install pydicom:\n"
-    '  python -c "import pathlib, numpy, pydicom, PIL.Image; from pydicom.pixels import apply_modality_lut as lut; '
-    "[PIL.Image.fromarray(numpy.clip(lut(d.pixel_array, d) + 1024, 0, 65535).astype('uint16'))"
-    ".save(p.with_suffix('.png')) for p in pathlib.Path('{folder}').rglob('*.dcm') for d in [pydicom.dcmread(p)]]\""
-)
 _CURE = "save it as 8 or 16-bit whole numbers (PNG or TIFF)"
 
 

@@ -96,7 +96,7 @@ def _build(parts: dict[str, Any], spec: DataSpec) -> tuple[Segmenter, tuple[int,
         classes=len(spec.classes),
         channels=spec.channels,
         normalization=Normalization(mean, std),
-        max_features=features,
+        decoder=model_dispatcher.Decoder(features),
         size=(tall, wide),
     )
     return network, size, resize

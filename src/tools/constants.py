@@ -2,7 +2,8 @@
 
 import ast
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin
 
@@ -91,3 +92,23 @@ def lines_of(values: Mapping[str, Any]) -> list[str]:
         f"{name}={','.join(map(str, value)) if isinstance(value, list | tuple) else value}"
         for name, value in values.items()
     ]
+
+
+def expand(values: Mapping[str, Any], as_they_are: Sequence[str]) -> dict[str, Any]:
+    """Fill in every `{NAME}`, to any depth, but in `as_they_are`. UserError for an unknown or circular one."""
+
+    def fill(name: str, seen: tuple[str, ...]) -> Any:
+        if name in seen:
+            raise UserError(f"{' -> '.join((*seen, name))}: these constants contain each other.")
+        value = values[name]
+        if name in as_they_are or not isinstance(value, str):
+            return value
+
+        def insert(match: re.Match) -> str:
+            if match[1] not in values:
+                raise UserError(f"{name}={value}: config.py has no {match[1]}.{nearest(match[1], values)}")
+            return str(fill(match[1], (*seen, name)))
+
+        return re.sub(r"\{(\w*)\}", insert, value)
+
+    return {name: fill(name, ()) for name in values}

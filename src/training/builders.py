@@ -74,8 +74,7 @@ def build_network(settings: "Settings", spec: DataSpec, encoder_weights: str | N
         normalization=initial_weights.normalization(settings, spec, encoder_weights)[0],
         encoder_weights=encoder_weights,
         weights_folder=settings.WEIGHTS,
-        max_features=settings.MAX_FEATURES,
-        deep_supervision=settings.DEEP_SUPERVISION,
+        decoder=model_dispatcher.Decoder(settings.MAX_FEATURES, settings.DEEP_SUPERVISION),
         size=input_size(settings),
     )
 

@@ -37,10 +37,12 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def network_of(name, channels=3, **options):
-    return dispatcher.build(
-        name, channels=channels, normalization=Normalization((0.5,) * channels, (0.3,) * channels), **options
+def network_of(name, channels=3, max_features=512, deep_supervision=0, **options):
+    scale, decoder = (
+        Normalization((0.5,) * channels, (0.3,) * channels),
+        dispatcher.Decoder(max_features, deep_supervision),
     )
+    return dispatcher.build(name, channels=channels, normalization=scale, decoder=decoder, **options)
 
 
 def disc(size=32):
@@ -254,7 +256,7 @@ def test_shipped_weights_come_back_beside_the_heads():
 @pytest.mark.parametrize("name", ["smp_fpn_tu-test_resnet", "smp_unetplusplus_resnet18", "smp_pspnet_tu-test_resnet"])
 def test_deep_supervision_is_refused_where_a_decoder_has_no_coarser_blocks(name):
     with pytest.raises(UserError, match=r"DEEP_SUPERVISION=1: .* expected unet, unetify_\.\.\., smp_unet_"):
-        dispatcher.build(name, deep_supervision=1)
+        dispatcher.build(name, decoder=dispatcher.Decoder(deep_supervision=1))
 
 
 def test_supervision_changes_nothing_else():
