@@ -19,7 +19,7 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks PyPI at import
 _COLOR = {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.05, "p": 0.5}
 _MIRRORED = {"horizontal": {"p": 0.5}, "vertical": {"p": 0.5}}
 _AFFINE = {"scale": (0.9, 1.1), "keep_aspect": True, "rotate": 15.0, "shift": 0.0625, "p": 0.5}
-_PHOTOGRAPHS = {
+_PHOTOGRAPHS: dict[str, dict[str, Any]] = {
     "saturation": {"saturation": 0.3, "hue": 0.05, "p": 0.5},
     "light": {"clahe": (1.0, 4.0), "brightness": 0.2, "contrast": 0.2, "p": 0.5},
     "blur": {"sigma": (0.5, 1.5), "p": 0.2},
